@@ -1,0 +1,258 @@
+"""From image to tokens: three ways to embed patches, then the class token and the positions.
+
+Shapes in the comments: b batch, h and w image height and width, c channels, p patch side,
+g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
+Images are NHWC, whatever `keras.config.image_data_format()` says.
+"""
+
+from numbers import Integral
+
+import keras
+from keras import ops
+
+register = keras.saving.register_keras_serializable(package="vit_tf")
+
+
+def pair(value, name):
+    """Returns `value`, an int or two ints (height, width), as a tuple of two positive ints."""
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(sizes) != 2 or not all(isinstance(s, Integral) and s > 0 for s in sizes):
+        raise ValueError(
+            f"`{name}` must be a positive int or a pair of them (height, width), got {value!r}"
+        )
+    return int(sizes[0]), int(sizes[1])
+
+
+def grid_size(image_size, patch_size):
+    """Returns how many patches tile an image: (rows, columns), None where a side is unknown.
+
+    Raises:
+        ValueError: a patch side does not divide the image side.
+    """
+    for side, patch in zip(image_size, patch_size):
+        if side is not None and side % patch:
+            raise ValueError(
+                f"the patch size {patch_size} does not divide the image size {tuple(image_size)}: "
+                f"choose an image side that is a multiple of {patch}, the nearest are "
+                f"{side - side % patch} and {side - side % patch + patch}"
+            )
+    return tuple(None if s is None else s // p for s, p in zip(image_size, patch_size))
+
+
+def token_shape(input_shape, patch_size, width):
+    """Returns (b, n, width) for images of `input_shape` cut by `patch_size`."""
+    rows, columns = grid_size(input_shape[1:3], patch_size)
+    return input_shape[0], None if None in (rows, columns) else rows * columns, width
+
+
+@register
+class Patches(keras.layers.Layer):
+    """Cuts images into non-overlapping patches, each flattened in the order row, column, channel.
+
+    Followed by a `Dense` it is the patch embedding of the ViT paper (eq. 1), and the same function
+    as `PatchEmbedding` when the convolution's kernel, reshaped to (p * p * c, d), is the Dense's.
+
+    Args:
+        patch_size: int or (height, width). It must divide the image.
+
+    Input shape: `(b, h, w, c)`; b, h and w may be unknown.
+    Output shape: `(b, n, p * p * c)`, n = (h // p) * (w // p), rows first.
+
+    Raises:
+        ValueError: the patch does not divide the image.
+    """
+
+    def __init__(self, patch_size, **kwargs):
+        super().__init__(**kwargs)
+        self.patch_size = pair(patch_size, "patch_size")
+
+    def call(self, images):
+        rows, columns = self.patch_size
+        grid_size(images.shape[1:3], self.patch_size)
+        b, h, w, c = ops.shape(images)
+        x = ops.reshape(images, (b, h // rows, rows, w // columns, columns, c))
+        x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (b, g, g, p, p, c)
+        return ops.reshape(x, (b, (h // rows) * (w // columns), rows * columns * c))
+
+    def compute_output_shape(self, input_shape):
+        rows, columns = self.patch_size
+        return token_shape(input_shape, self.patch_size, rows * columns * input_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "patch_size": self.patch_size}
+
+
+@register
+class PatchEmbedding(keras.layers.Layer):
+    """Embeds non-overlapping patches linearly, by a convolution whose stride is its kernel.
+
+    Args:
+        hidden_dim: int, the width d of a token.
+        patch_size: int or (height, width). It must divide the image.
+        use_bias: bool.
+
+    Input shape: `(b, h, w, c)`; b, h and w may be unknown.
+    Output shape: `(b, n, hidden_dim)`, rows first.
+
+    Raises:
+        ValueError: the patch does not divide the image.
+    """
+
+    def __init__(self, hidden_dim, patch_size, use_bias=True, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.patch_size = pair(patch_size, "patch_size")
+        self.use_bias = use_bias
+        self.projection = keras.layers.Conv2D(
+            hidden_dim,
+            self.patch_size,
+            strides=self.patch_size,
+            use_bias=use_bias,
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name="projection",
+        )
+
+    def build(self, input_shape):
+        self.projection.build(input_shape)
+
+    def call(self, images):
+        grid_size(images.shape[1:3], self.patch_size)
+        x = self.projection(images)  # (b, g, g, d)
+        return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+
+    def compute_output_shape(self, input_shape):
+        return token_shape(input_shape, self.patch_size, self.hidden_dim)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "patch_size": self.patch_size,
+            "use_bias": self.use_bias,
+        }
+
+
+@register
+class OverlapPatchEmbedding(keras.layers.Layer):
+    """Embeds overlapping patches by a stack of 3x3 convolutions of stride 2, GELU between them.
+
+    The width doubles from stage to stage up to `hidden_dim`. Small data sets gain most from it.
+    Reference: Xiao et al., "Early Convolutions Help Transformers See Better"
+    (https://arxiv.org/abs/2106.14881), here without BatchNormalization.
+
+    Args:
+        hidden_dim: int, the width d of a token.
+        patch_size: int, a power of two from 2: image pixels between neighbouring tokens.
+
+    Input shape: `(b, h, w, c)`; b, h and w may be unknown.
+    Output shape: `(b, n, hidden_dim)`, rows first.
+
+    Raises:
+        ValueError: `patch_size` is no power of two, or does not divide the image.
+    """
+
+    def __init__(self, hidden_dim, patch_size, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.patch_size = pair(patch_size, "patch_size")
+        side = self.patch_size[0]
+        if self.patch_size != (side, side) or side < 2 or side & (side - 1):
+            raise ValueError(
+                "an overlapping patch embedding halves the image in each of its stages: "
+                f"`patch_size` must be 2, 4, 8, 16 or a higher power of two, got {patch_size!r}"
+            )
+        num_stages = side.bit_length() - 1
+        self.stages = [
+            keras.layers.Conv2D(
+                max(1, hidden_dim >> (num_stages - 1 - i)),
+                3,
+                strides=2,
+                padding="same",
+                activation="gelu" if i < num_stages - 1 else None,
+                data_format="channels_last",
+                dtype=self.dtype_policy,
+                name=f"stage_{i}",
+            )
+            for i in range(num_stages)
+        ]
+
+    def build(self, input_shape):
+        for stage in self.stages:
+            stage.build(input_shape)
+            input_shape = stage.compute_output_shape(input_shape)
+
+    def call(self, images):
+        grid_size(images.shape[1:3], self.patch_size)
+        x = images
+        for stage in self.stages:
+            x = stage(x)  # (b, h / 2, w / 2, c * 2), down to (b, g, g, d)
+        return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+
+    def compute_output_shape(self, input_shape):
+        return token_shape(input_shape, self.patch_size, self.hidden_dim)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "patch_size": self.patch_size,
+        }
+
+
+@register
+class PatchEncoder(keras.layers.Layer):
+    """Prepends the class token and adds learned positions (ViT paper, eq. 1).
+
+    Args:
+        grid_size: (rows, columns) of the patch grid, any shape.
+        class_token: bool. Without it the tokens are the patches alone.
+
+    Input shape: `(b, rows * columns, d)`.
+    Output shape: `(b, rows * columns + 1, d)`, the class token first; without it as the input.
+
+    Raises:
+        ValueError: at build, the input has another number of patches than the grid.
+    """
+
+    def __init__(self, grid_size, class_token=True, **kwargs):
+        super().__init__(**kwargs)
+        self.grid_size = pair(grid_size, "grid_size")
+        self.class_token = class_token
+
+    def build(self, input_shape):
+        _, num_patches, width = input_shape
+        rows, columns = self.grid_size
+        if num_patches not in (None, rows * columns):
+            raise ValueError(
+                f"a grid of {self.grid_size} has {rows * columns} patches, got {num_patches}: "
+                "build the layer with the grid of the images that it will see"
+            )
+        if self.class_token:
+            self.class_embedding = self.add_weight(
+                shape=(1, 1, width), initializer="zeros", name="class_token"
+            )
+        self.position_embedding = self.add_weight(
+            shape=(1, rows * columns + int(self.class_token), width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            name="position_embedding",
+        )
+
+    def call(self, patches):
+        tokens = patches
+        if self.class_token:
+            b, _, d = ops.shape(patches)
+            class_token = ops.broadcast_to(self.class_embedding, (b, 1, d))
+            tokens = ops.concatenate([class_token, patches], axis=1)  # (b, n, d)
+        return tokens + self.position_embedding
+
+    def compute_output_shape(self, input_shape):
+        rows, columns = self.grid_size
+        return input_shape[0], rows * columns + int(self.class_token), input_shape[-1]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "grid_size": self.grid_size,
+            "class_token": self.class_token,
+        }
