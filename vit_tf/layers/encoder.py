@@ -9,6 +9,15 @@ from keras import ops
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
+def attention_spec(layer, inputs, return_attention_scores):
+    """Returns the symbolic output of a `layer` with `num_heads` that can return its attention scores."""
+    outputs = keras.KerasTensor(inputs.shape, layer.compute_dtype)
+    if not return_attention_scores:
+        return outputs
+    b, n, _ = inputs.shape
+    return outputs, keras.KerasTensor((b, layer.num_heads, n, n), layer.compute_dtype)
+
+
 @register
 class MultiHeadSelfAttention(keras.layers.Layer):
     """Multi-head self-attention with one 2-D projection to queries, keys and values.
@@ -96,6 +105,12 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         x = self.projection(ops.reshape(x, (b, n, heads * width)))  # (b, n, d)
         x = self.dropout(x, training=training)
         return (x, scores) if return_attention_scores else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
+        return attention_spec(self, inputs, return_attention_scores)
 
     def get_config(self):
         return {
@@ -324,6 +339,12 @@ class EncoderBlock(keras.layers.Layer):
         y = self.mlp(self.mlp_norm(x), training=training)
         x = x + self.mlp_drop_path(self.mlp_scale(y), training=training)
         return (x, scores) if return_attention_scores else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
+        return attention_spec(self, inputs, return_attention_scores)
 
     def get_config(self):
         return {

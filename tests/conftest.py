@@ -1,0 +1,26 @@
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test starts from the same random state and leaves the dtype policy as it was."""
+    policy = keras.config.dtype_policy()
+    keras.utils.set_random_seed(7)
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+def randomize(model, scale=0.2):
+    """Gives every variable random values: zeros and ones hide mistakes."""
+    rng = np.random.default_rng(11)
+    for variable in model.variables:
+        if "seed_generator" not in variable.path:
+            values = rng.normal(0, scale, variable.shape)
+            variable.assign(values + (variable.name == "gamma"))
+    return model

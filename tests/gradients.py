@@ -1,0 +1,33 @@
+"""One gradient of a scalar loss, on whichever backend is there."""
+
+import keras
+import numpy as np
+
+
+def gradients(layer, inputs, loss):
+    """Returns {variable path: gradient as NumPy} of `loss(layer(inputs))` in training mode."""
+    variables = layer.trainable_variables
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            value = loss(layer(inputs, training=True))
+        values = tape.gradient(value, [v.value for v in variables])
+    elif backend == "jax":
+        import jax
+
+        fixed = [v.value for v in layer.non_trainable_variables]
+
+        def scalar(trainable):
+            return loss(layer.stateless_call(trainable, fixed, inputs, training=True)[0])
+
+        values = jax.grad(scalar)([v.value for v in variables])
+    else:
+        layer.zero_grad()
+        loss(layer(inputs, training=True)).backward()
+        values = [v.value.grad for v in variables]
+    return {
+        v.path: None if g is None else np.array(keras.ops.convert_to_numpy(g))
+        for v, g in zip(variables, values)
+    }

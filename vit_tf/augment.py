@@ -1,0 +1,156 @@
+"""Augmentation as Keras layers that run inside the training step, on every backend.
+
+Each layer draws its own parameters for every image and transforms the whole batch by a few tensor
+operations; Keras's own layers take a multiple of their time on a CPU (`benchmarks/augmentation.py`).
+Images are NHWC floats or integers; without `training=True` a layer returns its input.
+"""
+
+import math
+
+import keras
+from keras import ops, random
+
+register = keras.saving.register_keras_serializable(package="vit_tf")
+
+
+class RandomLayer(keras.layers.Layer):
+    """Calls `augment(images)` in training alone; holds the seed.
+
+    Args:
+        seed: int, for a repeatable sequence. None takes one from `keras.utils.set_random_seed`.
+
+    Input and output shape: `(b, h, w, c)`.
+    """
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = random.SeedGenerator(seed)
+
+    def call(self, images, training=None):
+        return self.augment(images) if training else images
+
+    def uniform(self, images, low, high):
+        """Draws one float a picture, shape (b, 1, 1)."""
+        shape = (ops.shape(images)[0], 1, 1)
+        return random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
+
+
+@register
+class RandomFlip(RandomLayer):
+    """Mirrors half of the images left to right.
+
+    Args:
+        seed: int, see `RandomLayer`.
+
+    Input and output shape: `(b, h, w, c)`.
+    """
+
+    def augment(self, images):
+        mirrored = self.uniform(images, 0, 1)[..., None] < 0.5  # (b, 1, 1, 1)
+        return ops.where(mirrored, ops.flip(images, axis=2), images)
+
+
+@register
+class RandomCrop(RandomLayer):
+    """Shifts images by up to `padding` pixels each way, reflecting what comes in at the border.
+
+    The same as padding by reflection and then cropping at random to the size that was.
+
+    Args:
+        padding: int, the largest shift in pixels. It must be smaller than the image.
+        seed: int, see `RandomLayer`.
+
+    Input and output shape: `(b, h, w, c)`.
+
+    Raises:
+        ValueError: `padding` is negative.
+    """
+
+    def __init__(self, padding=4, **kwargs):
+        super().__init__(**kwargs)
+        if padding < 0:
+            raise ValueError(f"`padding` must be 0 pixels or more, got {padding!r}")
+        self.padding = padding
+
+    def augment(self, images):
+        b, h, w, c = ops.shape(images)
+        rows = self.shifted(images, h)[:, :, None]  # (b, h, 1)
+        columns = self.shifted(images, w)[:, None, :]  # (b, 1, w)
+        first_pixel = ops.arange(b, dtype="int32")[:, None, None] * (h * w)
+        pixels = ops.reshape(images, (b * h * w, c))
+        return ops.take(pixels, first_pixel + rows * w + columns, axis=0)  # (b, h, w, c)
+
+    def shifted(self, images, size):
+        """Draws a shift a picture and returns the source index of each position, (b, size)."""
+        shift = ops.floor(self.uniform(images, -self.padding, self.padding + 1))[:, 0]
+        index = ops.arange(size, dtype="int32") + ops.cast(shift, "int32")
+        return (size - 1) - ops.abs((size - 1) - ops.abs(index))
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
+
+
+@register
+class RandomAffine(RandomLayer):
+    """Rotates and zooms images about their centre, in one bilinear resampling.
+
+    Equals Keras's `RandomRotation` followed by `RandomZoom` up to the second interpolation that
+    those two need.
+
+    Args:
+        rotation: float, the largest angle either way as a fraction of a full turn.
+        zoom: float in [0, 1), the largest change of height and of width, each drawn on its own.
+        seed: int, see `RandomLayer`.
+
+    Input shape: `(b, h, w, c)`.
+    Output shape: as the input, in the layer's compute dtype.
+
+    Raises:
+        ValueError: `zoom` is outside [0, 1).
+    """
+
+    def __init__(self, rotation=0.0, zoom=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= zoom < 1:
+            raise ValueError(f"`zoom` must be in [0, 1), got {zoom!r}")
+        self.rotation = rotation
+        self.zoom = zoom
+
+    def augment(self, images):
+        return ops.image.affine_transform(
+            ops.cast(images, self.compute_dtype),
+            self.transforms(images),
+            interpolation="bilinear",
+            fill_mode="reflect",
+            data_format="channels_last",
+        )
+
+    def transforms(self, images):
+        """Draws (b, 8) coefficients that map an output position to where it comes from.
+
+        They are those of `keras.ops.image.affine_transform`: x' = a0 x + a1 y + a2, y' = b0 x +
+        b1 y + b2.
+        """
+        _, h, w, _ = ops.shape(images)
+        x_centre = ops.cast(w - 1, "float32") / 2
+        y_centre = ops.cast(h - 1, "float32") / 2
+        turn = 2 * math.pi * self.rotation
+        angle = self.uniform(images, -turn, turn)[:, 0]  # (b, 1)
+        x_zoom = self.uniform(images, 1 - self.zoom, 1 + self.zoom)[:, 0]
+        y_zoom = self.uniform(images, 1 - self.zoom, 1 + self.zoom)[:, 0]
+        a0, a1 = x_zoom * ops.cos(angle), -x_zoom * ops.sin(angle)
+        b0, b1 = y_zoom * ops.sin(angle), y_zoom * ops.cos(angle)
+        a2 = x_centre - a0 * x_centre - a1 * y_centre
+        b2 = y_centre - b0 * x_centre - b1 * y_centre
+        zero = ops.zeros_like(angle)
+        return ops.concatenate([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "rotation": self.rotation, "zoom": self.zoom}
