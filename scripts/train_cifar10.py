@@ -147,9 +147,7 @@ def main(arguments=None):
     # -----------------------------------------------------------------------------------------
     model.compile(
         optimizer=training.adamw(model, config.learning_rate, config.weight_decay),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
-        ),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=config.label_smoothing),
         metrics=["accuracy"],
     )
     steps_per_epoch = -(-len(x_train) // config.batch_size)

@@ -15,6 +15,7 @@ LAYERS = {
     "patch_embedding": (lambda: layers.PatchEmbedding(8, (2, 4)), IMAGES),
     "patch_embedding_no_bias": (lambda: layers.PatchEmbedding(8, 4, use_bias=False), IMAGES),
     "overlap": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
+    "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
     "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
     "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
     "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),

@@ -70,7 +70,7 @@ class RandomCrop(RandomLayer):
     Input and output shape: `(b, h, w, c)`.
 
     Raises:
-        ValueError: `padding` is negative.
+        ValueError: `padding` is negative, or not smaller than the image.
     """
 
     def __init__(self, padding=4, **kwargs):
@@ -78,6 +78,14 @@ class RandomCrop(RandomLayer):
         if padding < 0:
             raise ValueError(f"`padding` must be 0 pixels or more, got {padding!r}")
         self.padding = padding
+
+    def build(self, input_shape):
+        smallest = min((side for side in input_shape[1:3] if side is not None), default=math.inf)
+        if self.padding >= smallest:
+            raise ValueError(
+                f"`padding` must be smaller than the image, got {self.padding} pixels for images of "
+                f"{tuple(input_shape[1:3])}"
+            )
 
     def augment(self, images):
         b, h, w, c = ops.shape(images)
@@ -105,7 +113,7 @@ class RandomAffine(RandomLayer):
     those two need.
 
     Args:
-        rotation: float, the largest angle either way as a fraction of a full turn.
+        rotation: float from 0, the largest angle either way as a fraction of a full turn.
         zoom: float in [0, 1), the largest change of height and of width, each drawn on its own.
         seed: int, see `RandomLayer`.
 
@@ -113,11 +121,13 @@ class RandomAffine(RandomLayer):
     Output shape: as the input, in the layer's compute dtype.
 
     Raises:
-        ValueError: `zoom` is outside [0, 1).
+        ValueError: `rotation` is negative, or `zoom` is outside [0, 1).
     """
 
     def __init__(self, rotation=0.0, zoom=0.0, **kwargs):
         super().__init__(**kwargs)
+        if rotation < 0:
+            raise ValueError(f"`rotation` must be 0 turns or more, got {rotation!r}")
         if not 0 <= zoom < 1:
             raise ValueError(f"`zoom` must be in [0, 1), got {zoom!r}")
         self.rotation = rotation

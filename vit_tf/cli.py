@@ -1,6 +1,7 @@
 """What the commands share: how they end."""
 
 import os
+import signal
 import sys
 
 
@@ -10,6 +11,7 @@ def run(main):
     Exit codes: 0 done, 2 the user's mistake or a machine's (one line on stderr, no traceback),
     130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
     try:
         sys.exit(main())
     except KeyboardInterrupt:

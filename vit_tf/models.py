@@ -1,5 +1,6 @@
 """`build_vit`: the functional wiring of the layers."""
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -79,9 +80,7 @@ def build_vit(
     x = layers.TokenPooling(spec.pooling, name="pooling")(x)
     if spec.num_classes:
         # float32: under half precision the loss needs all digits of the logits.
-        x = keras.layers.Dense(
-            spec.num_classes, activation=activation, dtype="float32", name="head"
-        )(x)
+        x = keras.layers.Dense(spec.num_classes, activation=activation, dtype="float32", name="head")(x)
     model = keras.Model(images, x, name=name or ALIASES.get(variant, variant))
     if weights is not None:
         load_weights(model, weights)
@@ -93,9 +92,10 @@ def embed_patches(images, spec):
     if spec.patch_stem == "patches":
         patches = layers.Patches(spec.patch_size, name="patches")(images)
         return keras.layers.Dense(spec.hidden_dim, name="patch_embedding")(patches)
-    stems = {"conv": layers.PatchEmbedding, "overlap": layers.OverlapPatchEmbedding}
-    stem = stems[spec.patch_stem]
-    return stem(spec.hidden_dim, spec.patch_size, name="patch_embedding")(images)
+    size = dict(hidden_dim=spec.hidden_dim, patch_size=spec.patch_size, name="patch_embedding")
+    if spec.patch_stem == "overlap":
+        return layers.OverlapPatchEmbedding(activation=spec.activation, **size)(images)
+    return layers.PatchEmbedding(**size)(images)
 
 
 def check_activations(spec, classifier_activation):
@@ -130,8 +130,10 @@ def load_weights(model, path):
     if not path.is_file():
         raise ValueError(f"no weights at {str(path)!r}: there is no such file")
     try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras only warns when layers find no weights in the file
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, Warning) as error:
         raise ValueError(
             f"the weights in {str(path)!r} do not fit {model.name}: build the model with the variant "
             f"and the options that saved them ({' '.join(str(error).split())[:300]})"

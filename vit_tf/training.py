@@ -47,9 +47,7 @@ def adamw(model, learning_rate, weight_decay, **kwargs):
     (https://arxiv.org/abs/1711.05101).
     """
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **kwargs)
-    optimizer.exclude_from_weight_decay(
-        var_list=[v for v in model.trainable_variables if v.name != "kernel"]
-    )
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if v.name != "kernel"])
     return optimizer
 
 
@@ -142,9 +140,7 @@ class BestWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         value = logs.get(self.monitor)
         if value is None:
-            raise ValueError(
-                f"no metric is called {self.monitor!r}, there are {', '.join(sorted(logs))}"
-            )
+            raise ValueError(f"no metric is called {self.monitor!r}, there are {', '.join(sorted(logs))}")
         if value > self.best:
             with atomic_path(self.path) as partial:
                 (self.target or self.model).save_weights(partial)

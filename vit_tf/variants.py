@@ -40,7 +40,7 @@ class Variant:
     drop_path_rate: float = 0.0  # of the last block; rises linearly from 0 at the first
     layer_scale_init: float | None = None  # None: no LayerScale
     norm_epsilon: float = 1e-6
-    activation: str = "gelu"
+    activation: str = "gelu"  # any Keras activation; of the MLP and of an overlapping stem
     in_channels: int = 3
     num_classes: int = 1000  # 0: no head
 
@@ -84,7 +84,7 @@ def check_value(name, value):
 
 
 def suggestion(word, words):
-    """Returns ", did you mean 'x'?" for the nearest of `words`, or "" when none is near."""
+    """Returns " (did you mean 'x'?)" with the nearest of `words`, or "" when none is near."""
     nearest = difflib.get_close_matches(str(word), words, n=1)
     return f" (did you mean {nearest[0]!r}?)" if nearest else ""
 
@@ -117,7 +117,7 @@ VARIANTS = {
         72, 6, 64, 8, 4, 128, dropout_rate=0.1, attention_dropout_rate=0.1, num_classes=10
     ),
     "vit_cifar10": Variant(
-        32, 4, 128, 6, 4, 256, pooling="avg", patch_stem="overlap", num_classes=10
+        32, 4, 128, 4, 4, 256, pooling="avg", patch_stem="overlap", activation="relu", num_classes=10
     ),
 }
 

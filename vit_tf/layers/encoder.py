@@ -85,9 +85,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         )
         self.projection = keras.layers.Dense(d, dtype=self.dtype_policy, name="projection")
         self.projection.build((*input_shape[:-1], inner_dim))
-        self.dropout = keras.layers.Dropout(
-            self.dropout_rate, dtype=self.dtype_policy, name="dropout"
-        )
+        self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
     def call(self, inputs, return_attention_scores=False, training=None):
         b, n, _ = ops.shape(inputs)
@@ -148,9 +146,7 @@ class MLP(keras.layers.Layer):
         self.fc1.build(input_shape)
         self.fc2 = keras.layers.Dense(input_shape[-1], dtype=self.dtype_policy, name="fc2")
         self.fc2.build((*input_shape[:-1], self.mlp_dim))
-        self.dropout = keras.layers.Dropout(
-            self.dropout_rate, dtype=self.dtype_policy, name="dropout"
-        )
+        self.dropout = keras.layers.Dropout(self.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
     def call(self, inputs, training=None):
         x = self.dropout(self.fc1(inputs), training=training)  # (b, n, mlp_dim)
@@ -296,9 +292,7 @@ class EncoderBlock(keras.layers.Layer):
             return LayerScale(layer_scale_init, dtype=self.dtype_policy, name=name)
 
         def norm(name):
-            return keras.layers.LayerNormalization(
-                epsilon=norm_epsilon, dtype=self.dtype_policy, name=name
-            )
+            return keras.layers.LayerNormalization(epsilon=norm_epsilon, dtype=self.dtype_policy, name=name)
 
         def drop_path(name):
             return DropPath(drop_path_rate, dtype=self.dtype_policy, name=name)

@@ -17,9 +17,7 @@ def pair(value, name):
     """Returns `value`, an int or two ints (height, width), as a tuple of two positive ints."""
     sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(sizes) != 2 or not all(isinstance(s, Integral) and s > 0 for s in sizes):
-        raise ValueError(
-            f"`{name}` must be a positive int or a pair of them (height, width), got {value!r}"
-        )
+        raise ValueError(f"`{name}` must be a positive int or a pair of them (height, width), got {value!r}")
     return int(sizes[0]), int(sizes[1])
 
 
@@ -135,7 +133,7 @@ class PatchEmbedding(keras.layers.Layer):
 
 @register
 class OverlapPatchEmbedding(keras.layers.Layer):
-    """Embeds overlapping patches by a stack of 3x3 convolutions of stride 2, GELU between them.
+    """Embeds overlapping patches by a stack of 3x3 convolutions of stride 2.
 
     The width doubles from stage to stage up to `hidden_dim`. Small data sets gain most from it.
     Reference: Xiao et al., "Early Convolutions Help Transformers See Better"
@@ -144,6 +142,7 @@ class OverlapPatchEmbedding(keras.layers.Layer):
     Args:
         hidden_dim: int, the width d of a token.
         patch_size: int, a power of two from 2: image pixels between neighbouring tokens.
+        activation: name or callable of a Keras activation, between two convolutions.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
     Output shape: `(b, n, hidden_dim)`, rows first.
@@ -152,10 +151,11 @@ class OverlapPatchEmbedding(keras.layers.Layer):
         ValueError: `patch_size` is no power of two, or does not divide the image.
     """
 
-    def __init__(self, hidden_dim, patch_size, **kwargs):
+    def __init__(self, hidden_dim, patch_size, activation="gelu", **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.patch_size = pair(patch_size, "patch_size")
+        self.activation = keras.activations.get(activation)
         side = self.patch_size[0]
         if self.patch_size != (side, side) or side < 2 or side & (side - 1):
             raise ValueError(
@@ -169,7 +169,7 @@ class OverlapPatchEmbedding(keras.layers.Layer):
                 3,
                 strides=2,
                 padding="same",
-                activation="gelu" if i < num_stages - 1 else None,
+                activation=self.activation if i < num_stages - 1 else None,
                 data_format="channels_last",
                 dtype=self.dtype_policy,
                 name=f"stage_{i}",
@@ -197,6 +197,7 @@ class OverlapPatchEmbedding(keras.layers.Layer):
             **super().get_config(),
             "hidden_dim": self.hidden_dim,
             "patch_size": self.patch_size,
+            "activation": keras.activations.serialize(self.activation),
         }
 
 

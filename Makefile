@@ -1,0 +1,39 @@
+# `make train` and `make test` work on a machine that has Python 3.11 to 3.13 and make, nothing else:
+# each makes .venv, installs what it needs, and does its job.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+
+.PHONY: train test lint clean
+
+train: .venv/installed
+	$(BIN)/python scripts/train_cifar10.py $(ARGS)
+
+test: .venv/installed-test lint
+	$(BIN)/python -m pytest -q
+	@# The same tests of the core on JAX: everything that does not need TensorFlow.
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_layers.py tests/test_models.py \
+		tests/test_augment.py tests/test_training.py tests/test_flops.py
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
+		sys.exit(not ok and "vit_tf needs Python 3.11 to 3.13, and $(PYTHON) is " + sys.version.split()[0] \
+		+ ": say which to use, for example `make test PYTHON=python3.12`")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/python
+	@echo "installing into .venv: TensorFlow is a download of some 600 MB the first time"
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+.venv/installed-test: pyproject.toml | .venv/bin/python
+	@echo "installing into .venv: TensorFlow is a download of some 600 MB the first time"
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@ .venv/installed

@@ -1,0 +1,29 @@
+import vit_tf
+
+
+def test_public_names():
+    assert sorted(vit_tf.__all__) == [
+        "augment",
+        "build_vit",
+        "count_flops",
+        "get_flops",
+        "layers",
+        "list_models",
+    ]
+    for name in vit_tf.__all__:
+        assert getattr(vit_tf, name) is not None
+
+
+def test_layers_are_registered_under_the_package():
+    import keras
+
+    for module in (vit_tf.layers, vit_tf.augment):
+        classes = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, keras.layers.Layer)
+        ]
+        assert len(classes) >= 4
+        for layer_class in classes:
+            if layer_class.__name__ != "RandomLayer":  # the base of others is never saved
+                assert keras.saving.get_registered_name(layer_class) == f"vit_tf>{layer_class.__name__}"

@@ -1,0 +1,180 @@
+import csv
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from vit_tf import build_vit, data, variants
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "train_cifar10.py"
+TINY = dict(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16)
+
+spec = importlib.util.spec_from_file_location("train_cifar10", SCRIPT)
+train_cifar10 = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train_cifar10)
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The two small variants, shrunk: what is tested here is the script."""
+    for name in ("vit_cifar10", "vit_cifar10_tutorial"):
+        monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A data set of 60 + 20 images whose class can be seen: the brightness."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 60), ("test", 20)):
+        labels = np.arange(n) % 10
+        noise = rng.integers(0, 20, (n, 32, 32, 3))
+        arrays[f"x_{part}"] = (labels[:, None, None, None] * 23 + noise).astype("uint8")
+        arrays[f"y_{part}"] = labels.astype("uint8")
+    path = tmp_path / "tiny.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def run(tmp_path, *arguments):
+    out = tmp_path / "run"
+    return out, train_cifar10.main([*arguments, "--out", str(out)])
+
+
+@pytest.mark.parametrize("preset", ["default", "tutorial"])
+def test_run_folder(tiny, archive, tmp_path, preset, capsys):
+    out, code = run(tmp_path, "--data", archive, "--preset", preset, "--epochs", "2", "--batch-size", "16")
+    assert code in (None, 0)
+    assert {path.name for path in out.iterdir()} == {
+        "config.json",
+        "history.csv",
+        "best.weights.h5",
+        "last.keras",
+        "metrics.json",
+        "curves.png",
+        "confusion.png",
+        "predictions.png",
+    }
+    config, metrics = (json.loads((out / f"{n}.json").read_text()) for n in ("config", "metrics"))
+    assert config["batch_size"] == 16 and config["epochs"] == 2 and config["minutes"] is None
+    assert config["data"] == metrics["data"] == "tiny"
+    rows = list(csv.DictReader(open(out / "history.csv")))
+    assert len(rows) == metrics["epochs"] == 2
+    best = max(range(2), key=lambda i: float(rows[i]["val_accuracy"]))
+    assert metrics["best_epoch"] == best + 1
+    assert np.sum(metrics["confusion"]) == 20
+    assert metrics["images_per_second"] > 0 and 0 <= metrics["accuracy"] <= metrics["top5_accuracy"] <= 1
+    assert f"test accuracy {metrics['accuracy']:.2%}" in capsys.readouterr().out
+
+    # The best weights are the bare model's, and give the accuracy that was reported.
+    images = data.load_cifar10(archive)
+    vit = build_vit(config["variant"], include_preprocessing=True, weights=out / "best.weights.h5")
+    size = vit.input_shape[1:3]
+    x = images.x_test if size == (32, 32) else keras.ops.image.resize(images.x_test.astype("f4"), size)
+    accuracy = (np.array(vit(x)).argmax(-1) == images.y_test).mean()
+    assert accuracy == pytest.approx(metrics["accuracy"], abs=0.051)  # one image on the edge
+    last = keras.models.load_model(out / "last.keras")
+    assert int(last.optimizer.iterations) == 2 * 4  # 54 images in batches of 16
+
+
+def test_learns_what_can_be_seen(archive, tmp_path, monkeypatch):
+    monkeypatch.setitem(variants.VARIANTS, "vit_cifar10", variants.get_variant("vit_cifar10", num_layers=1))
+    out, _ = run(tmp_path, "--data", archive, "--epochs", "60", "--batch-size", "16")
+    assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.5
+
+
+def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train_cifar10.main(["--data", "sample", "--epochs", "1"])
+    (out,) = (tmp_path / "runs").iterdir()
+    assert out.name.endswith("-sample")
+    for name in ("config", "metrics"):
+        assert json.loads((out / f"{name}.json").read_text())["data"] == "sample"
+    printed = capsys.readouterr().out
+    assert "*** SAMPLE:" in printed and "test accuracy (sample)" in printed
+
+
+def test_minutes_end_a_run(tiny, archive, tmp_path):
+    out, _ = run(tmp_path, "--data", archive, "--minutes", "0.05", "--tensorboard")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["seconds"] < 60
+    assert json.loads((out / "config.json").read_text())["epochs"] is None
+    assert list((out / "tensorboard").rglob("*tfevents*"))
+
+
+def test_mixed_precision(tiny, archive, tmp_path):
+    out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision")
+    assert json.loads((out / "config.json").read_text())["mixed_precision"] is True
+    assert (out / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--epochs", "0"], "--epochs must be positive, got 0"),
+        (["--minutes", "-1"], "--minutes must be positive"),
+        (["--batch-size", "0"], "--batch-size must be positive"),
+        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--variant", "vit_cifar"], "did you mean 'vit_cifar10'"),
+        (["--data", "missing.npz"], "missing.npz"),
+    ],
+)
+def test_bad_arguments(arguments, message, archive, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, "--data", archive, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(archive, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "best.weights.h5").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty"):
+        run(tmp_path, "--data", archive)
+
+
+def start(tmp_path, *arguments, **kwargs):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments, "--out", str(tmp_path / "run")]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def test_ctrl_c_leaves_the_last_complete_epoch(archive, tmp_path):
+    process = start(tmp_path, "--data", archive, "--minutes", "5")
+    for line in process.stdout:
+        if line.startswith("epoch   2"):
+            break
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted: the last complete epoch" in output
+    assert "Traceback" not in errors
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"last.keras", "best.weights.h5", "history.csv"} <= names
+    assert not any(name.startswith("partial") for name in names)
+    keras.models.load_model(tmp_path / "run" / "last.keras")
+
+
+def test_full_disk_is_one_line_and_nothing_half_written(archive, tmp_path):
+    limit = 100_000  # bytes a file may have: the weights need more
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start(tmp_path, "--data", archive, "--epochs", "1", preexec_fn=small_files)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith("error: ") and "Traceback" not in errors
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert not names & {"best.weights.h5", "last.keras"}
+    assert not any(name.startswith("partial") for name in names)
