@@ -9,12 +9,13 @@ The README has the accuracies to expect. Everything that a run makes is in its f
 """
 
 import argparse
+import importlib.util
 import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up lines help nobody here
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
 
 import keras
 import numpy as np
@@ -33,8 +34,8 @@ class Config:
     variant: str = "vit_cifar10"
     epochs: int | None = 40  # the run ends with its epochs or its minutes, whichever comes first
     minutes: float | None = 19.0
-    batch_size: int = 128
-    learning_rate: float = 2e-3  # the peak
+    batch_size: int = 64
+    learning_rate: float = 1.5e-3  # the peak
     schedule: str = "cosine"  # or "constant"
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
@@ -98,7 +99,16 @@ def make_config(args):
             raise ValueError(f"--{name.replace('_', '-')} must be positive, got {given[name]}")
     if given.get("seed", 0) < 0:
         raise ValueError(f"--seed must be 0 or more, got {given['seed']}")
+    if args.tensorboard and not is_installed("tensorboard"):
+        raise ValueError("--tensorboard needs the package of that name: pip install tensorboard")
     return replace(preset, **given)
+
+
+def is_installed(package):
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked
+        return False
 
 
 def make_run_folder(out, config, data_name):

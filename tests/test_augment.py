@@ -110,6 +110,20 @@ def test_affine_transforms_keep_the_centre_and_the_ranges():
     assert np.abs(angle).max() <= 0.1 * np.pi + 1e-6 and angle.min() < -0.25 and angle.max() > 0.25
 
 
+def test_resize_is_bilinear_and_leaves_training_alone(tmp_path):
+    layer = augment.Resize((16, 6))
+    x = images()
+    y = ops.convert_to_numpy(layer(x))
+    assert y.shape == (64, 16, 6, 3)
+    np.testing.assert_allclose(y[:, 1, 0], (0.75 * x[:, 0, :2] + 0.25 * x[:, 1, :2]).mean(1), atol=1e-2)
+    inputs = keras.Input(SHAPE[1:])
+    model = keras.Model(inputs, augment.RandomFlip()(layer(inputs)))
+    assert model.output_shape == (None, 16, 6, 3)
+    np.testing.assert_array_equal(model(x), y)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), y)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -117,6 +131,7 @@ def test_affine_transforms_keep_the_centre_and_the_ranges():
         (lambda: augment.RandomCrop(padding=8)(images(), training=True), "smaller than the image"),
         (lambda: augment.RandomAffine(zoom=1.0), r"\[0, 1\)"),
         (lambda: augment.RandomAffine(rotation=-0.1), "`rotation`"),
+        (lambda: augment.Resize(0), "image_size"),
     ],
 )
 def test_bad_arguments(make, message):

@@ -67,7 +67,7 @@ def test_run_folder(tiny, archive, tmp_path, preset, capsys):
     config, metrics = (json.loads((out / f"{n}.json").read_text()) for n in ("config", "metrics"))
     assert config["batch_size"] == 16 and config["epochs"] == 2 and config["minutes"] is None
     assert config["data"] == metrics["data"] == "tiny"
-    rows = list(csv.DictReader(open(out / "history.csv")))
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     assert len(rows) == metrics["epochs"] == 2
     best = max(range(2), key=lambda i: float(rows[i]["val_accuracy"]))
     assert metrics["best_epoch"] == best + 1
@@ -104,10 +104,21 @@ def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
 
 
 def test_minutes_end_a_run(tiny, archive, tmp_path):
-    out, _ = run(tmp_path, "--data", archive, "--minutes", "0.05", "--tensorboard")
+    out, _ = run(tmp_path, "--data", archive, "--minutes", "0.05")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["seconds"] < 60
     assert json.loads((out / "config.json").read_text())["epochs"] is None
+
+
+def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
+    arguments = ["--data", archive, "--epochs", "1", "--tensorboard"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
+        with pytest.raises(ValueError, match="pip install tensorboard"):
+            run(tmp_path, *arguments)
+    assert not (tmp_path / "run").exists()
+    pytest.importorskip("tensorboard")
+    out, _ = run(tmp_path, *arguments)
     assert list((out / "tensorboard").rglob("*tfevents*"))
 
 

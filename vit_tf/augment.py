@@ -10,6 +10,8 @@ import math
 import keras
 from keras import ops, random
 
+from vit_tf.layers.patches import pair
+
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
@@ -164,3 +166,32 @@ class RandomAffine(RandomLayer):
 
     def get_config(self):
         return {**super().get_config(), "rotation": self.rotation, "zoom": self.zoom}
+
+
+@register
+class Resize(keras.layers.Layer):
+    """Resizes images bilinearly, in training and at inference.
+
+    `keras.layers.Resizing` would do, but its call defaults to `training=True`, and Keras 3.15 hands that on
+    to the layers after it where nobody says otherwise, as in `model(images)`.
+
+    Args:
+        image_size: (height, width) in pixels.
+
+    Input shape: `(b, h, w, c)`.
+    Output shape: `(b, *image_size, c)`, in the layer's compute dtype.
+    """
+
+    def __init__(self, image_size, **kwargs):
+        super().__init__(**kwargs)
+        self.image_size = pair(image_size, "image_size")
+
+    def call(self, images):
+        images = ops.cast(images, self.compute_dtype)
+        return ops.image.resize(images, self.image_size, data_format="channels_last")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], *self.image_size, input_shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "image_size": self.image_size}

@@ -254,7 +254,7 @@ def get_flops(model, batch_size=None):
 
     It takes the place of `keras_flops.get_flops`, which cannot be imported any more. The profiler
     counts matrix products, convolutions, sums, products, means, softmax and pooling; it has no
-    count for Erf, Erfc, Tanh, Exp, Einsum and FusedBatchNorm, and counts a loop's body once.
+    count for Erf, Erfc, Tanh, Exp, FusedBatchNorm, Einsum and the inside of loops.
 
     Args:
         model: any built `keras.Model`: functional, Sequential or a subclass, of one input or more.
@@ -266,15 +266,15 @@ def get_flops(model, batch_size=None):
     Raises:
         ValueError: `model` is no Keras model or not built, an input dimension besides the batch is
             unknown, `batch_size` is no positive int, or the backend is not TensorFlow.
+
+    Warns:
+        UserWarning: an Einsum, or an operation of unknown shape, is not in the result.
     """
     return sum(flops_by_operation(model, batch_size).values())
 
 
 def flops_by_operation(model, batch_size=None):
-    """Returns the parts of `get_flops`: a dict from TensorFlow's operation types to FLOPs.
-
-    Warns where a matrix product is missing from it: an Einsum, or an operation of unknown shape.
-    """
+    """Returns the parts of `get_flops`: a dict from TensorFlow's operation types to FLOPs."""
     batch_size = 1 if batch_size is None else batch_size
     check_arguments(model, batch_size)
     if keras.backend.backend() != "tensorflow":
@@ -313,16 +313,16 @@ def inference_graph(model, batch_size):
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants
 
-    def call(weights, inputs):
+    def call(weights, args, kwargs):
         with keras.StatelessScope(state_mapping=list(zip(model.variables, weights))):
-            return model(*inputs["args"], **inputs["kwargs"], training=False)
+            return model(*args, **kwargs, training=False)
 
     # Weights are arguments: as constants, those of ViT-H would not fit into a graph (2 GiB).
     weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.variables]
-    inputs = keras.tree.map_structure(
+    args, kwargs = keras.tree.map_structure(
         lambda x: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype), symbolic_inputs(model)
     )
-    function = tf.function(call).get_concrete_function(weights, inputs)
+    function = tf.function(call).get_concrete_function(weights, args, kwargs)
     frozen = convert_to_constants.convert_variables_to_constants_v2(function)
     with tf.Graph().as_default() as graph:
         tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
@@ -330,25 +330,26 @@ def inference_graph(model, batch_size):
 
 
 def symbolic_inputs(model):
-    """Returns what `model` was built to be called with: {"args": ..., "kwargs": ...}."""
-    inputs = {"args": (), "kwargs": {}}
+    """Returns KerasTensors as `model` was built to be called with: (args, kwargs)."""
+    args, kwargs = (), {}
     if isinstance(model, keras.Sequential):
-        inputs["args"] = (model.inputs[0],)
+        args = (model.inputs[0],)
     elif getattr(model, "inputs", None):
-        inputs["args"] = (model.input,)
-    else:  # a subclass: it remembers shapes alone
+        args = (model.input,)
+    else:  # a subclass remembers shapes: of its one argument, or of all by name
         config = model.get_build_config() or {}
         if "input_shape" in config:
-            inputs["args"] = (config["input_shape"],)
+            args = (symbolic(model, config["input_shape"]),)
         for key, shape in config.get("shapes_dict", {}).items():
-            inputs["kwargs"][key.removesuffix("_shape")] = shape
-        inputs = keras.tree.map_shape_structure(
-            lambda shape: keras.KerasTensor(shape, model.input_dtype), inputs
-        )
-    for x in keras.tree.flatten(inputs):
+            kwargs[key.removesuffix("_shape")] = symbolic(model, shape)
+    for x in keras.tree.flatten((args, kwargs)):
         if None in x.shape[1:]:
             raise ValueError(
                 f"{model.name!r} takes an input of shape {tuple(x.shape)}, and all dimensions but "
                 "the first must be known: build it with a fixed input size"
             )
-    return inputs
+    return args, kwargs
+
+
+def symbolic(model, shapes):
+    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, model.input_dtype), shapes)

@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from vit_tf import augment
 from vit_tf.files import atomic_path
 
 
@@ -28,7 +29,7 @@ def training_model(model, image_size, augmentation=()):
     images = keras.Input((*image_size, channels), name="images")
     x = images
     if tuple(image_size) != tuple(model_size):
-        x = keras.layers.Resizing(*model_size, data_format="channels_last", name="resizing")(x)
+        x = augment.Resize(model_size, name="resize")(x)
     for layer in augmentation:
         x = layer(x)
     return keras.Model(images, model(x), name=f"{model.name}_training")

@@ -1,0 +1,174 @@
+"""Reports what models cost: parameters, MACs, FLOPs and activation memory.
+
+    python scripts/report.py vit_base_patch16_224 --batch-size 8     # one model, by component
+    python scripts/report.py vit_b16 --image-size 384                # at another resolution
+    python scripts/report.py 'vit_*_224' --markdown                  # several models, compared
+    python scripts/report.py 'vit_*' --plot models.png               # and a picture of them
+
+FLOPs, not MACs: a multiply-add is two floating-point operations.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
+
+import keras
+from rich.console import Console
+from rich.table import Table
+
+from vit_tf import build_vit, cli, count_flops, get_flops, list_models
+
+COLUMNS = ("model", "image", "parameters", "GMACs", "GFLOPs", "activations, MB", "attention")
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="+", help="variants, aliases or patterns such as 'vit_*_384'")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument(
+        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width"
+    )
+    parser.add_argument("--num-classes", type=int)
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print JSON alone")
+    output.add_argument("--markdown", action="store_true", help="print Markdown alone")
+    parser.add_argument("--plot", metavar="FILE", help="draw parameters against GMACs (.png, .svg, .pdf)")
+    return parser.parse_args(arguments)
+
+
+def check_arguments(args):
+    if args.image_size is not None and len(args.image_size) > 2:
+        raise ValueError(f"--image-size takes one number or two, got {len(args.image_size)}")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be positive, got {args.batch_size}")
+    if args.plot:
+        path = Path(args.plot)
+        if path.suffix not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"--plot must end in .png, .svg or .pdf, got {args.plot!r}")
+        if not path.parent.is_dir():
+            raise ValueError(f"--plot: there is no folder {str(path.parent)!r}")
+
+
+def expand(names):
+    """Returns the names with patterns replaced by the variants that match, each once."""
+    found = []
+    for name in names:
+        matches = list_models(name) if set("*?[") & set(name) else [name]
+        if not matches:
+            raise ValueError(f"no variant matches {name!r}; there are {', '.join(list_models())}")
+        found += [match for match in matches if match not in found]
+    return found
+
+
+def report_one(name, options, args):
+    """Prints the summary and the table of one model; returns its table."""
+    model = build_vit(name, **options)
+    table = count_flops(model, args.batch_size)
+    if args.json:
+        print(json.dumps(table.to_dict(), indent=2))
+    elif args.markdown:
+        print(table.to_markdown())
+    else:
+        model.summary()
+        print_components(table)
+        if keras.backend.backend() == "tensorflow":
+            flops = get_flops(model, args.batch_size)
+            print(f"TensorFlow's profiler, which counts more operations: {flops:,} FLOPs")
+    return table
+
+
+def print_components(table):
+    """Prints a `FlopsTable` for people."""
+    images = "1 image" if table.batch_size == 1 else f"{table.batch_size} images"
+    title = f"{table.model}, forward pass of {images}"
+    grid = Table("component", title=title, title_justify="left", show_footer=True)
+    totals = table.totals
+    grid.columns[0].footer = "total"
+    for name, total in (
+        ("parameters", f"{totals.parameters:,}"),
+        ("MACs", f"{totals.macs:,}"),
+        ("FLOPs", f"{totals.flops:,}"),
+        ("share", "100.0 %"),
+        ("activations", f"{totals.activation_bytes / 1e6:,.1f} MB"),
+    ):
+        grid.add_column(name, footer=total, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(
+            row.component,
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            f"{row.flops:,}",
+            f"{table.share(row.component):.1%}".replace("%", " %"),
+            f"{row.activation_bytes / 1e6:,.1f} MB",
+        )
+    Console(width=110).print(grid)
+    print(f"FLOPs are those of the matrix products, 2 x MACs: {totals.flops / 1e9:.2f} GFLOPs.")
+    print(
+        f"Attention: {table.attention_share:.1%} of the FLOPs are scores and values, which grow with the "
+        f"tokens squared; {table.attention_layer_share:.1%} with QKV and projection."
+    )
+
+
+def report_several(names, options, args):
+    """Prints a comparison, one row a model; returns their tables."""
+    tables, rows = [], []
+    for name in names:
+        model = build_vit(name, **options)
+        table = count_flops(model, args.batch_size)
+        tables.append(table)
+        totals = table.totals
+        rows.append(
+            (
+                table.model,
+                "x".join(str(side) for side in model.input_shape[1:3]),
+                f"{totals.parameters:,}",
+                f"{totals.macs / 1e9:,.2f}",
+                f"{totals.flops / 1e9:,.2f}",
+                f"{totals.activation_bytes / 1e6:,.1f}",
+                f"{table.attention_share:.1%}",
+            )
+        )
+    if args.json:
+        print(json.dumps([table.to_dict() for table in tables], indent=2))
+    elif args.markdown:
+        print(f"| {' | '.join(COLUMNS)} |\n|---{'|---:' * (len(COLUMNS) - 1)}|")
+        print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    else:
+        grid = Table(title=f"forward pass, batch size {args.batch_size}", title_justify="left")
+        for i, column in enumerate(COLUMNS):
+            grid.add_column(column, justify="right" if i else "left", no_wrap=True)
+        for row in rows:
+            grid.add_row(*row)
+        Console(width=110).print(grid)
+        print("attention: the share of its scores and values, which grow with the tokens squared")
+    return tables
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    check_arguments(args)
+    names = expand(args.names)
+    options = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    if args.image_size:
+        options["image_size"] = tuple(args.image_size) if len(args.image_size) == 2 else args.image_size[0]
+
+    with keras.StatelessScope():  # shapes are enough: weights would take seconds and gigabytes
+        if len(names) == 1:
+            tables = [report_one(names[0], options, args)]
+        else:
+            tables = report_several(names, options, args)
+
+    if args.plot:
+        from vit_tf import plots
+
+        sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size) for t in tables]
+        plots.save(plots.model_sizes(sizes, "Vision Transformers: size and work"), args.plot)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,96 @@
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from vit_tf import plots
+
+
+def history(n):
+    return [
+        dict(epoch=i + 1, loss=2 / (i + 1), accuracy=i / n, val_loss=2.2 / (i + 1), val_accuracy=i / (n + 1))
+        for i in range(n)
+    ]
+
+
+def texts(figure):
+    found = [] if figure.get_suptitle() == "" else [figure.get_suptitle()]
+    for axes in figure.axes:
+        found += [axes.get_title(loc=side) for side in ("left", "center")] + [
+            t.get_text() for t in axes.texts
+        ]
+    return found
+
+
+@pytest.mark.parametrize("n", [1, 2, 30])
+def test_curves(n, tmp_path):
+    figure = plots.curves(history(n), "a run")
+    lines = figure.axes[1].get_lines()
+    np.testing.assert_allclose(lines[0].get_ydata(), [100 * row["accuracy"] for row in history(n)])
+    np.testing.assert_allclose(lines[1].get_ydata(), [100 * row["val_accuracy"] for row in history(n)])
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()  # not by colour alone
+    assert "a run" in texts(figure)
+    plots.save(figure, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_with_nan(tmp_path):
+    rows = history(3)
+    rows[1]["val_loss"] = math.nan
+    plots.save(plots.curves(rows, "a run"), tmp_path / "curves.svg")
+    rows = [dict(row, val_loss=math.nan) for row in rows]
+    plots.save(plots.curves(rows, "a run"), tmp_path / "curves.svg")
+
+
+@pytest.mark.parametrize("k, numbers", [(3, 9), (10, 100), (100, 0)])
+def test_confusion(k, numbers, tmp_path):
+    matrix = np.random.default_rng(0).integers(0, 50, (k, k))
+    matrix[0] = 0  # a class without images
+    figure = plots.confusion(matrix, [f"class {i}" for i in range(k)], "test")
+    assert len(figure.axes[0].texts) == numbers
+    plots.save(figure, tmp_path / "confusion.png")
+    shares = figure.axes[0].images[0].get_array()
+    assert shares[0].sum() == 0
+    np.testing.assert_allclose(shares[1:].sum(1), 1)
+
+
+@pytest.mark.parametrize("n, channels", [(1, 3), (8, 1), (30, 4)])
+def test_predictions(n, channels, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 8, 8, channels)).astype("uint8")
+    probabilities = np.tile([0.2, 0.7, 0.1], (n, 1))
+    labels = np.arange(n) % 3
+    figure = plots.predictions(images, labels, probabilities, ["a", "b", "c"], "test")
+    shown = [text for text in texts(figure) if "70%" in text]
+    assert len(shown) == min(24, n)
+    wrong = [text for text in shown if "✗" in text and "is " in text]
+    assert len(wrong) == int((labels[:24] != 1).sum())
+    plots.save(figure, tmp_path / "predictions.png")
+
+
+def test_model_sizes(tmp_path):
+    rows = [("small", 1e6, 2e8), ("large", 3e8, 6e10)]
+    figure = plots.model_sizes(rows, "models")
+    assert [line.get_xydata().ravel().tolist() for line in figure.axes[0].get_lines()] == [
+        [1, 0.2],
+        [300, 60],
+    ]
+    assert {"small", "large"} <= set(texts(figure))
+    plots.save(figure, tmp_path / "models.pdf")
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: plots.curves([], "a"), "no epoch"),
+        (lambda: plots.confusion(np.zeros((2, 3)), ["a", "b"], "t"), r"must be \(2, 2\)"),
+        (lambda: plots.predictions(np.zeros((0, 2, 2, 3)), [], [], ["a"], "t"), "one length from 1"),
+        (lambda: plots.predictions(np.zeros((2, 2, 2, 3)), [0], [[1]], ["a"], "t"), "2, 1 and 1"),
+        (lambda: plots.model_sizes([], "t"), "no model"),
+        (lambda: plots.save(Figure(), "figure.nonsense"), "nonsense"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
