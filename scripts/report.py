@@ -166,7 +166,7 @@ def main(arguments=None):
     if args.plot:
         from vit_tf import plots
 
-        sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size) for t in tables]
+        sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size / 1e9) for t in tables]
         plots.save(plots.model_sizes(sizes, "Vision Transformers: size and work"), args.plot)
 
 
