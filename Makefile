@@ -3,17 +3,22 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+CORE_TESTS := tests/test_layers.py tests/test_models.py tests/test_augment.py tests/test_training.py tests/test_flops.py
 
 .PHONY: train test lint clean
 
 train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
 
-test: .venv/installed-test lint
+test: .venv/installed-test
 	$(BIN)/python -m pytest -q
-	@# The same tests of the core on JAX: everything that does not need TensorFlow.
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_layers.py tests/test_models.py \
-		tests/test_augment.py tests/test_training.py tests/test_flops.py
+	@# The tests of the core once more on every other backend that is there.
+	@for backend in jax torch; do \
+		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
+			echo "the core on $$backend:"; \
+			KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q $(CORE_TESTS) || exit 1; \
+		fi; \
+	done
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

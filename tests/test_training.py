@@ -159,7 +159,7 @@ def test_history_and_bar(tmp_path):
     assert [float(row["val_loss"]) for row in rows] == [row["val_loss"] for row in history.rows]
     assert history.train_images == 40 and 0 < history.train_seconds < 60
     lines = [line for line in output.getvalue().splitlines() if line.startswith("epoch ")]
-    assert len(lines) == 2 and "validation loss" in lines[1] and "images/s" in lines[1]
+    assert len(lines) == 2 and "(val " in lines[1] and "images/s" in lines[1]
 
 
 def test_clock():

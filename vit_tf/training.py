@@ -254,9 +254,11 @@ class ProgressBar(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         row = self.history.rows[-1]
         self.bar.console.print(
-            f"epoch {row['epoch']:3d}  {clock(row['seconds'])}  loss {row['loss']:.3f}  "
-            f"accuracy {row['accuracy']:.1%}  validation loss {row['val_loss']:.3f}  "
-            f"accuracy {row['val_accuracy']:.1%}  {row['images_per_second']:.0f} images/s"
+            f"epoch {row['epoch']:3d}  {clock(row['seconds'])}  "
+            f"loss {row['loss']:.3f} (val {row['val_loss']:.3f})  "
+            f"accuracy {row['accuracy']:.1%} (val {row['val_accuracy']:.1%})  "
+            f"{row['images_per_second']:.0f} images/s",
+            soft_wrap=True,
         )
 
     def close(self):
