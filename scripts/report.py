@@ -11,7 +11,6 @@ FLOPs, not MACs: a multiply-add is two floating-point operations.
 import argparse
 import json
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
 
@@ -19,7 +18,7 @@ import keras
 from rich.console import Console
 from rich.table import Table
 
-from vit_tf import build_vit, cli, count_flops, get_flops, list_models
+from vit_tf import build_vit, cli, count_flops, get_flops, list_models, plots
 
 COLUMNS = ("model", "image", "parameters", "GMACs", "GFLOPs", "activations, MB", "attention")
 
@@ -47,11 +46,7 @@ def check_arguments(args):
     if args.batch_size < 1:
         raise ValueError(f"--batch-size must be positive, got {args.batch_size}")
     if args.plot:
-        path = Path(args.plot)
-        if path.suffix not in (".png", ".svg", ".pdf"):
-            raise ValueError(f"--plot must end in .png, .svg or .pdf, got {args.plot!r}")
-        if not path.parent.is_dir():
-            raise ValueError(f"--plot: there is no folder {str(path.parent)!r}")
+        plots.check_path(args.plot)
 
 
 def expand(names):
@@ -157,15 +152,15 @@ def main(arguments=None):
     if args.image_size:
         options["image_size"] = tuple(args.image_size) if len(args.image_size) == 2 else args.image_size[0]
 
-    with keras.StatelessScope():  # shapes are enough: weights would take seconds and gigabytes
+    # Shapes are enough: without this flag the scope makes the weights of all models when it ends.
+    with keras.StatelessScope(initialize_variables=False):
         if len(names) == 1:
             tables = [report_one(names[0], options, args)]
         else:
             tables = report_several(names, options, args)
+    keras.utils.clear_session()  # forgets the variables that wait for their values
 
     if args.plot:
-        from vit_tf import plots
-
         sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size / 1e9) for t in tables]
         plots.save(plots.model_sizes(sizes, "Vision Transformers: size and work"), args.plot)
 

@@ -9,11 +9,12 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts from the same random state and leaves the dtype policy as it was."""
+    """Every test starts from the same random state and leaves Keras as it was."""
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(7)
     yield
     keras.config.set_dtype_policy(policy)
+    keras.utils.clear_session()
 
 
 def randomize(model, scale=0.2):

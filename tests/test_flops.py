@@ -36,7 +36,7 @@ def matrix_products(counts):
 
 @pytest.fixture(scope="module")
 def vit_b16():
-    with keras.StatelessScope():
+    with keras.StatelessScope(initialize_variables=False):
         return build_vit("vit_b16")
 
 

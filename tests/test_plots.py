@@ -26,9 +26,9 @@ def texts(figure):
 @pytest.mark.parametrize("n", [1, 2, 30])
 def test_curves(n, tmp_path):
     figure = plots.curves(history(n), "a run")
-    lines = figure.axes[1].get_lines()
-    np.testing.assert_allclose(lines[0].get_ydata(), [100 * row["accuracy"] for row in history(n)])
-    np.testing.assert_allclose(lines[1].get_ydata(), [100 * row["val_accuracy"] for row in history(n)])
+    lines = [line for line in figure.axes[1].get_lines() if line.get_fillstyle() == "full"]
+    np.testing.assert_allclose(lines[0].get_ydata(), [row["accuracy"] for row in history(n)])
+    np.testing.assert_allclose(lines[1].get_ydata(), [row["val_accuracy"] for row in history(n)])
     assert lines[0].get_linestyle() != lines[1].get_linestyle()  # not by colour alone
     assert "a run" in texts(figure)
     plots.save(figure, tmp_path / "curves.png")
@@ -64,18 +64,16 @@ def test_predictions(n, channels, tmp_path):
     figure = plots.predictions(images, labels, probabilities, ["a", "b", "c"], "test")
     shown = [text for text in texts(figure) if "70%" in text]
     assert len(shown) == min(24, n)
-    wrong = [text for text in shown if "✗" in text and "is " in text]
+    wrong = [text for text in shown if "✗" in text and "true: " in text]
     assert len(wrong) == int((labels[:24] != 1).sum())
     plots.save(figure, tmp_path / "predictions.png")
 
 
 def test_model_sizes(tmp_path):
-    rows = [("small", 1e6, 2e8), ("large", 3e8, 6e10)]
+    rows = [("small", 1e6, 0.2), ("large", 3e8, 60)]
     figure = plots.model_sizes(rows, "models")
-    assert [line.get_xydata().ravel().tolist() for line in figure.axes[0].get_lines()] == [
-        [1, 0.2],
-        [300, 60],
-    ]
+    (points,) = figure.axes[0].get_lines()
+    np.testing.assert_allclose(points.get_xydata(), [[1e6, 0.2], [3e8, 60]])
     assert {"small", "large"} <= set(texts(figure))
     plots.save(figure, tmp_path / "models.pdf")
 
@@ -83,12 +81,15 @@ def test_model_sizes(tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: plots.curves([], "a"), "no epoch"),
+        (lambda: plots.curves([], "a"), "lacks every epoch"),
+        (lambda: plots.curves([dict(epoch=1, loss=1, accuracy=0.5)], "a"), "lacks val_loss, val_accuracy"),
         (lambda: plots.confusion(np.zeros((2, 3)), ["a", "b"], "t"), r"must be \(2, 2\)"),
-        (lambda: plots.predictions(np.zeros((0, 2, 2, 3)), [], [], ["a"], "t"), "one length from 1"),
-        (lambda: plots.predictions(np.zeros((2, 2, 2, 3)), [0], [[1]], ["a"], "t"), "2, 1 and 1"),
-        (lambda: plots.model_sizes([], "t"), "no model"),
-        (lambda: plots.save(Figure(), "figure.nonsense"), "nonsense"),
+        (lambda: plots.confusion([[1, -1], [0, 1]], ["a", "b"], "t"), "negative"),
+        (lambda: plots.predictions(np.zeros((0, 2, 2, 3)), [], [], ["a"], "t"), "must fit each other"),
+        (lambda: plots.predictions(np.zeros((1, 2, 2, 3)), [1], [[1]], ["a"], "t"), "from 0 to 0"),
+        (lambda: plots.model_sizes([], "t"), "positive numbers"),
+        (lambda: plots.save(Figure(), "figure.nonsense"), "must end in .png, .svg, .pdf"),
+        (lambda: plots.save(Figure(), "missing/figure.png"), "no folder 'missing'"),
     ],
 )
 def test_bad_arguments(make, message):

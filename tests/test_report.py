@@ -7,6 +7,9 @@ from pathlib import Path
 
 import keras
 import pytest
+from matplotlib.figure import Figure
+
+from vit_tf import plots
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "report.py"
@@ -44,13 +47,17 @@ def test_image_size_and_classes(capsys):
     assert content["components"][0]["macs"] == 200 * 768 * 768
 
 
-def test_comparison(capsys, tmp_path):
+def test_comparison(capsys, tmp_path, monkeypatch):
+    drawn = []
     plot = tmp_path / "models.png"
     output = printed(capsys, "vit_b16", "vit_tiny_*", "vit_b16", "--plot", plot)
     assert output.count("vit_base_patch16_224") == 1
     for text in ("vit_tiny_patch16_224", "vit_tiny_patch16_384", "17.56", "35.13", "384x384"):
         assert text in output
     assert plot.read_bytes().startswith(b"\x89PNG")
+    monkeypatch.setattr(plots, "model_sizes", lambda rows, title: drawn.extend(rows) or Figure())
+    printed(capsys, "vit_b16", "--batch-size", 3, "--plot", plot)
+    assert drawn == [("vit_base_patch16_224", 86_567_656, 17.563828224)]
     tables = json.loads(printed(capsys, "vit_b16", "vit_ti16", "--json"))
     assert [table["model"] for table in tables] == ["vit_base_patch16_224", "vit_tiny_patch16_224"]
     lines = printed(capsys, "vit_b16", "vit_ti16", "--markdown").splitlines()

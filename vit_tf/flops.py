@@ -167,10 +167,13 @@ def count_model(model: keras.Model, shape):
             f"{model.name!r} ({type(model).__name__}) is neither functional nor Sequential, as "
             "`count_flops` needs it: `get_flops` counts any model"
         )
-    for config in model.get_config()["layers"]:
-        if len(config.get("inbound_nodes", ())) > 1 and model.get_layer(config["name"]).weights:
+    # `get_config` would tell this without a private name, but imports TensorFlow on every backend.
+    depths = getattr(model, "_nodes_by_depth", {}).values()
+    calls = Counter(node.operation for nodes in depths for node in nodes)
+    for layer in model.layers:
+        if calls[layer] > 1 and layer.weights:
             raise ValueError(
-                f"{model.name!r} calls its layer {config['name']!r} more than once, and "
+                f"{model.name!r} calls its layer {layer.name!r} more than once, and "
                 "`count_flops` counts one call: `get_flops` counts any model"
             )
     for layer in model.layers:
