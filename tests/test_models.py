@@ -98,14 +98,14 @@ def test_every_trainable_variable_receives_a_gradient(overrides):
         assert gradient is not None and np.abs(gradient).max() > 1e-7, path
 
 
-@pytest.mark.parametrize("variant", ["vit_cifar10", "vit_b16"])
-def test_memorises_32_images(variant):
+@pytest.mark.parametrize("variant, learning_rate", [("vit_cifar10", 1e-3), ("vit_b16", 3e-3)])
+def test_memorises_32_images(variant, learning_rate):
     overrides = {**SMALL, "num_classes": 10} if variant == "vit_b16" else dict(num_layers=2)
     model = build_vit(variant, **overrides)
     x = images(model, batch=32)
     y = np.random.default_rng(2).integers(0, 10, 32)
     model.compile(
-        keras.optimizers.AdamW(3e-3),
+        keras.optimizers.AdamW(learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

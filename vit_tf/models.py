@@ -131,9 +131,10 @@ def load_weights(model, path):
         raise ValueError(f"no weights at {str(path)!r}: there is no such file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # Keras only warns when layers find no weights in the file
+            # Keras only warns where layers find no weights in the file.
+            warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
-    except (ValueError, OSError, KeyError, Warning) as error:
+    except (ValueError, OSError, KeyError, UserWarning) as error:
         raise ValueError(
             f"the weights in {str(path)!r} do not fit {model.name}: build the model with the variant "
             f"and the options that saved them ({' '.join(str(error).split())[:300]})"
