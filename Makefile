@@ -11,12 +11,12 @@ train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 	@# The tests of the core once more on every other backend that is there.
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
 			echo "the core on $$backend:"; \
-			KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q $(CORE_TESTS) || exit 1; \
+			KERAS_BACKEND=$$backend $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS) || exit 1; \
 		fi; \
 	done
 

@@ -17,10 +17,9 @@ def gradients(layer, inputs, loss):
     elif backend == "jax":
         import jax
 
-        fixed = [v.value for v in layer.non_trainable_variables]
-
         def scalar(trainable):
-            return loss(layer.stateless_call(trainable, fixed, inputs, training=True)[0])
+            with keras.StatelessScope(state_mapping=list(zip(variables, trainable))):
+                return loss(layer(inputs, training=True))
 
         values = jax.grad(scalar)([v.value for v in variables])
     else:
