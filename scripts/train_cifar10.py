@@ -217,7 +217,7 @@ def main(arguments=None):
         "validation_accuracy": best.best,
         "seconds": history.rows[-1]["seconds"],
         "images_per_second": history.train_images / history.train_seconds,
-        "epochs": len(history.rows),
+        "epochs": round(history.train_images / len(x_train), 2),
     }
     files.write_json(folder / "metrics.json", metrics)
 
