@@ -7,6 +7,8 @@ import numpy as np
 def gradients(layer, inputs, loss):
     """Returns {variable path: gradient as NumPy} of `loss(layer(inputs))` in training mode."""
     variables = layer.trainable_variables
+    if not variables:
+        return {}
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -23,8 +25,10 @@ def gradients(layer, inputs, loss):
 
         values = jax.grad(scalar)([v.value for v in variables])
     else:
-        layer.zero_grad()
-        loss(layer(inputs, training=True)).backward()
+        import torch
+
+        with torch.enable_grad():
+            loss(layer(inputs, training=True)).backward()
         values = [v.value.grad for v in variables]
     return {
         v.path: None if g is None else np.array(keras.ops.convert_to_numpy(g))

@@ -118,7 +118,7 @@ def test_every_trainable_variable_receives_a_gradient(make, shape):
     layer.build(shape)
     randomize(layer)
     goal = random(layer.compute_output_shape(shape), seed=5)
-    for path, gradient in gradients(layer, random(shape), lambda y: ops.sum(y * goal)).items():
+    for path, gradient in gradients(layer, random(shape), lambda y: ops.sum(ops.multiply(y, goal))).items():
         assert gradient is not None and np.abs(gradient).max() > 1e-7, path
 
 

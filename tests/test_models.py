@@ -92,7 +92,7 @@ def test_every_trainable_variable_receives_a_gradient(overrides):
     # DropPath at a high rate may drop a branch for the whole batch: 8 images make that unlikely.
     model = small_vit(**overrides)
     goal = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")
-    found = gradients(model, images(model, batch=8), lambda y: ops.sum(y * goal))
+    found = gradients(model, images(model, batch=8), lambda y: ops.sum(ops.multiply(y, goal)))
     assert len(found) == len(model.trainable_variables)
     for path, gradient in found.items():
         assert gradient is not None and np.abs(gradient).max() > 1e-7, path
@@ -131,7 +131,7 @@ def test_features_and_activation():
     assert features.output_shape == (None, 12)
     features.set_weights(model.get_weights()[:-2])
     kernel, bias = model.get_weights()[-2:]
-    np.testing.assert_allclose(ops.matmul(features(x), kernel) + bias, model(x), atol=1e-5)
+    np.testing.assert_allclose(ops.add(ops.matmul(features(x), kernel), bias), model(x), atol=1e-5)
     softmax = small_vit(classifier_activation="softmax")
     softmax.set_weights(model.get_weights())
     np.testing.assert_allclose(softmax(x), ops.softmax(model(x)), atol=1e-6)

@@ -58,7 +58,7 @@ def test_decay_takes_kernels_only():
         variable.assign(np.random.default_rng(1).normal(size=variable.shape))
     before = [np.array(v) for v in model.trainable_variables]
     optimizer = training.adamw(model, learning_rate=0.5, weight_decay=0.1)
-    optimizer.apply([np.zeros(v.shape, "float32") for v in before], model.trainable_variables)
+    optimizer.apply([keras.ops.zeros(v.shape) for v in before], model.trainable_variables)
     kernels = 0
     for variable, old in zip(model.trainable_variables, before):
         factor = 0.95 if variable.path.endswith("/kernel") else 1.0
