@@ -9,15 +9,14 @@ source always gives the same pixels. It takes a few seconds; the exit code is 2 
 """
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from vit_tf.data import SAMPLE_PATH, SAMPLE_TEST_PER_CLASS, SAMPLE_TRAIN_PER_CLASS, load_cifar10
+from vit_tf.files import atomic_path
 
 SHEET_COLUMNS = 50
 
@@ -60,19 +59,13 @@ def sample_sheet(data):
 
 
 def write_png(path, sheet):
-    """Writes the sheet to a temporary name first, so that no half-written file takes the old one's place."""
+    """Writes the sheet, whole or not at all."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: the sample is a lossless PNG, give a name that ends in .png")
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}, make it first")
-    handle, temporary = tempfile.mkstemp(suffix=".png", prefix=f".{path.stem}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(sheet).save(file, format="PNG", optimize=True)
-        os.chmod(temporary, 0o644)  # mkstemp gives 0o600, which an installed package could not be read with
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    with atomic_path(path) as partial:
+        Image.fromarray(sheet).save(partial, format="PNG", optimize=True)
 
 
 if __name__ == "__main__":

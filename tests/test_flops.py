@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vit_tf import build_vit, count_flops, get_flops, layers
-from vit_tf.flops import COMPONENTS, flops_by_operation
+from vit_tf.flops import COMPONENTS, flops_by_operation, inference_graph
 
 tensorflow_only = pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="TensorFlow's profiler does the counting"
@@ -75,6 +75,18 @@ def test_matrix_products_agree_with_the_profiler(overrides, batch_size):
     table = count_flops(model, batch_size)
     assert matrix_products(flops_by_operation(model, batch_size)) == table.totals.flops > 0
     assert table.totals.parameters == model.count_params()
+
+
+@tensorflow_only
+@pytest.mark.parametrize("overrides", [{}, dict(patch_stem="overlap", layer_scale_init=0.1)])
+def test_get_flops_is_the_profilers_own_total(overrides):
+    from tensorflow.compat.v1 import profiler
+
+    model = small_vit(**overrides)
+    builder = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation())
+    options = builder.with_empty_output().build()
+    profile = profiler.profile(inference_graph(model, 3), cmd="op", options=options)
+    assert get_flops(model, 3) == profile.total_float_ops > 0
 
 
 @each_family
