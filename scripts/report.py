@@ -70,43 +70,11 @@ def report_one(name, options, args):
         print(table.to_markdown())
     else:
         model.summary()
-        print_components(table)
+        cli.print_components(table)
         if keras.backend.backend() == "tensorflow":
             flops = get_flops(model, args.batch_size)
             print(f"TensorFlow's profiler, which counts more operations: {flops:,} FLOPs")
     return table
-
-
-def print_components(table):
-    """Prints a `FlopsTable` for people."""
-    images = "1 image" if table.batch_size == 1 else f"{table.batch_size} images"
-    title = f"{table.model}, forward pass of {images}"
-    grid = Table("component", title=title, title_justify="left", show_footer=True)
-    totals = table.totals
-    grid.columns[0].footer = "total"
-    for name, total in (
-        ("parameters", f"{totals.parameters:,}"),
-        ("MACs", f"{totals.macs:,}"),
-        ("FLOPs", f"{totals.flops:,}"),
-        ("share", "100.0 %"),
-        ("activations", f"{totals.activation_bytes / 1e6:,.1f} MB"),
-    ):
-        grid.add_column(name, footer=total, justify="right", no_wrap=True)
-    for row in table.rows:
-        grid.add_row(
-            row.component,
-            f"{row.parameters:,}",
-            f"{row.macs:,}",
-            f"{row.flops:,}",
-            f"{table.share(row.component):.1%}".replace("%", " %"),
-            f"{row.activation_bytes / 1e6:,.1f} MB",
-        )
-    Console(width=110).print(grid)
-    print(f"FLOPs are those of the matrix products, 2 x MACs: {totals.flops / 1e9:.2f} GFLOPs.")
-    print(
-        f"Attention: {table.attention_share:.1%} of the FLOPs are scores and values, which grow with the "
-        f"tokens squared; {table.attention_layer_share:.1%} with QKV and projection."
-    )
 
 
 def report_several(names, options, args):

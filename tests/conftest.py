@@ -1,6 +1,13 @@
+import contextlib
 import os
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+if "parity" in sys.argv:  # PyTorch's compiler aborts the process when TensorFlow was loaded before it
+    with contextlib.suppress(ImportError):
+        import timm  # noqa: F401
+        import torch._dynamo  # noqa: F401
 
 import keras
 import numpy as np

@@ -6,9 +6,15 @@ def test_public_names():
         "augment",
         "build_vit",
         "count_flops",
+        "decode_predictions",
         "get_flops",
+        "imagenet_classes",
         "layers",
         "list_models",
+        "load_weights",
+        "preprocessing",
+        "resize",
+        "save_weights",
     ]
     for name in vit_tf.__all__:
         assert getattr(vit_tf, name) is not None

@@ -1,8 +1,39 @@
-"""What the commands share: how they end."""
+"""The `vit-tf` command, and how all commands end.
 
+    vit-tf list '*dinov2*'                                  # the variants that match
+    vit-tf summary vit_base_patch16_224                     # layers, parameters, FLOPs by component
+    vit-tf predict cat.jpg --weights hf:timm/NAME           # the five likeliest classes
+    vit-tf convert hf:timm/NAME model.keras                 # or .weights.h5, .safetensors
+
+SOURCE is a file (.safetensors, .npz, .pth, .bin), a folder with config.json and model.safetensors, or
+hf:owner/name on the Hugging Face hub.
+"""
+
+import argparse
+import json
 import os
 import signal
 import sys
+from dataclasses import fields
+from pathlib import Path
+
+import keras
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from vit_tf.files import atomic_path
+from vit_tf.flops import count_flops
+from vit_tf.hyperparameters import Variant
+from vit_tf.labels import decode_predictions, labels_from_config
+from vit_tf.models import DEFAULT, build_vit
+from vit_tf.preprocessing import preprocessing
+from vit_tf.variants import family, get_variant, list_models
+from vit_tf.weights import load_weights, open_weights, save_weights
+
+OUTPUTS = (".safetensors", ".weights.h5", ".keras")
+SIZES = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes")
+COLUMNS = ("model", "family", "parameters", "GMACs", "image", "patch", "classes", "switches")
 
 
 def run(main):
@@ -22,3 +53,234 @@ def run(main):
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+
+
+def entry():
+    run(main)
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    args.command(args)
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        "vit-tf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="the variants, with what sets each apart")
+    command.add_argument("pattern", nargs="?", default="*", help="such as 'vit_*_384'")
+    command.add_argument("--markdown", action="store_true", help="a table with parameters and GMACs")
+    command.set_defaults(command=list_command)
+
+    command = commands.add_parser("summary", help="a variant's layers, parameters and FLOPs")
+    command.add_argument("name")
+    add_sizes(command)
+    command.set_defaults(command=summary_command)
+
+    command = commands.add_parser("predict", help="the likeliest classes of images")
+    command.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    command.add_argument("--weights", required=True, metavar="SOURCE")
+    add_model(command)
+    command.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
+    command.add_argument("--json", action="store_true", help="print JSON alone")
+    command.set_defaults(command=predict_command)
+
+    command = commands.add_parser("convert", help=f"weights to {', '.join(OUTPUTS)} (timm's names)")
+    command.add_argument("source", metavar="SOURCE")
+    command.add_argument("out", metavar="OUT", type=Path)
+    add_model(command)
+    add_sizes(command)
+    command.add_argument("--force", action="store_true", help="replace OUT")
+    command.set_defaults(command=convert_command)
+    return parser.parse_args(arguments)
+
+
+def add_model(command):
+    command.add_argument(
+        "--model", metavar="NAME", help=f"the variant, where SOURCE has no config.json ({DEFAULT})"
+    )
+
+
+def add_sizes(command):
+    command.add_argument(
+        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width"
+    )
+    command.add_argument("--num-classes", type=int, help="another number starts a new head")
+
+
+def sizes(args):
+    """Returns the options of `add_sizes` as arguments of `build_vit`."""
+    options = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    if args.image_size is not None:
+        if len(args.image_size) > 2:
+            raise ValueError(f"--image-size takes one number or two, got {len(args.image_size)}")
+        options["image_size"] = tuple(args.image_size) if len(args.image_size) == 2 else args.image_size[0]
+    return options
+
+
+# ---------------------------------------------------------------------------------------------------
+# vit-tf list
+# ---------------------------------------------------------------------------------------------------
+def list_command(args):
+    names = list_models(args.pattern)
+    if not names:
+        raise ValueError(f"no variant matches {args.pattern!r}: `vit-tf list` shows all")
+    if args.markdown:
+        rows = track(names, "counting", console=Console(stderr=True), transient=True)
+        print(markdown_table([model_row(name) for name in rows]))
+        return
+    width = max(map(len, names))
+    for name in names:
+        print(f"{name:{width}}  {family(name)}: {switches(get_variant(name)) or 'plain'}")
+    print(f"{len(names)} variants")
+
+
+def model_row(name):
+    """Returns one row of the model table: the values of `COLUMNS` as text."""
+    spec = get_variant(name)
+    # Shapes are enough: without this flag the scope makes the weights of all models when it ends.
+    with keras.StatelessScope(initialize_variables=False):
+        totals = count_flops(build_vit(name)).totals
+    keras.utils.clear_session()
+    return (
+        name,
+        family(name),
+        f"{totals.parameters:,}",
+        f"{totals.macs / 1e9:,.2f}",
+        sides(spec.image_size),
+        sides(spec.patch_size),
+        str(spec.num_classes),
+        switches(spec),
+    )
+
+
+def markdown_table(rows):
+    """Returns the rows of `model_row` as a Markdown table."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---|---|---:|---:|---:|---:|---:|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def sides(size):
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
+
+
+def switches(spec):
+    """Returns what sets a variant apart from a plain ViT, its sizes aside, as text."""
+    return ", ".join(
+        f"{field.name}={getattr(spec, field.name)}"
+        for field in fields(Variant)
+        if field.name not in SIZES and getattr(spec, field.name) != field.default
+    )
+
+
+# ---------------------------------------------------------------------------------------------------
+# vit-tf summary
+# ---------------------------------------------------------------------------------------------------
+def summary_command(args):
+    with keras.StatelessScope(initialize_variables=False):
+        model = build_vit(args.name, **sizes(args))
+        model.summary()
+        print_components(count_flops(model))
+    keras.utils.clear_session()
+
+
+def print_components(table):
+    """Prints a `FlopsTable` for people."""
+    images = "1 image" if table.batch_size == 1 else f"{table.batch_size} images"
+    title = f"{table.model}, forward pass of {images}"
+    grid = Table("component", title=title, title_justify="left", show_footer=True)
+    totals = table.totals
+    grid.columns[0].footer = "total"
+    for name, total in (
+        ("parameters", f"{totals.parameters:,}"),
+        ("MACs", f"{totals.macs:,}"),
+        ("FLOPs", f"{totals.flops:,}"),
+        ("share", "100.0 %"),
+        ("activations", f"{totals.activation_bytes / 1e6:,.1f} MB"),
+    ):
+        grid.add_column(name, footer=total, justify="right", no_wrap=True)
+    for row in table.rows:
+        grid.add_row(
+            row.component,
+            f"{row.parameters:,}",
+            f"{row.macs:,}",
+            f"{row.flops:,}",
+            f"{table.share(row.component):.1%}".replace("%", " %"),
+            f"{row.activation_bytes / 1e6:,.1f} MB",
+        )
+    Console(width=110).print(grid)
+    print(f"FLOPs are those of the matrix products, 2 x MACs: {totals.flops / 1e9:.2f} GFLOPs.")
+    print(
+        f"Attention: {table.attention_share:.1%} of the FLOPs are scores and values, which grow with the "
+        f"tokens squared; {table.attention_layer_share:.1%} with QKV and projection."
+    )
+
+
+# ---------------------------------------------------------------------------------------------------
+# vit-tf predict
+# ---------------------------------------------------------------------------------------------------
+def predict_command(args, batch_size=8):
+    for image in args.images:
+        if not image.is_file():
+            raise ValueError(f"no image at {str(image)!r}: there is no such file")
+    if args.top < 1:
+        raise ValueError(f"--top must be at least 1, got {args.top}")
+    source = open_weights(args.weights)
+    model = build_vit(args.model, weights=source)
+    if "head.weight" not in source.tensors:
+        raise ValueError(f"{args.weights!r} has no head: it gives features, and no classes")
+    prepare = preprocessing(
+        source.preprocessing_config or args.model or DEFAULT, image_size=model.input_shape[1:3]
+    )
+    labels = labels_from_config(source.checkpoint.config)
+    results = []
+    starts = range(0, len(args.images), batch_size)
+    for start in track(
+        starts, "predicting", console=Console(stderr=True), transient=True, disable=len(starts) < 2
+    ):
+        images = args.images[start : start + batch_size]
+        results += decode_predictions(model.predict_on_batch(prepare(images)), args.top, labels)
+    print_predictions(args.images, results, args.json)
+
+
+def print_predictions(images, results, as_json):
+    if as_json:
+        content = [
+            {
+                "image": str(image),
+                "predictions": [{"label": label, "probability": p} for label, p in predictions],
+            }
+            for image, predictions in zip(images, results)
+        ]
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    for image, predictions in zip(images, results):
+        print(image)
+        for label, probability in predictions:
+            print(f"  {probability:6.1%}  {label}")
+
+
+# ---------------------------------------------------------------------------------------------------
+# vit-tf convert
+# ---------------------------------------------------------------------------------------------------
+def convert_command(args):
+    ending = next((ending for ending in OUTPUTS if args.out.name.endswith(ending)), None)
+    if ending is None:
+        raise ValueError(f"OUT must end in {', '.join(OUTPUTS)}, got {str(args.out)!r}")
+    if not args.out.parent.is_dir():
+        raise ValueError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} into: make it first")
+    if args.out.exists() and not args.force:
+        raise ValueError(f"{str(args.out)!r} is there already: choose another name, or add --force")
+    source = open_weights(args.source)
+    variant, described = source.describe(args.model)
+    model = build_vit(variant, **{**described, **sizes(args)})
+    print(load_weights(model, source))
+    if ending == ".safetensors":
+        save_weights(model, args.out)
+    else:
+        with atomic_path(args.out) as partial:
+            (model.save_weights if ending == ".weights.h5" else model.save)(partial)
+    print(f"{model.name} is in {args.out}")

@@ -1,101 +1,205 @@
 """`build_vit`: the functional wiring of the layers."""
 
-import warnings
-from pathlib import Path
-
 import keras
 
 from vit_tf import layers
 from vit_tf.variants import ALIASES, get_variant
 
+BLOCKS = {
+    "encoder": layers.EncoderBlock,
+    "res_post": layers.ResPostBlock,
+    "parallel_things": layers.ParallelThingsBlock,
+    "parallel_scaling": layers.ParallelScalingBlock,
+}
+BLOCK_OPTIONS = (
+    "num_heads",
+    "mlp_dim",
+    "head_dim",
+    "qkv_bias",
+    "projection_bias",
+    "attention",
+    "mlp",
+    "activation",
+    "qk_norm",
+    "sub_norm",
+    "norm",
+    "norm_epsilon",
+    "dropout_rate",
+    "attention_dropout_rate",
+    "layer_scale_init",
+)
+
+
+DEFAULT = "vit_base_patch16_224"
+
 
 def build_vit(
-    variant="vit_base_patch16_224",
+    variant=None,
     *,
     num_classes=None,
     image_size=None,
     weights=None,
     include_preprocessing=False,
     classifier_activation=None,
+    separate_heads=False,
     name=None,
     **overrides,
 ):
     """Builds a Vision Transformer as a plain functional `keras.Model`.
 
     Args:
-        variant: name of a variant or its alias (`vit_b16`); `vit_tf.list_models()` lists them.
+        variant: name of a variant or its alias (`vit_b16`); `vit_tf.list_models()` lists them. Defaults
+            to what the config.json of `weights` describes, else to ViT-B/16.
         num_classes: int, width of the head; 0 leaves the head out, and the model gives the pooled
-            features. Defaults to the variant's own: 1,000, and 10 for the CIFAR-10 variants.
+            features. Defaults to the width of the head in `weights`, else to the variant's own: 1,000
+            for most, 10 for the CIFAR-10 variants. Another width than in `weights` starts a new head.
         image_size: int or (height, width) in pixels. Defaults to the variant's own.
-        weights: path of a `.weights.h5` file that such a model saved. None starts at random.
-        include_preprocessing: bool. True puts the scaling from [0, 255] to [-1, 1] into the model;
-            otherwise it expects images that are scaled already.
+        weights: where to load published weights from, see `vit_tf.load_weights`: a file, a folder, or
+            "hf:owner/name". None starts at random.
+        include_preprocessing: bool. True puts the normalisation into the model, which then takes images
+            in [0, 255]: with the mean and standard deviation in the config.json of `weights`, else with
+            those of timm's default checkpoint for the variant (see `vit_tf.preprocessing`).
         classifier_activation: name or callable of a Keras activation for the head, such as
             "softmax". None gives logits.
+        separate_heads: bool, for variants with a distillation token: True gives the logits of both heads
+            instead of their mean.
         name: name of the model. Defaults to the variant's full name.
         **overrides: any other field of `vit_tf.variants.Variant`, such as `num_layers=6`.
 
     Returns:
         A model from images `(b, height, width, in_channels)` to float32 logits `(b, num_classes)`,
-        or to features `(b, hidden_dim)` when `num_classes` is 0.
+        or to features `(b, hidden_dim)` when `num_classes` is 0; to a pair with `separate_heads`.
 
     Raises:
-        ValueError: an unknown variant or hyperparameter, a value that does not fit, or a weight
-            file that is missing or belongs to another model.
+        ValueError: an unknown variant or hyperparameter, a value that does not fit, or weights that
+            cannot be read or belong to another model.
 
     Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
     """
     for key, value in (("num_classes", num_classes), ("image_size", image_size)):
         if value is not None:
             overrides[key] = value
+    source = weights
+    if weights is not None and not str(weights).endswith(".weights.h5"):
+        from vit_tf.weights import Weights, open_weights
+
+        source = weights if isinstance(weights, Weights) else open_weights(weights)
+        variant, fields = source.describe(variant)
+        overrides = {**fields, **overrides}
+    variant = variant or DEFAULT
     spec = get_variant(variant, **overrides)
     activation = check_activations(spec, classifier_activation)
+    if separate_heads and not spec.distillation_token:
+        raise ValueError(f"`separate_heads=True` needs a distillation token, and {variant!r} has none")
 
     images = keras.Input((*spec.image_size, spec.in_channels), name="images")
     x = images
     if include_preprocessing:
-        x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="preprocessing")(x)
+        x = normalization(variant, source, spec.in_channels)(x)
     x = embed_patches(x, spec)
-    x = layers.PatchEncoder(
-        layers.patches.grid_size(spec.image_size, spec.patch_size),
-        class_token=spec.pooling == "token",
-        name="patch_encoder",
-    )(x)
-    x = keras.layers.Dropout(spec.position_dropout_rate, name="position_dropout")(x)
+    x = add_tokens(x, spec)
     for i in range(spec.num_layers):
-        x = layers.EncoderBlock(
-            spec.num_heads,
-            spec.mlp_dim,
-            head_dim=spec.head_dim,
-            qkv_bias=spec.qkv_bias,
-            activation=spec.activation,
-            dropout_rate=spec.dropout_rate,
-            attention_dropout_rate=spec.attention_dropout_rate,
-            drop_path_rate=spec.drop_path_rate * i / max(1, spec.num_layers - 1),
-            layer_scale_init=spec.layer_scale_init,
-            norm_epsilon=spec.norm_epsilon,
-            name=f"block_{i}",
-        )(x)
-    x = keras.layers.LayerNormalization(epsilon=spec.norm_epsilon, name="norm")(x)
-    x = layers.TokenPooling(spec.pooling, name="pooling")(x)
-    if spec.num_classes:
-        # float32: under half precision the loss needs all digits of the logits.
-        x = keras.layers.Dense(spec.num_classes, activation=activation, dtype="float32", name="head")(x)
+        x = make_block(spec, i)(x)
+    if spec.final_norm == "tokens":
+        x = make_norm(spec, "norm")(x)
+    x = classify(x, spec, activation, separate_heads)
     model = keras.Model(images, x, name=name or ALIASES.get(variant, variant))
     if weights is not None:
-        load_weights(model, weights)
+        from vit_tf.weights import load_weights
+
+        load_weights(model, source)
     return model
+
+
+def normalization(variant, source, in_channels):
+    """Returns the layer that normalises images in [0, 255] as the weights or the variant need it."""
+    from vit_tf.preprocessing import preprocessing
+
+    if in_channels != 3:  # published statistics are those of red, green and blue
+        return keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalization")
+    config = getattr(source, "preprocessing_config", None)
+    return preprocessing(config or variant).normalization()
+
+
+def make_norm(spec, name):
+    return layers.residual.make_norm(spec.norm, spec.norm_epsilon, None, name)
 
 
 def embed_patches(images, spec):
     """Turns images `(b, h, w, c)` into patch tokens `(b, n, d)` by the variant's stem."""
-    if spec.patch_stem == "patches":
-        patches = layers.Patches(spec.patch_size, name="patches")(images)
-        return keras.layers.Dense(spec.hidden_dim, name="patch_embedding")(patches)
     size = dict(hidden_dim=spec.hidden_dim, patch_size=spec.patch_size, name="patch_embedding")
-    if spec.patch_stem == "overlap":
-        return layers.OverlapPatchEmbedding(activation=spec.activation, **size)(images)
-    return layers.PatchEmbedding(**size)(images)
+    if spec.patch_stem == "patches":
+        x = layers.Patches(spec.patch_size, name="patches")(images)
+        if spec.patch_norm:
+            x = make_norm(spec, "patch_norm")(x)
+        x = keras.layers.Dense(spec.hidden_dim, use_bias=spec.patch_bias, name="patch_embedding")(x)
+    elif spec.patch_stem == "overlap":
+        x = layers.OverlapPatchEmbedding(activation=spec.activation, **size)(images)
+    else:
+        x = layers.PatchEmbedding(use_bias=spec.patch_bias, allow_remainder=spec.allow_remainder, **size)(
+            images
+        )
+    return make_norm(spec, "embedding_norm")(x) if spec.embedding_norm else x
+
+
+def add_tokens(patches, spec):
+    """Turns patch tokens into the tokens that the first block sees: `(b, p + n, d)`."""
+    x = layers.PatchEncoder(
+        spec.grid_size,
+        class_token=spec.has_class_token,
+        distillation_token=spec.distillation_token,
+        num_registers=spec.num_registers,
+        prefix_positions=spec.prefix_positions,
+        name="patch_encoder",
+    )(patches)
+    x = keras.layers.Dropout(spec.position_dropout_rate, name="position_dropout")(x)
+    return make_norm(spec, "pre_norm")(x) if spec.pre_norm else x
+
+
+def make_block(spec, index):
+    """Returns the encoder block number `index`."""
+    shared = {name: getattr(spec, name) for name in BLOCK_OPTIONS}
+    return BLOCKS[spec.block](
+        **shared,
+        block_index=index,
+        drop_path_rate=spec.drop_path_rate * index / max(1, spec.num_layers - 1),
+        name=f"block_{index}",
+    )
+
+
+def pool(tokens, spec, name="pooling", **options):
+    """Reduces tokens `(b, p + n, d)` to features."""
+    num_prefix_tokens = 0 if spec.pool_prefix else spec.num_prefix_tokens
+    if spec.pooling == "map":
+        shared = {key: getattr(spec, key) for key in ("activation", "norm", "norm_epsilon")}
+        return layers.AttentionPooling(
+            spec.num_heads, spec.mlp_dim, num_prefix_tokens=num_prefix_tokens, name=name, **shared
+        )(tokens)
+    return layers.TokenPooling(spec.pooling, num_prefix_tokens=num_prefix_tokens, name=name, **options)(
+        tokens
+    )
+
+
+def classify(tokens, spec, activation, separate_heads):
+    """Turns the last block's tokens into features, logits or, with `separate_heads`, a pair of them."""
+    names = [("pooling", "head", 0)]
+    if spec.distillation_token:
+        names.append(("distillation_pooling", "distillation_head", 1))
+    outputs = []
+    for pooling_name, head_name, token_index in names:
+        options = {"token_index": token_index} if token_index else {}
+        x = pool(tokens, spec, pooling_name, **options)
+        if spec.final_norm == "pooled":
+            x = make_norm(spec, "pooled_norm")(x)
+        if spec.num_classes:
+            # float32: under half precision the loss needs all digits of the logits.
+            x = keras.layers.Dense(spec.num_classes, dtype="float32", name=head_name)(x)
+        outputs.append(x)
+    if len(outputs) == 2 and not separate_heads:
+        outputs = [keras.layers.Average(name="average")(outputs)]
+    if activation is not keras.activations.linear:
+        outputs = [keras.layers.Activation(activation, dtype="float32")(x) for x in outputs]
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def check_activations(spec, classifier_activation):
@@ -105,10 +209,11 @@ def check_activations(spec, classifier_activation):
         ("classifier_activation", classifier_activation),
     ):
         try:
-            activation = keras.activations.get(value)
+            activation = layers.mlp.get_activation(value)
         except ValueError:
             raise ValueError(
-                f"`{key}` must be a Keras activation such as 'gelu' or 'softmax', got {value!r}"
+                f"`{key}` must be a Keras activation such as 'gelu' or 'softmax', 'quick_gelu' or "
+                f"'gelu_tanh', got {value!r}"
             ) from None
     if classifier_activation is not None and not spec.num_classes:
         raise ValueError(
@@ -116,26 +221,3 @@ def check_activations(spec, classifier_activation):
             "has none: leave one of the two out"
         )
     return activation
-
-
-def load_weights(model, path):
-    """Loads a `.weights.h5` file that a model of the same shape saved.
-
-    Raises:
-        ValueError: the path has another ending, is no file, or its weights are another model's.
-    """
-    path = Path(path)
-    if not path.name.endswith(".weights.h5"):
-        raise ValueError(f"`weights` must be a path that ends in .weights.h5, got {str(path)!r}")
-    if not path.is_file():
-        raise ValueError(f"no weights at {str(path)!r}: there is no such file")
-    try:
-        with warnings.catch_warnings():
-            # Keras only warns where layers find no weights in the file.
-            warnings.simplefilter("error", UserWarning)
-            model.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
-        raise ValueError(
-            f"the weights in {str(path)!r} do not fit {model.name}: build the model with the variant "
-            f"and the options that saved them ({' '.join(str(error).split())[:300]})"
-        ) from error

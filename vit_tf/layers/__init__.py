@@ -3,30 +3,29 @@
 Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
 """
 
-from vit_tf.layers.encoder import (
-    MLP,
-    DropPath,
-    EncoderBlock,
-    LayerScale,
-    MultiHeadSelfAttention,
-    TokenPooling,
-)
-from vit_tf.layers.patches import (
-    OverlapPatchEmbedding,
-    PatchEmbedding,
-    PatchEncoder,
-    Patches,
-)
+from vit_tf.layers.attention import DifferentialAttention, DotProductAttention, MultiHeadSelfAttention
+from vit_tf.layers.blocks import EncoderBlock, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
+from vit_tf.layers.mlp import MLP, GatedMLP
+from vit_tf.layers.patches import OverlapPatchEmbedding, PatchEmbedding, Patches
+from vit_tf.layers.residual import DropPath, LayerScale
+from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
 
 __all__ = [
-    "MLP",
+    "AttentionPooling",
+    "DifferentialAttention",
+    "DotProductAttention",
     "DropPath",
     "EncoderBlock",
+    "GatedMLP",
     "LayerScale",
+    "MLP",
     "MultiHeadSelfAttention",
     "OverlapPatchEmbedding",
+    "ParallelScalingBlock",
+    "ParallelThingsBlock",
     "PatchEmbedding",
     "PatchEncoder",
     "Patches",
+    "ResPostBlock",
     "TokenPooling",
 ]

@@ -1,4 +1,4 @@
-"""From image to tokens: three ways to embed patches, then the class token and the positions.
+"""From image to patch tokens, in three ways.
 
 Shapes in the comments: b batch, h and w image height and width, c channels, p patch side,
 g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
@@ -10,7 +10,8 @@ from numbers import Integral
 import keras
 from keras import ops
 
-register = keras.saving.register_keras_serializable(package="vit_tf")
+from vit_tf.layers.mlp import get_activation
+from vit_tf.layers.residual import register
 
 
 def pair(value, name):
@@ -21,14 +22,15 @@ def pair(value, name):
     return int(sizes[0]), int(sizes[1])
 
 
-def grid_size(image_size, patch_size):
+def grid_size(image_size, patch_size, allow_remainder=False):
     """Returns how many patches tile an image: (rows, columns), None where a side is unknown.
 
     Raises:
-        ValueError: a patch side does not divide the image side.
+        ValueError: a patch side does not divide the image side, and no remainder is allowed; or the
+            patch is larger than the image.
     """
     for side, patch in zip(image_size, patch_size):
-        if side is not None and side % patch:
+        if side is not None and side % patch and not (allow_remainder and side > patch):
             raise ValueError(
                 f"the patch size {patch_size} does not divide the image size {tuple(image_size)}: "
                 f"choose an image side that is a multiple of {patch}, the nearest are "
@@ -37,9 +39,9 @@ def grid_size(image_size, patch_size):
     return tuple(None if s is None else s // p for s, p in zip(image_size, patch_size))
 
 
-def token_shape(input_shape, patch_size, width):
+def token_shape(input_shape, patch_size, width, allow_remainder=False):
     """Returns (b, n, width) for images of `input_shape` cut by `patch_size`."""
-    rows, columns = grid_size(input_shape[1:3], patch_size)
+    rows, columns = grid_size(input_shape[1:3], patch_size, allow_remainder)
     return input_shape[0], None if None in (rows, columns) else rows * columns, width
 
 
@@ -88,6 +90,8 @@ class PatchEmbedding(keras.layers.Layer):
         hidden_dim: int, the width d of a token.
         patch_size: int or (height, width). It must divide the image.
         use_bias: bool.
+        allow_remainder: bool. True drops the pixels beyond the last whole patch, at the right and at
+            the bottom, where the patch does not divide the image.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
     Output shape: `(b, n, hidden_dim)`, rows first.
@@ -96,11 +100,12 @@ class PatchEmbedding(keras.layers.Layer):
         ValueError: the patch does not divide the image.
     """
 
-    def __init__(self, hidden_dim, patch_size, use_bias=True, **kwargs):
+    def __init__(self, hidden_dim, patch_size, use_bias=True, allow_remainder=False, **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.patch_size = pair(patch_size, "patch_size")
         self.use_bias = use_bias
+        self.allow_remainder = allow_remainder
         self.projection = keras.layers.Conv2D(
             hidden_dim,
             self.patch_size,
@@ -115,12 +120,12 @@ class PatchEmbedding(keras.layers.Layer):
         self.projection.build(input_shape)
 
     def call(self, images):
-        grid_size(images.shape[1:3], self.patch_size)
+        grid_size(images.shape[1:3], self.patch_size, self.allow_remainder)
         x = self.projection(images)  # (b, g, g, d)
         return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
 
     def compute_output_shape(self, input_shape):
-        return token_shape(input_shape, self.patch_size, self.hidden_dim)
+        return token_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
 
     def get_config(self):
         return {
@@ -128,6 +133,7 @@ class PatchEmbedding(keras.layers.Layer):
             "hidden_dim": self.hidden_dim,
             "patch_size": self.patch_size,
             "use_bias": self.use_bias,
+            "allow_remainder": self.allow_remainder,
         }
 
 
@@ -155,7 +161,7 @@ class OverlapPatchEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.patch_size = pair(patch_size, "patch_size")
-        self.activation = keras.activations.get(activation)
+        self.activation = get_activation(activation)
         side = self.patch_size[0]
         if self.patch_size != (side, side) or side < 2 or side & (side - 1):
             raise ValueError(
@@ -198,62 +204,4 @@ class OverlapPatchEmbedding(keras.layers.Layer):
             "hidden_dim": self.hidden_dim,
             "patch_size": self.patch_size,
             "activation": keras.activations.serialize(self.activation),
-        }
-
-
-@register
-class PatchEncoder(keras.layers.Layer):
-    """Prepends the class token and adds learned positions (ViT paper, eq. 1).
-
-    Args:
-        grid_size: (rows, columns) of the patch grid, any shape.
-        class_token: bool. Without it the tokens are the patches alone.
-
-    Input shape: `(b, rows * columns, d)`.
-    Output shape: `(b, rows * columns + 1, d)`, the class token first; without it as the input.
-
-    Raises:
-        ValueError: at build, the input has another number of patches than the grid.
-    """
-
-    def __init__(self, grid_size, class_token=True, **kwargs):
-        super().__init__(**kwargs)
-        self.grid_size = pair(grid_size, "grid_size")
-        self.class_token = class_token
-
-    def build(self, input_shape):
-        _, num_patches, width = input_shape
-        rows, columns = self.grid_size
-        if num_patches not in (None, rows * columns):
-            raise ValueError(
-                f"a grid of {self.grid_size} has {rows * columns} patches, got {num_patches}: "
-                "build the layer with the grid of the images that it will see"
-            )
-        if self.class_token:
-            self.class_embedding = self.add_weight(
-                shape=(1, 1, width), initializer="zeros", name="class_token"
-            )
-        self.position_embedding = self.add_weight(
-            shape=(1, rows * columns + int(self.class_token), width),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
-            name="position_embedding",
-        )
-
-    def call(self, patches):
-        tokens = patches
-        if self.class_token:
-            b, _, d = ops.shape(patches)
-            class_token = ops.broadcast_to(self.class_embedding, (b, 1, d))
-            tokens = ops.concatenate([class_token, patches], axis=1)  # (b, n, d)
-        return tokens + self.position_embedding
-
-    def compute_output_shape(self, input_shape):
-        rows, columns = self.grid_size
-        return input_shape[0], rows * columns + int(self.class_token), input_shape[-1]
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "grid_size": self.grid_size,
-            "class_token": self.class_token,
         }

@@ -1,0 +1,213 @@
+"""Small models of every architecture and every format of weights, for parity with their own libraries.
+
+A case is a dict of plain values: how we build the model (`variant`, `overrides`, or a `config`), how
+the reference builds it (`reference`), the names and shapes of the weights in the file, and the size of
+the images. Weights and images come from generators that are seeded by name, so that a case and the
+reference's logits are all that `fixtures/logits.json` has to hold.
+"""
+
+import json
+import zlib
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from vit_tf import build_vit
+from vit_tf.variants import VARIANTS, get_variant
+
+OURS = ("vit_pytorch", "vit_cifar10_tutorial", "vit_cifar10")
+TIMM_NAMES = sorted(set(VARIANTS) - set(OURS))
+
+
+def random_array(name, shape, seed=0):
+    """Returns float32 values that depend on the name, the shape and the seed alone."""
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    values = rng.normal(size=shape)
+    if len(shape) > 1:
+        return (0.1 * values).astype("float32")
+    if name.endswith(("weight", "scale", "gamma", "lambda1")):  # factors of norms and LayerScale
+        return (0.6 + 0.3 * values).astype("float32")
+    return (0.2 * values).astype("float32")
+
+
+def random_weights(shapes, seed=0):
+    return {name: random_array(name, tuple(shape), seed) for name, shape in shapes.items()}
+
+
+def random_images(case, seed=0):
+    """Returns two images, (2, h, w, 3), for a case."""
+    return 10 * random_array(case["id"], (2, *case["image_size"], 3), seed)
+
+
+def small(name):
+    """Returns overrides that make a variant small and leave all that sets it apart."""
+    variant = get_variant(name)
+    heads = min(variant.num_heads, 6 if variant.num_heads % 3 == 0 else 4)
+    rest = 5 if variant.allow_remainder else 0
+    rows, columns = variant.patch_size
+    return dict(
+        num_layers=2,
+        num_heads=heads,
+        hidden_dim=16 * heads,
+        mlp_dim=round(variant.mlp_dim / variant.hidden_dim * 8) * 2 * heads,
+        image_size=[3 * rows + rest, 4 * columns + rest],
+        num_classes=5,
+    )
+
+
+def timm_case(name):
+    overrides = small(name)
+    ratio = overrides["mlp_dim"] / overrides["hidden_dim"]
+    reference = dict(
+        img_size=overrides["image_size"],
+        embed_dim=overrides["hidden_dim"],
+        depth=overrides["num_layers"],
+        num_heads=overrides["num_heads"],
+        mlp_ratio=2 * ratio if get_variant(name).mlp == "swiglu" else ratio,
+        num_classes=5,
+    )
+    return dict(
+        id=name,
+        format="timm",
+        variant=name,
+        overrides=overrides,
+        reference=reference,
+        image_size=overrides["image_size"],
+    )
+
+
+def google_cases():
+    """Google's npz: from before linen, linen, and big_vision with its blocks stacked or not."""
+    for style, name in (
+        ("old", "vit_tiny_patch16_224"),
+        ("linen", "vit_tiny_patch16_224"),
+        ("target", "vit_small_patch32_224"),
+        ("big_vision", "vit_base_patch16_siglip_224"),
+        ("stacked", "vit_base_patch16_siglip_224"),
+        ("big_vision", "flexivit_small"),
+    ):
+        case = timm_case(name)
+        rows, columns = get_variant(name).patch_size
+        square = [3 * rows, 3 * columns]  # the files know nothing but squares
+        case |= dict(id=f"google {style} {name}", format="google", image_size=square)
+        case["overrides"]["image_size"] = case["reference"]["img_size"] = square
+        yield case | dict(shapes=google_shapes(style, get_variant(name, **case["overrides"])))
+
+
+def google_shapes(style, spec):
+    """Returns the names and shapes of an npz file for a variant, in one of Google's styles."""
+    d, width = spec.hidden_dim, spec.hidden_dim // spec.num_heads
+    rows, columns = spec.patch_size
+    modern = style in ("big_vision", "stacked")
+    positions = "pos_embedding" if modern else "Transformer/posembed_input/pos_embedding"
+    count = spec.grid_size[0] * spec.grid_size[1] + (spec.num_prefix_tokens if spec.prefix_positions else 0)
+    shapes = {
+        "embedding/kernel": (rows, columns, 3, d),
+        "embedding/bias": (d,),
+        positions: (1, count, d),
+        "Transformer/encoder_norm/scale": (d,),
+        "Transformer/encoder_norm/bias": (d,),
+        "head/kernel": (d, spec.num_classes),
+        "head/bias": (spec.num_classes,),
+    }
+    if spec.has_class_token:
+        shapes["cls"] = (1, 1, d)
+    norm2, attention, mlp = ("2", "1", "3") if not modern else ("1", "0", "0")
+    heads = f"MultiHeadDotProductAttention_{attention}"
+    block = norm_shapes("LayerNorm_0", d) | norm_shapes(f"LayerNorm_{norm2}", d)
+    block |= attention_shapes(heads, d, spec.num_heads, width) | mlp_shapes(
+        f"MlpBlock_{mlp}", d, spec.mlp_dim
+    )
+    for name, shape in block.items():
+        if style == "stacked":
+            shapes[f"Transformer/encoderblock/{name}"] = (spec.num_layers, *shape)
+        else:
+            shapes |= {f"Transformer/encoderblock_{i}/{name}": shape for i in range(spec.num_layers)}
+    if spec.pooling == "map":
+        pool = norm_shapes("LayerNorm_0", d) | mlp_shapes("MlpBlock_0", d, spec.mlp_dim)
+        pool |= attention_shapes("MultiHeadDotProductAttention_0", d, spec.num_heads, width)
+        shapes |= {f"MAPHead_0/{name}": shape for name, shape in pool.items()}
+        shapes["MAPHead_0/probe"] = (1, 1, d)
+    prefix = {"target": "opt/target/", "big_vision": "params/", "stacked": "params/img/"}.get(style, "")
+    return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def norm_shapes(name, d):
+    return {f"{name}/scale": (d,), f"{name}/bias": (d,)}
+
+
+def mlp_shapes(name, d, mlp_dim):
+    return {
+        f"{name}/Dense_0/kernel": (d, mlp_dim),
+        f"{name}/Dense_0/bias": (mlp_dim,),
+        f"{name}/Dense_1/kernel": (mlp_dim, d),
+        f"{name}/Dense_1/bias": (d,),
+    }
+
+
+def attention_shapes(name, d, heads, width):
+    shapes = {f"{name}/out/kernel": (heads, width, d), f"{name}/out/bias": (d,)}
+    for part in ("query", "key", "value"):
+        shapes |= {f"{name}/{part}/kernel": (d, heads, width), f"{name}/{part}/bias": (heads, width)}
+    return shapes
+
+
+def huggingface_cases():
+    sizes = dict(hidden_size=48, num_hidden_layers=2, num_attention_heads=3, num_labels=5)
+    for name, options in (
+        ("ViTForImageClassification", dict(image_size=48, patch_size=16, intermediate_size=80)),
+        ("ViTModel", dict(image_size=[32, 48], patch_size=16, intermediate_size=80)),
+        ("DeiTForImageClassification", dict(image_size=48, patch_size=16, intermediate_size=80)),
+        ("DeiTForImageClassificationWithTeacher", dict(image_size=48, patch_size=16, hidden_act="gelu_new")),
+        ("Dinov2ForImageClassification", dict(image_size=56, patch_size=14)),
+        ("Dinov2Model", dict(image_size=56, patch_size=14, use_swiglu_ffn=True)),
+        ("Dinov2WithRegistersForImageClassification", dict(image_size=56, patch_size=14)),
+        ("Dinov2WithRegistersModel", dict(image_size=56, patch_size=14, use_swiglu_ffn=True)),
+    ):
+        size = options["image_size"]
+        yield dict(
+            id=f"huggingface {name}",
+            format="huggingface",
+            reference=dict(model=name, config={**sizes, **options}),
+            image_size=size if isinstance(size, list) else [size, size],
+        )
+
+
+def vit_pytorch_cases():
+    for pooling, pool in (("token", "cls"), ("avg", "mean")):
+        overrides = dict(hidden_dim=48, num_layers=2, num_heads=3, mlp_dim=80, head_dim=20, num_classes=5)
+        overrides |= dict(image_size=[32, 48], patch_size=16, pooling=pooling)
+        reference = dict(dim=48, depth=2, heads=3, mlp_dim=80, dim_head=20, num_classes=5, pool=pool)
+        yield dict(
+            id=f"vit_pytorch {pool}",
+            format="vit_pytorch",
+            variant="vit_pytorch",
+            overrides=overrides,
+            reference=reference | dict(image_size=[32, 48], patch_size=16),
+            image_size=[32, 48],
+        )
+
+
+def all_cases():
+    timm = [timm_case(name) for name in TIMM_NAMES]
+    return [*timm, *google_cases(), *huggingface_cases(), *vit_pytorch_cases()]
+
+
+def write_weights(case, folder, seed=0):
+    """Writes a case's weights as its library would, and returns what `build_vit` takes as `weights`."""
+    weights = random_weights(case["shapes"], seed)
+    if case["format"] == "google":
+        np.savez(folder / "model.npz", **weights)
+        return folder / "model.npz"
+    save_file(weights, folder / "model.safetensors")
+    if "config" not in case:
+        return folder / "model.safetensors"
+    (folder / "config.json").write_text(json.dumps(case["config"]))
+    return folder
+
+
+def build(case, source):
+    """Builds the model of a case with the weights at `source`."""
+    if "config" in case:  # config.json tells the rest
+        return build_vit(weights=source)
+    return build_vit(case["variant"], weights=source, **case["overrides"])

@@ -1,0 +1,53 @@
+"""Writes what timm, transformers and vit-pytorch say, so that the tests need none of them:
+
+    python tests/make_fixtures.py     # needs torch, torchvision, timm, transformers, vit-pytorch
+
+fixtures/parameters.json: timm's parameter counts; fixtures/logits.json: the cases of `cases.py` with
+their logits; fixtures/positions.json: timm's resampling of position tables and patch kernels.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+
+import timm
+import torch
+from cases import TIMM_NAMES, all_cases
+from references import complete, reference_logits
+
+from vit_tf.variants import VARIANTS
+
+FOLDER = Path(__file__).parent / "fixtures"
+
+
+def count_parameters():
+    counts = {}
+    for name in TIMM_NAMES:
+        with torch.device("meta"):  # shapes alone
+            model = timm.create_model(name, num_classes=VARIANTS[name].num_classes)
+        counts[name] = sum(parameter.numel() for parameter in model.parameters())
+    return counts
+
+
+def write_lines(name, items):
+    """Writes a JSON list with one item a line."""
+    lines = ",\n".join(json.dumps(item, separators=(",", ":")) for item in items)
+    (FOLDER / name).write_text(f"[\n{lines}\n]\n")
+
+
+def main():
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / "parameters.json").write_text(json.dumps(count_parameters(), indent=0) + "\n")
+    finished = []
+    for case in all_cases():
+        with tempfile.TemporaryDirectory() as folder:
+            case = complete(case, Path(folder))
+            logits = reference_logits(case, Path(folder))
+        del case["reference"]
+        finished.append(case | dict(logits=[[float(f"{x:.7g}") for x in row] for row in logits]))
+        print(case["id"])
+    write_lines("logits.json", finished)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The models of `cases.py` in their own libraries: timm, transformers, vit-pytorch, on PyTorch."""
+
+import json
+
+import numpy as np
+import timm
+import torch
+from cases import random_images, random_weights
+
+CONFIGS = {"ViT": "ViTConfig", "DeiT": "DeiTConfig", "Dinov2With": "Dinov2WithRegistersConfig"}
+
+
+def reference_model(case):
+    """Returns the case's model in PyTorch, in evaluation mode."""
+    options = case["reference"]
+    if case["format"] in ("timm", "google"):
+        # A hair more, as timm rounds the product with the width down.
+        model = timm.create_model(case["variant"], **{**options, "mlp_ratio": options["mlp_ratio"] + 1e-9})
+    elif case["format"] == "vit_pytorch":
+        import vit_pytorch
+
+        model = vit_pytorch.ViT(**{**options, "image_size": tuple(options["image_size"])})
+    else:
+        import transformers
+
+        prefix = next((p for p in CONFIGS if options["model"].startswith(p)), None)
+        config = getattr(transformers, CONFIGS.get(prefix, "Dinov2Config"))(**options["config"])
+        model = getattr(transformers, options["model"])(config)
+    return model.eval()
+
+
+def complete(case, folder):
+    """Adds the names and shapes of the weights, and the config.json that the library writes."""
+    if "shapes" in case:
+        return case
+    model = reference_model(case)
+    if case["format"] == "huggingface":
+        model.save_pretrained(folder)
+        from safetensors import safe_open
+
+        with safe_open(folder / "model.safetensors", "numpy") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        config = json.loads((folder / "config.json").read_text())
+        return case | dict(shapes=shapes, config=config)
+    return case | dict(shapes={name: list(t.shape) for name, t in model.state_dict().items()})
+
+
+def reference_logits(case, folder, seed=0):
+    """Returns the library's own logits, or features, for the case's weights and images."""
+    model = reference_model(case)
+    weights = random_weights(case["shapes"], seed)
+    if case["format"] == "google":
+        np.savez(folder / "reference.npz", **weights)
+        model.load_pretrained(str(folder / "reference.npz"))
+    elif case["format"] == "huggingface":
+        from safetensors.numpy import save_file
+
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(case["config"]))
+        model = type(model).from_pretrained(folder).eval()
+    else:
+        model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
+    images = torch.tensor(random_images(case, seed).transpose(0, 3, 1, 2))
+    with torch.no_grad():
+        output = model(images)
+    for field in ("logits", "last_hidden_state"):
+        output = getattr(output, field, output)
+    return (output[:, 0] if output.ndim == 3 else output).numpy()

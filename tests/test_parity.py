@@ -1,0 +1,119 @@
+"""Our logits against those of timm, transformers and vit-pytorch, with random weights and images.
+
+The largest difference is at most 1e-4 of the largest logit: float32 sums in another order differ by
+about 1e-6 a layer. The recorded logits (`make_fixtures.py`) need no PyTorch; `pytest -m parity` asks the
+libraries themselves, with other weights.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from cases import TIMM_NAMES, all_cases, build, random_images, random_weights, write_weights
+
+from vit_tf import build_vit, load_weights, save_weights
+from vit_tf.variants import VARIANTS
+
+RECORDED = json.loads((Path(__file__).parent / "fixtures" / "logits.json").read_text())
+TOLERANCE = 1e-4
+
+# One of each family, at full size.
+FULL_SIZE = (
+    "vit_base_patch16_224",
+    "deit_small_distilled_patch16_224",
+    "deit3_medium_patch16_224",
+    "vit_base_patch16_clip_quickgelu_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch16_siglip_224",
+    "vit_base_patch16_siglip_gap_224",
+    "flexivit_small",
+    "beit3_base_patch16_224",
+    "vit_base_patch16_xp_224",
+    "vit_base_patch16_rpn_224",
+    "vit_small_patch16_18x2_224",
+    "vit_dlittle_patch16_reg1_gap_256",
+    "vit_dpwee_patch16_reg1_gap_256",
+    "vit_so150m2_patch16_reg1_gap_256",
+    "vit_so150m_patch16_reg4_map_256",
+    "aimv2_large_patch14_224",
+    "vit_medium_patch16_gap_256",
+    "test_vit3",
+)
+
+
+def assert_agree(actual, expected):
+    actual, expected = keras.ops.convert_to_numpy(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.abs(expected).max() > 0.1 and np.ptp(expected[0] - expected[1]) > 1e-3  # it says something
+    difference = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert difference <= TOLERANCE, f"{difference:.1e} of the largest logit"
+
+
+def test_every_architecture_is_recorded():
+    recorded = {case["variant"] for case in RECORDED if case["format"] == "timm"}
+    assert recorded == set(TIMM_NAMES) and len(recorded) == 179
+    assert [case["id"] for case in RECORDED] == [case["id"] for case in all_cases()]
+    assert sum(path.stat().st_size for path in (Path(__file__).parent / "fixtures").iterdir()) < 3e6
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["id"])
+def test_recorded_logits(case, tmp_path):
+    model = build(case, write_weights(case, tmp_path))
+    assert_agree(model(random_images(case)), case["logits"])
+    if case["format"] == "timm":
+        check_way_back(model, case, tmp_path)
+
+
+def check_way_back(model, case, folder):
+    """What `save_weights` writes is, bit by bit and name by name, what was loaded."""
+    from safetensors.numpy import load_file
+
+    saved = load_file(save_weights(model, folder / "back.safetensors"))
+    weights = random_weights(case["shapes"])
+    assert saved.keys() == weights.keys()
+    for name, array in weights.items():
+        np.testing.assert_array_equal(saved[name], array)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case["id"])
+def test_live(case, tmp_path):
+    pytest.importorskip("timm")
+    references = pytest.importorskip("references")
+    case = references.complete(case, tmp_path)
+    expected = references.reference_logits(case, tmp_path, seed=1)
+    model = build(case, write_weights(case, tmp_path, seed=1))
+    assert_agree(model(random_images(case, seed=1)), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_live_at_full_size(name, tmp_path):
+    timm = pytest.importorskip("timm")
+    import torch
+    from safetensors.torch import save_file
+
+    spec = VARIANTS[name]
+    torch.manual_seed(0)
+    reference = timm.create_model(name, num_classes=spec.num_classes).eval()
+    with torch.no_grad():
+        for (
+            parameter
+        ) in reference.parameters():  # timm's start leaves biases and LayerScale at their plain values
+            noise = torch.randn_like(parameter)
+            parameter.add_(0.2 * noise) if parameter.ndim == 1 else parameter.copy_(0.03 * noise)
+    save_file(reference.state_dict(), tmp_path / "model.safetensors")
+    model = build_vit(name)
+    assert model.count_params() == sum(parameter.numel() for parameter in reference.parameters())
+    load_weights(model, tmp_path / "model.safetensors")
+    images = np.random.default_rng(0).normal(size=(2, *spec.image_size, 3)).astype("float32")
+    with torch.no_grad():
+        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    assert_agree(model.predict(images, verbose=0), expected)
+    # And back: timm takes what we write, strictly.
+    path = save_weights(model, tmp_path / "back.safetensors")
+    again = timm.create_model(name, num_classes=spec.num_classes, checkpoint_path=str(path))
+    for key, value in reference.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value), key

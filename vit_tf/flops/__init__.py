@@ -1,0 +1,20 @@
+"""What a Vision Transformer costs: floating-point operations, parameters, activation memory.
+
+FLOPs, not MACs: a multiply-add is two floating-point operations. Papers often print MACs under the
+name FLOPs; ViT-B/16 at 224 pixels takes 17.6 GMACs an image, which are 35.1 GFLOPs.
+`count_flops` is a table by component, from shapes alone; `get_flops` asks TensorFlow's profiler.
+"""
+
+from vit_tf.flops.count import count_flops
+from vit_tf.flops.profiler import flops_by_operation, get_flops, inference_graph
+from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
+
+__all__ = [
+    "COMPONENTS",
+    "FlopsTable",
+    "Row",
+    "count_flops",
+    "flops_by_operation",
+    "get_flops",
+    "inference_graph",
+]

@@ -1,0 +1,114 @@
+"""`get_flops`: what TensorFlow's profiler counts in the frozen graph of any Keras model."""
+
+import warnings
+from collections import Counter
+
+import keras
+
+from vit_tf.flops.count import check_arguments
+
+
+def get_flops(model, batch_size=None):
+    """Counts the floating-point operations of a forward pass as TensorFlow's profiler does.
+
+    It takes the place of `keras_flops.get_flops`, which cannot be imported any more. The profiler
+    counts matrix products, convolutions, sums, products, means, softmax and pooling; it has no
+    count for Erf, Erfc, Tanh, Exp, FusedBatchNorm, Einsum and the inside of loops.
+
+    Args:
+        model: any built `keras.Model`: functional, Sequential or a subclass, of one input or more.
+        batch_size: int, samples in the batch. None counts one.
+
+    Returns:
+        The number of operations: FLOPs, not MACs.
+
+    Raises:
+        ValueError: `model` is no Keras model or not built, an input dimension besides the batch is
+            unknown, `batch_size` is no positive int, or the backend is not TensorFlow.
+
+    Warns:
+        UserWarning: an Einsum, or an operation of unknown shape, is not in the result.
+    """
+    return sum(flops_by_operation(model, batch_size).values())
+
+
+def flops_by_operation(model, batch_size=None):
+    """Returns the parts of `get_flops`: a dict from TensorFlow's operation types to FLOPs."""
+    batch_size = 1 if batch_size is None else batch_size
+    check_arguments(model, batch_size)
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`get_flops` asks TensorFlow's profiler, and the backend is "
+            f"{keras.backend.backend()}: use `count_flops`, or set KERAS_BACKEND=tensorflow"
+        )
+    from tensorflow.python.framework import ops
+    from tensorflow.python.util import deprecation
+
+    graph = inference_graph(model, batch_size)
+    counts, missing = Counter(), []
+    with deprecation.silence():
+        for operation in graph.get_operations():
+            try:
+                # The profiler itself only sums these up, and prints to stdout while it does.
+                value = ops.get_stats_for_node_def(graph, operation.node_def, "flops").value
+            except ValueError:  # the shape is unknown
+                missing.append(operation)
+                continue
+            if value:
+                counts[operation.type] += int(value)
+            elif operation.type == "Einsum":
+                missing.append(operation)
+    if missing:
+        warnings.warn(
+            f"TensorFlow's profiler has no count for {len(missing)} operations of {model.name!r}, "
+            f"such as {missing[0].name!r} ({missing[0].type}): the result is too low",
+            stacklevel=3,
+        )
+    return dict(counts)
+
+
+def inference_graph(model, batch_size):
+    """Returns the frozen graph of `model` at inference, as a `tf.Graph` of its own."""
+    import tensorflow as tf
+    from tensorflow.python.framework import convert_to_constants
+
+    def call(weights, args, kwargs):
+        with keras.StatelessScope(state_mapping=list(zip(model.variables, weights))):
+            return model(*args, **kwargs, training=False)
+
+    # Weights are arguments: as constants, those of ViT-H would not fit into a graph (2 GiB).
+    weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.variables]
+    args, kwargs = keras.tree.map_structure(
+        lambda x: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype), symbolic_inputs(model)
+    )
+    function = tf.function(call).get_concrete_function(weights, args, kwargs)
+    frozen = convert_to_constants.convert_variables_to_constants_v2(function)
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(frozen.graph.as_graph_def(), name="")
+    return graph
+
+
+def symbolic_inputs(model):
+    """Returns KerasTensors as `model` was built to be called with: (args, kwargs)."""
+    args, kwargs = (), {}
+    if isinstance(model, keras.Sequential):
+        args = (model.inputs[0],)
+    elif getattr(model, "inputs", None):
+        args = (model.input,)
+    else:  # a subclass remembers shapes: of its one argument, or of all by name
+        config = model.get_build_config() or {}
+        if "input_shape" in config:
+            args = (symbolic(model, config["input_shape"]),)
+        for key, shape in config.get("shapes_dict", {}).items():
+            kwargs[key.removesuffix("_shape")] = symbolic(model, shape)
+    for x in keras.tree.flatten((args, kwargs)):
+        if None in x.shape[1:]:
+            raise ValueError(
+                f"{model.name!r} takes an input of shape {tuple(x.shape)}, and all dimensions but "
+                "the first must be known: build it with a fixed input size"
+            )
+    return args, kwargs
+
+
+def symbolic(model, shapes):
+    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, model.input_dtype), shapes)

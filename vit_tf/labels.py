@@ -1,0 +1,80 @@
+"""What the logits of a classifier mean: names of classes, and the best of them for each image."""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+
+
+@functools.cache
+def imagenet_classes():
+    """Returns the names of ImageNet-1k's 1,000 classes in the order of the logits.
+
+    They are WordNet's, by way of timm (scripts/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
+    is there twice, the bird and the machine.
+    """
+    lines = (Path(__file__).parent / "assets" / "imagenet1k_classes.txt").read_text("utf-8").splitlines()
+    return tuple(line.split("\t")[1] for line in lines)
+
+
+def decode_predictions(logits, top=5, labels=None):
+    """Returns the likeliest classes of each image: a list an image of (label, probability), highest first.
+
+    Args:
+        logits: (b, num_classes), or (num_classes,) for one image: what a model gives before a softmax.
+        top: int, how many classes of each image; all of them if there are fewer.
+        labels: The names of the classes. Default: ImageNet's if there are 1,000 classes, else "class 0",
+            "class 1" and so on.
+
+    Raises:
+        ValueError: logits of another rank or not finite, `top` below 1, or another number of labels.
+    """
+    if keras.ops.is_tensor(logits):
+        logits = keras.ops.convert_to_numpy(logits)
+    logits = np.asarray(logits, "float64")
+    if logits.ndim not in (1, 2) or not logits.shape[-1]:
+        raise ValueError(f"`logits` must be (b, num_classes) or (num_classes,), got the shape {logits.shape}")
+    if not np.isfinite(logits).all():
+        raise ValueError("`logits` have NaN or infinite values: look at the weights and the images")
+    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+        raise ValueError(f"`top` must be an int from 1, got {top!r}")
+    num_classes = logits.shape[-1]
+    if labels is None:
+        names = imagenet_classes() if num_classes == 1000 else [f"class {i}" for i in range(num_classes)]
+    elif isinstance(labels, str) or len(labels) != num_classes:
+        raise ValueError(f"`labels` must be {num_classes} names, one a logit, got {len(labels)}")
+    else:
+        names = list(labels)
+    logits = np.atleast_2d(logits)
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
+    return [[(names[i], float(row[i])) for i in best] for row, best in zip(probabilities, order)]
+
+
+def labels_from_config(config):
+    """Returns the names of the classes in a config.json of timm or of transformers, None if there are none.
+
+    timm has "label_names", perhaps with "label_descriptions" of them, which are taken then; transformers
+    has "id2label". Names like LABEL_0 count as none.
+
+    Raises:
+        ValueError: the names do not go from 0 on without a gap.
+    """
+    config = {**(config.get("pretrained_cfg") or {}), **config}
+    names = config.get("label_names") or config.get("labels") or config.get("id2label")
+    if not names:
+        return None
+    if isinstance(names, dict):
+        by_index = {int(index): name for index, name in names.items() if str(index).isdecimal()}
+        missing = [i for i in range(len(names)) if i not in by_index]
+        if missing:
+            raise ValueError(
+                f"the labels must be numbered from 0 to {len(names) - 1}, there is no {missing[0]}"
+            )
+        names = [by_index[i] for i in range(len(names))]
+    if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
+        return None
+    descriptions = config.get("label_descriptions") or {}
+    return tuple(str(descriptions.get(name, name)) for name in names)

@@ -1,0 +1,171 @@
+"""The MLP of a block, plain and gated, and the activations that Keras has no name for.
+
+Shapes in the comments: b batch, n tokens, d model width.
+"""
+
+import keras
+from keras import ops
+
+from vit_tf.layers.residual import make_norm, register
+
+
+@register
+def quick_gelu(x):
+    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+@register
+def gelu_tanh(x):
+    """GELU by its tanh approximation, as Flax and Google's models have it."""
+    return keras.activations.gelu(x, approximate=True)
+
+
+def get_activation(value):
+    """Returns the callable of an activation: one of Keras's, "quick_gelu" or "gelu_tanh".
+
+    Raises:
+        ValueError: no activation has that name.
+    """
+    own = {"quick_gelu": quick_gelu, "gelu_tanh": gelu_tanh}
+    return own[value] if isinstance(value, str) and value in own else keras.activations.get(value)
+
+
+@register
+class MLP(keras.layers.Layer):
+    """Two dense layers with an activation between them, applied to each token.
+
+    Args:
+        mlp_dim: int, the width between the two.
+        activation: name or callable, see `get_activation`. "gelu" is the exact one (erf).
+        dropout_rate: float in [0, 1), dropout after each of the two.
+        use_bias: bool, whether the two have biases.
+        sub_norm: bool, whether the activation is normalised before the second (BEiT-3).
+        norm, norm_epsilon: of that norm, see `make_norm`.
+
+    Input and output shape: `(b, n, d)`.
+    """
+
+    def __init__(
+        self,
+        mlp_dim,
+        activation="gelu",
+        dropout_rate=0.0,
+        use_bias=True,
+        sub_norm=False,
+        norm="layer",
+        norm_epsilon=1e-6,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.mlp_dim = mlp_dim
+        self.activation = get_activation(activation)
+        self.dropout_rate = dropout_rate
+        self.use_bias = use_bias
+        self.sub_norm = sub_norm
+        self.norm = norm
+        self.norm_epsilon = norm_epsilon
+        self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+
+    def dense(self, width, name, activation=None):
+        return keras.layers.Dense(
+            width, activation=activation, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
+        )
+
+    def build(self, input_shape):
+        *leading, d = input_shape
+        self.build_first(input_shape)
+        self.inner_norm = None
+        if self.sub_norm:
+            self.inner_norm = make_norm(self.norm, self.norm_epsilon, self.dtype_policy, "inner_norm")
+            self.inner_norm.build((*leading, self.mlp_dim))
+        self.fc2 = self.dense(d, "fc2")
+        self.fc2.build((*leading, self.mlp_dim))
+
+    def build_first(self, input_shape):
+        self.fc1 = self.dense(self.mlp_dim, "fc1", self.activation)
+        self.fc1.build(input_shape)
+
+    def first_layers(self):
+        """The dense layers before the activation."""
+        return [self.fc1]
+
+    def first(self, inputs):
+        return self.fc1(inputs)
+
+    def call(self, inputs, training=None):
+        x = self.dropout(self.first(inputs), training=training)  # (b, n, mlp_dim)
+        if self.inner_norm is not None:
+            x = self.inner_norm(x)
+        return self.dropout(self.fc2(x), training=training)  # (b, n, d)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mlp_dim": self.mlp_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "dropout_rate": self.dropout_rate,
+            "use_bias": self.use_bias,
+            "sub_norm": self.sub_norm,
+            "norm": self.norm,
+            "norm_epsilon": self.norm_epsilon,
+        }
+
+
+@register
+class GatedMLP(MLP):
+    """An MLP whose inner layer is a product: fc2(activation(gate(x)) * value(x)), SwiGLU with SiLU.
+
+    Reference: Shazeer, "GLU Variants Improve Transformer" (https://arxiv.org/abs/2002.05202), eq. 6.
+
+    Args:
+        mlp_dim: int, the width of gate, value and their product.
+        activation: name or callable, see `get_activation`.
+        packed: bool, whether gate and value are one matrix `fc1`, gate first (DINOv2), or two,
+            `fc1_gate` and `fc1_value` (AIMv2).
+        dropout_rate, use_bias, sub_norm, norm, norm_epsilon: see `MLP`.
+
+    Input and output shape: `(b, n, d)`.
+    """
+
+    def __init__(self, mlp_dim, activation="silu", packed=True, **kwargs):
+        super().__init__(mlp_dim, activation, **kwargs)
+        self.packed = packed
+
+    def build_first(self, input_shape):
+        if self.packed:
+            self.fc1 = self.dense(2 * self.mlp_dim, "fc1")
+            self.fc1.build(input_shape)
+            return
+        self.fc1_gate = self.dense(self.mlp_dim, "fc1_gate", self.activation)
+        self.fc1_value = self.dense(self.mlp_dim, "fc1_value")
+        self.fc1_gate.build(input_shape)
+        self.fc1_value.build(input_shape)
+
+    def first_layers(self):
+        return [self.fc1] if self.packed else [self.fc1_gate, self.fc1_value]
+
+    def first(self, inputs):
+        if not self.packed:
+            return self.fc1_gate(inputs) * self.fc1_value(inputs)
+        gate, value = ops.split(self.fc1(inputs), 2, axis=-1)  # (b, n, mlp_dim) each
+        return self.activation(gate) * value
+
+    def get_config(self):
+        return {**super().get_config(), "packed": self.packed}
+
+
+def make_mlp(kind, mlp_dim, **options):
+    """Returns the MLP of a `kind`: "mlp", "swiglu" (one inner matrix) or "swiglu_split" (two).
+
+    Raises:
+        ValueError: `kind` is none of these.
+    """
+    if kind == "mlp":
+        return MLP(mlp_dim, **options)
+    if kind in ("swiglu", "swiglu_split"):
+        return GatedMLP(mlp_dim, packed=kind == "swiglu", **options)
+    raise ValueError(f'`mlp` must be "mlp", "swiglu" or "swiglu_split", got {kind!r}')

@@ -1,0 +1,238 @@
+"""What comes before the blocks and after them: prefix tokens, positions, pooling.
+
+Shapes in the comments: b batch, n tokens, p prefix tokens, d model width.
+"""
+
+import keras
+from keras import ops
+
+from vit_tf.layers.attention import head_width
+from vit_tf.layers.mlp import MLP, get_activation
+from vit_tf.layers.patches import pair
+from vit_tf.layers.residual import make_norm, register
+
+
+@register
+class PatchEncoder(keras.layers.Layer):
+    """Prepends the prefix tokens and adds learned positions (ViT paper, eq. 1).
+
+    The prefix tokens are, in this order: class token, distillation token (DeiT,
+    https://arxiv.org/abs/2012.12877), registers (https://arxiv.org/abs/2309.16588).
+
+    Args:
+        grid_size: (rows, columns) of the patch grid, any shape.
+        class_token: bool.
+        distillation_token: bool.
+        num_registers: int.
+        prefix_positions: bool, whether the position table has rows for the prefix tokens, too.
+
+    Input shape: `(b, rows * columns, d)`.
+    Output shape: `(b, p + rows * columns, d)`, the prefix tokens first.
+
+    Raises:
+        ValueError: at build, the input has another number of patches than the grid.
+    """
+
+    def __init__(
+        self,
+        grid_size,
+        class_token=True,
+        distillation_token=False,
+        num_registers=0,
+        prefix_positions=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.grid_size = pair(grid_size, "grid_size")
+        self.class_token = class_token
+        self.distillation_token = distillation_token
+        self.num_registers = num_registers
+        self.prefix_positions = prefix_positions
+
+    @property
+    def num_prefix_tokens(self):
+        return int(self.class_token) + int(self.distillation_token) + self.num_registers
+
+    @property
+    def num_prefix_positions(self):
+        """Rows at the head of the position table that belong to prefix tokens."""
+        return self.num_prefix_tokens if self.prefix_positions else 0
+
+    def build(self, input_shape):
+        _, num_patches, width = input_shape
+        rows, columns = self.grid_size
+        if num_patches not in (None, rows * columns):
+            raise ValueError(
+                f"a grid of {self.grid_size} has {rows * columns} patches, got {num_patches}: "
+                "build the layer with the grid of the images that it will see"
+            )
+        self.prefix = []
+        for name, count, initializer in (
+            ("class_token", int(self.class_token), "zeros"),
+            ("distillation_token", int(self.distillation_token), "zeros"),
+            ("register_tokens", self.num_registers, keras.initializers.RandomNormal(stddev=1e-6)),
+        ):
+            if count:
+                token = self.add_weight(shape=(1, count, width), initializer=initializer, name=name)
+                self.prefix.append(token)
+        self.position_embedding = self.add_weight(
+            shape=(1, rows * columns + self.num_prefix_positions, width),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            name="position_embedding",
+        )
+
+    def call(self, patches):
+        b, _, d = ops.shape(patches)
+        tokens = patches if self.prefix_positions else patches + self.position_embedding
+        if self.prefix:
+            prefix = [ops.broadcast_to(token, (b, token.shape[1], d)) for token in self.prefix]
+            tokens = ops.concatenate([*prefix, tokens], axis=1)  # (b, p + n, d)
+        return tokens + self.position_embedding if self.prefix_positions else tokens
+
+    def compute_output_shape(self, input_shape):
+        rows, columns = self.grid_size
+        return input_shape[0], rows * columns + self.num_prefix_tokens, input_shape[-1]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "grid_size": self.grid_size,
+            "class_token": self.class_token,
+            "distillation_token": self.distillation_token,
+            "num_registers": self.num_registers,
+            "prefix_positions": self.prefix_positions,
+        }
+
+
+@register
+class TokenPooling(keras.layers.Layer):
+    """Reduces the tokens of an image to one feature vector.
+
+    Args:
+        pooling: "token" takes one token; "avg", "max" and "avgmax" (half the sum of the two) reduce the
+            tokens after the prefix; "token_avg" is "token" and "avg" one after the other.
+        token_index: int, which token "token" and "token_avg" take.
+        num_prefix_tokens: int, how many tokens the others leave out at the head.
+
+    Input shape: `(b, n, d)`.
+    Output shape: `(b, d)`; `(b, 2 * d)` for "token_avg".
+
+    Raises:
+        ValueError: `pooling` is none of these.
+    """
+
+    KINDS = ("token", "avg", "max", "avgmax", "token_avg")
+
+    def __init__(self, pooling="token", token_index=0, num_prefix_tokens=0, **kwargs):
+        super().__init__(**kwargs)
+        if pooling not in self.KINDS:
+            raise ValueError(f"`pooling` must be one of {', '.join(self.KINDS)}, got {pooling!r}")
+        self.pooling = pooling
+        self.token_index = token_index
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def call(self, inputs):
+        token, patches = inputs[:, self.token_index], inputs[:, self.num_prefix_tokens :]
+        if self.pooling == "token":
+            return token
+        if self.pooling == "max":
+            return ops.max(patches, axis=1)
+        average = ops.mean(patches, axis=1)
+        if self.pooling == "avgmax":
+            return (ops.max(patches, axis=1) + average) / 2
+        return average if self.pooling == "avg" else ops.concatenate([token, average], axis=-1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], input_shape[-1] * (2 if self.pooling == "token_avg" else 1)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pooling": self.pooling,
+            "token_index": self.token_index,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }
+
+
+@register
+class AttentionPooling(keras.layers.Layer):
+    """Multi-head attention pooling (MAP): one learned query attends to the tokens, then an MLP.
+
+    Reference: Zhai et al., "Scaling Vision Transformers" (https://arxiv.org/abs/2106.04560),
+    section 2.2; the head of SigLIP.
+
+    Args:
+        num_heads: int.
+        mlp_dim, activation: see `MLP`.
+        norm, norm_epsilon: of the norm before the MLP, see `make_norm`.
+        num_prefix_tokens: int, how many tokens are left out at the head.
+
+    Call arguments:
+        inputs: tensor `(b, n, d)`.
+
+    Output shape: `(b, d)`.
+
+    Raises:
+        ValueError: at build, `num_heads` does not divide d.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_dim,
+        activation="gelu",
+        norm="layer",
+        norm_epsilon=1e-6,
+        num_prefix_tokens=0,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.activation = get_activation(activation)
+        self.norm = norm
+        self.norm_epsilon = norm_epsilon
+        self.num_prefix_tokens = num_prefix_tokens
+        self.mlp_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "mlp_norm")
+        self.mlp = MLP(mlp_dim, activation, dtype=self.dtype_policy, name="mlp")
+
+    def build(self, input_shape):
+        d = input_shape[-1]
+        self.head_width = head_width(d, self.num_heads)
+        self.latent = self.add_weight(
+            shape=(1, 1, d), initializer=keras.initializers.TruncatedNormal(stddev=d**-0.5), name="latent"
+        )
+        for name, width in (("query", d), ("key_value", 2 * d), ("projection", d)):
+            layer = keras.layers.Dense(width, dtype=self.dtype_policy, name=name)
+            layer.build((*input_shape[:-1], d))
+            setattr(self, name, layer)
+        self.mlp_norm.build((input_shape[0], d))
+        self.mlp.build((input_shape[0], d))
+
+    def call(self, inputs):
+        tokens = inputs[:, self.num_prefix_tokens :]
+        b, n, d = ops.shape(tokens)
+        heads, width = self.num_heads, self.head_width
+        query = ops.reshape(self.query(self.latent), (1, heads, 1, width)) * width**-0.5
+        key_value = ops.reshape(self.key_value(tokens), (b, n, 2, heads, width))
+        key, value = ops.unstack(ops.transpose(key_value, (2, 0, 3, 1, 4)), 2)  # (b, H, n, k)
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # (b, H, 1, n)
+        if self.compute_dtype in ("float16", "bfloat16"):
+            scores = ops.cast(scores, "float32")
+        scores = ops.cast(ops.softmax(scores), self.compute_dtype)
+        x = self.projection(ops.reshape(ops.matmul(scores, value), (b, d)))
+        return x + self.mlp(self.mlp_norm(x))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], input_shape[-1]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": keras.activations.serialize(self.activation),
+            "norm": self.norm,
+            "norm_epsilon": self.norm_epsilon,
+            "num_prefix_tokens": self.num_prefix_tokens,
+        }

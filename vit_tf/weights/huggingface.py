@@ -1,0 +1,130 @@
+"""Hugging Face transformers' ViT, DeiT, DINOv2 and DINOv2 with registers.
+
+Reference: https://github.com/huggingface/transformers, `models/vit`, `deit`, `dinov2` and
+`dinov2_with_registers`. Both their names of the attention's parts are known: `attention.attention.query`
+of the files, and `attention.q_proj` of the modules since version 5.
+"""
+
+import re
+
+from vit_tf.weights.checkpoint import Tensor
+
+PATCH = "embeddings.patch_embeddings.projection.weight"
+MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+PREFIXES = tuple(f"{name}." for name in MODEL_TYPES)
+SIMPLE = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.distillation_token": "dist_token",
+    "embeddings.register_tokens": "reg_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+    "layernorm.weight": "norm.weight",
+    "layernorm.bias": "norm.bias",
+}
+HEADS = {"classifier": "head", "cls_classifier": "head", "distillation_classifier": "head_dist"}
+BLOCK = {
+    r"attention\.output\.dense|attention\.o_proj": "attn.proj",
+    r"layernorm_before|norm1": "norm1",
+    r"layernorm_after|norm2": "norm2",
+    r"intermediate\.dense|mlp\.fc1|mlp\.weights_in": "mlp.fc1",
+    r"output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj": "mlp.fc2",
+}
+QKV = {"query": 0, "q_proj": 0, "key": 1, "k_proj": 1, "value": 2, "v_proj": 2}
+GATE = {"gate_proj": 0, "up_proj": 1}
+UNUSED = ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
+
+
+def recognises(names):
+    return any(prefix + PATCH in names for prefix in (*PREFIXES, ""))
+
+
+def from_huggingface(tensors, patch_size):
+    """Returns the tensors under timm's names, and the names of those that have no use.
+
+    DINOv2 with registers adds positions before the registers come in, so that the class token has one
+    and they have none: it is added to the token here, and the position table has patches alone.
+    """
+    result, unused, joined = {}, [], {}
+    for name, tensor in tensors.items():
+        short = re.sub(f"^(?:{'|'.join(map(re.escape, PREFIXES))})", "", name)
+        module, _, ending = short.rpartition(".")
+        block = re.fullmatch(r"(?:encoder\.layer|layers)\.(\d+)\.(.+)", short)
+        if short in UNUSED:
+            unused.append(name)
+        elif short in SIMPLE:
+            result[SIMPLE[short]] = tensor
+        elif module in HEADS:
+            result[f"{HEADS[module]}.{ending}"] = tensor
+        elif block:
+            add_block_tensor(f"blocks.{block[1]}.", block[2], tensor, result, joined)
+        else:
+            result[name] = tensor
+    for name, parts in joined.items():
+        result[name] = Tensor.concatenate([parts[i] for i in sorted(parts)], 0)
+    if "reg_token" in result and {"cls_token", "pos_embed"} <= result.keys():
+        positions = result["pos_embed"]
+        result["cls_token"] = result["cls_token"] + positions[:, :1]
+        result["pos_embed"] = positions[:, 1:]
+    return result, unused
+
+
+def add_block_tensor(prefix, name, tensor, result, joined):
+    """Adds one tensor of a block to `result`, or to `joined` where several become one."""
+    module, _, ending = name.rpartition(".")
+    scale = re.fullmatch(r"layer_scale([12])\.lambda1", name)
+    part = re.fullmatch(r"attention\.(?:attention\.)?(\w+)", module)
+    gate = re.fullmatch(r"mlp\.(\w+)", module)
+    if scale:
+        result[f"{prefix}ls{scale[1]}.gamma"] = tensor
+    elif part and part[1] in QKV:
+        joined.setdefault(f"{prefix}attn.qkv.{ending}", {})[QKV[part[1]]] = tensor
+    elif gate and gate[1] in GATE:
+        joined.setdefault(f"{prefix}mlp.fc1.{ending}", {})[GATE[gate[1]]] = tensor
+    else:
+        for pattern, ours in BLOCK.items():
+            if re.fullmatch(pattern, module):
+                result[f"{prefix}{ours}.{ending}"] = tensor
+                return
+        result[prefix + name] = tensor
+
+
+def variant_from_config(config):
+    """Returns the hyperparameters that a config.json of these models describes, as a dict.
+
+    Raises:
+        ValueError: the model is of another kind.
+    """
+    kind = config.get("model_type")
+    if kind not in MODEL_TYPES:
+        raise ValueError(
+            f"config.json has model_type {kind!r}, and these are known: {', '.join(MODEL_TYPES)}"
+        )
+    hidden_dim = config.get("hidden_size", 768)
+    dino = kind.startswith("dinov2")
+    classifier = any("ForImageClassification" in name for name in config.get("architectures") or ())
+    fields = dict(
+        image_size=config.get("image_size", 224),
+        patch_size=config.get("patch_size", 14 if dino else 16),
+        hidden_dim=hidden_dim,
+        num_layers=config.get("num_hidden_layers", 12),
+        num_heads=config.get("num_attention_heads", 12),
+        mlp_dim=config.get("intermediate_size", 4 * hidden_dim),
+        activation={"gelu_new": "gelu_tanh"}.get(config.get("hidden_act"), config.get("hidden_act", "gelu")),
+        norm_epsilon=config.get("layer_norm_eps", 1e-6 if dino else 1e-12),
+        qkv_bias=config.get("qkv_bias", True),
+        in_channels=config.get("num_channels", 3),
+    )
+    if kind == "deit":  # a distillation token is there always, its head with a teacher alone
+        teacher = "WithTeacher" in str(config.get("architectures"))
+        fields |= {"distillation_token": True} if teacher else {"num_registers": 1}
+    if dino:
+        fields["mlp_dim"] = int(hidden_dim * config.get("mlp_ratio", 4))
+        fields["layer_scale_init"] = config.get("layerscale_value", 1.0)
+        fields["pooling"] = "token_avg" if classifier else "token"
+        if config.get("use_swiglu_ffn"):
+            fields |= dict(mlp="swiglu", activation="silu")
+            fields["mlp_dim"] = (int(fields["mlp_dim"] * 2 / 3) + 7) // 8 * 8
+    if kind == "dinov2_with_registers":
+        fields |= dict(num_registers=config.get("num_register_tokens", 4), prefix_positions=False)
+    return fields

@@ -1,0 +1,103 @@
+"""Position tables for another grid, patch kernels for another patch size; NumPy alone.
+
+Both rest on the matrix of a 1-D resize, which is that of `torch.nn.functional.interpolate`.
+"""
+
+import numpy as np
+
+METHODS = ("bicubic", "bilinear")
+
+
+def check_method(method):
+    if method not in METHODS:
+        raise ValueError(f'`method` must be "bicubic" or "bilinear", got {method!r}')
+
+
+def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=False):
+    """Returns the matrix (new, old) in float64 that resizes a vector of `old` values to `new`.
+
+    Pixel centres are at half-integers, unless `align_corners` maps the ends onto each other. As in
+    PyTorch, `antialias` widens the filter when it shrinks, renormalises it at the borders, and makes
+    the cubic kernel's parameter -0.5; without it the parameter is -0.75 and borders are repeated.
+    """
+    check_method(method)
+    if align_corners and new > 1:
+        centers = np.arange(new) * (old - 1) / (new - 1)
+    else:
+        centers = (np.arange(new) + 0.5) * old / new - 0.5
+    radius = 2 if method == "bicubic" else 1
+    if antialias and not align_corners:
+        stretch = max(1.0, old / new)
+        distance = (np.arange(old)[None] - centers[:, None]) / stretch  # (new, old)
+        weights = kernel(distance, method, a=-0.5)
+        return weights / weights.sum(axis=1, keepdims=True)
+    if method == "bilinear":
+        centers = np.clip(centers, 0, old - 1)
+    matrix = np.zeros((new, old))
+    first = np.floor(centers).astype(int) - radius + 1
+    for tap in range(2 * radius):
+        position = first + tap
+        weights = kernel(position - centers, method, a=-0.75)
+        np.add.at(matrix, (np.arange(new), np.clip(position, 0, old - 1)), weights)
+    return matrix
+
+
+def kernel(x, method, a):
+    """Returns the interpolation kernel at the distances `x`: a triangle, or Keys's cubic."""
+    x = np.abs(x)
+    if method == "bilinear":
+        return np.maximum(0, 1 - x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def resample_positions(
+    table, old_grid, new_grid, num_prefix=0, method="bicubic", antialias=True, align_corners=False
+):
+    """Resamples a position table to another grid; both may be rectangular.
+
+    Args:
+        table: array `(1, num_prefix + rows * columns, d)`.
+        old_grid, new_grid: (rows, columns).
+        num_prefix: int, rows at the head that belong to prefix tokens and stay as they are.
+        method: "bicubic" or "bilinear".
+        antialias, align_corners: see `resize_matrix`.
+
+    Returns:
+        float32 array `(1, num_prefix + new rows * new columns, d)`: timm's `resample_abs_pos_embed`.
+    """
+    table = np.asarray(table, "float32")
+    prefix, patches = table[:, :num_prefix], table[0, num_prefix:]
+    if tuple(old_grid) == tuple(new_grid):
+        return table
+    rows, columns = (
+        resize_matrix(old, new, method, antialias, align_corners) for old, new in zip(old_grid, new_grid)
+    )
+    grid = patches.reshape(*old_grid, -1).astype("float64")
+    grid = np.einsum("rh,cw,hwd->rcd", rows, columns, grid, optimize=True)
+    return np.concatenate([prefix, grid.reshape(1, -1, grid.shape[-1]).astype("float32")], axis=1)
+
+
+def resample_patch_kernel(weights, new_size, method="bicubic", antialias=True):
+    """Resamples a patch kernel by the pseudo-inverse of the resize that its images go through.
+
+    The embedding of a patch that was enlarged is then the embedding of the patch before.
+    Reference: Beyer et al., "FlexiViT" (https://arxiv.org/abs/2212.08013), section 3.4.
+
+    Args:
+        weights: array `(height, width, in, out)`.
+        new_size: (height, width).
+        method: "bicubic" or "bilinear".
+        antialias: see `resize_matrix`.
+
+    Returns:
+        float32 array `(new height, new width, in, out)`.
+    """
+    old_size = weights.shape[:2]
+    if tuple(old_size) == tuple(new_size):
+        return np.asarray(weights, "float32")
+    rows, columns = (resize_matrix(old, new, method, antialias) for old, new in zip(old_size, new_size))
+    inverse = np.linalg.pinv(np.kron(rows, columns))  # (old pixels, new pixels)
+    flat = np.asarray(weights, "float64").reshape(old_size[0] * old_size[1], -1)
+    return (inverse.T @ flat).reshape(*new_size, *weights.shape[2:]).astype("float32")

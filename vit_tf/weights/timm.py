@@ -1,0 +1,223 @@
+"""timm's names for our weights. They are also the names that every other format is translated to.
+
+Reference: timm 1.0.31 (https://github.com/huggingface/pytorch-image-models),
+`models/vision_transformer.py` and `models/deit.py`. Two names are ours, for what timm has not:
+`patch_embed.norm_in`, the norm of the cut pixels, and `patch_embed.stages`, an overlapping stem.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+# Our layers and weights, as regular expressions, and timm's names for them.
+NAMES = {
+    "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
+    "patch_embedding(?:/projection)?": "patch_embed.proj",
+    "patch_norm": "patch_embed.norm_in",
+    "embedding_norm": "patch_embed.norm",
+    "patch_encoder/class_token": "cls_token",
+    "patch_encoder/distillation_token": "dist_token",
+    "patch_encoder/register_tokens": "reg_token",
+    "patch_encoder/position_embedding": "pos_embed",
+    "pre_norm": "norm_pre",
+    "norm": "norm",
+    "pooled_norm": "fc_norm",
+    "pooling/latent": "attn_pool.latent",
+    "pooling/query": "attn_pool.q",
+    "pooling/key_value": "attn_pool.kv",
+    "pooling/projection": "attn_pool.proj",
+    "pooling/mlp_norm": "attn_pool.norm",
+    "pooling/mlp/(fc[12])": r"attn_pool.mlp.\1",
+    "head": "head",
+    "distillation_head": "head_dist",
+}
+BLOCK_NAMES = {
+    "attention_norm": "norm1",
+    "attention_scale": "ls1",
+    "mlp_norm": "norm2",
+    "mlp_scale": "ls2",
+    # Parallel things
+    "attention_norm_([0-9]+)": r"attns.\1.norm",
+    "attention_scale_([0-9]+)": r"attns.\1.ls",
+    "mlp_norm_([0-9]+)": r"ffns.\1.norm",
+    "mlp_scale_([0-9]+)": r"ffns.\1.ls",
+    # Parallel scaling
+    "norm": "in_norm",
+    "in_projection": "in_proj",
+    "mlp_bias": "mlp_bias",
+    "out_projection": "out_proj",
+    "attention_projection": "attn_out_proj",
+    "mlp_projection": "mlp_out_proj",
+    "scale": "ls",
+    **{f"heads/{ours}_norm": theirs for ours, theirs in (("query", "q_norm"), ("key", "k_norm"))},
+    "heads/head_norm": "sub_norm",
+    "heads/(lambda_[qk][12])": r"\1",
+}
+ATTENTION_NAMES = {
+    "qkv": "qkv",
+    "heads/query_norm": "q_norm",
+    "heads/key_norm": "k_norm",
+    "heads/head_norm": "sub_norm",
+    "heads/(lambda_[qk][12])": r"\1",
+    "inner_norm": "norm",
+    "projection": "proj",
+}
+MLP_NAMES = {"(fc[12])": r"\1", "fc1_gate": "fc1_g", "fc1_value": "fc1_x", "inner_norm": "norm"}
+ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
+
+
+def timm_name(path):
+    """Returns timm's name of one of our weights, by its path; None where timm has no such weight."""
+    module, _, ending = path.rpartition("/")
+    if ending not in ENDINGS or module in ("", "patch_encoder"):
+        return module_name(path)  # a weight that no layer inside holds, such as a token
+    name = module_name(module)
+    if name is None:
+        return module_name(path)
+    scale = name.rpartition(".")[2].startswith("ls")
+    return f"{name}.{'gamma' if scale else ENDINGS[ending]}"
+
+
+def module_name(path):
+    block = re.fullmatch("block_([0-9]+)/(.+)", path)
+    if not block:
+        return translate(path, NAMES)
+    index, path = block.groups()
+    part = re.fullmatch("(attention|mlp)(?:_([0-9]+))?/(.+)", path)
+    if not part:
+        name = translate(path, BLOCK_NAMES)
+        return name and f"blocks.{index}.{name}"
+    kind, branch, path = part.groups()
+    name = translate(path, ATTENTION_NAMES if kind == "attention" else MLP_NAMES)
+    holder = {"attention": "attn", "mlp": "mlp"}[kind]
+    if branch is not None:
+        holder = f"{'attns' if kind == 'attention' else 'ffns'}.{branch}.{holder}"
+    return name and f"blocks.{index}.{holder}.{name}"
+
+
+def translate(path, names):
+    for pattern, name in names.items():
+        match = re.fullmatch(pattern, path)
+        if match:
+            return match.expand(name)
+    return None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One weight of a model: its variable, timm's name and shape, and the way between the two layouts."""
+
+    name: str
+    variable: object  # a keras.Variable
+    shape: tuple[int, ...]  # timm's
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_timm: Callable[[np.ndarray], np.ndarray]
+
+
+def model_entries(model):
+    """Returns the weights of a model of `build_vit` as a dict from timm's names to `Entry`.
+
+    Raises:
+        ValueError: the model has weights that timm has no name for.
+    """
+    entries, strange = {}, []
+    for layer in model.layers:
+        for variable in layer.weights:
+            if "seed_generator" in variable.path:
+                continue
+            name = timm_name(variable.path)
+            if name is None:
+                strange.append(variable.path)
+            else:
+                entries[name] = make_entry(name, variable, layer, model)
+    if strange or "pos_embed" not in entries:
+        raise ValueError(
+            f"{model.name!r} is not a plain model of `build_vit`: "
+            + (f"it has the weights {', '.join(strange[:5])}" if strange else "it has no position embedding")
+        )
+    return entries
+
+
+def make_entry(name, variable, layer, model):
+    shape = tuple(variable.shape)
+    if name == "patch_embed.proj.weight" and len(shape) == 2:
+        rows, columns = model.get_layer("patches").patch_size
+        cut = (rows, columns, shape[0] // (rows * columns), shape[1])
+        return Entry(
+            name,
+            variable,
+            (cut[3], cut[2], rows, columns),
+            lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+            lambda x: x.reshape(cut).transpose(3, 2, 0, 1),
+        )
+    if len(shape) == 2:  # Dense: (in, out), and (out, in) in PyTorch
+        return Entry(name, variable, shape[::-1], np.transpose, np.transpose)
+    if len(shape) == 4:  # convolution: (height, width, in, out), and (out, in, height, width)
+        return Entry(
+            name,
+            variable,
+            (shape[3], shape[2], shape[0], shape[1]),
+            lambda x: x.transpose(2, 3, 1, 0),
+            lambda x: x.transpose(3, 2, 0, 1),
+        )
+    return Entry(name, variable, shape, np.asarray, np.asarray)
+
+
+def from_timm(tensors, patch_size):
+    """Returns the tensors of a timm checkpoint under today's names, and those that have no use.
+
+    DeiT III's first files call the LayerScales gamma_1 and gamma_2; old ones embed patches by a matrix.
+    """
+    tensors = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
+    patch = tensors.get("patch_embed.proj.weight")
+    if patch is not None and len(patch.shape) == 2:
+        rows, columns = square_patch(patch.shape[1], patch_size)
+        tensors["patch_embed.proj.weight"] = patch.reshape(patch.shape[0], -1, rows, columns)
+    return tensors, ()
+
+
+def square_patch(pixels, patch_size, channels=3):
+    """Returns the sides of a patch of `pixels` values: a square of 3 channels, else `patch_size`."""
+    side = round((pixels / channels) ** 0.5)
+    return (side, side) if channels * side * side == pixels else tuple(patch_size)
+
+
+# timm's arguments in "model_args" of a config.json, and our hyperparameters.
+MODEL_ARGS = {
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "in_chans": "in_channels",
+    "embed_dim": "hidden_dim",
+    "depth": "num_layers",
+    "num_heads": "num_heads",
+    "global_pool": "pooling",
+    "class_token": "class_token",
+    "reg_tokens": "num_registers",
+    "init_values": "layer_scale_init",
+    "qkv_bias": "qkv_bias",
+    "qk_norm": "qk_norm",
+    "drop_path_rate": "drop_path_rate",
+}
+
+
+def variant_from_config(config):
+    """Returns the variant and the hyperparameters that a config.json of timm describes.
+
+    Raises:
+        ValueError: it has `model_args` that are not known.
+    """
+    arguments = config.get("model_args") or {}
+    unknown = sorted(set(arguments) - set(MODEL_ARGS))
+    if unknown:
+        raise ValueError(
+            f"config.json builds {config['architecture']!r} with {', '.join(unknown)}, which are not known: "
+            "name the variant and its hyperparameters yourself"
+        )
+    fields = {}
+    size = config.get("pretrained_cfg", {}).get("input_size")
+    if size:
+        fields["image_size"] = tuple(size[1:])
+    fields |= {MODEL_ARGS[key]: value for key, value in arguments.items()}
+    return config["architecture"], fields
