@@ -188,6 +188,32 @@ def vit_pytorch_cases():
         )
 
 
+def resampling_cases():
+    """Position tables and patch kernels, rectangular too, larger and smaller, in each way."""
+    ways = [("bicubic", True, False), ("bicubic", False, False), ("bilinear", True, False)]
+    ways += [("bilinear", False, False), ("bilinear", False, True)]
+    for old, new in (
+        ((4, 4), (7, 7)),
+        ((7, 7), (4, 4)),
+        ((3, 5), (6, 2)),
+        ((5, 4), (5, 9)),
+        ((1, 6), (3, 4)),
+    ):
+        for method, antialias, align_corners in ways:
+            options = dict(method=method, antialias=antialias, align_corners=align_corners)
+            yield dict(kind="positions", old=old, new=new, prefix=2, **options)
+            if not align_corners and old != (1, 6):
+                yield dict(kind="patch", old=old, new=new, **options)
+
+
+def resampling_input(case, seed=0):
+    """Returns the table `(1, n, 3)` or the kernel `(height, width, 3, 2)` of a case."""
+    rows, columns = case["old"]
+    if case["kind"] == "patch":
+        return 10 * random_array("kernel", (rows, columns, 3, 2), seed)
+    return 10 * random_array("table", (1, case["prefix"] + rows * columns, 3), seed)
+
+
 def all_cases():
     timm = [timm_case(name) for name in TIMM_NAMES]
     return [*timm, *google_cases(), *huggingface_cases(), *vit_pytorch_cases()]

@@ -3,7 +3,7 @@
     python tests/make_fixtures.py     # needs torch, torchvision, timm, transformers, vit-pytorch
 
 fixtures/parameters.json: timm's parameter counts; fixtures/logits.json: the cases of `cases.py` with
-their logits; fixtures/positions.json: timm's resampling of position tables and patch kernels.
+their logits; fixtures/resampled.json: timm's resampling of position tables and patch kernels.
 """
 
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import timm
 import torch
-from cases import TIMM_NAMES, all_cases
-from references import complete, reference_logits
+from cases import TIMM_NAMES, all_cases, resampling_cases
+from references import complete, reference_logits, reference_resampled
 
 from vit_tf.variants import VARIANTS
 
@@ -29,6 +29,11 @@ def count_parameters():
     return counts
 
 
+def rounded(array):
+    """Returns an array as lists of numbers of seven digits, all that a float32 has."""
+    return [rounded(x) for x in array] if array.ndim else float(f"{array:.7g}")
+
+
 def write_lines(name, items):
     """Writes a JSON list with one item a line."""
     lines = ",\n".join(json.dumps(item, separators=(",", ":")) for item in items)
@@ -38,13 +43,15 @@ def write_lines(name, items):
 def main():
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / "parameters.json").write_text(json.dumps(count_parameters(), indent=0) + "\n")
+    resampled = [case | dict(values=rounded(reference_resampled(case))) for case in resampling_cases()]
+    write_lines("resampled.json", resampled)
     finished = []
     for case in all_cases():
         with tempfile.TemporaryDirectory() as folder:
             case = complete(case, Path(folder))
             logits = reference_logits(case, Path(folder))
         del case["reference"]
-        finished.append(case | dict(logits=[[float(f"{x:.7g}") for x in row] for row in logits]))
+        finished.append(case | dict(logits=rounded(logits)))
         print(case["id"])
     write_lines("logits.json", finished)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import timm
 import torch
-from cases import random_images, random_weights
+from cases import random_images, random_weights, resampling_input
 
 CONFIGS = {"ViT": "ViTConfig", "DeiT": "DeiTConfig", "Dinov2With": "Dinov2WithRegistersConfig"}
 
@@ -66,3 +66,15 @@ def reference_logits(case, folder, seed=0):
     for field in ("logits", "last_hidden_state"):
         output = getattr(output, field, output)
     return (output[:, 0] if output.ndim == 3 else output).numpy()
+
+
+def reference_resampled(case, seed=0):
+    """Returns timm's resampling of a case, in our layout."""
+    from timm.layers import resample_abs_pos_embed, resample_patch_embed
+
+    x = torch.tensor(resampling_input(case, seed))
+    new, options = list(case["new"]), dict(interpolation=case["method"], antialias=case["antialias"])
+    if case["kind"] == "patch":
+        return resample_patch_embed(x.permute(3, 2, 0, 1), new, **options).permute(2, 3, 1, 0).numpy()
+    options["align_corners"] = case["align_corners"] or None
+    return resample_abs_pos_embed(x, new, list(case["old"]), case["prefix"], **options).numpy()

@@ -1,8 +1,14 @@
+import json
 import signal
 
+import keras
+import numpy as np
 import pytest
+from conftest import randomize
+from keras import ops
+from PIL import Image
 
-from vit_tf import cli
+from vit_tf import build_vit, cli, decode_predictions, preprocessing, save_weights
 
 
 def exit_code(main):
@@ -46,3 +52,122 @@ def test_sigterm_is_like_ctrl_c(capsys):
         assert exit_code(lambda: signal.raise_signal(signal.SIGTERM)) == 130
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The commands
+# ---------------------------------------------------------------------------------------------------
+def printed(capsys, *arguments):
+    cli.main([str(argument) for argument in arguments])
+    return capsys.readouterr().out
+
+
+def test_list(capsys):
+    output = printed(capsys, "list", "*reg4_dinov2")
+    assert "vit_giant_patch14_reg4_dinov2  DINOv2 with registers: num_registers=4" in output
+    assert output.splitlines()[-1] == "4 variants"
+    assert "ViT: plain" in printed(capsys, "list", "vit_tiny_patch16_224")
+    markdown = printed(capsys, "list", "test_vit", "--markdown").splitlines()
+    assert markdown[0].startswith("| model | family |") and "| 371,240 | 0.04 | 160 |" in markdown[2]
+
+
+def test_summary(capsys):
+    output = printed(capsys, "summary", "test_vit", "--image-size", 32, 48, "--num-classes", 3)
+    for text in ("patch_encoder (PatchEncoder)", "(None, 32, 48, 3)", "attention scores", "grow with the"):
+        assert text in output
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A model in a folder laid out as a hub repository, and a photograph's path."""
+    model = randomize(build_vit("test_vit", image_size=32, num_classes=4))
+    save_weights(model, tmp_path / "model.safetensors")
+    config = dict(
+        architecture="test_vit",
+        label_names=["apple", "pear", "plum", "quince"],
+        pretrained_cfg=dict(input_size=[3, 32, 32], mean=[0.4, 0.5, 0.6], std=[0.2, 0.2, 0.3], crop_pct=0.8),
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    noise = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3)).astype("uint8")
+    for i, pixels in enumerate(noise):
+        Image.fromarray(pixels).save(tmp_path / f"obst {i}.png")
+    return model, tmp_path
+
+
+def test_predict(capsys, hub):
+    model, folder = hub
+    pictures = [folder / "obst 0.png", folder / "obst 1.png"]
+    logits = model(preprocessing(folder)(pictures))
+    expected = decode_predictions(logits, 2, ["apple", "pear", "plum", "quince"])
+    content = json.loads(printed(capsys, "predict", *pictures, "--weights", folder, "--top", 2, "--json"))
+    for image, best, found in zip(pictures, expected, content):
+        assert found["image"] == str(image)
+        assert [p["label"] for p in found["predictions"]] == [label for label, _ in best]
+        np.testing.assert_allclose(
+            [p["probability"] for p in found["predictions"]], [p for _, p in best], 1e-4
+        )
+    lines = printed(capsys, "predict", *pictures, "--weights", folder).splitlines()
+    assert len(lines) == 10 and lines[0] == str(pictures[0])
+    assert lines[1] == f"  {expected[0][0][1]:6.1%}  {expected[0][0][0]}"
+
+
+def test_predict_with_a_bare_file_and_many_images(capsys, hub):
+    model, folder = hub
+    weights = folder / "model.safetensors"
+    with pytest.raises(ValueError, match="does not fit 'vit_base_patch16_224'"):
+        printed(capsys, "predict", folder / "obst 0.png", "--weights", weights)
+    output = printed(
+        capsys, "predict", *[folder / "obst 0.png"] * 9, "--weights", weights, "--model", "test_vit"
+    )
+    assert output.count("class 3") == 9
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".weights.h5", ".keras"])
+def test_convert(capsys, hub, ending):
+    model, folder = hub
+    out = folder / f"out{ending}"
+    output = printed(capsys, "convert", folder, out)
+    assert f"test_vit is in {out}" in output and "80 tensors from" in output
+    if ending == ".keras":
+        again = keras.models.load_model(out)
+    else:
+        again = build_vit("test_vit", image_size=32, num_classes=4, weights=out)
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    np.testing.assert_allclose(again(x), model(x), atol=1e-6)
+    with pytest.raises(ValueError, match="is there already"):
+        printed(capsys, "convert", folder, out)
+    output = printed(capsys, "convert", folder, out, "--force", "--image-size", 48, "--num-classes", 2)
+    assert "the head is new" in output and "resampled pos_embed: (2, 2) to (3, 3)" in output
+    assert [path.name for path in folder.glob("partial*")] == []
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["list", "resnet*"], "no variant matches 'resnet"),
+        (["summary", "vit_b17"], "did you mean 'vit_b16'"),
+        (["summary", "vit_b16", "--image-size", "1", "2", "3"], "one number or two"),
+        (["predict", "missing.jpg", "--weights", "FOLDER"], "no image at 'missing.jpg'"),
+        (["predict", "FOLDER/config.json", "--weights", "FOLDER"], "not an image"),
+        (["predict", "FOLDER/obst 0.png", "--weights", "FOLDER", "--top", "0"], "at least 1"),
+        (["predict", "FOLDER/obst 0.png", "--weights", "missing.npz"], "no file or folder"),
+        (["convert", "FOLDER", "FOLDER/out.pth"], "OUT must end in .safetensors, .weights.h5, .keras"),
+        (["convert", "FOLDER", "FOLDER/nowhere/out.keras"], "no folder"),
+        (["convert", "missing", "FOLDER/out.keras"], "no file or folder 'missing'"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, hub, arguments, message):
+    _, folder = hub
+    arguments = [argument.replace("FOLDER", str(folder)) for argument in arguments]
+    assert exit_code(lambda: cli.main(arguments)) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_features_are_no_predictions(capsys, hub):
+    _, folder = hub
+    model = build_vit("test_vit", image_size=32, num_classes=0)
+    save_weights(model, folder / "model.safetensors")
+    with pytest.raises(ValueError, match="has no head"):
+        printed(capsys, "predict", folder / "obst 0.png", "--weights", folder)
+    assert ops.shape(model(np.zeros((1, 32, 32, 3), "float32"))) == (1, 64)

@@ -6,8 +6,9 @@ from pathlib import Path
 import keras
 import pytest
 
-from vit_tf import build_vit, list_models
-from vit_tf.variants import ALIASES, VARIANTS, Variant, get_variant
+from vit_tf import build_vit, cli, list_models
+from vit_tf.hyperparameters import Variant
+from vit_tf.variants import ALIASES, FAMILIES, VARIANTS, family, get_variant
 
 # timm's own counts, at the variant's number of classes: `python tests/make_fixtures.py` writes them.
 PARAMETERS = json.loads((Path(__file__).parent / "fixtures" / "parameters.json").read_text())
@@ -18,10 +19,26 @@ def test_every_variant_has_a_pinned_parameter_count():
     assert sorted(PARAMETERS) == sorted(VARIANTS)
 
 
+TABLE = (Path(__file__).parents[1] / "docs" / "models.md").read_text().split("\n\n")[-1]
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameter_count(name):
-    with keras.StatelessScope(initialize_variables=False):  # variables keep their shapes and take no memory
-        assert build_vit(name).count_params() == PARAMETERS[name]
+def test_parameter_count_and_row_of_the_model_table(name):
+    row = cli.model_row(name)
+    assert row[2] == f"{PARAMETERS[name]:,}"
+    assert cli.markdown_table([row]).splitlines()[-1] in TABLE.splitlines(), (
+        "docs/models.md is stale: put the output of `vit-tf list --markdown` in its table's place"
+    )
+
+
+def test_model_table_is_whole_and_in_order():
+    first, *rest = TABLE.strip().splitlines()
+    assert first == cli.markdown_table([]).splitlines()[0]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in rest[1:]] == sorted(VARIANTS)
+
+
+def test_every_family_pattern_is_used():
+    assert {family(name) for name in VARIANTS} == set(FAMILIES.values())
 
 
 def test_names_say_patch_and_image_size():

@@ -31,10 +31,11 @@ def grid_size(image_size, patch_size, allow_remainder=False):
     """
     for side, patch in zip(image_size, patch_size):
         if side is not None and side % patch and not (allow_remainder and side > patch):
+            below, above = side - side % patch, side - side % patch + patch
+            nearest = f"the nearest are {below} and {above}" if below else f"from {above}"
             raise ValueError(
                 f"the patch size {patch_size} does not divide the image size {tuple(image_size)}: "
-                f"choose an image side that is a multiple of {patch}, the nearest are "
-                f"{side - side % patch} and {side - side % patch + patch}"
+                f"choose an image side that is a multiple of {patch}, {nearest}"
             )
     return tuple(None if s is None else s // p for s, p in zip(image_size, patch_size))
 
@@ -117,6 +118,7 @@ class PatchEmbedding(keras.layers.Layer):
         )
 
     def build(self, input_shape):
+        grid_size(input_shape[1:3], self.patch_size, self.allow_remainder)
         self.projection.build(input_shape)
 
     def call(self, images):
