@@ -107,7 +107,7 @@ def report_several(names, options, args):
             grid.add_column(column, justify="right" if i else "left", no_wrap=True)
         for row in rows:
             grid.add_row(*row)
-        Console(width=110).print(grid)
+        Console(width=96 + max(len(row[0]) for row in rows)).print(grid)
         print("attention: the share of its scores and values, which grow with the tokens squared")
     return tables
 

@@ -34,7 +34,7 @@ def test_parameter_count_and_row_of_the_model_table(name):
 def test_model_table_is_whole_and_in_order():
     first, *rest = TABLE.strip().splitlines()
     assert first == cli.markdown_table([]).splitlines()[0]
-    assert [line.split(" | ")[0].removeprefix("| ") for line in rest[1:]] == sorted(VARIANTS)
+    assert [line.split(" | ")[0].removeprefix("| ") for line in rest[1:]] == list(VARIANTS)
 
 
 def test_every_family_pattern_is_used():

@@ -28,7 +28,7 @@ from vit_tf.hyperparameters import Variant
 from vit_tf.labels import decode_predictions, labels_from_config
 from vit_tf.models import DEFAULT, build_vit
 from vit_tf.preprocessing import preprocessing
-from vit_tf.variants import family, get_variant, list_models
+from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
 from vit_tf.weights import load_weights, open_weights, save_weights
 
 OUTPUTS = (".safetensors", ".weights.h5", ".keras")
@@ -125,7 +125,8 @@ def sizes(args):
 # vit-tf list
 # ---------------------------------------------------------------------------------------------------
 def list_command(args):
-    names = list_models(args.pattern)
+    order = list(VARIANTS)  # family by family
+    names = sorted((ALIASES.get(name, name) for name in list_models(args.pattern)), key=order.index)
     if not names:
         raise ValueError(f"no variant matches {args.pattern!r}: `vit-tf list` shows all")
     if args.markdown:

@@ -224,7 +224,10 @@ def model_sizes(rows, title):
 
 
 def place_labels(axes, names, xs, ys):
-    """Puts each name beside its point, where it covers the least of points and other names."""
+    """Puts each name beside its point, where it covers the least of points and other names.
+
+    Among more than 30 points a name that would cover something is left out.
+    """
     spots = [(7, 0, "left", "center"), (-7, 0, "right", "center")]
     spots += [(0, 8, "center", "bottom"), (0, -8, "center", "top")]
     spots += [(6, 7, "left", "bottom"), (6, -7, "left", "top")]
@@ -242,8 +245,11 @@ def place_labels(axes, names, xs, ys):
             covered = sum(overlap(box, other) for other in taken)
             outside = box.width * box.height - overlap(box, inside)
             options.append((covered + outside, len(options), label, box))
-        _, _, best, box = min(options)
-        taken.append(box)
+        hidden, _, best, box = min(options)
+        if hidden and len(points) > 30:
+            best = None
+        else:
+            taken.append(box)
         for _, _, label, _ in options:
             if label is not best:
                 label.remove()
