@@ -170,11 +170,12 @@ def test_drop_path_rises_linearly():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
+@pytest.mark.parametrize("overrides", [{}, dict(distillation_token=True), dict(pooling="map", norm="rms")])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_gives_float32_logits(policy):
-    plain = small_vit()
+def test_mixed_precision_gives_float32_logits(policy, overrides):
+    plain = small_vit(**overrides)
     keras.config.set_dtype_policy(policy)
-    model = small_vit()
+    model = small_vit(**overrides)
     model.set_weights(plain.get_weights())
     x = images(model)
     logits = model(x)

@@ -64,7 +64,7 @@ def build_vit(
         separate_heads: bool, for variants with a distillation token: True gives the logits of both heads
             instead of their mean.
         name: name of the model. Defaults to the variant's full name.
-        **overrides: any other field of `vit_tf.variants.Variant`, such as `num_layers=6`.
+        **overrides: any other field of `vit_tf.hyperparameters.Variant`, such as `num_layers=6`.
 
     Returns:
         A model from images `(b, height, width, in_channels)` to float32 logits `(b, num_classes)`,
@@ -196,9 +196,14 @@ def classify(tokens, spec, activation, separate_heads):
             x = keras.layers.Dense(spec.num_classes, dtype="float32", name=head_name)(x)
         outputs.append(x)
     if len(outputs) == 2 and not separate_heads:
-        outputs = [keras.layers.Average(name="average")(outputs)]
+        dtype = "float32" if spec.num_classes else None
+        outputs = [keras.layers.Average(dtype=dtype, name="average")(outputs)]
     if activation is not keras.activations.linear:
-        outputs = [keras.layers.Activation(activation, dtype="float32")(x) for x in outputs]
+        names = ("probabilities", "distillation_probabilities")
+        outputs = [
+            keras.layers.Activation(activation, dtype="float32", name=name)(x)
+            for name, x in zip(names, outputs)
+        ]
     return outputs[0] if len(outputs) == 1 else outputs
 
 

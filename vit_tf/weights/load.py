@@ -103,7 +103,12 @@ def open_weights(source, patch_size=(16, 16)):
     checkpoint = open_checkpoint(source)
     for name, (recognises, translate) in FORMATS.items():
         if recognises(checkpoint.tensors):
-            tensors, unused = translate(checkpoint.tensors, patch_size)
+            try:
+                tensors, unused = translate(checkpoint.tensors, patch_size)
+            except (ValueError, IndexError) as error:
+                raise ValueError(
+                    f"{checkpoint.source!r} has tensors of shapes that a {name} file has not: {error}"
+                ) from error
             return Weights(checkpoint, name, tensors, tuple(unused))
     first = ", ".join(sorted(checkpoint.tensors)[:5])
     raise ValueError(
@@ -125,7 +130,8 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
             hub. Names may be timm's, Google's, Hugging Face's or vit-pytorch's.
         strict: bool. False loads what fits, and returns the rest in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what timm takes: "bilinear"
-            without antialias for Google's files, FlexiViT and RADIO, else "bicubic" with it.
+            without antialias for Google's files and for models named after FlexiViT or RADIO, else
+            "bicubic" with it.
         antialias: bool, see `method`.
         grid_size: (rows, columns) of the source's position table. Defaults to what its config.json
             says, else to the model's own when their counts agree, else to a square.
