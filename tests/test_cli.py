@@ -76,7 +76,7 @@ def test_list(capsys):
 
 
 def test_summary(capsys):
-    output = printed(capsys, "summary", "test_vit", "--image-size", 32, 48, "--num-classes", 3)
+    output = printed(capsys, "summary", "test_vit", "--image-size", "32x48", "--num-classes", 3)
     for text in ("patch_encoder (PatchEncoder)", "(None, 32, 48, 3)", "attention scores", "grow with the"):
         assert text in output
 
@@ -93,6 +93,7 @@ def hub(tmp_path):
     )
     (tmp_path / "config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3)).astype("uint8")
+    (tmp_path / "folder.keras").mkdir()
     for i, pixels in enumerate(noise):
         Image.fromarray(pixels).save(tmp_path / f"obst {i}.png")
     return model, tmp_path
@@ -118,7 +119,7 @@ def test_predict(capsys, hub):
 def test_predict_with_a_bare_file_and_many_images(capsys, hub):
     model, folder = hub
     weights = folder / "model.safetensors"
-    with pytest.raises(ValueError, match="does not fit 'vit_base_patch16_224'"):
+    with pytest.raises(ValueError, match="bare file, which names no variant"):
         printed(capsys, "predict", folder / "obst 0.png", "--weights", weights)
     output = printed(
         capsys, "predict", *[folder / "obst 0.png"] * 9, "--weights", weights, "--model", "test_vit"
@@ -150,7 +151,9 @@ def test_convert(capsys, hub, ending):
     [
         (["list", "resnet*"], "no variant matches 'resnet"),
         (["summary", "vit_b17"], "did you mean 'vit_b16'"),
-        (["summary", "vit_b16", "--image-size", "1", "2", "3"], "one number or two"),
+        (["summary", "vit_b16", "--image-size", "1x2x3"], "224 or 224x288"),
+        (["convert", "FOLDER/model.safetensors", "FOLDER/out.keras"], "add --model NAME"),
+        (["convert", "FOLDER", "FOLDER/folder.keras", "--force"], "is a folder"),
         (["predict", "missing.jpg", "--weights", "FOLDER"], "no image at 'missing.jpg'"),
         (["predict", "FOLDER/config.json", "--weights", "FOLDER"], "not an image"),
         (["predict", "FOLDER/obst 0.png", "--weights", "FOLDER", "--top", "0"], "at least 1"),

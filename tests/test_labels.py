@@ -89,3 +89,19 @@ def test_labels_from_config(config, expected):
 def test_labels_with_a_gap(names):
     with pytest.raises(ValueError, match="numbered from 0 to .* there is no"):
         labels_from_config({"id2label": names})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"id2label": 5},
+        {"id2label": "abc"},
+        {"label_names": [["a"], ["b"]]},
+        {"label_names": [None, "a"]},
+        {"label_names": ["a"], "label_descriptions": ["b"]},
+        {"pretrained_cfg": "a"},
+    ],
+)
+def test_labels_of_another_kind(config):
+    with pytest.raises(ValueError, match="config.json must have"):
+        labels_from_config(config)

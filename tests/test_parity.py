@@ -117,3 +117,64 @@ def test_live_at_full_size(name, tmp_path):
     again = timm.create_model(name, num_classes=spec.num_classes, checkpoint_path=str(path))
     for key, value in reference.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("test_vit", {}),
+        ("test_vit3", dict(num_classes=7)),
+        ("vit_tiny_patch16_224", dict(global_pool="avg", depth=2, img_size=96)),
+        ("vit_base_patch16_siglip_224", dict(global_pool="avg", depth=2, embed_dim=96, num_classes=4)),
+        ("vit_small_patch14_reg4_dinov2", dict(depth=2, img_size=70, num_classes=3)),
+        ("deit_tiny_distilled_patch16_224", dict(depth=2)),
+        ("vit_tiny_patch16_224", dict(depth=2, mlp_ratio=2.0, no_embed_class=True, reg_tokens=3)),
+    ],
+)
+def test_folders_that_timm_writes(name, options, tmp_path):
+    timm = pytest.importorskip("timm")
+    import torch
+
+    torch.manual_seed(0)
+    reference = timm.create_model(name, **options).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    timm.models.save_for_hf(reference, tmp_path, safe_serialization=True)
+    model = build_vit(weights=tmp_path)
+    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    with torch.no_grad():
+        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    assert_agree(model(images), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("image_size, patch_size", [((128, 192), 16), (224, 8), ((96, 144), (12, 24))])
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "flexivit_small", "vit_little_patch16_reg4_gap_256"]
+)
+def test_timm_resamples_as_we_do(name, image_size, patch_size, tmp_path):
+    timm = pytest.importorskip("timm")
+    import torch
+    from safetensors.torch import save_file
+
+    small = dict(depth=2, num_classes=5)
+    torch.manual_seed(0)
+    saved = timm.create_model(name, **small).state_dict()
+    save_file({key: x + 0.1 * torch.randn_like(x) for key, x in saved.items()}, tmp_path / "a.safetensors")
+    reference = timm.create_model(
+        name,
+        img_size=image_size,
+        patch_size=patch_size,
+        pretrained=True,
+        pretrained_cfg_overlay=dict(file=str(tmp_path / "a.safetensors"), num_classes=5, custom_load=False),
+        **small,
+    ).eval()
+    model = build_vit(
+        name, weights=tmp_path / "a.safetensors", num_layers=2, image_size=image_size, patch_size=patch_size
+    )
+    images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    with torch.no_grad():
+        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).numpy()
+    assert_agree(model(images), expected)

@@ -417,7 +417,7 @@ def test_every_name_has_a_preprocessing():
         (None, "`source` must be a name, a folder or a dict, got None"),
         (b"vit_b16", "`source` must be a name"),
         ({}, "expected timm's config.json, .*: got nothing"),
-        ({"hidden_size": 768, "model_type": "vit"}, ": got hidden_size, model_type"),
+        ({"hidden_size": 768, "model_type": "bert"}, ": got hidden_size, model_type"),
     ],
 )
 def test_bad_sources(source, message):
@@ -654,3 +654,12 @@ def test_tables_are_those_of_timm(tmp_path):
         pytest.skip(f"timm {made['timm']} is another than that of the table")
     for path in tmp_path.iterdir():
         assert path.read_bytes() == (REPOSITORY / "vit_tf" / "assets" / path.name).read_bytes()
+
+
+def test_transformers_models_without_a_preprocessor_get_its_defaults():
+    vit = preprocessing({"model_type": "vit", "image_size": [64, 96]})
+    assert (vit.image_size, vit.mean, vit.std) == ((64, 96), (0.5,) * 3, (0.5,) * 3)
+    assert (vit.interpolation, vit.crop_mode) == ("bilinear", "squash")
+    dino = preprocessing({"model_type": "dinov2", "image_size": 224})
+    assert dino.mean == (0.485, 0.456, 0.406) and dino.resized_size(500, 500) == (256, 256)
+    assert preprocessing({"model_type": "deit", "image_size": [32, 64]}).image_size == (32, 64)

@@ -101,7 +101,7 @@ def test_wrong_architecture(saved):
 
 def test_long_lists_are_cut(saved):
     _, path, _ = saved
-    assert_refused(small_vit(num_layers=4), path, "24 missing", "and 14 more")
+    assert_refused(small_vit(num_layers=4), path, "24 missing", "and 19 more")
 
 
 def test_another_number_of_classes_starts_a_new_head(saved):
@@ -215,16 +215,37 @@ def test_the_source_s_grid(tmp_path):
     model = small_vit()  # a grid of 2 x 3
     path = save_weights(model, tmp_path / "model.safetensors")
     other = small_vit(image_size=64)
-    assert_refused(other, path, "pos_embed: (1, 7, 24) in the source, (1, 17, 24) here")
     assert_refused(other, path, "does not have the 6 patches", grid_size=(3, 3))
+    assert_refused(other, path, "`grid_size` must be a positive int or a pair", grid_size="6")
+    save_file(load_file(path), tmp_path / "bare.safetensors")  # without our metadata
+    wrong = "pos_embed: (1, 7, 24) in the source, (1, 17, 24) here"
+    assert_refused(other, tmp_path / "bare.safetensors", wrong)
     load_weights(other, path, grid_size=(2, 3))
     expected = resample.resample_positions(positions(model), (2, 3), (4, 4), 1)
     np.testing.assert_array_equal(positions(other), expected)
-    same = small_vit(image_size=(48, 32))  # as many patches, and nobody says that they lie otherwise
-    assert load_weights(same, path).resampled == []
-    config = dict(architecture="vit_base_patch16_224", pretrained_cfg=dict(input_size=[3, 32, 48]))
+
+
+def test_who_tells_the_source_s_grid(tmp_path):
+    """The user, then the file's metadata, then config.json, then a square, then the model."""
+    model = small_vit(image_size=(32, 128))  # 2 x 8
+    path = save_weights(model, tmp_path / "model.safetensors")
+    other = small_vit(image_size=64)
+    assert load_weights(other, path, grid_size=(8, 2)).resampled == ["pos_embed: (8, 2) to (4, 4)"]
+    assert load_weights(other, path).resampled == ["pos_embed: (2, 8) to (4, 4)"]
+    save_file(load_file(path), path)  # without metadata
+    assert load_weights(other, path).resampled == []
+    assert load_weights(model, path).resampled == ["pos_embed: (4, 4) to (2, 8)"]
+    config = dict(architecture="vit_base_patch16_224", pretrained_cfg=dict(input_size=[3, 32, 128]))
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_weights(same, tmp_path).resampled == ["pos_embed: (2, 3) to (3, 2)"]
+    assert load_weights(other, tmp_path).resampled == ["pos_embed: (2, 8) to (4, 4)"]
+    config["model_args"] = dict(img_size=[128, 32])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_weights(other, tmp_path).resampled == ["pos_embed: (8, 2) to (4, 4)"]
+    (tmp_path / "config.json").unlink()
+    model = small_vit(image_size=(32, 48))  # six patches are no square
+    save_weights(model, path)
+    save_file(load_file(path), path)
+    assert load_weights(small_vit(image_size=(48, 32)), path).resampled == []
 
 
 def test_another_patch_size_resamples_the_kernel(saved):
@@ -448,3 +469,241 @@ def test_formats_are_recognised_by_the_names_inside(tmp_path):
     assert report.format == "timm" and not report.faults
     again = build(case, write_weights(case, tmp_path))
     np.testing.assert_array_equal(again(random_images(case)), model(random_images(case)))
+
+
+# ---------------------------------------------------------------------------------------------------
+# Files of other makers
+# ---------------------------------------------------------------------------------------------------
+def test_keras_files_fit_whole_or_not_at_all(tmp_path):
+    model = small_vit()
+    for name, overrides in (
+        ("deeper", dict(num_layers=3)),
+        ("wider", dict(num_classes=7)),
+        ("bare", dict(num_classes=0)),
+    ):
+        small_vit(**overrides).save_weights(tmp_path / f"{name}.weights.h5")
+        assert_refused(model, tmp_path / f"{name}.weights.h5", "do not fit", "of shape")
+    model.save_weights(tmp_path / "good.weights.h5")
+    assert_refused(model, tmp_path / "good.weights.h5", "without other options", strict=False)
+    assert load_weights(model, tmp_path / "good.weights.h5").format == "keras"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "bool", "uint64"])
+def test_values_that_are_no_floats(saved, tmp_path, dtype):
+    model, _, arrays = saved
+    arrays["blocks.0.attn.qkv.weight"] = arrays["blocks.0.attn.qkv.weight"].astype(dtype)
+    save_file(arrays, tmp_path / "integers.safetensors")
+    np.savez(tmp_path / "integers.npz", **arrays)
+    for name in ("integers.safetensors", "integers.npz"):
+        assert_refused(model, tmp_path / name, "qkv.weight: values of NumPy's kind")
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 24), (0, 7, 24), (1, 0, 24), (7, 24), ()])
+def test_position_tables_of_odd_shapes(saved, tmp_path, shape):
+    model, _, arrays = saved
+    arrays["pos_embed"] = np.ones(shape, "float32")
+    save_file(arrays, tmp_path / "odd.safetensors")
+    assert_refused(model, tmp_path / "odd.safetensors", "pos_embed")
+
+
+@pytest.mark.parametrize("shape", [(24, 3, 0, 0), (24, 3, 16), (24, 1, 16, 16), (24, 77), ()])
+def test_patch_kernels_of_odd_shapes(saved, tmp_path, shape):
+    model, _, arrays = saved
+    arrays["patch_embed.proj.weight"] = np.ones(shape, "float32")
+    save_file(arrays, tmp_path / "odd.safetensors")
+    assert_refused(model, tmp_path / "odd.safetensors", "patch_embed.proj.weight")
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (100_000_000, 0)])
+def test_heads_of_odd_shapes(saved, tmp_path, shape):
+    _, _, arrays = saved
+    arrays["head.weight"] = np.ones(shape, "float32")
+    save_file(arrays, tmp_path / "odd.safetensors")
+    with pytest.raises(ValueError, match="head"):
+        build_vit("vit_b16", weights=tmp_path / "odd.safetensors", **SMALL)
+
+
+def test_flat_patch_kernels_of_the_first_timm_files(saved, tmp_path):
+    model, _, arrays = saved
+    kernel = arrays["patch_embed.proj.weight"]
+    save_file({**arrays, "patch_embed.proj.weight": kernel.reshape(24, -1)}, tmp_path / "old.safetensors")
+    other = small_vit()
+    load_weights(other, tmp_path / "old.safetensors")
+    np.testing.assert_array_equal(values(other)[0], values(model)[0])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        dict(patch_size=(8, 32), image_size=(16, 64)),
+        dict(patch_size=(8, 16), image_size=32),
+        dict(patch_size=8, in_channels=12, image_size=16),
+        dict(patch_size=32, in_channels=1, image_size=64),
+    ],
+)
+def test_vit_pytorch_patches_of_all_sides(overrides, tmp_path):
+    sizes = dict(hidden_dim=24, num_layers=1, num_heads=2, mlp_dim=16, head_dim=8, num_classes=3)
+    model = randomize(build_vit("vit_pytorch", **sizes, **overrides))
+    ours = {v.path: ops.convert_to_numpy(v) for v in model.weights}
+    names = {
+        "patch_norm": "to_patch_embedding.1",
+        "patch_embedding": "to_patch_embedding.2",
+        "embedding_norm": "to_patch_embedding.3",
+        "block_0/attention_norm": "transformer.layers.0.0.norm",
+        "block_0/attention/qkv": "transformer.layers.0.0.to_qkv",
+        "block_0/attention/projection": "transformer.layers.0.0.to_out.0",
+        "block_0/mlp_norm": "transformer.layers.0.1.net.0",
+        "block_0/mlp/fc1": "transformer.layers.0.1.net.1",
+        "block_0/mlp/fc2": "transformer.layers.0.1.net.4",
+        "norm": "transformer.norm",
+        "head": "mlp_head",
+    }
+    endings = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    arrays = {
+        "cls_token": ours.pop("patch_encoder/class_token")[0],
+        "pos_embedding": ours.pop("patch_encoder/position_embedding")[0],
+    }
+    for path, array in ours.items():
+        module, _, ending = path.rpartition("/")
+        arrays[f"{names[module]}.{endings[ending]}"] = np.ascontiguousarray(array.T)
+    save_file(arrays, tmp_path / "lucidrains.safetensors")
+    again = build_vit("vit_pytorch", weights=tmp_path / "lucidrains.safetensors", **sizes, **overrides)
+    np.testing.assert_allclose(again(images(model)), model(images(model)), atol=1e-6)
+
+
+def test_the_name_of_a_model_changes_no_weights(tmp_path):
+    sizes = {**SMALL, "image_size": 64}
+    model = randomize(build_vit("flexivit_small", **sizes))
+    path = save_weights(model, tmp_path / "model.safetensors")
+    sizes["image_size"] = 80
+    plain, named = (
+        build_vit("flexivit_small", weights=path, name=name, **sizes) for name in (None, "encoder")
+    )
+    assert named.name == "encoder"
+    np.testing.assert_array_equal(positions(plain), positions(named))
+    expected = resample.resample_positions(positions(model), (4, 4), (5, 5), 0, "bilinear", False)
+    np.testing.assert_array_equal(positions(plain), expected)
+    path = save_weights(small_vit(image_size=64), tmp_path / "plain.safetensors")
+    radiology = build_vit("vit_b16", weights=path, name="radiology", **sizes)
+    expected = resample.resample_positions(load_file(path)["pos_embed"], (4, 4), (5, 5), 1)
+    np.testing.assert_array_equal(positions(radiology), expected)
+
+
+def test_averaged_weights_are_taken_first_and_wrappers_names_left_out(saved, tmp_path):
+    torch = pytest.importorskip("torch")
+    model, _, arrays = saved
+    raw = {f"module._orig_mod.{k}": torch.tensor(x + 1) for k, x in arrays.items()}
+    averaged = {f"_orig_mod.{k}": torch.tensor(x) for k, x in arrays.items()}
+    for raw_key, key in (("state_dict", "state_dict_ema"), ("model", "model_ema")):
+        torch.save({raw_key: raw, key: averaged, "epoch": 3}, tmp_path / "training.pth")
+        other = small_vit()
+        load_weights(other, tmp_path / "training.pth")
+        np.testing.assert_array_equal(values(other)[0], values(model)[0])
+    torch.save({"state_dict": raw}, tmp_path / "training.pth")
+    load_weights(other, tmp_path / "training.pth")
+    np.testing.assert_allclose(values(other)[0], values(model)[0] + 1)
+
+
+# ---------------------------------------------------------------------------------------------------
+# config.json
+# ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name, arguments, expected",
+    [
+        ("vit_base_patch16_224", dict(num_classes=3, in_chans=3, global_pool="token", drop_rate=0.1), {}),
+        (
+            "vit_base_patch16_224",
+            dict(global_pool="avg"),
+            dict(pooling="avg", class_token=True, final_norm="pooled"),
+        ),
+        (
+            "vit_base_patch16_224",
+            dict(global_pool="avg", fc_norm=False),
+            dict(pooling="avg", final_norm="tokens"),
+        ),
+        (
+            "vit_base_patch16_224",
+            dict(global_pool="map"),
+            dict(pooling="map", class_token=True, final_norm="tokens"),
+        ),
+        ("vit_base_patch16_siglip_224", dict(global_pool="avg"), dict(pooling="avg", final_norm="pooled")),
+        (
+            "vit_base_patch16_siglip_gap_224",
+            dict(global_pool="max"),
+            dict(pooling="max", final_norm="tokens"),
+        ),
+        ("vit_small_patch16_224", dict(embed_dim=192), dict(hidden_dim=192, mlp_dim=768)),
+        ("vit_small_patch16_224", dict(mlp_ratio=2, depth=None), dict(mlp_dim=768, num_layers=12)),
+        ("vit_giant_patch14_dinov2", dict(embed_dim=96, mlp_ratio=4.0), dict(mlp_dim=192)),
+        (
+            "vit_small_patch16_224",
+            dict(pre_norm=True, act_layer="quick_gelu"),
+            dict(pre_norm=True, patch_bias=False),
+        ),
+        ("vit_small_patch16_224", dict(no_embed_class=True, reg_tokens=2), dict(prefix_positions=False)),
+        ("vit_small_patch16_224", dict(final_norm=False, dynamic_img_size=True), dict(final_norm="none")),
+    ],
+)
+def test_timm_model_arguments(name, arguments, expected):
+    config = dict(architecture=f"{name}.a_tag", model_args=arguments)
+    variant, fields = vit_tf.weights.timm.variant_from_config(config)
+    assert variant == name
+    spec = vit_tf.variants.get_variant(variant, **fields)
+    for key, value in expected.items():
+        assert getattr(spec, key) == value, key
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        dict(architecture=["test_vit"]),
+        dict(architecture="test_vit", pretrained_cfg="a"),
+        dict(architecture="test_vit", pretrained_cfg=dict(input_size=160)),
+        dict(architecture="test_vit", pretrained_cfg=dict(input_size=[3, "160", 160])),
+        dict(architecture="test_vit", model_args="img_size"),
+        dict(architecture="test_vit", model_args=dict(img_size="64")),
+        dict(architecture="test_vit", model_args=dict(global_pool="")),
+        dict(architecture="test_vit", model_args=dict(mlp_ratio="4")),
+        dict(model_type=3),
+        dict(model_type="vit", hidden_size="768"),
+        dict(model_type="vit", hidden_act=["gelu"]),
+        dict(model_type="vit", hidden_act="swoosh"),
+        dict(model_type="vit", architectures=5),
+        dict(model_type="dinov2", mlp_ratio="4"),
+        dict(model_type="vit", num_hidden_layers=True),
+    ],
+)
+def test_configs_of_another_kind(config, saved, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="config.json|must be|unknown variant"):
+        build_vit(weights=tmp_path)
+
+
+def test_nulls_in_a_config_are_absent(tmp_path):
+    hub_folder(tmp_path, pretrained_cfg=dict(input_size=[3, 64, 64]), model_args=None)
+    assert build_vit(weights=tmp_path).input_shape == (None, 64, 64, 3)
+
+
+@pytest.mark.parametrize("name", [["a"], 3, "vit_base_patch16_224.augreg_in21k"])
+def test_names_of_another_kind(name):
+    with pytest.raises(ValueError, match="unknown variant"):
+        build_vit(name)
+
+
+def test_load_weights_into_something_else(saved):
+    with pytest.raises(ValueError, match="must be a model of `build_vit`, got 'vit_b16'"):
+        load_weights("vit_b16", saved[1])
+
+
+def test_save_weights_on_a_full_disk(saved, tmp_path, monkeypatch):
+    import safetensors
+    import safetensors.numpy
+
+    def full(*args, **kwargs):
+        raise safetensors.SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(saved[0], tmp_path / "new.safetensors")
+    assert set(tmp_path.iterdir()) == before

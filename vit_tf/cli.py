@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vit_tf.files import atomic_path
+from vit_tf.files import atomic_path, require_space
 from vit_tf.flops import count_flops
 from vit_tf.hyperparameters import Variant
 from vit_tf.labels import decode_predictions, labels_from_config
-from vit_tf.models import DEFAULT, build_vit
+from vit_tf.models import build_vit
 from vit_tf.preprocessing import preprocessing
 from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
 from vit_tf.weights import load_weights, open_weights, save_weights
@@ -43,8 +43,14 @@ def run(main):
     130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
     try:
         sys.exit(main())
+    except BrokenPipeError:  # `vit-tf list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
@@ -99,15 +105,11 @@ def parse_arguments(arguments):
 
 
 def add_model(command):
-    command.add_argument(
-        "--model", metavar="NAME", help=f"the variant, where SOURCE has no config.json ({DEFAULT})"
-    )
+    command.add_argument("--model", metavar="NAME", help="the variant, where SOURCE has no config.json")
 
 
 def add_sizes(command):
-    command.add_argument(
-        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width"
-    )
+    command.add_argument("--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH, such as 224x288")
     command.add_argument("--num-classes", type=int, help="another number starts a new head")
 
 
@@ -115,9 +117,10 @@ def sizes(args):
     """Returns the options of `add_sizes` as arguments of `build_vit`."""
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}
     if args.image_size is not None:
-        if len(args.image_size) > 2:
-            raise ValueError(f"--image-size takes one number or two, got {len(args.image_size)}")
-        options["image_size"] = tuple(args.image_size) if len(args.image_size) == 2 else args.image_size[0]
+        parts = args.image_size.lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+            raise ValueError(f"--image-size takes 224 or 224x288 (height x width), got {args.image_size!r}")
+        options["image_size"] = tuple(int(part) for part in (parts * 2)[:2])
     return options
 
 
@@ -229,13 +232,14 @@ def predict_command(args, batch_size=8):
             raise ValueError(f"no image at {str(image)!r}: there is no such file")
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
-    source = open_weights(args.weights)
-    model = build_vit(args.model, weights=source)
+    source = open_named(args.weights, args.model)
     if "head.weight" not in source.tensors:
         raise ValueError(f"{args.weights!r} has no head: it gives features, and no classes")
-    prepare = preprocessing(
-        source.preprocessing_config or args.model or DEFAULT, image_size=model.input_shape[1:3]
-    )
+    model = build_vit(args.model, weights=source)
+    _, *image_size, channels = model.input_shape
+    if channels != 3:
+        raise ValueError(f"{args.weights!r} takes images of {channels} channels, and pictures have 3")
+    prepare = preprocessing(source.preprocessing_config or args.model, image_size=tuple(image_size))
     labels = labels_from_config(source.checkpoint.config)
     results = []
     starts = range(0, len(args.images), batch_size)
@@ -245,6 +249,14 @@ def predict_command(args, batch_size=8):
         images = args.images[start : start + batch_size]
         results += decode_predictions(model.predict_on_batch(prepare(images)), args.top, labels)
     print_predictions(args.images, results, args.json)
+
+
+def open_named(source, variant):
+    """Opens a source; a ValueError where neither its config.json nor the user names its variant."""
+    weights = open_weights(source)
+    if variant is None and not weights.checkpoint.config:
+        raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
+    return weights
 
 
 def print_predictions(images, results, as_json):
@@ -273,15 +285,18 @@ def convert_command(args):
         raise ValueError(f"OUT must end in {', '.join(OUTPUTS)}, got {str(args.out)!r}")
     if not args.out.parent.is_dir():
         raise ValueError(f"no folder {str(args.out.parent)!r} to write {args.out.name!r} into: make it first")
+    if args.out.is_dir():
+        raise ValueError(f"{str(args.out)!r} is a folder: give the name of a file")
     if args.out.exists() and not args.force:
         raise ValueError(f"{str(args.out)!r} is there already: choose another name, or add --force")
-    source = open_weights(args.source)
+    source = open_named(args.source, args.model)
     variant, described = source.describe(args.model)
     model = build_vit(variant, **{**described, **sizes(args)})
     print(load_weights(model, source))
     if ending == ".safetensors":
         save_weights(model, args.out)
     else:
+        require_space(args.out.parent, 5 * model.count_params())  # 4 bytes a parameter, and more
         with atomic_path(args.out) as partial:
             (model.save_weights if ending == ".weights.h5" else model.save)(partial)
     print(f"{model.name} is in {args.out}")

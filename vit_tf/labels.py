@@ -62,8 +62,13 @@ def labels_from_config(config):
     Raises:
         ValueError: the names do not go from 0 on without a gap.
     """
-    config = {**(config.get("pretrained_cfg") or {}), **config}
-    names = config.get("label_names") or config.get("labels") or config.get("id2label")
+    from vit_tf.weights.config import read
+
+    config = {**read(config, "pretrained_cfg", dict, {}), **config}
+    kinds = (list, tuple, dict)
+    names = (
+        read(config, "label_names", kinds) or read(config, "labels", kinds) or read(config, "id2label", kinds)
+    )
     if not names:
         return None
     if isinstance(names, dict):
@@ -76,5 +81,7 @@ def labels_from_config(config):
         names = [by_index[i] for i in range(len(names))]
     if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
         return None
-    descriptions = config.get("label_descriptions") or {}
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"config.json must have text as labels, got {names[:3]!r}, ...")
+    descriptions = read(config, "label_descriptions", dict, {})
     return tuple(str(descriptions.get(name, name)) for name in names)

@@ -103,11 +103,13 @@ def build_vit(
     if spec.final_norm == "tokens":
         x = make_norm(spec, "norm")(x)
     x = classify(x, spec, activation, separate_heads)
-    model = keras.Model(images, x, name=name or ALIASES.get(variant, variant))
+    model = keras.Model(images, x, name=ALIASES.get(variant, variant))
     if weights is not None:
         from vit_tf.weights import load_weights
 
-        load_weights(model, source)
+        load_weights(model, source)  # resamples as the variant of this name needs it
+    if name is not None:
+        model.name = name
     return model
 
 

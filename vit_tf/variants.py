@@ -366,6 +366,16 @@ def family(name):
     return next(label for pattern, label in FAMILIES.items() if fnmatch.fnmatchcase(name, pattern))
 
 
+def resampling(name):
+    """Returns how timm resamples the weights of a variant to other sizes, as a dict of options."""
+    bilinear = name in VARIANTS and family(name) in ("FlexiViT", "RADIO")
+    return {
+        "method": "bilinear" if bilinear else "bicubic",
+        "antialias": not bilinear,
+        "align_corners": name in ("vit_base_patch16_radio_v3", "vit_huge_patch16_radio_v3"),
+    }
+
+
 def list_models(pattern="*"):
     """Returns the sorted names of the variants that match a shell pattern, such as "vit_*_384".
 
@@ -381,11 +391,14 @@ def get_variant(name, **overrides):
     Raises:
         ValueError: unknown name, unknown field, or a value that does not fit.
     """
-    name = ALIASES.get(name, name)
-    if name not in VARIANTS:
+    name = ALIASES.get(name, name) if isinstance(name, str) else name
+    if not isinstance(name, str) or name not in VARIANTS:
+        nearest = suggestion(name, [*VARIANTS, *ALIASES])
+        architecture, _, tag = str(name).partition(".")
+        if tag and architecture in VARIANTS:
+            nearest = f" (a checkpoint of {architecture!r}: give it as `weights='hf:timm/{name}'`)"
         raise ValueError(
-            f"unknown variant {name!r}{suggestion(name, [*VARIANTS, *ALIASES])}: "
-            f"`vit_tf.list_models()` lists the {len(VARIANTS)} names"
+            f"unknown variant {name!r}{nearest}: `vit_tf.list_models()` lists the {len(VARIANTS)} names"
         )
     known = [field.name for field in fields(Variant)]
     for override in overrides:

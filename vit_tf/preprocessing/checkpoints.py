@@ -67,11 +67,19 @@ def from_name(name):
 
 
 def from_config(config, preprocessor):
-    """Returns the Preprocessing of timm's config.json, or else of a preprocessor_config.json."""
+    """Returns the Preprocessing of timm's config.json, or else of a preprocessor_config.json.
+
+    A transformers model without the latter gets what its image processor does by default.
+    """
+    from vit_tf.weights.config import read
+    from vit_tf.weights.huggingface import MODEL_TYPES, default_preprocessor
+
     if "pretrained_cfg" in config or "input_size" in config:
-        return from_timm(config.get("pretrained_cfg") or config, config.get("model_args") or {})
+        return from_timm(read(config, "pretrained_cfg", dict, config), read(config, "model_args", dict, {}))
     if "size" in preprocessor or "crop_size" in preprocessor:
         return from_hugging_face(preprocessor)
+    if config.get("model_type") in MODEL_TYPES:
+        return from_hugging_face(default_preprocessor(config))
     keys = ", ".join({**config, **preprocessor}) or "nothing"
     raise ValueError(
         "expected timm's config.json, with `pretrained_cfg` or `input_size`, or a preprocessor_config.json, "
@@ -81,7 +89,10 @@ def from_config(config, preprocessor):
 
 def from_timm(config, model_args=None):
     """Reads a pretrained configuration of timm; what is missing or null there is timm's own default."""
-    channels, *image_size = config.get("input_size") or (3, 224, 224)
+    size = config.get("input_size") or (3, 224, 224)
+    if not isinstance(size, (list, tuple)) or len(size) != 3:
+        raise ValueError(f"`input_size` must be [channels, height, width], got {size!r}")
+    channels, *image_size = size
     model_args = model_args or {}
     if (model_args.get("in_chans") or channels) != 3:
         raise ValueError("the model takes images of other than 3 channels: prepare them yourself")

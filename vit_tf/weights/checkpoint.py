@@ -22,7 +22,11 @@ CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 BFLOAT16 = np.dtype("V2")  # NumPy has no bfloat16, and saves that of others as two bytes of anything
 WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
-STATE_DICT_KEYS = ("model", "state_dict", "model_state_dict", "model_ema")
+STATE_DICT_KEYS = (  # averaged weights first, as timm takes them
+    *("state_dict_ema", "model_ema"),
+    *("state_dict", "model", "model_state_dict"),
+)
+PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 SAFETENSORS_DTYPES = {
     **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "BOOL": "?"},
     **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
@@ -39,10 +43,12 @@ class Tensor:
         shape: The shape of what `load` returns.
         load: Reads the values, which are not to be written to: float32 for every kind of float, other
             kinds as they are.
+        kind: NumPy's letter for the kind of the values, "f" for floats.
     """
 
     shape: tuple[int, ...]
     load: Callable[[], np.ndarray]
+    kind: str = "f"
 
     def _apply(self, function):
         # NumPy tells the new shape from an array of this shape that takes no memory.
@@ -51,7 +57,7 @@ class Tensor:
 
     def map(self, function, shape):
         """`function` of the values, which must return an array of `shape`."""
-        return Tensor(tuple(shape), lambda: np.asarray(function(self.load())))
+        return Tensor(tuple(shape), lambda: np.asarray(function(self.load())), self.kind)
 
     def transpose(self, *axes):
         return self._apply(lambda array: array.transpose(*axes))
@@ -66,7 +72,9 @@ class Tensor:
         if not isinstance(other, Tensor):
             return NotImplemented
         shape = np.broadcast_shapes(self.shape, other.shape)
-        return Tensor(shape, lambda: np.add(self.load(), other.load()))
+        return Tensor(
+            shape, lambda: np.add(self.load(), other.load()), self.kind if other.kind == "f" else other.kind
+        )
 
     @staticmethod
     def concatenate(tensors, axis):
@@ -78,7 +86,9 @@ class Tensor:
             raise ValueError(f"tensors of shapes {_listing(shapes)} cannot be joined along axis {axis}")
         shape = list(shapes[0])
         shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
-        return Tensor(tuple(shape), lambda: np.concatenate([tensor.load() for tensor in tensors], axis))
+        kinds = {tensor.kind for tensor in tensors}
+        kind = "f" if kinds == {"f"} else min(kinds - {"f"})
+        return Tensor(tuple(shape), lambda: np.concatenate([t.load() for t in tensors], axis), kind)
 
 
 @dataclass(frozen=True)
@@ -279,7 +289,7 @@ def _read_safetensors(path):
         dtype, shape = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]), tuple(entry["shape"])
         np.broadcast_to(np.zeros((), dtype), shape)  # raises where NumPy has no such shape
         offset = start + entry["data_offsets"][0]
-        tensors[name] = Tensor(shape, partial(_map_file, path, dtype, offset, shape))
+        tensors[name] = Tensor(shape, partial(_map_file, path, dtype, offset, shape), _kind(dtype))
     return tensors
 
 
@@ -301,6 +311,20 @@ def _standard(array):
     return array.astype(dtype, copy=False)
 
 
+def _kind(dtype):
+    return "f" if dtype == BFLOAT16 else dtype.kind
+
+
+def read_metadata(path):
+    """Returns the metadata of a .safetensors file: a dict of strings; {} of other files."""
+    if path.suffix.lower() != ".safetensors":
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return file.metadata() or {}
+
+
 def _read_npz(path):
     tensors = {}
     with zipfile.ZipFile(path) as archive:
@@ -311,7 +335,7 @@ def _read_npz(path):
                 raise _Refused(f"must hold .npy arrays, each once, got {name!r}: save it with `np.savez`")
             with archive.open(member) as file:
                 array = _read_npy(file, name, member.file_size)
-            tensors[name] = Tensor(array.shape, partial(_standard, array))
+            tensors[name] = Tensor(array.shape, partial(_standard, array), _kind(array.dtype))
     return tensors
 
 
@@ -373,8 +397,11 @@ def _find_state_dict(content, is_tensor):
         tensors = {n: v for n, v in group.items() if is_tensor(v)} if isinstance(group, dict) else {}
         if tensors:
             break
-    prefix = "module." if all(str(name).startswith("module.") for name in tensors) else ""  # DataParallel's
-    return {str(name).removeprefix(prefix): value for name, value in tensors.items()}
+    tensors = {str(name): value for name, value in tensors.items()}
+    for prefix in PREFIXES * 2:  # in either order
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _from_torch(name, value):
@@ -387,8 +414,8 @@ def _from_torch(name, value):
         value = value.detach()
         return value.float().numpy() if value.is_floating_point() else value.numpy()
 
-    to_numpy(value.new_empty(1))  # raises here, not half-way, if NumPy has no such type
-    return Tensor(tuple(value.shape), partial(to_numpy, value))
+    kind = to_numpy(value.new_empty(1)).dtype.kind  # raises here, not half-way, if NumPy has no such type
+    return Tensor(tuple(value.shape), partial(to_numpy, value), kind)
 
 
 def _listing(names):

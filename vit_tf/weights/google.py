@@ -32,7 +32,7 @@ def recognises(names):
     return any(prefix + PATCH in names for prefix in PREFIXES)
 
 
-def from_google(tensors, patch_size):
+def from_google(tensors):
     """Returns the tensors under timm's names, and the names of those that have no use (optimizer)."""
     prefix = next(p for p in PREFIXES if p + PATCH in tensors)
     rest = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
@@ -86,17 +86,18 @@ def convert_block(block, prefix):
 
 def convert_attention(parts, joined, joined_name, out_name):
     """Joins the projections `(d, heads, k)` called `joined`, and turns `out`, `(heads, k, d)`."""
-    result = {}
+    result, parts = {}, dict(parts)
     for ending in ("kernel", "bias"):
         if all((name, ending) in parts for name in joined):
-            flat = [flatten_heads(parts[name, ending], ending) for name in joined]
+            flat = [flatten_heads(parts.pop((name, ending)), ending) for name in joined]
             result[f"{joined_name}.{torch_ending(ending)}"] = Tensor.concatenate(flat, 0)
         if ("out", ending) in parts:
-            tensor = parts["out", ending]
+            tensor = parts.pop(("out", ending))
             if ending == "kernel":
                 tensor = tensor.reshape(-1, tensor.shape[-1]).transpose(1, 0)
             result[f"{out_name}.{torch_ending(ending)}"] = tensor
-    return result
+    # What lacks its counterparts keeps its name, and is unexpected.
+    return result | {f"{joined_name}/{name}/{ending}": tensor for (name, ending), tensor in parts.items()}
 
 
 def flatten_heads(tensor, ending):
@@ -118,10 +119,9 @@ def convert_pool(parts):
             attention[part.groups()] = tensor
         else:
             result[f"MAPHead_0/{name}"] = tensor
+    query = {key: attention.pop(key) for key in list(attention) if key[0] == "query"}
     result |= convert_attention(attention, ("key", "value"), "attn_pool.kv", "attn_pool.proj")
-    return result | convert_attention(
-        {key: t for key, t in attention.items() if key[0] == "query"}, ("query",), "attn_pool.q", ""
-    )
+    return result | convert_attention(query, ("query",), "attn_pool.q", "")
 
 
 def torch_ending(ending):

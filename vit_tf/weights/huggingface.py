@@ -8,6 +8,7 @@ of the files, and `attention.q_proj` of the modules since version 5.
 import re
 
 from vit_tf.weights.checkpoint import Tensor
+from vit_tf.weights.config import read
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
 MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
@@ -32,6 +33,7 @@ BLOCK = {
 }
 QKV = {"query": 0, "q_proj": 0, "key": 1, "k_proj": 1, "value": 2, "v_proj": 2}
 GATE = {"gate_proj": 0, "up_proj": 1}
+ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh")
 UNUSED = ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
 
 
@@ -39,7 +41,7 @@ def recognises(names):
     return any(prefix + PATCH in names for prefix in (*PREFIXES, ""))
 
 
-def from_huggingface(tensors, patch_size):
+def from_huggingface(tensors):
     """Returns the tensors under timm's names, and the names of those that have no use.
 
     DINOv2 with registers adds positions before the registers come in, so that the class token has one
@@ -47,7 +49,7 @@ def from_huggingface(tensors, patch_size):
     """
     result, unused, joined = {}, [], {}
     for name, tensor in tensors.items():
-        short = re.sub(f"^(?:{'|'.join(map(re.escape, PREFIXES))})", "", name)
+        short = without_prefix(name)
         module, _, ending = short.rpartition(".")
         block = re.fullmatch(r"(?:encoder\.layer|layers)\.(\d+)\.(.+)", short)
         if short in UNUSED:
@@ -60,6 +62,10 @@ def from_huggingface(tensors, patch_size):
             add_block_tensor(f"blocks.{block[1]}.", block[2], tensor, result, joined)
         else:
             result[name] = tensor
+    if len({re.sub("^(?:" + "|".join(map(re.escape, PREFIXES)) + ")", "", n) for n in tensors}) != len(
+        tensors
+    ):
+        raise ValueError("the same tensor is there with and without the model's name before it")
     for name, parts in joined.items():
         result[name] = Tensor.concatenate([parts[i] for i in sorted(parts)], 0)
     if "reg_token" in result and {"cls_token", "pos_embed"} <= result.keys():
@@ -67,6 +73,11 @@ def from_huggingface(tensors, patch_size):
         result["cls_token"] = result["cls_token"] + positions[:, :1]
         result["pos_embed"] = positions[:, 1:]
     return result, unused
+
+
+def without_prefix(name):
+    """Returns a name without the model's own before it, such as "vit."."""
+    return next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
 
 
 def add_block_tensor(prefix, name, tensor, result, joined):
@@ -95,36 +106,52 @@ def variant_from_config(config):
     Raises:
         ValueError: the model is of another kind.
     """
-    kind = config.get("model_type")
+    kind = read(config, "model_type", str)
     if kind not in MODEL_TYPES:
         raise ValueError(
             f"config.json has model_type {kind!r}, and these are known: {', '.join(MODEL_TYPES)}"
         )
-    hidden_dim = config.get("hidden_size", 768)
     dino = kind.startswith("dinov2")
-    classifier = any("ForImageClassification" in name for name in config.get("architectures") or ())
+    architectures = str(read(config, "architectures", list, []))
+    hidden_dim = read(config, "hidden_size", int, 768)
+    activation = read(config, "hidden_act", str, "gelu")
     fields = dict(
-        image_size=config.get("image_size", 224),
-        patch_size=config.get("patch_size", 14 if dino else 16),
+        image_size=read(config, "image_size", (int, list), 224),
+        patch_size=read(config, "patch_size", (int, list), 14 if dino else 16),
         hidden_dim=hidden_dim,
-        num_layers=config.get("num_hidden_layers", 12),
-        num_heads=config.get("num_attention_heads", 12),
-        mlp_dim=config.get("intermediate_size", 4 * hidden_dim),
-        activation={"gelu_new": "gelu_tanh"}.get(config.get("hidden_act"), config.get("hidden_act", "gelu")),
-        norm_epsilon=config.get("layer_norm_eps", 1e-6 if dino else 1e-12),
-        qkv_bias=config.get("qkv_bias", True),
-        in_channels=config.get("num_channels", 3),
+        num_layers=read(config, "num_hidden_layers", int, 12),
+        num_heads=read(config, "num_attention_heads", int, 12),
+        mlp_dim=read(config, "intermediate_size", int, 4 * hidden_dim),
+        activation=ACTIVATIONS.get(activation, activation),
+        norm_epsilon=read(config, "layer_norm_eps", float, 1e-6 if dino else 1e-12),
+        qkv_bias=read(config, "qkv_bias", bool, True),
+        in_channels=read(config, "num_channels", int, 3),
     )
     if kind == "deit":  # a distillation token is there always, its head with a teacher alone
-        teacher = "WithTeacher" in str(config.get("architectures"))
+        teacher = "WithTeacher" in architectures
         fields |= {"distillation_token": True} if teacher else {"num_registers": 1}
     if dino:
-        fields["mlp_dim"] = int(hidden_dim * config.get("mlp_ratio", 4))
-        fields["layer_scale_init"] = config.get("layerscale_value", 1.0)
-        fields["pooling"] = "token_avg" if classifier else "token"
-        if config.get("use_swiglu_ffn"):
+        fields["mlp_dim"] = int(hidden_dim * read(config, "mlp_ratio", (int, float), 4))
+        fields["layer_scale_init"] = read(config, "layerscale_value", (int, float), 1.0)
+        fields["pooling"] = "token_avg" if "ForImageClassification" in architectures else "token"
+        if read(config, "use_swiglu_ffn", bool, False):
             fields |= dict(mlp="swiglu", activation="silu")
             fields["mlp_dim"] = (int(fields["mlp_dim"] * 2 / 3) + 7) // 8 * 8
     if kind == "dinov2_with_registers":
-        fields |= dict(num_registers=config.get("num_register_tokens", 4), prefix_positions=False)
+        registers = read(config, "num_register_tokens", int, 4)
+        fields |= dict(num_registers=registers, prefix_positions=False)
     return fields
+
+
+def default_preprocessor(config):
+    """Returns what transformers' image processor for a model does where no preprocessor_config.json is."""
+    kind, size = config["model_type"], read(config, "image_size", (int, list), 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    if kind == "vit":
+        half = [0.5] * 3
+        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
+    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
+    if height != width:
+        return dict(size=dict(height=height, width=width), **imagenet)
+    crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
+    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)

@@ -1,15 +1,18 @@
 """Weights into a model: from any source, whole or not at all."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from vit_tf.files import atomic_path
-from vit_tf.weights import google, huggingface, resample, timm, vit_pytorch
-from vit_tf.weights.checkpoint import Checkpoint, Tensor, open_checkpoint
+from vit_tf.layers.patches import pair
+from vit_tf.variants import resampling
+from vit_tf.weights import google, huggingface, keras_file, resample, timm, vit_pytorch
+from vit_tf.weights.checkpoint import Checkpoint, Tensor, open_checkpoint, read_metadata
+from vit_tf.weights.config import read, read_image_size
+from vit_tf.weights.report import LoadReport
 
 HEADS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 
@@ -27,7 +30,8 @@ class Weights:
     def preprocessing_config(self):
         """What says how its images were made: preprocessor_config.json, else config.json, else None."""
         config = self.checkpoint.config
-        return self.checkpoint.preprocessor or (config if "pretrained_cfg" in config else None)
+        known = "pretrained_cfg" in config or "model_type" in config
+        return self.checkpoint.preprocessor or (config if known else None)
 
     def describe(self, variant=None):
         """Returns (variant, hyperparameters) for `build_vit`.
@@ -41,45 +45,11 @@ class Weights:
         elif variant is None and config:
             variant, fields = "vit_base_patch16_224", huggingface.variant_from_config(config)
         head = self.tensors.get("head.weight")
+        if head is not None and (len(head.shape) != 2 or 0 in head.shape):
+            raise ValueError(
+                f"{self.checkpoint.source!r} has a head of shape {head.shape}, expected two sides"
+            )
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
-
-
-@dataclass
-class LoadReport:
-    """What `load_weights` did with each name. Names are timm's, to which all formats are translated."""
-
-    source: str
-    format: str
-    loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # of the model, not in the source
-    unexpected: list[str] = field(default_factory=list)  # of the source, not in the model
-    misshapen: list[str] = field(default_factory=list)  # "name: (shape) in the source, (shape) here"
-    resampled: list[str] = field(default_factory=list)  # "name: what became what"
-    new_head: bool = False  # the head stayed at its random start: the source has none of its width
-    unused: list[str] = field(default_factory=list)  # known parts without a place here, such as a pooler
-    not_finite: list[str] = field(default_factory=list)  # tensors that hold NaN or infinity
-
-    @property
-    def faults(self):
-        """The names that do not fit, as one text; "" when all fit."""
-        parts = []
-        for kind in ("missing", "unexpected", "misshapen"):
-            names = getattr(self, kind)
-            if names:
-                more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-                parts.append(f"{len(names)} {kind}: {', '.join(names[:10])}{more}")
-        return "; ".join(parts)
-
-    def __str__(self):
-        lines = [f"{len(self.loaded)} tensors from {self.source} ({self.format})"]
-        lines += [f"  resampled {text}" for text in self.resampled]
-        if self.new_head:
-            lines.append("  the head is new: it starts at random")
-        if self.unused:
-            lines.append(f"  not used: {', '.join(self.unused)}")
-        if self.not_finite:
-            lines.append(f"  NaN or infinity in: {', '.join(self.not_finite)}")
-        return "\n".join(lines + ([f"  {self.faults}"] if self.faults else []))
 
 
 FORMATS = {
@@ -90,12 +60,11 @@ FORMATS = {
 }
 
 
-def open_weights(source, patch_size=(16, 16)):
+def open_weights(source):
     """Opens a source and translates its names to timm's; no tensor is read before it is needed.
 
     Args:
         source: see `load_weights`.
-        patch_size: (height, width), for files whose patches are flat and not square.
 
     Raises:
         ValueError: the source cannot be read, or its names belong to no known format.
@@ -104,8 +73,8 @@ def open_weights(source, patch_size=(16, 16)):
     for name, (recognises, translate) in FORMATS.items():
         if recognises(checkpoint.tensors):
             try:
-                tensors, unused = translate(checkpoint.tensors, patch_size)
-            except (ValueError, IndexError) as error:
+                tensors, unused = translate(checkpoint.tensors)
+            except (ValueError, IndexError, TypeError) as error:
                 raise ValueError(
                     f"{checkpoint.source!r} has tensors of shapes that a {name} file has not: {error}"
                 ) from error
@@ -130,11 +99,11 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
             hub. Names may be timm's, Google's, Hugging Face's or vit-pytorch's.
         strict: bool. False loads what fits, and returns the rest in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what timm takes: "bilinear"
-            without antialias for Google's files and for models named after FlexiViT or RADIO, else
-            "bicubic" with it.
+            without antialias for Google's files, FlexiViT and RADIO (models that have a variant's name),
+            else "bicubic" with it.
         antialias: bool, see `method`.
-        grid_size: (rows, columns) of the source's position table. Defaults to what its config.json
-            says, else to the model's own when their counts agree, else to a square.
+        grid_size: (rows, columns) of the source's position table. Defaults to what its metadata or its
+            config.json say, else to a square, else to the model's own.
 
     Returns:
         A `LoadReport`.
@@ -146,28 +115,39 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
     Warns:
         UserWarning: a tensor holds NaN or infinity.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`model` must be a model of `build_vit`, got {model!r}")
     if str(source).endswith(".weights.h5"):
-        return load_keras_weights(model, Path(source))
+        if not strict or (method, antialias, grid_size) != (None, None, None):
+            raise ValueError("a .weights.h5 file fits its own model alone: load it without other options")
+        return keras_file.load(model, Path(source))
+    grid_size = None if grid_size is None else pair(grid_size, "grid_size")
+    weights = source if isinstance(source, Weights) else open_weights(source)
     entries = timm.model_entries(model)
-    weights = source
-    if not isinstance(source, Weights):
-        weights = open_weights(source, entries["patch_embed.proj.weight"].shape[2:])
     report = LoadReport(weights.checkpoint.source, weights.format, unused=list(weights.unused))
-    sampling = sampling_options(model, weights.format, method, antialias)
     tensors = dict(weights.tensors)
     if "dist_token" not in entries and "reg_token" in entries and "reg_token" not in tensors:
         # A distillation token that no head reads, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
     tensors = set_heads_apart(tensors, entries, report)
-    tensors = fit_sizes(tensors, entries, model, weights, sampling, grid_size, report)
+    sampling = sampling_options(model.name, weights.format, method, antialias)
+    tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
+    tensors = fit_positions(tensors, model.get_layer("patch_encoder"), weights, sampling, grid_size, report)
     fitting = compare(tensors, entries, report)
     if strict and report.faults:
         raise ValueError(
             f"{report.source!r} ({report.format}) does not fit {model.name!r}; {report.faults}. "
-            "Build the model that it was made for, or load what fits with `strict=False`"
+            + advice(weights)
         )
     assign(fitting, tensors, entries, report)
     return report
+
+
+def advice(weights):
+    """Returns what to do with weights that do not fit."""
+    if weights.checkpoint.config:
+        return "`build_vit(weights=...)` without a variant builds what its config.json describes"
+    return "Name the variant that it was made for; `strict=False` loads what fits"
 
 
 def set_heads_apart(tensors, entries, report):
@@ -194,69 +174,97 @@ def set_heads_apart(tensors, entries, report):
     return tensors
 
 
-def sampling_options(model, source_format, method, antialias):
-    """Returns the options of resampling: the user's, else timm's for this format and model."""
-    bilinear = source_format == "google" or "flexivit" in model.name or "radio" in model.name
-    method = method or ("bilinear" if bilinear else "bicubic")
-    resample.check_method(method)
-    return {"method": method, "antialias": not bilinear if antialias is None else antialias}
+def sampling_options(name, source_format, method, antialias):
+    """Returns the options of resampling: the user's, else timm's for this format and variant."""
+    options = resampling(name)
+    if source_format == "google":
+        options = {**options, "method": "bilinear", "antialias": False}
+    if method is not None:
+        resample.check_method(method)
+        options = {"method": method, "antialias": True}
+    return options if antialias is None else {**options, "antialias": antialias}
 
 
-def fit_sizes(tensors, entries, model, weights, sampling, grid_size, report):
-    """Returns the tensors with the position table and the patch kernel in the model's sizes."""
+def fit_patches(tensors, shape, sampling, report):
+    """Returns the tensors with a patch kernel of the model's patch size; `shape` is the model's."""
     tensors = dict(tensors)
-    patch, entry = tensors.get("patch_embed.proj.weight"), entries["patch_embed.proj.weight"]
-    if patch is not None and len(patch.shape) == 4 and patch.shape[2:] != entry.shape[2:]:
-        report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {entry.shape[2:]}")
-        if "patch_embed.norm_in.weight" in tensors:
-            raise ValueError(
-                f"{report.source!r} has patches of {patch.shape[2:]} and the model of {entry.shape[2:]}: "
-                "with a norm of the cut pixels they cannot be resampled"
-            )
-        tensors["patch_embed.proj.weight"] = resampled_patch(patch, entry.shape[2:], sampling)
-    encoder = model.get_layer("patch_encoder")
-    table = tensors.get("pos_embed")
-    if table is None or len(table.shape) != 3:
+    flat = tensors.pop(vit_pytorch.FLAT, None)
+    if flat is not None:
+        tensors["patch_embed.proj.weight"] = unfold_patches(flat, shape, pixels_first=True)
+    patch = tensors.get("patch_embed.proj.weight")
+    if patch is not None and len(patch.shape) == 2 and len(shape) == 4:  # timm's first checkpoints
+        patch = tensors["patch_embed.proj.weight"] = unfold_patches(patch, shape, pixels_first=False)
+    if patch is None or len(patch.shape) != 4 or 0 in patch.shape or patch.shape[2:] == shape[2:]:
         return tensors
-    prefix = encoder.num_prefix_positions
-    count = table.shape[1] - prefix
-    old = source_grid(count, encoder.grid_size, weights, patch, grid_size)
-    if old is not None and tuple(old) != encoder.grid_size:
-        report.resampled.append(f"pos_embed: {tuple(old)} to {encoder.grid_size}")
-        corners = any(name in model.name for name in ("base_patch16_radio_v3", "huge_patch16_radio_v3"))
-        new, options = encoder.grid_size, {**sampling, "align_corners": corners}
-        shape = (1, prefix + new[0] * new[1], table.shape[2])
-        tensors["pos_embed"] = table.map(
-            lambda x: resample.resample_positions(x, old, new, prefix, **options), shape
+    if "patch_embed.norm_in.weight" in tensors:
+        raise ValueError(
+            f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}: "
+            "with a norm of the cut pixels they cannot be resampled"
         )
+    report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}")
+    options = {key: sampling[key] for key in ("method", "antialias")}
+
+    def resampled(x):
+        kernel = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), shape[2:], **options)
+        return kernel.transpose(3, 2, 0, 1)
+
+    tensors["patch_embed.proj.weight"] = patch.map(resampled, (*patch.shape[:2], *shape[2:]))
     return tensors
 
 
-def resampled_patch(patch, new_size, sampling):
-    def function(x):
-        kernel = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), new_size, **sampling)
-        return kernel.transpose(3, 2, 0, 1)
+def unfold_patches(flat, shape, pixels_first):
+    """Returns `(d, channels, rows, columns)` of a flat patch kernel: in the model's sides if they fit it."""
+    channels, rows, columns = shape[1:]
+    if flat.shape[1] != channels * rows * columns:
+        rows = columns = round((flat.shape[1] / channels) ** 0.5)
+    if flat.shape[1] != channels * rows * columns:
+        return flat
+    if pixels_first:
+        return flat.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
+    return flat.reshape(-1, channels, rows, columns)
 
-    return patch.map(function, (*patch.shape[:2], *new_size))
+
+def fit_positions(tensors, encoder, weights, sampling, given, report):
+    """Returns the tensors with a position table of the model's grid."""
+    table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
+    if table is None or len(table.shape) != 3 or table.shape[0] != 1:
+        return tensors
+    old = source_grid(table.shape[1] - prefix, new, weights, given)
+    if old is None or old == new:
+        return tensors
+    report.resampled.append(f"pos_embed: {old} to {new}")
+    shape = (1, prefix + new[0] * new[1], table.shape[2])
+    resampled = table.map(lambda x: resample.resample_positions(x, old, new, prefix, **sampling), shape)
+    return {**tensors, "pos_embed": resampled}
 
 
-def source_grid(count, model_grid, weights, patch, given):
+def source_grid(count, model_grid, weights, given):
     """Returns (rows, columns) of a table of `count` patches, None when no rectangle can be told."""
-    if given is not None:
-        if len(given) != 2 or given[0] * given[1] != count:
-            raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
-        return tuple(given)
-    config = weights.checkpoint.config
-    size = config.get("pretrained_cfg", {}).get("input_size", ())[1:] or config.get("image_size")
-    if size and patch is not None and len(patch.shape) == 4:
-        size = (size, size) if isinstance(size, int) else size
-        grid = tuple(side // p for side, p in zip(size, patch.shape[2:]))
-        if grid[0] * grid[1] == count:
-            return grid
-    if model_grid[0] * model_grid[1] == count:
-        return model_grid
-    side = round(count**0.5) if count > 0 else 0
-    return (side, side) if side and side * side == count else None
+    if given is not None and given[0] * given[1] != count:
+        raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
+    side = round(max(count, 0) ** 0.5)
+    for grid in (given, *told_grids(weights), (side, side), model_grid):
+        if grid is not None and grid[0] * grid[1] == count and count:
+            return tuple(grid)
+    return None
+
+
+def told_grids(weights):
+    """Yields the grids that the file's metadata and the config.json tell."""
+    rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
+    if rows.isdecimal() and columns.isdecimal():
+        yield int(rows), int(columns)
+    patch, config = weights.tensors.get("patch_embed.proj.weight"), weights.checkpoint.config
+    if patch is None or len(patch.shape) != 4 or 0 in patch.shape:
+        return
+    arguments = read(config, "model_args", dict, {})
+    for size in (
+        read(arguments, "img_size", (int, list)),
+        read_image_size(config),
+        read(config, "image_size", (int, list)),
+    ):
+        if size is not None:
+            yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))
 
 
 def compare(tensors, entries, report):
@@ -268,6 +276,8 @@ def compare(tensors, entries, report):
                 report.missing.append(name)
         elif tensors[name].shape != entry.shape:
             report.misshapen.append(f"{name}: {tensors[name].shape} in the source, {entry.shape} here")
+        elif tensors[name].kind != "f":
+            report.misshapen.append(f"{name}: values of NumPy's kind {tensors[name].kind!r}, floats here")
         else:
             fitting.append(name)
     report.unexpected += [name for name in tensors if name not in entries]
@@ -291,52 +301,3 @@ def assign(names, tensors, entries, report):
             "the model will, too",
             stacklevel=3,
         )
-
-
-def load_keras_weights(model, path):
-    """Loads a `.weights.h5` file that a model of the same shape saved."""
-    if not path.is_file():
-        raise ValueError(f"no weights at {str(path)!r}: there is no such file")
-    try:
-        with warnings.catch_warnings():
-            # Keras only warns where layers find no weights in the file.
-            warnings.simplefilter("error", UserWarning)
-            model.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
-        raise ValueError(
-            f"the weights in {str(path)!r} do not fit {model.name}: build the model with the variant "
-            f"and the options that saved them ({' '.join(str(error).split())[:300]})"
-        ) from error
-    return LoadReport(str(path), "keras", [variable.path for variable in model.weights])
-
-
-def save_weights(model, path, format="timm"):
-    """Writes a model's weights under another library's names, whole or not at all.
-
-    Args:
-        model: a model of `build_vit`.
-        path: a path that ends in .safetensors.
-        format: "timm": `timm.create_model(name, checkpoint_path=path)` loads it strictly.
-
-    Returns:
-        The path.
-
-    Raises:
-        ValueError: another format or ending, no such folder, or weights that timm has no name for.
-    """
-    from safetensors.numpy import save_file
-
-    path = Path(path)
-    if format != "timm":
-        raise ValueError(f'`format` must be "timm", got {format!r}')
-    if path.suffix != ".safetensors":
-        raise ValueError(f"`path` must end in .safetensors, got {str(path)!r}")
-    if not path.parent.is_dir():
-        raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into: make it first")
-    arrays = {}
-    for name, entry in timm.model_entries(model).items():
-        array = keras.ops.convert_to_numpy(entry.variable.value)
-        arrays[name] = np.ascontiguousarray(entry.to_timm(array))
-    with atomic_path(path) as partial:
-        save_file(arrays, partial, metadata={"format": "pt"})
-    return path

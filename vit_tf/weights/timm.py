@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_tf.variants import get_variant
+from vit_tf.weights import config as config_file
+
 # Our layers and weights, as regular expressions, and timm's names for them.
 NAMES = {
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
@@ -165,59 +168,86 @@ def make_entry(name, variable, layer, model):
     return Entry(name, variable, shape, np.asarray, np.asarray)
 
 
-def from_timm(tensors, patch_size):
+def from_timm(tensors):
     """Returns the tensors of a timm checkpoint under today's names, and those that have no use.
 
-    DeiT III's first files call the LayerScales gamma_1 and gamma_2; old ones embed patches by a matrix.
+    DeiT III's first files call the LayerScales gamma_1 and gamma_2.
     """
-    tensors = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
-    patch = tensors.get("patch_embed.proj.weight")
-    if patch is not None and len(patch.shape) == 2:
-        rows, columns = square_patch(patch.shape[1], patch_size)
-        tensors["patch_embed.proj.weight"] = patch.reshape(patch.shape[0], -1, rows, columns)
-    return tensors, ()
+    return {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}, ()
 
 
-def square_patch(pixels, patch_size, channels=3):
-    """Returns the sides of a patch of `pixels` values: a square of 3 channels, else `patch_size`."""
-    side = round((pixels / channels) ** 0.5)
-    return (side, side) if channels * side * side == pixels else tuple(patch_size)
-
-
-# timm's arguments in "model_args" of a config.json, and our hyperparameters.
+# timm's arguments in "model_args" of a config.json that are hyperparameters of ours under another name,
+# and those that change no weights and no logits.
 MODEL_ARGS = {
     "img_size": "image_size",
     "patch_size": "patch_size",
     "in_chans": "in_channels",
+    "num_classes": "num_classes",
     "embed_dim": "hidden_dim",
     "depth": "num_layers",
     "num_heads": "num_heads",
-    "global_pool": "pooling",
     "class_token": "class_token",
     "reg_tokens": "num_registers",
     "init_values": "layer_scale_init",
     "qkv_bias": "qkv_bias",
     "qk_norm": "qk_norm",
-    "drop_path_rate": "drop_path_rate",
+    "proj_bias": "projection_bias",
+    "pool_include_prefix": "pool_prefix",
+    "act_layer": "activation",
 }
+DERIVED = ("global_pool", "mlp_ratio", "no_embed_class", "pre_norm", "fc_norm", "final_norm")
+WITHOUT_EFFECT = ("dynamic_img_size", "dynamic_img_pad", "weight_init", "fix_init", "strict_img_size")
 
 
 def variant_from_config(config):
     """Returns the variant and the hyperparameters that a config.json of timm describes.
 
     Raises:
-        ValueError: it has `model_args` that are not known.
+        ValueError: it has `model_args` that are not known, or values of another kind.
     """
-    arguments = config.get("model_args") or {}
-    unknown = sorted(set(arguments) - set(MODEL_ARGS))
+    name = config_file.read(config, "architecture", str).partition(".")[0]
+    arguments = config_file.read(config, "model_args", dict, {})
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}
+    unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
     if unknown:
         raise ValueError(
-            f"config.json builds {config['architecture']!r} with {', '.join(unknown)}, which are not known: "
+            f"config.json builds {name!r} with {', '.join(unknown)}, which are not known: "
             "name the variant and its hyperparameters yourself"
         )
+    size = config_file.read_image_size(config)
+    fields = {} if size is None else {"image_size": size}
+    fields |= {MODEL_ARGS[key]: value for key, value in arguments.items() if key in MODEL_ARGS}
+    return name, fields | derived_fields(get_variant(name), arguments)
+
+
+def derived_fields(spec, arguments):
+    """Returns the hyperparameters that follow from several of timm's arguments, as timm combines them."""
     fields = {}
-    size = config.get("pretrained_cfg", {}).get("input_size")
-    if size:
-        fields["image_size"] = tuple(size[1:])
-    fields |= {MODEL_ARGS[key]: value for key, value in arguments.items()}
-    return config["architecture"], fields
+    if {"embed_dim", "mlp_ratio"} & arguments.keys():
+        ratio = config_file.read(arguments, "mlp_ratio", (int, float), spec.mlp_dim / spec.hidden_dim)
+        if "mlp_ratio" in arguments and spec.mlp == "swiglu":
+            ratio /= 2  # timm counts gate and value together
+        fields["mlp_dim"] = int(config_file.read(arguments, "embed_dim", int, spec.hidden_dim) * ratio)
+    if "no_embed_class" in arguments:
+        fields["prefix_positions"] = not arguments["no_embed_class"]
+    if "pre_norm" in arguments:
+        fields |= {"pre_norm": arguments["pre_norm"], "patch_bias": not arguments["pre_norm"]}
+    pooling = arguments.get("global_pool", spec.pooling)
+    if pooling == "":
+        raise ValueError(
+            "config.json has 'global_pool': '', which gives all tokens: name the variant and a `pooling`"
+        )
+    reduces = ("avg", "avgmax", "max")
+    pooled = pooling in reduces
+    if spec.pooling in reduces and spec.final_norm == "tokens":
+        pooled = False  # the architecture itself says fc_norm=False
+    pooled = arguments.get("fc_norm", pooled)
+    if arguments.get("final_norm", spec.final_norm != "none"):
+        fields["final_norm"] = "pooled" if pooled else "tokens"
+    else:
+        fields["final_norm"] = "none"
+    fields |= {"pooling": pooling}
+    if "class_token" not in arguments:
+        fields["class_token"] = spec.has_class_token
+    return fields

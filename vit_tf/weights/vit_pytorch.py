@@ -2,8 +2,6 @@
 
 import re
 
-from vit_tf.weights.timm import square_patch
-
 NAMES = {
     r"to_patch_embedding\.1\.(weight|bias)": r"patch_embed.norm_in.\1",
     r"to_patch_embedding\.2\.bias": "patch_embed.proj.bias",
@@ -18,16 +16,18 @@ NAMES = {
     r"mlp_head\.(weight|bias)": r"head.\1",
 }
 PATCH = "to_patch_embedding.2.weight"
+FLAT = "patch_embed.flat.weight"  # rows, columns and channels of a patch in this order, as `Patches` cuts
 
 
 def recognises(names):
     return PATCH in names
 
 
-def from_vit_pytorch(tensors, patch_size):
+def from_vit_pytorch(tensors):
     """Returns the tensors under timm's names, and those that have no use: none.
 
-    Patches are flattened row by row, the channels of a pixel together, as `Patches` does.
+    The patch kernel stays flat, `(d, height * width * channels)`, under the name `FLAT`: the file does not
+    tell the sides, the model does.
     """
     result = {}
     for name, tensor in tensors.items():
@@ -38,12 +38,7 @@ def from_vit_pytorch(tensors, patch_size):
                 break
         else:
             result[name] = tensor
-    patch = result.pop(PATCH)
-    if len(patch.shape) == 2:
-        rows, columns = square_patch(patch.shape[1], patch_size)
-        if patch.shape[1] % (rows * columns) == 0:
-            patch = patch.reshape(patch.shape[0], rows, columns, -1).transpose(0, 3, 1, 2)
-    result["patch_embed.proj.weight"] = patch
+    result[FLAT] = result.pop(PATCH)
     for source, ours in (("cls_token", "cls_token"), ("pos_embedding", "pos_embed")):
         tensor = result.pop(source, None)
         # (n, d); up to 2025 (1, n, d). A mean over the patches goes with a class token of no rows.
