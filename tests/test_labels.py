@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from keras import ops
@@ -55,7 +57,8 @@ def test_large_logits_do_not_overflow():
         (([1.0, 2.0], 1.5), "`top` must be an int from 1, got 1.5"),
         (([1.0, 2.0], True), "`top` must be an int from 1, got True"),
         (([1.0, 2.0], 1, ["a"]), "`labels` must be 2 names, one a logit, got 1"),
-        (([1.0, 2.0], 1, "ab"), "`labels` must be 2 names"),
+        (([1.0, 2.0], 1, "ab"), "no file or folder 'ab'"),
+        (([1.0, 2.0], 1, ["a"]), "`labels` must be 2 names"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -105,3 +108,12 @@ def test_labels_with_a_gap(names):
 def test_labels_of_another_kind(config):
     with pytest.raises(ValueError, match="config.json must have"):
         labels_from_config(config)
+
+
+def test_the_labels_of_a_checkpoint_win(tmp_path):
+    config = {"id2label": {str(i): f"kind {i}" for i in range(1000)}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    logits = np.eye(1000)[7] * 9
+    assert decode_predictions(logits, 1, labels=tmp_path)[0][0][0] == "kind 7"
+    (tmp_path / "config.json").write_text("{}")
+    assert decode_predictions(logits, 1, labels=str(tmp_path))[0][0][0] == imagenet_classes()[7]

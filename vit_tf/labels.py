@@ -1,6 +1,7 @@
 """What the logits of a classifier mean: names of classes, and the best of them for each image."""
 
 import functools
+import os
 from pathlib import Path
 
 import keras
@@ -24,7 +25,8 @@ def decode_predictions(logits, top=5, labels=None):
     Args:
         logits: (b, num_classes), or (num_classes,) for one image: what a model gives before a softmax.
         top: int, how many classes of each image; all of them if there are fewer.
-        labels: The names of the classes. Default: ImageNet's if there are 1,000 classes, else "class 0",
+        labels: The names of the classes, or the source of the weights, a folder or "hf:owner/name", whose
+            config.json may have them. Default: ImageNet's if there are 1,000 classes, else "class 0",
             "class 1" and so on.
 
     Raises:
@@ -40,9 +42,13 @@ def decode_predictions(logits, top=5, labels=None):
     if not isinstance(top, int) or isinstance(top, bool) or top < 1:
         raise ValueError(f"`top` must be an int from 1, got {top!r}")
     num_classes = logits.shape[-1]
+    if isinstance(labels, (str, os.PathLike)):
+        from vit_tf.weights.checkpoint import read_config
+
+        labels = labels_from_config(read_config(labels)[0])
     if labels is None:
         names = imagenet_classes() if num_classes == 1000 else [f"class {i}" for i in range(num_classes)]
-    elif isinstance(labels, str) or len(labels) != num_classes:
+    elif len(labels) != num_classes:
         raise ValueError(f"`labels` must be {num_classes} names, one a logit, got {len(labels)}")
     else:
         names = list(labels)
