@@ -163,6 +163,20 @@ def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
     assert not report.faults and "attn_pool.latent" in report.unused and "attn_pool.latent" in str(report)
 
 
+@pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_tutorial", "vit_pytorch"])
+def test_our_own_architectures_come_back_too(name, tmp_path):
+    model = randomize(build_vit(name, hidden_dim=32, num_layers=1))
+    path = save_weights(model, tmp_path / "model.safetensors")
+    again = build_vit(name, hidden_dim=32, num_layers=1, weights=path)
+    for old, new in zip(values(model), values(again)):
+        np.testing.assert_array_equal(old, new)
+    if name == "vit_cifar10":
+        assert_refused(small_vit(), path, "patch_embed.stages.0.weight")
+        assert_refused(
+            model, save_weights(small_vit(), tmp_path / "b.safetensors"), "patch_embed.proj.weight"
+        )
+
+
 def test_first_deit_3_names(saved, tmp_path):
     model = small_vit(layer_scale_init=0.1)
     arrays = load_file(save_weights(model, tmp_path / "new.safetensors"))

@@ -56,7 +56,7 @@ FORMATS = {
     "google": (google.recognises, google.from_google),
     "huggingface": (huggingface.recognises, huggingface.from_huggingface),
     "vit_pytorch": (vit_pytorch.recognises, vit_pytorch.from_vit_pytorch),
-    "timm": (lambda names: "patch_embed.proj.weight" in names, timm.from_timm),
+    "timm": (timm.recognises, timm.from_timm),
 }
 
 
@@ -131,7 +131,8 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
     tensors = set_heads_apart(tensors, entries, report)
     sampling = sampling_options(model.name, weights.format, method, antialias)
-    tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
+    if "patch_embed.proj.weight" in entries:  # not so of an overlapping stem
+        tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
     tensors = fit_positions(tensors, model.get_layer("patch_encoder"), weights, sampling, grid_size, report)
     fitting = compare(tensors, entries, report)
     if strict and report.faults:

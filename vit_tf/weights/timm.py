@@ -168,6 +168,10 @@ def make_entry(name, variable, layer, model):
     return Entry(name, variable, shape, np.asarray, np.asarray)
 
 
+def recognises(names):
+    return "patch_embed.proj.weight" in names or "patch_embed.stages.0.weight" in names
+
+
 def from_timm(tensors):
     """Returns the tensors of a timm checkpoint under today's names, and those that have no use.
 
