@@ -1,4 +1,4 @@
-"""The `vit-tf` command, and how all commands end.
+"""Vision Transformers for Keras: list them, look at them, use their published weights.
 
     vit-tf list '*dinov2*'                                  # the variants that match
     vit-tf summary vit_base_patch16_224                     # layers, parameters, FLOPs by component
