@@ -135,6 +135,7 @@ def list_command(args):
     if args.markdown:
         rows = track(names, "counting", console=Console(stderr=True), transient=True)
         print(markdown_table([model_row(name) for name in rows]))
+        keras.utils.clear_session()  # forgets the variables that wait for their values
         return
     width = max(map(len, names))
     for name in names:
@@ -148,7 +149,6 @@ def model_row(name):
     # Shapes are enough: without this flag the scope makes the weights of all models when it ends.
     with keras.StatelessScope(initialize_variables=False):
         totals = count_flops(build_vit(name)).totals
-    keras.utils.clear_session()
     return (
         name,
         family(name),
