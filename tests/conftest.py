@@ -4,7 +4,9 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-if "parity" in sys.argv:  # PyTorch's compiler aborts the process when TensorFlow was loaded before it
+if "parity" in sys.argv:
+    os.environ["VIT_TF_PARITY"] = "1"  # pytest-xdist's workers inherit it
+if os.environ.get("VIT_TF_PARITY"):  # PyTorch's compiler aborts a process that loaded TensorFlow before it
     with contextlib.suppress(ImportError):
         import timm  # noqa: F401
         import torch._dynamo  # noqa: F401
