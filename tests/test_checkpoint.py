@@ -15,7 +15,8 @@ from huggingface_hub import constants, errors
 from safetensors.numpy import save_file
 
 from vit_tf.weights import checkpoint
-from vit_tf.weights.checkpoint import Tensor, open_checkpoint, read_config
+from vit_tf.weights.checkpoint import open_checkpoint, read_config
+from vit_tf.weights.tensor import Tensor
 
 CONFIG = {"architecture": "vit_tiny_patch16_224", "num_classes": 7}
 

@@ -296,6 +296,10 @@ def test_dropout_works_in_training_alone():
         (lambda: layers.ParallelScalingBlock(2, 4, mlp="swiglu"), "sub_norm"),
         (lambda: layers.ParallelScalingBlock(3, 4)(random(TOKENS)), "head_dim"),
         (lambda: layers.ResPostBlock(2, 4, norm="rms", layer_scale_init=0.1), "layer_scale_init"),
+        (
+            lambda: layers.MultiHeadSelfAttention(2, head_dim=5, attention="differential")(random(TOKENS)),
+            "5 is odd",
+        ),
         (lambda: layers.AttentionPooling(3, 4)(random(TOKENS)), "3 heads do not divide"),
     ],
 )

@@ -189,6 +189,9 @@ def test_first_deit_3_names(saved, tmp_path):
     assert "blocks.1.gamma_2" in arrays
     save_file(arrays, tmp_path / "old.safetensors")
     assert not load_weights(model, tmp_path / "old.safetensors").faults
+    arrays["blocks.1.ls2.gamma"] = arrays["blocks.1.gamma_2"].copy()
+    save_file(arrays, tmp_path / "both.safetensors")
+    assert_refused(model, tmp_path / "both.safetensors", "under both of its names")
 
 
 def test_loading_holds_one_tensor_at_a_time(tmp_path):
@@ -412,6 +415,7 @@ def test_shapes_that_a_format_does_not_have(saved, tmp_path):
         {"embedding/kernel": np.ones((3, 2))},
         {"embedding/kernel": np.ones((2, 2, 3, 4)), names[0]: np.float32(1), names[1]: np.ones(2)},
         {"embedding/kernel": np.ones((2, 2, 3, 4)), names[0]: np.ones((2, 4)), names[1]: np.ones((1, 4))},
+        {"embedding/kernel": np.ones((2, 2, 3, 4)), names[0]: np.ones((2, 4)), names[1]: np.ones((3, 4))},
     ):
         np.savez(tmp_path / "odd.npz", **arrays)
         assert_refused(model, tmp_path / "odd.npz", "odd.npz", "shapes that a google file has not")

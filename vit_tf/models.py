@@ -169,17 +169,15 @@ def make_block(spec, index):
     )
 
 
-def pool(tokens, spec, name="pooling", **options):
-    """Reduces tokens `(b, p + n, d)` to features."""
+def pool(tokens, spec, name, token_index):
+    """Reduces tokens `(b, p + n, d)` to features `(b, d)`, `(b, 2 * d)` for "token_avg"."""
     num_prefix_tokens = 0 if spec.pool_prefix else spec.num_prefix_tokens
     if spec.pooling == "map":
         shared = {key: getattr(spec, key) for key in ("activation", "norm", "norm_epsilon")}
         return layers.AttentionPooling(
             spec.num_heads, spec.mlp_dim, num_prefix_tokens=num_prefix_tokens, name=name, **shared
         )(tokens)
-    return layers.TokenPooling(spec.pooling, num_prefix_tokens=num_prefix_tokens, name=name, **options)(
-        tokens
-    )
+    return layers.TokenPooling(spec.pooling, token_index, num_prefix_tokens, name=name)(tokens)
 
 
 def classify(tokens, spec, activation, separate_heads):
@@ -189,8 +187,7 @@ def classify(tokens, spec, activation, separate_heads):
         names.append(("distillation_pooling", "distillation_head", 1))
     outputs = []
     for pooling_name, head_name, token_index in names:
-        options = {"token_index": token_index} if token_index else {}
-        x = pool(tokens, spec, pooling_name, **options)
+        x = pool(tokens, spec, pooling_name, token_index)
         if spec.final_norm == "pooled":
             x = make_norm(spec, "pooled_norm")(x)
         if spec.num_classes:

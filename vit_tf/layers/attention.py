@@ -114,6 +114,9 @@ class DifferentialAttention(DotProductAttention):
 
     Call arguments and output: as `DotProductAttention`; the scores are the difference, whose rows
     sum to 1 - lambda.
+
+    Raises:
+        ValueError: at build, the width of a head is odd.
     """
 
     def __init__(self, num_heads, block_index=0, **kwargs):
@@ -130,6 +133,11 @@ class DifferentialAttention(DotProductAttention):
 
     def build(self, input_shape):
         super().build(input_shape)
+        if self.head_width % 2:
+            raise ValueError(
+                f"differential attention halves its heads, and {self.head_width} is odd: choose `num_heads` "
+                "or `head_dim` so that a head's width is even"
+            )
         b, n, _ = input_shape
         self.head_norm.build((b, self.num_heads, n, 2 * self.query_width))
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
@@ -206,7 +214,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         training: bool, whether dropout is active.
 
     Output shape: `(b, n, d)`; with `return_attention_scores` also `(b, num_heads, n, n)`, whose
-    last axis sums to one: row q says how much token q attends to each token.
+    last axis sums to one (to 1 - lambda if differential): row q says how much token q attends to
+    each token.
 
     Raises:
         ValueError: at build, `num_heads` does not divide d and no `head_dim` was given.

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vit_tf.weights.readers import READERS, brief, read_file, read_metadata
+from vit_tf.weights.readers import READERS, brief, read_file
 from vit_tf.weights.tensor import Tensor, listing
 
 CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
-__all__ = ["Checkpoint", "Tensor", "open_checkpoint", "read_config", "read_metadata"]
 
 
 @dataclass(frozen=True)

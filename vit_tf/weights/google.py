@@ -8,7 +8,7 @@ later ones each class alone; scanned ones stack the blocks' weights along a firs
 
 import re
 
-from vit_tf.weights.checkpoint import Tensor
+from vit_tf.weights.tensor import Tensor
 
 PREFIXES = ("opt/target/", "params/img/", "params/", "")
 PATCH = "embedding/kernel"
@@ -53,7 +53,10 @@ def from_google(tensors):
             result[name] = tensor
     for index, block in blocks.items():
         if index is None:
-            for i in range(next(iter(block.values())).shape[0]):
+            lengths = {t.shape[0] for t in block.values()}
+            if len(lengths) != 1:
+                raise ValueError(f"the stacked blocks are {', '.join(map(str, sorted(lengths)))} in number")
+            for i in range(lengths.pop()):
                 result |= convert_block({name: t[i] for name, t in block.items()}, f"blocks.{i}.")
         else:
             result |= convert_block(block, f"blocks.{index}.")

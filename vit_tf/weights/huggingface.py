@@ -7,8 +7,8 @@ of the files, and `attention.q_proj` of the modules since version 5.
 
 import re
 
-from vit_tf.weights.checkpoint import Tensor
 from vit_tf.weights.config import read
+from vit_tf.weights.tensor import Tensor
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
 MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")

@@ -10,9 +10,11 @@ import numpy as np
 from vit_tf.layers.patches import pair
 from vit_tf.variants import resampling
 from vit_tf.weights import google, huggingface, keras_file, resample, timm, vit_pytorch
-from vit_tf.weights.checkpoint import Checkpoint, Tensor, open_checkpoint, read_metadata
+from vit_tf.weights.checkpoint import Checkpoint, open_checkpoint
 from vit_tf.weights.config import read, read_image_size
+from vit_tf.weights.readers import read_metadata
 from vit_tf.weights.report import LoadReport
+from vit_tf.weights.tensor import Tensor
 
 HEADS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 

@@ -54,7 +54,8 @@ BLOCK_NAMES = {
     "attention_projection": "attn_out_proj",
     "mlp_projection": "mlp_out_proj",
     "scale": "ls",
-    **{f"heads/{ours}_norm": theirs for ours, theirs in (("query", "q_norm"), ("key", "k_norm"))},
+    "heads/query_norm": "q_norm",
+    "heads/key_norm": "k_norm",
     "heads/head_norm": "sub_norm",
     "heads/(lambda_[qk][12])": r"\1",
 }
@@ -134,7 +135,7 @@ def model_entries(model):
             if name is None:
                 strange.append(variable.path)
             else:
-                entries[name] = make_entry(name, variable, layer, model)
+                entries[name] = make_entry(name, variable, model)
     if strange or "pos_embed" not in entries:
         raise ValueError(
             f"{model.name!r} is not a plain model of `build_vit`: "
@@ -143,7 +144,7 @@ def model_entries(model):
     return entries
 
 
-def make_entry(name, variable, layer, model):
+def make_entry(name, variable, model):
     shape = tuple(variable.shape)
     if name == "patch_embed.proj.weight" and len(shape) == 2:
         rows, columns = model.get_layer("patches").patch_size
@@ -177,7 +178,10 @@ def from_timm(tensors):
 
     DeiT III's first files call the LayerScales gamma_1 and gamma_2.
     """
-    return {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}, ()
+    renamed = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
+    if len(renamed) != len(tensors):
+        raise ValueError("the same LayerScale is there under both of its names, gamma_1 and ls1.gamma")
+    return renamed, ()
 
 
 # timm's arguments in "model_args" of a config.json that are hyperparameters of ours under another name,
