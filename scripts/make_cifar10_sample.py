@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vit_tf.data import SAMPLE_PATH, SAMPLE_TEST_PER_CLASS, SAMPLE_TRAIN_PER_CLASS, load_cifar10
+from vit_tf.data import SAMPLE_PATH, load_cifar10
+from vit_tf.data.cifar10 import SAMPLE_TEST_PER_CLASS, SAMPLE_TRAIN_PER_CLASS
 from vit_tf.files import atomic_path
 
 SHEET_COLUMNS = 50

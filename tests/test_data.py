@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vit_tf import data
-from vit_tf.data import CIFAR10_CLASSES, SAMPLE_PATH, ImageData, load_cifar10, stratified_split
+from vit_tf.data import CIFAR10_CLASSES, SAMPLE_PATH, ImageData, cifar10, load_cifar10, stratified_split
 
 ROOT = Path(__file__).parent.parent
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
@@ -424,7 +423,7 @@ def test_permission_denied(tmp_path, arrays, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = write_tar(tmp_path / "a.tar", batch_files(arrays), "w")
-    monkeypatch.setattr(data, "open", deny, raising=False)  # chmod would not stop root
+    monkeypatch.setattr(cifar10, "open", deny, raising=False)  # chmod would not stop root
     assert_refused(path, r"Permission denied: make it readable for you \(chmod u\+r\)")
 
 
@@ -609,7 +608,7 @@ def test_pickle_cannot_change_what_later_files_are_read_with(tmp_path, arrays):
     content = b"\x80\x02c_codecs\nencode\nN}X\x0c\x00\x00\x00__defaults__)s\x86b."
     path = write_folder(tmp_path / "f", batch_files(arrays) | {"data_batch_5": content})
     assert_refused(path, "data_batch_5 is not a CIFAR-10 batch: it lacks data or labels")  # BUILD went well
-    encode = data._BatchUnpickler(io.BytesIO()).find_class("_codecs", "encode")
+    encode = cifar10._BatchUnpickler(io.BytesIO()).find_class("_codecs", "encode")
     assert encode.__defaults__ is None
 
 
@@ -637,7 +636,7 @@ def test_npz_shape_below_zero(tmp_path, arrays):
 
 def test_npz_of_too_many_bytes(tmp_path, arrays, monkeypatch):
     path = write_npz(tmp_path / "a.npz", arrays, np.savez_compressed)
-    monkeypatch.setattr(data, "_MAX_NPZ_BYTES", 50_000)
+    monkeypatch.setattr(cifar10, "_MAX_NPZ_BYTES", 50_000)
     assert_refused(path, "its arrays take .* bytes: use at most 50,000")
 
 
@@ -662,15 +661,15 @@ def test_archive_that_unpacks_to_too_much(tmp_path, arrays, monkeypatch, name):
         path = write_zip(tmp_path / name, files)
     else:
         path = write_tar(tmp_path / name, files, "w:gz" if name.endswith("gz") else "w")
-    monkeypatch.setattr(data, "_MAX_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(cifar10, "_MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
-    monkeypatch.setattr(data, "_MAX_ARCHIVE_BYTES", 20_000)
+    monkeypatch.setattr(cifar10, "_MAX_ARCHIVE_BYTES", 20_000)
     assert_refused(path, f"{name} unpacks to more than 20,000 bytes: this is no CIFAR-10 original")
 
 
 def test_folder_with_a_huge_batch(tmp_path, arrays, monkeypatch):
     path = write_folder(tmp_path / "f", batch_files(arrays) | {"data_batch_1": bytes(100_000)})
-    monkeypatch.setattr(data, "_MAX_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(cifar10, "_MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
 
 

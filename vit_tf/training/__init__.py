@@ -1,0 +1,1 @@
+from vit_tf.training.legacy import *  # noqa
