@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import sys
 
@@ -25,12 +26,13 @@ if keras.backend.backend() == "torch":
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Every test starts from the same random state and leaves Keras as it was."""
+    """Every test starts from the same state of Keras and of chance, and leaves the policy as it was."""
+    keras.utils.clear_session()  # before the test: only now is all that the last one held garbage
+    gc.freeze()  # what is left, modules and shared models, need not be searched again and again
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(7)
     yield
     keras.config.set_dtype_policy(policy)
-    keras.utils.clear_session()
 
 
 def randomize(model, scale=0.2):

@@ -11,6 +11,7 @@ def test_public_names():
         "imagenet_classes",
         "layers",
         "list_models",
+        "load",
         "load_weights",
         "preprocessing",
         "resize",

@@ -2,6 +2,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -12,7 +13,8 @@ import keras
 import numpy as np
 import pytest
 
-from vit_tf import build_vit, data, variants
+import vit_tf
+from vit_tf import data, variants
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "train_cifar10.py"
@@ -54,18 +56,14 @@ def run(tmp_path, *arguments):
 def test_run_folder(tiny, archive, tmp_path, preset, capsys):
     out, code = run(tmp_path, "--data", archive, "--preset", preset, "--epochs", "2", "--batch-size", "16")
     assert code in (None, 0)
-    assert {path.name for path in out.iterdir()} == {
-        "config.json",
-        "history.csv",
-        "best.weights.h5",
-        "last.keras",
-        "metrics.json",
-        "curves.png",
-        "confusion.png",
-        "predictions.png",
+    names = {path.name for path in out.iterdir()}
+    assert names - {"mistakes.png"} == {
+        *("config.json", "history.csv", "metrics.json", "curves.png", "confusion.png", "predictions.png"),
+        *("checkpoints", "model", ".lock"),
     }
     config, metrics = (json.loads((out / f"{n}.json").read_text()) for n in ("config", "metrics"))
-    assert config["batch_size"] == 16 and config["epochs"] == 2 and config["minutes"] is None
+    recipe = config["recipe"]
+    assert recipe["batch_size"] == 16 and recipe["epochs"] == 2 and recipe["minutes"] is None
     assert config["data"] == metrics["data"] == "tiny"
     rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     assert len(rows) == metrics["epochs"] == 2
@@ -75,15 +73,16 @@ def test_run_folder(tiny, archive, tmp_path, preset, capsys):
     assert metrics["images_per_second"] > 0 and 0 <= metrics["accuracy"] <= metrics["top5_accuracy"] <= 1
     assert f"test accuracy {metrics['accuracy']:.2%}" in capsys.readouterr().out
 
-    # The best weights are the bare model's, and give the accuracy that was reported.
+    # The folder of the model gives the accuracy that was reported.
     images = data.load_cifar10(archive)
-    vit = build_vit(config["variant"], include_preprocessing=True, weights=out / "best.weights.h5")
-    size = vit.input_shape[1:3]
-    x = images.x_test if size == (32, 32) else keras.ops.image.resize(images.x_test.astype("f4"), size)
-    accuracy = (np.array(vit(x)).argmax(-1) == images.y_test).mean()
+    classifier = vit_tf.load(out / "model")
+    size = classifier.model.input_shape[1:3]
+    x = keras.ops.image.resize(images.x_test.astype("float32"), size)
+    logits = classifier.model.predict(classifier.preprocessing.normalization()(x), verbose=0)
+    accuracy = (logits.argmax(-1) == images.y_test).mean()
     assert accuracy == pytest.approx(metrics["accuracy"], abs=0.051)  # one image on the edge
-    last = keras.models.load_model(out / "last.keras")
-    assert int(last.optimizer.iterations) == 2 * 4  # 54 images in batches of 16
+    checkpoint = next((out / "checkpoints").glob("step-00000008-*"))  # 54 images in batches of 16, twice
+    assert checkpoint.stat().st_size > 0
 
 
 def test_learns_what_can_be_seen(archive, tmp_path, monkeypatch):
@@ -96,7 +95,7 @@ def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train_cifar10.main(["--data", "sample", "--epochs", "1"])
     (out,) = (tmp_path / "runs").iterdir()
-    assert out.name.endswith("-sample")
+    assert "-sample-" in out.name
     for name in ("config", "metrics"):
         assert json.loads((out / f"{name}.json").read_text())["data"] == "sample"
     printed = capsys.readouterr().out
@@ -107,7 +106,7 @@ def test_minutes_end_a_run(tiny, archive, tmp_path):
     out, _ = run(tmp_path, "--data", archive, "--minutes", "0.05")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["seconds"] < 60
-    assert json.loads((out / "config.json").read_text())["epochs"] is None
+    assert json.loads((out / "config.json").read_text())["recipe"]["epochs"] is None
 
 
 def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
@@ -124,17 +123,30 @@ def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
 
 def test_mixed_precision(tiny, archive, tmp_path):
     out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision")
-    assert json.loads((out / "config.json").read_text())["mixed_precision"] is True
+    assert json.loads((out / "config.json").read_text())["recipe"]["mixed_precision"] is True
     assert (out / "metrics.json").exists()
+
+
+def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
+    arguments = ["--data", archive, "--epochs", "2", "--batch-size", "16"]
+    out, _ = run(tmp_path, *arguments)
+    before = (out / "metrics.json").read_text(), (out / "history.csv").read_text()
+    run(tmp_path, *arguments)
+    assert "resumed at step 8: it was at its end" in capsys.readouterr().out
+    assert ((out / "metrics.json").read_text(), (out / "history.csv").read_text()) == before
+    assert train_cifar10.main(["--resume", str(out)]) in (None, 0)
+    with pytest.raises(ValueError, match=r"holds a run with epochs 2 \(now 3\)"):
+        run(tmp_path, "--data", archive, "--epochs", "3", "--batch-size", "16")
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--epochs", "0"], "--epochs must be positive, got 0"),
-        (["--minutes", "-1"], "--minutes must be positive"),
-        (["--batch-size", "0"], "--batch-size must be positive"),
-        (["--seed", "-1"], "--seed must be 0 or more"),
+        (["--epochs", "0"], "--epochs must be a whole number above 0, got 0"),
+        (["--minutes", "-1"], "--minutes must be a number above 0"),
+        (["--batch-size", "0"], "--batch-size must be a whole number above 0"),
+        (["--seed", "-1"], "--seed must be a whole number from 0"),
+        (["--resume", "nowhere"], "leave --out out"),
         (["--variant", "vit_cifar"], "did you mean 'vit_cifar10'"),
         (["--data", "missing.npz"], "missing.npz"),
     ],
@@ -147,7 +159,7 @@ def test_bad_arguments(arguments, message, archive, tmp_path):
 
 def test_a_run_is_not_overwritten(archive, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "best.weights.h5").write_text("precious")
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
     with pytest.raises(ValueError, match="is not empty"):
         run(tmp_path, "--data", archive)
 
@@ -160,7 +172,7 @@ def start(tmp_path, *arguments, **kwargs):
     )
 
 
-def test_ctrl_c_leaves_the_last_complete_epoch(archive, tmp_path):
+def test_ctrl_c_saves_and_resume_goes_on(archive, tmp_path):
     process = start(tmp_path, "--data", archive, "--minutes", "5")
     for line in process.stdout:
         if line.startswith("epoch   2"):
@@ -168,12 +180,11 @@ def test_ctrl_c_leaves_the_last_complete_epoch(archive, tmp_path):
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted: the last complete epoch" in output
-    assert "Traceback" not in errors
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert {"last.keras", "best.weights.h5", "history.csv"} <= names
-    assert not any(name.startswith("partial") for name in names)
-    keras.models.load_model(tmp_path / "run" / "last.keras")
+    assert "stopping after this batch" in errors and "Traceback" not in errors
+    out = tmp_path / "run"
+    step = int(re.search(rf"interrupted at step (\d+); go on with --resume {out}", output)[1])
+    assert list((out / "checkpoints").glob(f"step-{step:08d}-*"))
+    assert not list(out.rglob("partial*"))
 
 
 def test_full_disk_is_one_line_and_nothing_half_written(archive, tmp_path):
@@ -187,5 +198,5 @@ def test_full_disk_is_one_line_and_nothing_half_written(archive, tmp_path):
     assert process.returncode == 2
     assert errors.splitlines()[-1].startswith("error: ") and "Traceback" not in errors
     names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert not names & {"best.weights.h5", "last.keras"}
-    assert not any(name.startswith("partial") for name in names)
+    assert not names & {"metrics.json", "model"}
+    assert not list((tmp_path / "run").rglob("step-*")) + list((tmp_path / "run").rglob("partial*"))

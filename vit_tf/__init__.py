@@ -1,6 +1,7 @@
 """Vision Transformers for Keras 3."""
 
 from vit_tf import augment, layers
+from vit_tf.classifier import load
 from vit_tf.flops import count_flops, get_flops
 from vit_tf.labels import decode_predictions, imagenet_classes
 from vit_tf.models import build_vit
@@ -17,6 +18,7 @@ __all__ = [
     "imagenet_classes",
     "layers",
     "list_models",
+    "load",
     "load_weights",
     "preprocessing",
     "resize",

@@ -22,12 +22,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from vit_tf.classifier import load
 from vit_tf.files import atomic_path, require_space
 from vit_tf.flops import count_flops
 from vit_tf.hyperparameters import Variant
-from vit_tf.labels import decode_predictions, labels_from_config
 from vit_tf.models import build_vit
-from vit_tf.preprocessing import preprocessing
 from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
 from vit_tf.weights import load_weights, open_weights, save_weights
 
@@ -117,11 +116,16 @@ def sizes(args):
     """Returns the options of `add_sizes` as arguments of `build_vit`."""
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}
     if args.image_size is not None:
-        parts = args.image_size.lower().split("x")
-        if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-            raise ValueError(f"--image-size takes 224 or 224x288 (height x width), got {args.image_size!r}")
-        options["image_size"] = tuple(int(part) for part in (parts * 2)[:2])
+        options["image_size"] = parse_image_size(args.image_size)
     return options
+
+
+def parse_image_size(text):
+    """Returns (height, width) of "224" or "224x288"."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--image-size takes 224 or 224x288 (height x width), got {text!r}")
+    return tuple(int(part) for part in (parts * 2)[:2])
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -232,22 +236,13 @@ def predict_command(args, batch_size=8):
             raise ValueError(f"no image at {str(image)!r}: there is no such file")
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
-    source = open_named(args.weights, args.model)
-    if "head.weight" not in source.tensors:
-        raise ValueError(f"{args.weights!r} has no head: it gives features, and no classes")
-    model = build_vit(args.model, weights=source)
-    _, *image_size, channels = model.input_shape
-    if channels != 3:
-        raise ValueError(f"{args.weights!r} takes images of {channels} channels, and pictures have 3")
-    prepare = preprocessing(source.preprocessing_config or args.model, image_size=tuple(image_size))
-    labels = labels_from_config(source.checkpoint.config)
+    classifier = load(args.weights, args.model)
     results = []
     starts = range(0, len(args.images), batch_size)
     for start in track(
         starts, "predicting", console=Console(stderr=True), transient=True, disable=len(starts) < 2
     ):
-        images = args.images[start : start + batch_size]
-        results += decode_predictions(model.predict_on_batch(prepare(images)), args.top, labels)
+        results += classifier.predict(args.images[start : start + batch_size], args.top)
     print_predictions(args.images, results, args.json)
 
 

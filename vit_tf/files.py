@@ -1,6 +1,8 @@
 """Files that are written whole or not at all."""
 
+import csv
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -8,16 +10,23 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+PARTIAL = "partial."  # how temporary names begin
+
 
 @contextmanager
-def atomic_path(path):
+def atomic_path(path, rename=None):
     """Gives a temporary path beside `path`; what is written there becomes `path` at the end.
 
     The temporary name keeps the endings of `path`, since libraries choose the format by them. An
     error inside removes the temporary file and leaves an older `path` as it was.
+
+    Args:
+        path: where the file is to be.
+        rename: function from the finished file's temporary path to the name it takes instead, for
+            names that depend on the content.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix="partial.", suffix=f".{path.name[-200:]}", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix=f".{path.name[-200:]}", dir=path.parent)
     os.close(handle)
     partial = Path(name)
     try:
@@ -25,10 +34,33 @@ def atomic_path(path):
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # on the disk before it takes the name
         os.chmod(partial, 0o666 & ~file_mode_mask())  # temporary files are for their owner alone
-        os.replace(partial, path)
+        os.replace(partial, path.with_name(rename(partial)) if rename else path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder):
+    """Puts the names in a folder on the disk, where the system can (Windows cannot)."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_partial_files(folder):
+    """Removes what a killed process left of files that were not whole yet."""
+    for path in Path(folder).glob(f"{PARTIAL}????????.*"):
+        path.unlink(missing_ok=True)
+
+
+def sha256(path):
+    """Returns the SHA-256 of a file in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def file_mode_mask():
@@ -54,3 +86,12 @@ def write_json(path, content):
     """Writes `content` as indented JSON, whole or not at all."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_csv(path, header, rows):
+    """Writes rows of values under a header as CSV, whole or not at all. Names of files may be any bytes."""
+    with atomic_path(path) as partial:
+        with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(header)
+            writer.writerows(rows)

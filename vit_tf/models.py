@@ -58,7 +58,8 @@ def build_vit(
             "hf:owner/name". None starts at random.
         include_preprocessing: bool. True puts the normalisation into the model, which then takes images
             in [0, 255]: with the mean and standard deviation in the config.json of `weights`, else with
-            those of timm's default checkpoint for the variant (see `vit_tf.preprocessing`).
+            those of timm's default checkpoint for the variant (see `vit_tf.preprocessing`). A
+            `vit_tf.preprocessing.Preprocessing` puts its own there.
         classifier_activation: name or callable of a Keras activation for the head, such as
             "softmax". None gives logits.
         separate_heads: bool, for variants with a distillation token: True gives the logits of both heads
@@ -95,7 +96,7 @@ def build_vit(
     images = keras.Input((*spec.image_size, spec.in_channels), name="images")
     x = images
     if include_preprocessing:
-        x = normalization(variant, source, spec.in_channels)(x)
+        x = normalization(include_preprocessing, variant, source, spec.in_channels)(x)
     x = embed_patches(x, spec)
     x = add_tokens(x, spec)
     for i in range(spec.num_layers):
@@ -113,9 +114,15 @@ def build_vit(
     return model
 
 
-def normalization(variant, source, in_channels):
-    """Returns the layer that normalises images in [0, 255] as the weights or the variant need it."""
+def normalization(settings, variant, source, in_channels):
+    """Returns the layer that normalises images in [0, 255].
+
+    It does so by a `Preprocessing`; where `settings` is True, as the weights or the variant need it.
+    """
     from vit_tf.preprocessing import preprocessing
+
+    if settings is not True:
+        return settings.normalization()
 
     if in_channels != 3:  # published statistics are those of red, green and blue
         return keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalization")

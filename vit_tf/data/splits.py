@@ -1,8 +1,17 @@
 """Splits of a data set by class."""
 
+import csv
+import io
+from dataclasses import replace
+
 import numpy as np
 
-from vit_tf.data.cifar10 import _flat_labels, _require
+from vit_tf.data.cifar10 import _flat_labels, _one_line, _require
+from vit_tf.data.label_tables import read_rows
+from vit_tf.data.layouts import SPLITS, encode_labels, some
+from vit_tf.files import atomic_path
+
+_SPLIT_HEADER = ["path", "label", "split"]
 
 
 def stratified_split(labels, fraction, seed):
@@ -22,16 +31,141 @@ def stratified_split(labels, fraction, seed):
     labels = _flat_labels(labels, "labels")
     is_share = isinstance(fraction, (int, float, np.floating)) and 0 < fraction < 1
     _require(is_share, f"fraction is {fraction!r}: expected a number between 0 and 1, such as 0.1")
-    _require(isinstance(seed, (int, np.integer)) and seed >= 0, f"seed is {seed!r}: expected an integer >= 0")
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    _require_seed(seed)
+    _, counts = np.unique(labels, return_counts=True)
     _require(counts.max() > 1, "no class of labels has two members: a split needs one in each part")
+    is_validation = _draw(labels, fraction, np.random.default_rng(seed))
+    return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+
+
+def _require_seed(seed):
+    _require(isinstance(seed, (int, np.integer)) and seed >= 0, f"seed is {seed!r}: expected an integer >= 0")
+
+
+def _draw(labels, fraction, generator, num_kept=1):
+    """Draws members of every class: bool [n]. A class of more than `num_kept` gives one and keeps these."""
+    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     quotas = counts * float(fraction)
     taken = np.floor(quotas).astype(np.int64)
     num_left = max(round(quotas.sum()) - taken.sum(), 0)
     taken[np.argsort(taken - quotas, kind="stable")[:num_left]] += 1
-    taken = np.clip(taken, np.minimum(counts - 1, 1), counts - 1)
+    most = np.maximum(counts - num_kept, 0)
+    taken = np.clip(taken, np.minimum(most, 1), most)
     members = np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
+    drawn = np.concatenate([generator.permutation(m)[:k] for m, k in zip(members, taken)])
+    return np.isin(np.arange(len(labels), dtype=np.int64), drawn)
+
+
+def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
+    """Gives every image a split; what the data set says already stays.
+
+    A validation or test part that the data set lacks is drawn by class from the rest, which is its train
+    part and the images without a split. Only the names, the labels and the seed matter, so that the same
+    files are split alike on every machine.
+
+    Args:
+        files: `ImageFiles`.
+        validation_fraction: validation's share of the images that are drawn from, between 0 and 1.
+        test_fraction: test's share of them; 0 makes no test part.
+        seed: an integer >= 0.
+
+    Returns:
+        The `ImageFiles`, with "train", "validation" or "test" as every image's split.
+
+    Raises:
+        ValueError: a fraction or seed out of range, or a class with too few images for one in each part.
+    """
+    fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
+    for name, fraction in fractions.items():
+        is_share = isinstance(fraction, (int, float, np.floating)) and 0 <= fraction < 1
+        is_share = is_share and (fraction > 0 or name == "test_fraction")
+        _require(is_share, f"{name} is {fraction!r}: expected a number between 0 and 1, such as 0.1")
+    found = f"validation_fraction and test_fraction are {validation_fraction} and {test_fraction}"
+    _require(
+        validation_fraction + test_fraction < 1, f"{found}: expected a sum below 1, training needs a part"
+    )
+    _require_seed(seed)
+    splits = np.array([split or "train" for split in files.splits], object)
+    parts = {name.removesuffix("_fraction"): fraction for name, fraction in fractions.items()}
+    parts = {split: fraction for split, fraction in parts.items() if fraction and split not in files.splits}
+    pool = np.flatnonzero(splits == "train")
+    _require_enough(files, pool, list(parts))
     generator = np.random.default_rng(seed)
-    validation = np.concatenate([generator.permutation(m)[:k] for m, k in zip(members, taken)])
-    is_validation = np.isin(np.arange(len(labels), dtype=np.int64), validation)
-    return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
+    num_later, left = len(parts), 1.0
+    for split, fraction in parts.items():
+        drawn = _draw(files.labels[pool], fraction / left, generator, num_kept=num_later)
+        splits[pool[drawn]] = split
+        pool, left, num_later = pool[~drawn], left - fraction, num_later - 1
+    return replace(files, splits=tuple(splits))
+
+
+def _require_enough(files, pool, parts):
+    counts = np.bincount(files.labels[pool], minlength=len(files.class_names))
+    need = 1 + len(parts)
+    short = [f"{name!r} has {n}" for name, n in zip(files.class_names, counts) if n < need]
+    found = f"{len(short)} classes have too few images to train with ({', '.join(short[:5])})"
+    where = " and ".join(["training", *reversed(parts)])
+    hint = f"expected {need} or more, one for {where} each; add images or leave the class out"
+    _require(not short, f"{found}: {hint}")
+
+
+def write_split(files, path):
+    """Writes the images with their classes and splits to a CSV of path, label and split, whole or not at all.
+
+    Args:
+        files: `ImageFiles`.
+        path: the CSV, in UTF-8; names that are not keep their bytes.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(_SPLIT_HEADER)
+    for name, label, split in zip(files.names, files.labels, files.splits):
+        writer.writerow([name, files.class_names[label], split or ""])
+    with atomic_path(path) as partial:
+        partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_split(files, path):
+    """Returns the images that `write_split` wrote, with their splits.
+
+    Images and classes that are new since then are left out, so that labels keep their meaning.
+
+    Args:
+        files: `ImageFiles` of the same data set.
+        path: the CSV.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the CSV is damaged, or names a file or class that is gone or another class than `files`.
+    """
+    try:
+        return _read_split(files, read_rows(path))
+    except ValueError as error:
+        problem = error
+    raise ValueError(_one_line(f"{str(path)!r}: {problem}"))
+
+
+def _read_split(files, rows):
+    is_split = rows and rows[0][1] == _SPLIT_HEADER
+    _require(is_split, f"no split: expected the header {','.join(_SPLIT_HEADER)}, as write_split writes it")
+    index, known = {name: i for i, name in enumerate(files.names)}, set(files.class_names)
+    splits, gone = {}, []
+    for line, cells in rows[1:]:
+        is_whole = len(cells) == 3 and cells[2] in (*SPLITS, "") and cells[0] not in splits
+        _require(is_whole, f"line {line} is damaged or twice there ({some(cells)}): make the split again")
+        name, label, split = cells
+        _require(label in known, f"line {line} has the class {label!r}, which the data set lacks")
+        if name not in index:
+            gone.append(name)
+            continue
+        now = files.class_names[files.labels[index[name]]]
+        _require(now == label, f"{name!r} was of the class {label!r} and is now of {now!r}: move it back")
+        splits[name] = split or None
+    _require(not gone, f"{len(gone):,} of its images are gone: {some(gone)}; bring them back, or split anew")
+    subset = files.subset(sorted(index[name] for name in splits))
+    class_names, labels = encode_labels([files.class_names[label] for label in subset.labels])
+    splits = tuple(splits[name] for name in subset.names)
+    return replace(subset, class_names=class_names, labels=labels, splits=splits)

@@ -1,1 +1,57 @@
-from vit_tf.training.legacy import *  # noqa
+"""Training: recipes, the loop with its checkpoints, and what fine-tuning needs."""
+
+from vit_tf.training.checkpoints import Checkpoints
+from vit_tf.training.freezing import freeze
+from vit_tf.training.lora import add_lora, merge_lora
+from vit_tf.training.metrics import evaluate, predict
+from vit_tf.training.optimizers import averaged_weights, make_optimizer
+from vit_tf.training.options import add_settings, given_settings, override
+from vit_tf.training.progress import clock
+from vit_tf.training.recipes import RECIPES, Recipe, get_recipe
+from vit_tf.training.run import (
+    configure,
+    make_mix,
+    make_network,
+    make_trainer,
+    picture_augmentation,
+    run,
+    save_model,
+    training_model,
+    write_report,
+)
+from vit_tf.training.run_folder import locked, open_run
+from vit_tf.training.schedules import make_schedule, warmup_cosine
+from vit_tf.training.trainer import Schedule, Trainer
+
+__all__ = [
+    "RECIPES",
+    "Checkpoints",
+    "Recipe",
+    "Schedule",
+    "Trainer",
+    "add_lora",
+    "add_settings",
+    "averaged_weights",
+    "clock",
+    "configure",
+    "evaluate",
+    "freeze",
+    "get_recipe",
+    "given_settings",
+    "locked",
+    "make_mix",
+    "make_network",
+    "make_optimizer",
+    "make_schedule",
+    "make_trainer",
+    "merge_lora",
+    "open_run",
+    "override",
+    "picture_augmentation",
+    "predict",
+    "run",
+    "save_model",
+    "training_model",
+    "warmup_cosine",
+    "write_report",
+]

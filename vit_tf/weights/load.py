@@ -42,7 +42,10 @@ class Weights:
         weights. Without one the config.json tells both; a bare file cannot.
         """
         fields, config = {}, self.checkpoint.config
-        if variant is None and "architecture" in config:
+        if variant is None and "vit_tf" in config:  # of a folder that vit_tf.classifier wrote
+            own = read(config, "vit_tf", dict)
+            variant, fields = read(own, "variant", str), read(own, "hyperparameters", dict, {})
+        elif variant is None and "architecture" in config:
             variant, fields = timm.variant_from_config(config)
         elif variant is None and config:
             variant, fields = "vit_base_patch16_224", huggingface.variant_from_config(config)

@@ -1,0 +1,125 @@
+"""Does pretraining help? A small ViT learns eight classes of CIFAR-10, and then cats against dogs.
+
+    python benchmarks/transfer.py --data cifar10.npz --out runs/transfer
+
+It pretrains `vit_cifar10` on the 40,000 images of the other eight classes, writes 500 cats and 500 dogs as
+PNG files, and fine-tunes on these in four ways, three seeds each, through the commands that users have.
+The 2,000 test images of cats and dogs are used once a run. What is finished is not done again: the same
+command goes on after an interruption. About 50 minutes on 2 cores.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vit_tf import cli, data, files
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+PAIR = ("cat", "dog")
+COMMON = ["--crop", "shift", "--batch-size", "32", "--label-smoothing", "0.1"]
+METHODS = {
+    "full fine-tuning": ["--recipe", "full", "--learning-rate", "5e-4"],
+    "LoRA": ["--recipe", "lora", "--learning-rate", "2e-3"],
+    "linear probe": ["--recipe", "linear-probe"],
+    "from scratch": [
+        "--recipe",
+        "full",
+        "--learning-rate",
+        "1e-3",
+        "--layer-decay",
+        "1",
+        "--weight-decay",
+        "0.05",
+    ],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="CIFAR-10, in a form that train_cifar10.py takes")
+    parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
+    parser.add_argument("--pretraining-minutes", type=float, default=20)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--images", type=int, default=500, help="of each class")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    if not (args.out / "pair" / "done").exists():
+        write_data(data.load_cifar10(args.data), args.out, args.images)
+
+    base = args.out / "pretrained"
+    minutes = ["--minutes", f"{args.pretraining_minutes:g}"]
+    run("train_cifar10.py", "--data", args.out / "eight.npz", *minutes, "--out", base)
+    accuracies = {}
+    for method, settings in METHODS.items():
+        weights = ["--model", "vit_cifar10"] if method == "from scratch" else ["--weights", base / "model"]
+        for seed in range(args.seeds):
+            folder = args.out / f"{method.replace(' ', '-')}-{seed}"
+            options = [*settings, *COMMON, "--epochs", args.epochs, "--seed", seed, "--out", folder]
+            run("finetune.py", args.out / "pair", *weights, *options)
+            accuracies.setdefault(method, []).append(accuracy(folder))
+    print_table(accuracies, accuracy(base), args)
+
+
+def write_data(images, out, num_images):
+    """Writes the eight other classes as an .npz, and the pair as PNG files."""
+    pair = [images.class_names.index(name) for name in PAIR]
+    others = [i for i in range(len(images.class_names)) if i not in pair]
+    arrays = {}
+    for part in ("train", "test"):
+        x, y = getattr(images, f"x_{part}"), getattr(images, f"y_{part}")
+        kept = np.isin(y, others)
+        arrays |= {f"x_{part}": x[kept], f"y_{part}": np.searchsorted(others, y[kept])}
+        for name, label in zip(PAIR, pair):
+            folder = out / "pair" / part / name
+            folder.mkdir(parents=True, exist_ok=True)
+            members = np.flatnonzero(y == label)[: num_images if part == "train" else None]
+            for i in members:
+                Image.fromarray(x[i]).save(folder / f"{i}.png")
+    with files.atomic_path(out / "eight.npz") as partial:
+        np.savez(partial, **arrays)
+    (out / "pair" / "done").touch()
+
+
+def run(script, *arguments):
+    print(">", script, *arguments, flush=True)
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    code = subprocess.run(
+        [sys.executable, SCRIPTS / script, *map(str, arguments)], env=environment
+    ).returncode
+    if code:
+        sys.exit(code)
+
+
+def accuracy(folder):
+    return json.loads((folder / "metrics.json").read_text())["accuracy"]
+
+
+def print_table(accuracies, base, args):
+    import tensorflow as tf
+
+    print(
+        f"\ntest accuracy on {' and '.join(PAIR)}, {args.images} training images a class, {args.epochs} "
+        f"epochs; pretrained for {args.pretraining_minutes:g} minutes on the eight other classes (test "
+        f"accuracy {base:.1%})\n"
+        f"{os.cpu_count()} cores, {platform.machine()}, TensorFlow {tf.__version__}\n"
+    )
+    print("| method | mean | lowest | highest |\n|---|---:|---:|---:|")
+    for method, values in accuracies.items():
+        print(f"| {method} | {np.mean(values):.1%} | {min(values):.1%} | {max(values):.1%} |")
+    scratch = np.mean(accuracies["from scratch"])
+    gains = {m: np.mean(v) - scratch for m, v in accuracies.items() if m != "from scratch"}
+    print("\nabove scratch: " + ", ".join(f"{m} {100 * gain:+.1f} points" for m, gain in gains.items()))
+
+
+if __name__ == "__main__":
+    cli.run(main)

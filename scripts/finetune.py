@@ -1,0 +1,195 @@
+"""Fine-tunes a Vision Transformer on your own images.
+
+    python scripts/finetune.py pets/ --weights hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k
+    python scripts/finetune.py pets.zip --weights small.npz --model vit_small_patch16_224 --recipe lora
+    python scripts/finetune.py --resume runs/NAME            # after Ctrl-C, a crash or a power cut
+
+DATA is a folder with a folder a class, a folder of files named like cat.12.jpg, either of them under
+train/, val/ and test/, a zip of any of these, or a CSV of path and label. The run's folder has all that
+comes of it; RUN/model is read by `vit-tf predict --weights RUN/model` and `vit_tf.load("RUN/model")`.
+"""
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
+
+from vit_tf import cli, data, files, training
+from vit_tf.preprocessing import Preprocessing, preprocessing
+from vit_tf.variants import get_variant
+from vit_tf.weights import open_weights
+
+DEFAULT_MODEL = "vit_small_patch16_224"
+
+
+# ---------------------------------------------------------------------------------------------------
+# Command
+# ---------------------------------------------------------------------------------------------------
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", metavar="DATA", nargs="?", help="see above")
+    parser.add_argument("--weights", metavar="SOURCE", help="a file, a folder or hf:owner/name")
+    parser.add_argument(
+        "--model", metavar="NAME", help=f"the variant, where SOURCE does not say it ({DEFAULT_MODEL})"
+    )
+    parser.add_argument("--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH; the weights' own")
+    parser.add_argument("--recipe", choices=training.RECIPES, help="what the settings start from (full)")
+    parser.add_argument(
+        "--validation-fraction", type=float, metavar="SHARE", help="where DATA has none (0.1)"
+    )
+    parser.add_argument("--test-fraction", type=float, metavar="SHARE", help="where DATA has none (0.1)")
+    parser.add_argument("--max-bad", type=float, metavar="SHARE", help="of files that cannot be read (0.01)")
+    parser.add_argument("--out", help="the run's folder, by default runs/NAME-TIME; a run in it goes on")
+    parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it began")
+    training.add_settings(parser)
+    return parser.parse_args(arguments)
+
+
+def make_command(args):
+    """Returns all that decides what a run does, ready for JSON; a ValueError names a wrong option."""
+    if args.data is None:
+        raise ValueError("DATA is missing: give a folder, a zip or a CSV of images, or --resume RUN")
+    command = {
+        "data": os.path.abspath(args.data),
+        "model": args.model,
+        "weights": os.path.abspath(args.weights) if os.path.exists(args.weights or "") else args.weights,
+        "image_size": args.image_size and list(cli.parse_image_size(args.image_size)),
+        "recipe": args.recipe or "full",
+        "validation_fraction": 0.1 if args.validation_fraction is None else args.validation_fraction,
+        "test_fraction": 0.1 if args.test_fraction is None else args.test_fraction,
+        "max_bad": 0.01 if args.max_bad is None else args.max_bad,
+        "settings": training.given_settings(args),
+    }
+    make_recipe(command)
+    return command
+
+
+def make_recipe(command):
+    return training.override(training.RECIPES[command["recipe"]], command["settings"])
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    name = Path(args.data).stem if args.data else ""
+    command = None if args.resume else make_command(args)
+    folder, command, saved = training.open_run(args, command, name)
+    recipe = make_recipe(command)
+    training.configure(recipe)
+    with training.locked(folder):
+        return train(folder, command, recipe, saved)
+
+
+def train(folder, command, recipe, saved):
+    # -----------------------------------------------------------------------------------------------
+    # Data: checked and split once, then as split.csv says
+    # -----------------------------------------------------------------------------------------------
+    images = data.find_images(command["data"])
+    for note in images.notes:
+        print(f"note: {note}")
+    if saved:
+        images = data.read_split(images, folder / "split.csv")
+    else:
+        images, bad = data.check_images(images, command["max_bad"])
+        if bad:
+            files.write_csv(folder / "bad_files.csv", ("path", "reason"), bad)
+            print(f"{len(bad)} files cannot be read and are left out: see {folder / 'bad_files.csv'}")
+        images = data.split_files(
+            images, command["validation_fraction"], command["test_fraction"], recipe.seed
+        )
+        data.write_split(images, folder / "split.csv")
+
+    # -----------------------------------------------------------------------------------------------
+    # Model
+    # -----------------------------------------------------------------------------------------------
+    if saved:
+        described = saved["model"]
+    else:
+        described = describe_model(command, len(images.class_names))
+        config = {"command": command, "model": described, "class_names": images.class_names}
+        files.write_json(folder / "config.json", {**config, "recipe": asdict(recipe)})
+    variant, hyperparameters = described["variant"], described["hyperparameters"]
+    prepare = Preprocessing(**described["preprocessing"])
+    has_state = training.Checkpoints(folder / "checkpoints").paths()
+    network = training.make_network(
+        variant, hyperparameters, recipe, prepare, None if has_state else command["weights"]
+    )
+
+    # -----------------------------------------------------------------------------------------------
+    # Training
+    # -----------------------------------------------------------------------------------------------
+    parts = {part: make_batches(images, part, recipe, prepare) for part in data.SPLITS}
+    trainer = training.make_trainer(
+        network, recipe, parts["train"], parts["validation"], prepare.image_size, folder
+    )
+    sizes = ", ".join(f"{part.num_images:,} for {name}" for name, part in parts.items() if part)
+    print(f"{variant} on {len(images.class_names)} classes, images: {sizes}; run folder {folder}")
+    if command["weights"] is None:
+        print("no --weights: the training starts at random, which takes many more images and epochs")
+    if not training.run(trainer, folder):
+        return 130
+
+    # -----------------------------------------------------------------------------------------------
+    # Report: the weights that were best in validation, once, on the test images
+    # -----------------------------------------------------------------------------------------------
+    title = f"{variant} on {Path(command['data']).stem}"
+    test = parts["test"] or parts["validation"]
+    details = {"tested_on": "test" if parts["test"] else "validation (there are no test images)"}
+    metrics = training.write_report(trainer, recipe, test, images.class_names, folder, title, details)
+    training.save_model(
+        network, recipe, folder / "model", variant, hyperparameters, prepare, images.class_names
+    )
+    print(
+        f"{details['tested_on']} accuracy {metrics['accuracy']:.2%} (weights of epoch "
+        f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; everything is in {folder}\n"
+        f"try: vit-tf predict IMAGE --weights {folder / 'model'}"
+    )
+
+
+def describe_model(command, num_classes):
+    """Returns what `training.make_network` needs to build the model, ready for JSON."""
+    fields = {"num_classes": num_classes}
+    if command["image_size"]:
+        fields["image_size"] = command["image_size"]
+    variant, source = command["model"] or DEFAULT_MODEL, None
+    if command["weights"]:
+        source = open_weights(command["weights"])
+        if command["model"] is None and not source.checkpoint.config:
+            raise ValueError(
+                f"{command['weights']!r} is a bare file, which names no variant: add --model NAME"
+            )
+        variant, described = source.describe(command["model"])
+        fields = {**described, **fields}
+    image_size = get_variant(variant, **fields).image_size
+    config = source and source.preprocessing_config
+    prepare = preprocessing(config or variant, image_size=image_size)
+    return {"variant": variant, "hyperparameters": fields, "preprocessing": prepare.to_dict()}
+
+
+def make_batches(images, part, recipe, prepare):
+    """Returns the batches of a part of the data, None where it is empty."""
+    members = [i for i, split in enumerate(images.splits) if split == part]
+    if not members:
+        return None
+    files = images.subset(members)
+    is_train = part == "train"
+    pictures, view = data.Pictures(files), data.Fit(prepare)
+    if recipe.cache:
+        pictures = data.CachedPictures(pictures, 2 * max(prepare.image_size))
+    return data.Batches(
+        pictures,
+        files.labels,
+        len(files.class_names),
+        recipe.batch_size,
+        transform=training.picture_augmentation(recipe, prepare.image_size, view) if is_train else view,
+        mix=training.make_mix(recipe) if is_train else None,
+        shuffle=is_train,
+        seed=recipe.seed,
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,81 @@
+import json
+from argparse import Namespace
+
+import pytest
+
+from vit_tf.training import locked, open_run
+
+COMMAND = {"data": "pets", "model": None, "settings": {"seed": 1}}
+
+
+def arguments(out=None, resume=None, **others):
+    return Namespace(out=out and str(out), resume=resume and str(resume), **others)
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"command": COMMAND, "recipe": {}}))
+    return folder
+
+
+def test_a_new_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, command, saved = open_run(arguments(), COMMAND, "pets")
+    assert folder.parent.name == "runs" and folder.name.startswith("pets-20")
+    assert command == COMMAND and saved is None and not folder.exists()
+    folder, _, saved = open_run(arguments(tmp_path / "new"), COMMAND, "pets")
+    assert folder == tmp_path / "new" and saved is None
+
+
+def test_the_same_command_goes_on_and_so_does_resume(run):
+    assert open_run(arguments(run), COMMAND, "")[2]["command"] == COMMAND
+    folder, command, saved = open_run(arguments(resume=run, seed=None, tensorboard=False), None, "")
+    assert (folder, command, saved["recipe"]) == (run, COMMAND, {})
+
+
+def test_another_command_is_refused(run):
+    other = {**COMMAND, "settings": {"seed": 2, "epochs": 3}}
+    with pytest.raises(
+        ValueError, match=r"holds a run with seed 1 \(now 2\), epochs None \(now 3\): give --resume"
+    ):
+        open_run(arguments(run), other, "")
+
+
+def test_resume_takes_nothing_beside_it(run):
+    with pytest.raises(ValueError, match="takes no seed, data beside it"):
+        open_run(arguments(resume=run, seed=0, data="pets"), None, "")
+    with pytest.raises(ValueError, match="leave --out out"):
+        open_run(arguments(run, run), None, "")
+
+
+def test_bad_folders(tmp_path, run):
+    with pytest.raises(ValueError, match="there is no run in"):
+        open_run(arguments(resume=tmp_path / "none"), None, "")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        open_run(arguments(tmp_path / "file"), COMMAND, "")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty"):
+        open_run(arguments(tmp_path / "full"), COMMAND, "")
+    for text in ("{", "[]", "{}"):
+        (run / "config.json").write_text(text)
+        with pytest.raises(ValueError, match="config.json' cannot be read"):
+            open_run(arguments(run), COMMAND, "")
+
+
+def test_what_a_kill_at_the_start_leaves_is_no_hindrance(tmp_path):
+    for name in (".lock", "split.csv", "bad_files.csv", "partial.abcdefgh.config.json"):
+        (tmp_path / name).write_text("")
+    assert open_run(arguments(tmp_path), COMMAND, "")[2] is None
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path):
+    with locked(tmp_path / "run"):
+        with pytest.raises(ValueError, match="another process is training in"):
+            with locked(tmp_path / "run"):
+                pass
+    with locked(tmp_path / "run"):  # free again
+        pass

@@ -1,0 +1,106 @@
+"""A model together with its preprocessing and its labels: what goes into a folder, and comes back."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from vit_tf.files import write_json
+from vit_tf.labels import decode_predictions, labels_from_config
+from vit_tf.models import build_vit
+from vit_tf.preprocessing import Preprocessing, preprocessing
+from vit_tf.weights import open_weights, save_weights
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A classifier of image files.
+
+    Args:
+        model: from normalised images (b, h, w, 3) to logits (b, k).
+        preprocessing: from files, arrays and pictures to what `model` takes.
+        labels: the names of the classes, or None: those of ImageNet where there are 1,000, else numbers.
+    """
+
+    model: keras.Model
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] | None
+
+    def predict(self, images, top=5):
+        """Returns the likeliest classes: for each image a list of (label, probability), highest first.
+
+        Args:
+            images: what `Preprocessing` takes: a path, a picture, an array, or a list of these.
+            top: int, how many classes of each image.
+        """
+        logits = self.model.predict_on_batch(self.preprocessing(images))
+        return decode_predictions(logits, top, self.labels)
+
+
+def load(source, variant=None):
+    """Loads a classifier from the folder that a fine-tuning run left, or from any published weights.
+
+    Args:
+        source: such as "runs/pets/model" or "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see
+            `vit_tf.load_weights`.
+        variant: name of the variant, where the source is a bare file, which knows none.
+
+    Returns:
+        A `Classifier`.
+
+    Raises:
+        ValueError: the source cannot be read, names no variant, has no head, or takes no RGB images.
+    """
+    weights = open_weights(source)
+    if variant is None and not weights.checkpoint.config:
+        raise ValueError(
+            f"{os.fspath(source)!r} is a bare file, which names no variant: give it, as --model NAME"
+        )
+    if "head.weight" not in weights.tensors:
+        raise ValueError(f"{os.fspath(source)!r} has no head: it gives features, and no classes")
+    model = build_vit(variant, weights=weights)
+    _, *image_size, channels = model.input_shape
+    if channels != 3:
+        raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, and pictures have 3")
+    prepare = preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
+    return Classifier(model, prepare, labels_from_config(weights.checkpoint.config))
+
+
+def save(folder, model, variant, hyperparameters, preprocessing, labels):
+    """Writes a classifier as a folder that `load`, `vit-tf predict` and, for its own models, timm read.
+
+    Args:
+        folder: is made where it is missing. Its config.json and model.safetensors are replaced.
+        model: of `build_vit`.
+        variant: the name of its variant.
+        hyperparameters: dict, what was overridden in `build_vit`, the number of classes included.
+        preprocessing: a `Preprocessing`, or None for images of other than three channels.
+        labels: names of the classes.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Without a config.json the folder says that it is not whole.
+    (folder / "config.json").unlink(missing_ok=True)
+    save_weights(model, folder / "model.safetensors")
+    _, height, width, channels = model.input_shape
+    config = {
+        "architecture": variant,
+        "num_classes": len(labels),
+        "label_names": list(labels),
+        "model_args": {"img_size": [height, width]},
+        "pretrained_cfg": {"input_size": [channels, height, width], "num_classes": len(labels)},
+        "vit_tf": {"variant": variant, "hyperparameters": hyperparameters},
+    }
+    if preprocessing is not None:
+        config["pretrained_cfg"] |= {
+            "interpolation": preprocessing.interpolation,
+            "crop_pct": preprocessing.crop_fraction,
+            "crop_mode": preprocessing.crop_mode,
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+        }
+    write_json(folder / "config.json", config)

@@ -1,0 +1,70 @@
+"""Images in a folder: its tree, walked once, and its files, read whole."""
+
+import os
+
+from vit_tf.data.cifar10 import _require
+from vit_tf.data.layouts import Paths, is_junk
+
+MAX_IMAGE_BYTES = 256 << 20
+
+
+def walk(root):
+    """Returns the `Paths` below a folder, hidden ones left out.
+
+    Symbolic links to folders are followed after all real folders, in the order of their paths, unless
+    they lead to a folder that was walked already or that the root lies in: so loops end, and what is
+    found where does not depend on the file system's order. Links to nowhere count as files, for the
+    reading to report.
+
+    Raises:
+        PermissionError: a folder that may not be read.
+    """
+    paths = Paths()
+    real_root = os.path.realpath(root)
+    seen = {real_root, *_parents(real_root)}
+    links = _walk_real_folders(os.fspath(root), "", seen, paths)
+    while links:
+        links.sort(reverse=True)
+        name = links.pop()
+        target = os.path.realpath(os.path.join(root, name))
+        if target not in seen:
+            seen.add(target)
+            paths.folders.add(name)
+            links += _walk_real_folders(os.fspath(root), name, seen, paths)
+    return paths
+
+
+def read_file(folder, name):
+    """Returns the bytes of a file; a ValueError where it is larger than 256 MiB."""
+    with open(os.path.join(folder, name), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        _require(size <= MAX_IMAGE_BYTES, f"the file has {size:,} bytes: at most {MAX_IMAGE_BYTES:,}")
+        return file.read()
+
+
+def _parents(path):
+    while path != (path := os.path.dirname(path)):
+        yield path
+
+
+def _walk_real_folders(root, folder, seen, paths):
+    """Adds what lies in a folder and its real subfolders to `paths` and `seen`; returns the links."""
+    links, waiting = [], [folder]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if is_junk(entry.name):
+                    continue
+                is_link = entry.is_symlink()
+                if not os.path.isdir(entry.path):
+                    if is_link or entry.is_file():  # no pipes or devices: reading them would wait
+                        paths.add(name)
+                elif is_link:
+                    links.append(name)
+                elif (real_path := os.path.realpath(entry.path)) not in seen:
+                    seen.add(real_path)
+                    paths.folders.add(name)
+                    waiting.append(name)
+    return links

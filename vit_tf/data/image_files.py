@@ -1,0 +1,228 @@
+"""One's own labelled images: finding them in a folder, a zip or a CSV, and checking that they can be read."""
+
+import difflib
+import os
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vit_tf.data.archives import ImageArchive
+from vit_tf.data.cifar10 import _one_line, _require
+from vit_tf.data.decode import decode
+from vit_tf.data.folders import read_file, walk
+from vit_tf.data.label_tables import read_labels
+from vit_tf.data.layouts import SPLITS, encode_labels, label_images, shown, some
+
+_EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
+_CHECKED_AT_ONCE = 4096  # bounds the memory of a million waiting tasks
+_MAX_THREADS = 16  # of 100-megapixel images each takes about 1 GB
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Labelled image files of a folder, a zip or a CSV; nothing is decoded or extracted yet.
+
+    It can be pickled, and processes and threads may read from it at the same time. Names may hold bytes
+    that are not UTF-8, as `os.fsdecode` has them: print them with `repr`.
+
+    Args:
+        root: the folder, zip or CSV.
+        class_names: sorted by code points, with class9 before class10: alike on every machine.
+        names: paths relative to the root (of a CSV: to its folder) with / between the parts, sorted, unique.
+        labels: integers [n], indices into `class_names`; kept as int64.
+        splits: "train", "validation" or "test" where the data set says so, else None, one a file.
+        notes: what was left out, one line each, for the user to see.
+        reader: reads a file by its name; by default as `root` asks for.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: np.ndarray
+    splits: tuple[str | None, ...]
+    notes: tuple[str, ...] = ()
+    reader: Callable[[str], bytes] | None = field(default=None, repr=False)
+
+    def __post_init__(self):
+        labels = np.asarray(self.labels)
+        is_integer = labels.dtype.kind in "iu" or not labels.size
+        _require(is_integer, f"labels are {labels.dtype}: expected integers, indices into class_names")
+        labels = labels.astype(np.int64).reshape(-1)
+        counts = (len(self.names), len(labels), len(self.splits))
+        _require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
+        low, high, last = labels.min(initial=0), labels.max(initial=-1), len(self.class_names) - 1
+        _require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one a class")
+        unknown = set(self.splits) - {*SPLITS, None}
+        _require(
+            not unknown, f"unknown splits {some(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
+        )
+        object.__setattr__(self, "root", Path(self.root))
+        for field_name in ("class_names", "names", "splits", "notes"):
+            object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
+        object.__setattr__(self, "labels", labels)
+        if self.reader is None:
+            object.__setattr__(self, "reader", _reader(self.root))
+
+    def __len__(self):
+        return len(self.names)
+
+    def read(self, i):
+        """Returns the bytes of file `i`.
+
+        Raises:
+            OSError: the file is gone or cannot be read.
+            ValueError: it is damaged in its zip, or larger than 256 MiB.
+        """
+        return self.reader(self.names[i])
+
+    def subset(self, indices):
+        """Returns some of the files, in the order of their names; the classes stay as they are.
+
+        Args:
+            indices: integers in 0 .. n - 1, or a bool [n] that says which; else a ValueError.
+        """
+        indices = np.asarray(indices)
+        if indices.dtype == bool:
+            found = f"the mask has shape {indices.shape}"
+            _require(indices.shape == (len(self),), f"{found}: expected [{len(self)}], one a file")
+            indices = np.flatnonzero(indices)
+        indices = np.unique(indices) if indices.size else np.zeros(0, np.int64)
+        _require(indices.dtype.kind in "iu", f"indices are {indices.dtype}: expected integers or a bool mask")
+        is_inside = not len(indices) or 0 <= indices[0] <= indices[-1] < len(self)
+        _require(
+            is_inside, f"indices reach from {indices[:1]} to {indices[-1:]}: expected 0 to {len(self) - 1}"
+        )
+        names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
+        return replace(self, names=names, labels=self.labels[indices], splits=splits)
+
+
+def find_images(source):
+    """Finds the labelled images of a folder, a zip or a CSV, by their names alone.
+
+    Understood are a folder a class; files named `cat.12.jpg`; train, val and test folders of either
+    (train/training, val/valid/validation/dev, test/testing); a zip of any of these, which is read in
+    place; and a CSV of path and label, with a split if it likes (see `label_tables.read_labels`). One
+    folder around everything is looked through. Hidden files and what operating systems leave behind
+    (__MACOSX, Thumbs.db) do not count, other files neither. Symbolic links in a folder are followed, to
+    each folder once. What has no label, such as Kaggle's test images, and class folders without an image
+    are left out with a line in `notes`.
+
+    Args:
+        source: the path of the folder, zip or CSV.
+
+    Returns:
+        `ImageFiles` of two classes or more.
+
+    Raises:
+        ValueError: one line that says what was found, what was expected and what to do.
+    """
+    is_path = isinstance(source, (str, os.PathLike)) and os.fspath(source)
+    _require(is_path, f"source is {source!r}: {_EXPECTED_SOURCE}")
+    root = Path(os.path.expanduser(os.fsdecode(source)))
+    try:
+        return _find_images(root)
+    except PermissionError as error:
+        problem = f"{error.filename!r} may not be read: make it readable for you (chmod u+rX)"
+    except ValueError as error:
+        problem = error
+    raise ValueError(_one_line(f"{os.fspath(root)!r}: {problem}"))
+
+
+def _find_images(root):
+    if not root.exists():
+        siblings = os.listdir(root.parent) if root.parent.is_dir() else []
+        nearest = difflib.get_close_matches(root.name, siblings, n=1)
+        raise ValueError(f"no such path: {f'did you mean {nearest[0]!r}?' if nearest else _EXPECTED_SOURCE}")
+    if root.is_file():
+        open(root, "rb").close()  # raises what `is_zipfile` would swallow
+    reader, notes = None, ()
+    if root.is_dir():
+        labelled, notes = label_images(walk(root))
+    elif zipfile.is_zipfile(root):
+        archive = ImageArchive(root)
+        reader = archive.read
+        labelled, notes = label_images(archive.paths)
+    else:
+        suffix = root.suffix.lower()
+        _require(suffix != ".zip", "damaged or incomplete zip: download or copy it again")
+        _require(root.is_file() and suffix in (".csv", ".tsv", ".txt"), f"unknown kind: {_EXPECTED_SOURCE}")
+        labelled = read_labels(root)
+    names = tuple(sorted(labelled))
+    class_names, labels = encode_labels([labelled[name][0] for name in names])
+    found = f"only the class {some(class_names)}" if class_names else "no images"
+    _require(len(class_names) > 1, f"{found}: expected images of two classes or more")
+    splits = tuple(labelled[name][1] for name in names)
+    return ImageFiles(root, class_names, names, labels, splits, notes, reader)
+
+
+def _reader(root):
+    if zipfile.is_zipfile(root):
+        return ImageArchive(root).read
+    return partial(read_file, root if root.is_dir() else root.parent)
+
+
+def check_images(files, max_bad=0.01, progress=True):
+    """Decodes every image once, on all cores, and leaves out those that cannot be decoded.
+
+    Ctrl-C ends it at once.
+
+    Args:
+        files: `ImageFiles`.
+        max_bad: the share of bad images that is put up with, 0 to 1.
+        progress: whether a bar with the time left is shown on stderr.
+
+    Returns:
+        (good, bad): `ImageFiles`, and a list of (name, reason) in the order of the names.
+
+    Raises:
+        ValueError: more bad images than `max_bad` allows, with the first five of them and why.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    is_share = isinstance(max_bad, (int, float, np.floating)) and 0 <= max_bad <= 1
+    _require(is_share, f"max_bad is {max_bad!r}: expected a share from 0 to 1, such as 0.01")
+    console = Console(stderr=True)
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
+    try:
+        reasons = list(
+            track(
+                _reasons(pool, files),
+                "checking images",
+                len(files),
+                console=console,
+                transient=True,
+                disable=not progress,
+            )
+        )
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    bad = [(name, reason) for name, reason in zip(files.names, reasons) if reason]
+    first = "; ".join(f"{shown(name)}: {reason}" for name, reason in bad[:5])
+    found = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
+    share = np.ceil(len(bad) / max(len(files), 1) * 1000) / 1000
+    hint = f"mend or remove them, or go on without them by --max-bad {share:g}"
+    _require(len(bad) <= max_bad * len(files), f"{found}; {hint}")
+    return files.subset(np.array([not reason for reason in reasons], bool)), bad
+
+
+def _reasons(pool, files):
+    """Yields why each file is bad, "" for a good one, in order."""
+    for start in range(0, len(files), _CHECKED_AT_ONCE):
+        indices = range(start, min(start + _CHECKED_AT_ONCE, len(files)))
+        yield from pool.map(partial(_reason, files), indices)
+
+
+def _reason(files, i):
+    try:
+        decode(files.read(i))
+    except OSError as error:
+        return error.strerror or _one_line(error)
+    except ValueError as error:
+        return _one_line(error)
+    return ""

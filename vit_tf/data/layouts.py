@@ -1,0 +1,169 @@
+"""The class and the split of each image of a folder or zip, as the paths tell them: no file is opened here.
+
+Paths are relative to the data set, with / between their parts.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vit_tf.data.cifar10 import _require
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+SPLITS = ("train", "validation", "test")
+SPLIT_OF_NAME = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+EXPECTED_LAYOUTS = (
+    "expected a folder a class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
+    "train, val and test folders of these"
+)
+_CLASS_AND_NUMBER = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")  # cat.12.jpg
+_MAX_WRAPPERS = 8  # folders that each hold nothing but the next one
+_JUNK = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synology and Windows leave behind
+
+
+@dataclass
+class Paths:
+    """What lies in a folder or zip: images and other files, and folders, whether they hold any or not."""
+
+    images: list = field(default_factory=list)
+    others: list = field(default_factory=list)
+    folders: set = field(default_factory=set)
+
+    def add(self, name):
+        (self.images if name.lower().endswith(IMAGE_SUFFIXES) else self.others).append(name)
+
+
+def is_junk(part):
+    """Tells whether a file's or folder's name is hidden, or one that only an operating system needs."""
+    return part.startswith(".") or part in _JUNK
+
+
+def natural_key(name):
+    """Sorts class9 before class10, by code points else: alike on every machine, whatever its locale."""
+    parts = re.split("([0-9]+)", name)  # text and numbers in turn
+    numbers = [(len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2])]
+    return [*zip(parts[::2], [*numbers, (0, "")])], name
+
+
+def encode_labels(labels):
+    """Returns (class names in natural order, labels as indices into them, int64 [n])."""
+    class_names = tuple(sorted(set(labels), key=natural_key))
+    index = {name: i for i, name in enumerate(class_names)}
+    return class_names, np.array([index[label] for label in labels], np.int64)
+
+
+def some(names, limit=5):
+    """Returns the first of `names` as a message shows them."""
+    names = list(names)
+    rest = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(map(shown, names[:limit])) + rest
+
+
+def shown(name):
+    """Returns a name in quotes; long ones lose their beginning, and what cannot be printed is escaped."""
+    return repr(name if len(name) <= 80 else f"...{name[-77:]}")
+
+
+def label_images(paths):
+    """Tells every image's class and split by its path.
+
+    A class is the name of a folder, and its images may lie in deeper ones; or what comes before the
+    number in `cat.12.jpg`. Either may lie in folders for train, validation and test. One folder around
+    everything is looked through, so that a single class folder with two folders inside is two classes.
+
+    Args:
+        paths: the `Paths` of a folder or zip.
+
+    Returns:
+        (labelled, notes): {path: (class_name, split or None)}, and one line for everything left out:
+        images without a class, folders without an image, a test folder without labels.
+
+    Raises:
+        ValueError: no images, fewer than two classes, or folders that could be classes as well as splits.
+    """
+    there = some(sorted(paths.others) or sorted(paths.folders)) or "nothing"
+    _require(paths.images, f"no images, it holds {there}: {EXPECTED_LAYOUTS}")
+    for depth in range(_MAX_WRAPPERS):
+        groups = _by_folder(paths.images, depth)
+        if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
+            break
+    labelled = _in_splits(groups, depth + 1)
+    labelled = labelled or {name: (label, None) for name, label in _classes(paths.images).items()}
+    notes = []
+    left_out = sorted(name for name in paths.images if name not in labelled)
+    if left_out:
+        notes.append(f"{len(left_out):,} images lie in no class, left out: {some(left_out)}")
+    empty = _empty_folders(paths)
+    if empty:
+        notes.append(f"no image in the folder {some(empty)}, left out")
+    found = f"fewer than two classes in {len(paths.images):,} images"
+    is_enough = len({label for label, _ in labelled.values()}) > 1
+    _require(is_enough, f"{'; '.join([found, *notes])}: {EXPECTED_LAYOUTS}")
+    return labelled, tuple(notes)
+
+
+def _by_folder(names, depth):
+    """Returns {folder: names} by the part of the path at `depth`; files that lie right there are left out."""
+    groups = {}
+    for name in names:
+        parts = name.split("/", depth + 1)
+        if len(parts) == depth + 2:
+            groups.setdefault(parts[depth], []).append(name)
+    return groups
+
+
+def _classes(names, depth=0, known=frozenset()):
+    """Returns {name: class}, by folders at `depth`, file names or folders further in; {} where there is none.
+
+    Two classes make a layout, or one that is `known` already.
+    """
+    for level in range(depth, depth + _MAX_WRAPPERS):
+        groups = _by_folder(names, level)
+        if len(groups) > 1 or known & groups.keys():
+            return {name: folder for folder, members in groups.items() for name in members}
+        flat = [name for name in names if name.count("/") == level]
+        matches = {name: _CLASS_AND_NUMBER.fullmatch(name.rsplit("/", 1)[-1]) for name in flat}
+        labels = {name: match[1] for name, match in matches.items() if match}
+        if len(set(labels.values())) > 1 or known.intersection(labels.values()):
+            return labels
+    return {}
+
+
+def _in_splits(groups, depth):
+    """Returns {name: (class, split)} of train, validation and test folders, {} of other folders."""
+    members = {split: [] for split in SPLITS}
+    others = []
+    for folder, names in groups.items():
+        split = SPLIT_OF_NAME.get(folder.lower())
+        members[split].extend(names) if split else others.append(folder)
+    classes = _classes(members["train"], depth)
+    if not classes:
+        is_all_splits = groups and not others
+        hint = "expected two or more classes in a train folder, or give one of these folders by itself"
+        _require(not is_all_splits, f"no training images by class in the folders {some(groups)}: {hint}")
+        return {}
+    # Kaggle's test1 has no labels and may lie there; what has another name could as well be a class.
+    unclear = [folder for folder in others if not folder.lower().startswith(tuple(SPLIT_OF_NAME))]
+    hint = f"move {some(unclear)} elsewhere, or rename the train folder if it is a class"
+    _require(not unclear, f"a train folder of classes lies beside {some(unclear)}: {hint}")
+    labelled = {name: (label, "train") for name, label in classes.items()}
+    for split in SPLITS[1:]:
+        labels = _classes(members[split], depth, known=frozenset(classes.values()))
+        labelled |= {name: (label, split) for name, label in labels.items()}
+    return labelled
+
+
+def _empty_folders(paths):
+    """Returns the outermost folders without an image, sorted."""
+    filled = {""}
+    for name in paths.images:
+        folder = name.rpartition("/")[0]
+        while folder not in filled:
+            filled.add(folder)
+            folder = folder.rpartition("/")[0]
+    return sorted(f for f in paths.folders if f not in filled and f.rpartition("/")[0] in filled)

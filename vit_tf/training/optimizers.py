@@ -1,0 +1,280 @@
+"""Keras's optimizers with what fine-tuning a ViT asks of them.
+
+Weight decay of kernels alone, a learning rate for each depth of the model, and averaged weights. All three
+happen in `update_step`, the method that Keras documents for optimizers of one's own.
+"""
+
+import contextlib
+import math
+import re
+from numbers import Integral, Real
+
+import keras
+from keras import ops
+
+from vit_tf.hyperparameters import suggestion
+from vit_tf.layers.residual import register
+
+STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
+HEADS = ("head", "distillation_head")
+# Adapters are decayed as kernels are: with decay 0.01 to 0.1 in the LoRA paper (appendix D), by `ndim >= 2`
+# in timm and PEFT. It draws their product to 0, which is the weights before fine-tuning.
+DECAYED = ("kernel", "lora_kernel_a", "lora_kernel_b")
+
+
+def layer_depths(model):
+    """Returns how deep in the model each weight lies, as layer-wise learning-rate decay counts it.
+
+    As in timm: 0 for the patch embedding, the prefix tokens, the positions and the norm before the blocks;
+    i + 1 for block i; the number of blocks for the final norm, which goes with the last block; one more for
+    all that follows: pooling, the norm behind it, heads.
+
+    Args:
+        model: a model of `build_vit`, or one that contains it.
+
+    Returns:
+        A dict from a variable's path, such as "block_0/attention/qkv/kernel", to an int.
+
+    Raises:
+        ValueError: the model has no blocks.
+
+    Reference: Bao et al., "BEiT" (https://arxiv.org/abs/2106.08254); timm 1.0.31,
+    `optim/_param_groups.py` and `VisionTransformer.group_matcher`. BEiT's own code counts the final norm to
+    the head.
+    """
+    num_layers = count_blocks(model)
+    return {variable.path: depth(variable.path, num_layers) for variable in model.weights}
+
+
+def count_blocks(model):
+    indices = [block_index(variable.path) for variable in model.weights]
+    if all(index is None for index in indices):
+        raise ValueError(
+            f"{getattr(model, 'name', model)!r} has no weights in layers block_0, block_1, ...: "
+            "give a model of `build_vit`"
+        )
+    return 1 + max(index for index in indices if index is not None)
+
+
+def block_index(path):
+    block = re.match(r"block_(\d+)/", path)
+    return int(block[1]) if block else None
+
+
+def depth(path, num_layers):
+    """Returns the depth of a variable by its path, in a model of `num_layers` blocks."""
+    layer = path.partition("/")[0]
+    if layer in STEM:
+        return 0
+    if layer == "norm":
+        return num_layers
+    index = block_index(path)
+    return num_layers + 1 if index is None else index + 1
+
+
+def is_head(variable):
+    return variable.path.partition("/")[0] in HEADS
+
+
+class FineTuning:
+    """What the optimizers of this file add to Keras's: mix it in before one of them.
+
+    Args:
+        learning_rate: float, of the deepest weights.
+        weight_decay: float. Each step takes learning_rate * weight_decay of a kernel from it, with the
+            learning rate of its depth (decoupled: Loshchilov and Hutter, https://arxiv.org/abs/1711.05101).
+        layer_decay: float in (0, 1], the factor on the learning rate from each depth to the one before.
+        num_layers: int, how many blocks the model has.
+        ema: float in (0, 1) or None, how much of the average of each weight a step keeps.
+        **kwargs: of Keras's optimizer.
+    """
+
+    def __init__(
+        self, learning_rate=1e-3, weight_decay=0.0, layer_decay=1.0, num_layers=0, ema=None, **kwargs
+    ):
+        super().__init__(learning_rate=learning_rate, weight_decay=None, **kwargs)
+        self.kernel_decay = weight_decay
+        self.layer_decay = layer_decay
+        self.num_layers = num_layers
+        self.ema = ema
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        self.rate_factors = tuple(
+            self.layer_decay ** (self.num_layers + 1 - depth(variable.path, self.num_layers))
+            for variable in variables
+        )
+        self.decays = tuple(self.kernel_decay if variable.name in DECAYED else 0.0 for variable in variables)
+        # Keras's own `use_ema` moves with every batch while gradients accumulate; this one with the weights.
+        self.averages = [] if self.ema is None else self.add_optimizer_variables(variables, "average")
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype) * self.rate_factors[index]
+        if self.decays[index]:
+            self.assign_sub(variable, variable * (rate * self.decays[index]))
+        super().update_step(gradient, variable, rate)
+        if self.averages:
+            # The first step copies the weights, so that the average never contains its start at zero.
+            kept = ops.cast(ops.not_equal(self.iterations, 0), variable.dtype) * self.ema
+            average = self.averages[index]
+            self.assign_sub(average, (average - variable) * (1 - kept))
+
+    def average(self, variable):
+        """Returns the variable that holds the average of a model's `variable`."""
+        return self.averages[self._get_variable_index(variable)]
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "weight_decay": self.kernel_decay,
+            "layer_decay": self.layer_decay,
+            "num_layers": self.num_layers,
+            "ema": self.ema,
+        }
+
+
+@register
+class AdamW(FineTuning, keras.optimizers.Adam):
+    """Adam with decoupled weight decay; see `FineTuning` and `keras.optimizers.Adam`."""
+
+
+@register
+class SGD(FineTuning, keras.optimizers.SGD):
+    """Gradient descent with momentum; see `FineTuning` and `keras.optimizers.SGD`."""
+
+
+@register
+class Muon(FineTuning, keras.optimizers.Muon):
+    """Muon for the kernels of the blocks, AdamW for the rest; see `FineTuning` and `keras.optimizers.Muon`.
+
+    The rest is what Keras's Muon leaves out itself (patch embedding, and all that is not a matrix), and the
+    heads. Steps are scaled to the size of AdamW's, so that rate and decay of AdamW fit (Liu et al., "Muon is
+    Scalable for LLM Training", https://arxiv.org/abs/2502.16982, section 2.2).
+    """
+
+    def __init__(self, learning_rate=1e-3, **kwargs):
+        own = {"adam_weight_decay": None, "exclude_layers": [f"^{head}/" for head in HEADS]}
+        super().__init__(learning_rate, **{**kwargs, **own})
+
+
+OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "muon": Muon}
+
+
+def make_optimizer(
+    model,
+    name="adamw",
+    learning_rate=1e-3,
+    weight_decay=0.05,
+    layer_decay=1.0,
+    momentum=0.9,
+    clip_norm=None,
+    accumulate=1,
+    ema=None,
+):
+    """Returns an optimizer for a ViT that decays kernels only: no biases, norms, tokens or positions.
+
+    A variable that is frozen when training begins gets no slot and does not change.
+
+    Args:
+        model: a model of `build_vit`, or one that contains it; any built `keras.Model` if `layer_decay` is 1.
+        name: "adamw", "sgd" or "muon".
+        learning_rate: float, of the heads; other weights have it times
+            layer_decay ** (number of blocks + 1 - depth), with the depth of `layer_depths`.
+        weight_decay: float from 0; each step takes learning rate * weight_decay of a kernel from it,
+            with all three optimizers.
+        layer_decay: float in (0, 1]; 1 gives every weight the same rate.
+        momentum: float in [0, 1), of "sgd" alone.
+        clip_norm: positive float; gradients are scaled down together to this norm where theirs is larger,
+            after accumulation. None leaves them as they are.
+        accumulate: int from 1, how many batches make one step, by the mean of their gradients. Batches that
+            an epoch leaves over count for the next one's first step.
+        ema: float in (0, 1), such as 0.9999: how much of the weights' moving average a step keeps; it starts
+            at the weights after the first step. `averaged_weights` uses it. None keeps no average.
+
+    Returns:
+        A `keras.optimizers.Optimizer` whose `learning_rate` can be set before each step.
+
+    Raises:
+        ValueError: an unknown name, or a value out of range.
+    """
+    check_options(
+        name=name,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        layer_decay=layer_decay,
+        momentum=momentum,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+        ema=ema,
+    )
+    return OPTIMIZERS[name](
+        float(learning_rate),
+        weight_decay=weight_decay,
+        layer_decay=layer_decay,
+        num_layers=0 if layer_decay == 1 else count_blocks(model),
+        global_clipnorm=clip_norm,
+        gradient_accumulation_steps=None if accumulate == 1 else accumulate,
+        ema=ema,
+        **({"momentum": float(momentum)} if name == "sgd" else {}),
+    )
+
+
+def check_options(name, accumulate, **numbers):
+    """Raises a ValueError that says what an option of `make_optimizer` may be, unless it is that."""
+    if name not in OPTIMIZERS:
+        known = ", ".join(map(repr, OPTIMIZERS))
+        raise ValueError(f"`name` must be one of {known}, got {name!r}{suggestion(name, OPTIMIZERS)}")
+    if not isinstance(accumulate, Integral) or isinstance(accumulate, bool) or accumulate < 1:
+        raise ValueError(f"`accumulate` must be an int from 1, got {accumulate!r}")
+    ranges = {
+        "learning_rate": (lambda x: 0 < x < math.inf, "a positive number"),
+        "weight_decay": (lambda x: 0 <= x < math.inf, "a number from 0"),
+        "layer_decay": (lambda x: 0 < x <= 1, "a number in (0, 1]"),
+        "momentum": (lambda x: 0 <= x < 1, "a number in [0, 1)"),
+        "clip_norm": (lambda x: 0 < x < math.inf, "a positive number or None"),
+        "ema": (lambda x: 0 < x < 1, "a number in (0, 1) or None"),
+    }
+    for key, value in numbers.items():
+        valid, expected = ranges[key]
+        if value is None and expected.endswith("None"):
+            continue
+        if not isinstance(value, Real) or isinstance(value, bool) or not valid(value):
+            raise ValueError(f"`{key}` must be {expected}, got {value!r}")
+
+
+@contextlib.contextmanager
+def averaged_weights(model, optimizer):
+    """Gives the model its averaged weights for the length of a `with` block, then its own again, bit by bit.
+
+    Nothing happens where the optimizer keeps no average (`ema=None`), or has made no step yet.
+
+    Args:
+        model: the model that `optimizer` trains, or a part of it, such as the ViT in a training model.
+        optimizer: of `make_optimizer`.
+
+    Raises:
+        ValueError: the optimizer does not know a trainable variable of the model.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under float16 Keras scales the loss
+    if not getattr(optimizer, "averages", None) or int(optimizer.iterations) == 0:
+        yield
+        return
+    variables = model.trainable_variables
+    try:
+        averages = [optimizer.average(variable) for variable in variables]
+    except KeyError:
+        raise ValueError(
+            f"the optimizer was built for other variables than {model.name!r} trains now: "
+            "freeze or thaw before compiling, and give the model that was compiled, or a part of it"
+        ) from None
+    own = [ops.convert_to_numpy(variable.value) for variable in variables]
+    try:
+        for variable, average in zip(variables, averages):
+            variable.assign(average.value)
+        yield
+    finally:
+        for variable, value in zip(variables, own):
+            variable.assign(value)

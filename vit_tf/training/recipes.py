@@ -1,0 +1,168 @@
+"""Recipes: every setting of a training run, as plain values that can be read and overridden."""
+
+from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
+
+from vit_tf.hyperparameters import suggestion
+
+
+def setting(default, explanation, choices=None):
+    return field(default=default, metadata={"help": explanation, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. Each field is an option of the training scripts, such as --learning-rate.
+
+    Raises:
+        ValueError: a value is out of range, or two do not fit each other.
+    """
+
+    # How long
+    epochs: int | None = setting(10, "passes over the training images; none: until --minutes are over")
+    minutes: float | None = setting(None, "the run ends when these are over, if its epochs do not end it")
+    patience: int | None = setting(None, "epochs without a better validation accuracy that end the run")
+    checkpoint_minutes: float = setting(10.0, "the state is saved every epoch, and as often as this")
+    # Optimizer
+    optimizer: str = setting("adamw", "of Keras", ("adamw", "sgd", "muon"))
+    learning_rate: float = setting(1e-4, "the peak")
+    schedule: str = setting("cosine", "of the learning rate", ("cosine", "step", "constant"))
+    warmup: float = setting(0.1, "share of the run in which the rate rises from 0")
+    step_decay: float = setting(0.9, "the factor an epoch of --schedule step")
+    weight_decay: float = setting(0.05, "decoupled, of kernels alone")
+    layer_decay: float = setting(1.0, "factor on the learning rate for each block further from the head")
+    momentum: float = setting(0.9, "of SGD")
+    clip_norm: float | None = setting(None, "largest norm of all gradients together")
+    batch_size: int = setting(32, "images")
+    accumulate: int = setting(1, "batches whose gradients are averaged for one step of the optimizer")
+    ema: float | None = setting(None, "momentum of averaged weights, such as 0.999, which are then validated")
+    # What is trained
+    freeze: str = setting(
+        "none",
+        "what stays as it is: none, backbone, blocks:K (the first K, and all before), all-but-attention",
+    )
+    lora_rank: int = setting(0, "rank of LoRA's matrices, everything else but the head stays; 0: no LoRA")
+    lora_alpha: float | None = setting(None, "LoRA's updates are multiplied by alpha / rank; none: the rank")
+    lora_on: str = setting("qkv,projection", "which matrices: of qkv, projection, fc1, fc2")
+    # Regularisation
+    drop_path_rate: float = setting(0.0, "chance that the last block is skipped for an image")
+    dropout_rate: float = setting(0.0, "of attention's and the MLP's outputs")
+    label_smoothing: float = setting(0.0, "share of each label that goes to all classes")
+    class_weights: str = setting("none", "balanced: rare classes count more", ("none", "balanced"))
+    # Augmentation
+    crop: str = setting(
+        "resized",
+        "resized: a random part at a random size; shift: by a sixteenth of the side; affine: rotated and "
+        "zoomed a little; none: as in the evaluation",
+        ("resized", "shift", "affine", "none"),
+    )
+    crop_scale: float = setting(0.35, "the smallest share of an image's area that --crop resized takes")
+    flip: bool = setting(True, "half of the images are mirrored")
+    randaugment: float = setting(0.0, "magnitude of RandAugment, up to 10; 0: none")
+    random_erasing: float = setting(0.0, "chance that a rectangle is erased")
+    mixup: float = setting(0.0, "alpha of MixUp; 0: none")
+    cutmix: float = setting(0.0, "alpha of CutMix; 0: none")
+    # Evaluation
+    mirror: bool = setting(False, "test with the mean of an image's and its mirror image's logits")
+    # Machine
+    mixed_precision: bool = setting(False, "compute in bfloat16")
+    remat: bool = setting(False, "compute activations twice rather than keep them: less memory, more time")
+    deterministic: bool = setting(False, "TensorFlow's deterministic operations: equal runs, bit by bit")
+    cache: bool = setting(False, "keep decoded images in memory")
+    seed: int = setting(0, "of everything random")
+
+    def __post_init__(self):
+        for item in fields(self):
+            check(item.name, getattr(self, item.name), item.metadata["choices"])
+        if self.epochs is None and self.minutes is None:
+            raise ValueError("a run needs an end: give `epochs` or `minutes`")
+        if self.lora_rank and self.freeze != "none":
+            raise ValueError("LoRA freezes all but its own matrices and the head: leave `freeze` or it out")
+
+
+POSITIVE = ("epochs", "minutes", "patience", "learning_rate", "clip_norm", "batch_size", "accumulate")
+SHARES = ("warmup", "drop_path_rate", "dropout_rate", "label_smoothing", "momentum")
+FACTORS = ("step_decay", "layer_decay", "crop_scale")
+
+
+def check(name, value, choices):
+    """Raises a ValueError that says what the setting `name` may be, unless `value` is that."""
+    item = Recipe.__dataclass_fields__[name]
+    kind, expected = item.type, None
+    if value is None:
+        valid, expected = "None" in str(kind), "a number"
+    elif choices:
+        valid, expected = value in choices, f"one of {', '.join(choices)}{suggestion(value, choices)}"
+    elif kind is bool:
+        valid, expected = isinstance(value, bool), "true or false"
+    elif kind is str:
+        valid, expected = isinstance(value, str), "text"
+    else:
+        whole = isinstance(item.default, int) or "int" in str(kind)
+        valid = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+        limit, right = limits(name)
+        valid, expected = valid and right(value), f"{'a whole number' if whole else 'a number'} {limit}"
+    if not valid:
+        raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+
+
+def limits(name):
+    """Returns what a number's limits are, in words and as a function."""
+    if name in POSITIVE:
+        return "above 0", lambda x: 0 < x < float("inf")
+    if name in SHARES:
+        return "from 0 to below 1", lambda x: 0 <= x < 1
+    if name in FACTORS:
+        return "above 0, at most 1", lambda x: 0 < x <= 1
+    if name == "ema":
+        return "between 0 and 1", lambda x: 0 < x < 1
+    if name == "random_erasing":
+        return "from 0 to 1", lambda x: 0 <= x <= 1
+    if name == "randaugment":
+        return "from 0 to 10", lambda x: 0 <= x <= 10
+    return "from 0", lambda x: 0 <= x < float("inf")
+
+
+# Fine-tuning, one recipe a purpose. Rates are those of AdamW at a batch of 32.
+RECIPES = {
+    # Only the head learns: minutes, and a figure for how good the features are.
+    "linear-probe": Recipe(freeze="backbone", learning_rate=3e-3, weight_decay=0.0, epochs=10),
+    # Everything learns, the layers near the pixels slowly: BEiT's way (https://arxiv.org/abs/2106.08254).
+    "full": Recipe(
+        learning_rate=1e-4, layer_decay=0.75, drop_path_rate=0.1, label_smoothing=0.1, clip_norm=1.0
+    ),
+    # Small matrices beside the frozen ones (https://arxiv.org/abs/2106.09685): less memory, small files.
+    "lora": Recipe(lora_rank=8, learning_rate=1e-3, weight_decay=0.0, label_smoothing=0.1, clip_norm=1.0),
+    # Some dozens or hundreds of images a class: longer, and with everything against overfitting.
+    "small-data": Recipe(
+        epochs=40,
+        learning_rate=5e-5,
+        layer_decay=0.65,
+        drop_path_rate=0.1,
+        label_smoothing=0.1,
+        clip_norm=1.0,
+        randaugment=7.0,
+        random_erasing=0.25,
+        mixup=0.2,
+        cutmix=0.5,
+        ema=0.99,
+        patience=12,
+    ),
+}
+
+
+def get_recipe(name, **overrides):
+    """Returns the recipe called `name` with some settings replaced.
+
+    Raises:
+        ValueError: no recipe or no setting has that name, or a value does not fit.
+    """
+    if name not in RECIPES:
+        raise ValueError(
+            f"unknown recipe {name!r}{suggestion(name, RECIPES)}: there are {', '.join(RECIPES)}"
+        )
+    known = [item.name for item in fields(Recipe)]
+    for override in overrides:
+        if override not in known:
+            raise ValueError(f"unknown setting {override!r}{suggestion(override, known)}")
+    return replace(RECIPES[name], **overrides)

@@ -1,0 +1,116 @@
+"""The folder of a run: a new one, or one to go on with, and nobody else's meanwhile."""
+
+import json
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from vit_tf.files import PARTIAL
+
+CONFIG, LOCK = "config.json", ".lock"
+
+
+def choose_folder(out, resume, name):
+    """Returns the run's folder and its config.json, which is None for a new run.
+
+    Args:
+        out: the folder that the user asked for, or None.
+        resume: the folder of a run to go on with, or None.
+        name: what a folder without a name of its own is called after.
+
+    Raises:
+        ValueError: `resume` holds no run, `out` holds something else, or both are given.
+    """
+    if out and resume:
+        raise ValueError("--resume names the run's folder: leave --out out")
+    folder = Path(resume or out or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{str(folder)!r} is a file, and a run needs a folder: choose another name")
+    if (folder / CONFIG).is_file():
+        return folder, read_config(folder)
+    if resume:
+        raise ValueError(f"there is no run in {str(folder)!r}, it has no {CONFIG}: give the folder of one")
+    if folder.is_dir() and any(not is_leftover(entry.name) for entry in folder.iterdir()):
+        raise ValueError(f"{str(folder)!r} is not empty: choose another folder with --out, or remove it")
+    return folder, None
+
+
+def open_run(args, command, name):
+    """Returns a run's folder, its command, and its config.json (None for a new run).
+
+    Args:
+        args: parsed arguments, with `out` and `resume`; an option that was not given is None or False.
+        command: a dict, ready for JSON, of all that decides what the run does; None with `--resume`.
+        name: what a folder without a name of its own is called after.
+
+    Raises:
+        ValueError: see `choose_folder` and `check_same_command`; or `--resume` has other options beside it.
+    """
+    folder, saved = choose_folder(args.out, args.resume, name)
+    if args.resume:
+        given = [key for key, value in vars(args).items() if value is not None and value is not False]
+        if others := [key for key in given if key != "resume"]:
+            raise ValueError(
+                f"--resume goes on with a run as it began, and takes no {', '.join(others)} beside it: leave "
+                "that out, or start a new run"
+            )
+        return folder, saved["command"], saved
+    if saved:
+        check_same_command(folder, saved["command"], command)
+    return folder, command, saved
+
+
+def read_config(folder):
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("command"), dict):
+            raise ValueError("it is not a run's")
+        return config
+    except ValueError as error:
+        raise ValueError(f"{str(folder / CONFIG)!r} cannot be read: {error}") from error
+
+
+def check_same_command(folder, saved, given):
+    """Raises a ValueError that names the options in which two commands differ.
+
+    Args:
+        folder: the run's folder.
+        saved, given: dicts from option to value.
+    """
+    saved, given = ({**command, **command.get("settings", {})} for command in (saved, given))
+    names = [name for name in {**saved, **given} if name != "settings"]
+    differing = [name for name in names if saved.get(name) != given.get(name)]
+    if differing:
+        changes = ", ".join(f"{name} {saved.get(name)!r} (now {given.get(name)!r})" for name in differing)
+        raise ValueError(
+            f"{str(folder)!r} holds a run with {changes}: give --resume {folder} alone to go on with it, or "
+            "another --out to start anew"
+        )
+
+
+def is_leftover(name):
+    """Whether a file is of a run that ended before its config.json was written."""
+    return name in (LOCK, "split.csv", "bad_files.csv") or name.startswith(PARTIAL)
+
+
+@contextmanager
+def locked(folder):
+    """Makes the folder, and keeps other processes from training in it; a killed one keeps nobody.
+
+    Raises:
+        ValueError: another process trains there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with open(folder / LOCK, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(
+                f"another process is training in {str(folder)!r}: wait for it, or choose another folder"
+            ) from None
+        yield
