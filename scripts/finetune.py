@@ -92,25 +92,16 @@ def train(folder, command, recipe, saved):
         print(f"note: {note}")
     if saved:
         images = data.read_split(images, folder / "split.csv")
+        described = saved["model"]
     else:
-        images, bad = data.check_images(images, command["max_bad"])
-        if bad:
-            files.write_csv(folder / "bad_files.csv", ("path", "reason"), bad)
-            print(f"{len(bad)} files cannot be read and are left out: see {folder / 'bad_files.csv'}")
-        images = data.split_files(
-            images, command["validation_fraction"], command["test_fraction"], recipe.seed
-        )
-        data.write_split(images, folder / "split.csv")
+        described = describe_model(command, len(images.class_names))
+        images = check_and_split(images, command, recipe, folder)
+        config = {"command": command, "model": described, "class_names": images.class_names}
+        files.write_json(folder / "config.json", {**config, "recipe": asdict(recipe)})
 
     # -----------------------------------------------------------------------------------------------
     # Model
     # -----------------------------------------------------------------------------------------------
-    if saved:
-        described = saved["model"]
-    else:
-        described = describe_model(command, len(images.class_names))
-        config = {"command": command, "model": described, "class_names": images.class_names}
-        files.write_json(folder / "config.json", {**config, "recipe": asdict(recipe)})
     variant, hyperparameters = described["variant"], described["hyperparameters"]
     prepare = Preprocessing(**described["preprocessing"])
     has_state = training.Checkpoints(folder / "checkpoints").paths()
@@ -142,11 +133,25 @@ def train(folder, command, recipe, saved):
     training.save_model(
         network, recipe, folder / "model", variant, hyperparameters, prepare, images.class_names
     )
+    print(training.per_class(metrics))
     print(
         f"{details['tested_on']} accuracy {metrics['accuracy']:.2%} (weights of epoch "
         f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; everything is in {folder}\n"
         f"try: vit-tf predict IMAGE --weights {folder / 'model'}"
     )
+
+
+def check_and_split(images, command, recipe, folder):
+    """Returns the images that can be read, with their splits, and writes both down in the run's folder."""
+    fractions = command["validation_fraction"], command["test_fraction"]
+    data.split_files(images, *fractions, recipe.seed)  # what is wrong there need not wait for the check
+    images, bad = data.check_images(images, command["max_bad"])
+    if bad:
+        files.write_csv(folder / "bad_files.csv", ("path", "reason"), bad)
+        print(f"{len(bad)} files cannot be read and are left out: see {folder / 'bad_files.csv'}")
+    images = data.split_files(images, *fractions, recipe.seed)
+    data.write_split(images, folder / "split.csv")
+    return images
 
 
 def describe_model(command, num_classes):

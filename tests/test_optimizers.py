@@ -168,9 +168,9 @@ def test_the_last_blocks_may_be_frozen(vit):
     check_steps(vit, optimizer, sgd_step, 0.5, steps=1)
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_accumulation_is_a_larger_batch(vit, name):
-    """Four gradients make one step with their mean, clipped after it; three steps, average and all."""
+    """Four gradients make one step with their mean, clipped after it; two steps, average and all."""
     options = dict(learning_rate=RATE, weight_decay=DECAY, layer_decay=0.5, clip_norm=1.5, ema=0.9)
     variables = vit.trainable_variables
     start = values(variables)
@@ -179,13 +179,13 @@ def test_accumulation_is_a_larger_batch(vit, name):
         for variable, value in zip(variables, start):
             variable.assign(value)
         optimizer = make_optimizer(vit, name, accumulate=accumulate, **options)
-        quarters = random_gradients(variables, 12)
-        means = [[np.mean(g, axis=0) for g in zip(*quarters[i : i + 4])] for i in (0, 4, 8)]
+        quarters = random_gradients(variables, 8)
+        means = [[np.mean(g, axis=0) for g in zip(*quarters[i : i + 4])] for i in (0, 4)]
         for i, gradients in enumerate(quarters if accumulate == 4 else means):
             apply(optimizer, gradients, variables)
             if accumulate == 4 and i == 2:
                 assert all((a == b).all() for a, b in zip(values(variables), start))
-        assert int(optimizer.iterations) == 3
+        assert int(optimizer.iterations) == 2
         averages = values([optimizer.average(v) for v in variables])
         results.append(values(variables) + averages)
     for one, four in zip(*results):

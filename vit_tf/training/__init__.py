@@ -3,7 +3,7 @@
 from vit_tf.training.checkpoints import Checkpoints
 from vit_tf.training.freezing import freeze
 from vit_tf.training.lora import add_lora, merge_lora
-from vit_tf.training.metrics import evaluate, predict
+from vit_tf.training.metrics import evaluate, per_class, predict
 from vit_tf.training.optimizers import averaged_weights, make_optimizer
 from vit_tf.training.options import add_settings, given_settings, override
 from vit_tf.training.progress import clock
@@ -47,6 +47,7 @@ __all__ = [
     "merge_lora",
     "open_run",
     "override",
+    "per_class",
     "picture_augmentation",
     "predict",
     "run",

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+MAX_SHOWN = 20  # classes
+
 
 def predict(model, batches, mirror=False, after_batch=lambda: None):
     """Returns a model's logits of a data set, and its labels.
@@ -81,6 +83,26 @@ def evaluate(logits, labels, class_names):
         },
         "confusion": confusion.tolist(),
     }
+
+
+def per_class(metrics):
+    """Returns precision and recall of each class as lines of text, those of the lowest f1 if there are many.
+
+    Args:
+        metrics: what `evaluate` returns.
+    """
+    rows = sorted(metrics["classes"].items(), key=lambda item: item[1]["f1"] or 0)
+    shown = rows[:MAX_SHOWN] if len(rows) > MAX_SHOWN else list(metrics["classes"].items())
+    width = max(len("class"), *(len(name) for name, _ in shown))
+    lines = [f"{'class':{width}}  precision  recall  images"]
+    for name, values in shown:
+        precision, recall = (
+            "-" if values[key] is None else f"{values[key]:.1%}" for key in ("precision", "recall")
+        )
+        lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {values['images']:>6,}")
+    if len(rows) > MAX_SHOWN:
+        lines.append(f"... the {MAX_SHOWN} weakest of {len(rows)} classes; metrics.json has all")
+    return "\n".join(lines)
 
 
 def share(part, whole):
