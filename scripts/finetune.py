@@ -112,7 +112,7 @@ def train(folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Training
     # -----------------------------------------------------------------------------------------------
-    parts = {part: make_batches(images, part, recipe, prepare) for part in data.SPLITS}
+    parts = {part: training.make_batches(images, part, recipe, prepare) for part in data.SPLITS}
     trainer = training.make_trainer(
         network, recipe, parts["train"], parts["validation"], prepare.image_size, folder
     )
@@ -172,28 +172,6 @@ def describe_model(command, num_classes):
     config = source and source.preprocessing_config
     prepare = preprocessing(config or variant, image_size=image_size)
     return {"variant": variant, "hyperparameters": fields, "preprocessing": prepare.to_dict()}
-
-
-def make_batches(images, part, recipe, prepare):
-    """Returns the batches of a part of the data, None where it is empty."""
-    members = [i for i, split in enumerate(images.splits) if split == part]
-    if not members:
-        return None
-    files = images.subset(members)
-    is_train = part == "train"
-    pictures, view = data.Pictures(files), data.Fit(prepare)
-    if recipe.cache:
-        pictures = data.CachedPictures(pictures, 2 * max(prepare.image_size))
-    return data.Batches(
-        pictures,
-        files.labels,
-        len(files.class_names),
-        recipe.batch_size,
-        transform=training.picture_augmentation(recipe, prepare.image_size, view) if is_train else view,
-        mix=training.make_mix(recipe) if is_train else None,
-        shuffle=is_train,
-        seed=recipe.seed,
-    )
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if keras.backend.backend() == "torch":
     # Results go to NumPy, which refuses tensors that wait for a gradient; `fit` and `gradients` ask for them.
     torch.set_grad_enabled(False)
     keras.Model.fit = torch.enable_grad()(keras.Model.fit)
+    keras.Model.train_on_batch = torch.enable_grad()(keras.Model.train_on_batch)
 
 
 @pytest.fixture(autouse=True)

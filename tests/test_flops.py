@@ -79,12 +79,12 @@ def test_vit_b16_agrees_with_the_profiler(vit_b16):
 
 @tensorflow_only
 @each_family
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_matrix_products_agree_with_the_profiler(overrides, batch_size):
+def test_matrix_products_agree_with_the_profiler(overrides):
     model = small_vit(**overrides)
-    table = count_flops(model, batch_size)
-    assert matrix_products(flops_by_operation(model, batch_size)) == table.totals.flops > 0
-    assert table.totals.parameters == model.count_params()
+    for batch_size in (1, 3):
+        table = count_flops(model, batch_size)
+        assert matrix_products(flops_by_operation(model, batch_size)) == table.totals.flops > 0
+        assert table.totals.parameters == model.count_params()
 
 
 @tensorflow_only
@@ -101,7 +101,9 @@ def test_get_flops_is_the_profilers_own_total(overrides):
 
 @each_family
 def test_a_batch_costs_its_images(overrides):
-    one, five = (count_flops(small_vit(**overrides), n).totals for n in (1, 5))
+    with keras.StatelessScope(initialize_variables=False):  # shapes are enough
+        model = small_vit(**overrides)
+    one, five = (count_flops(model, n).totals for n in (1, 5))
     width = 12 if overrides.get("pooling") == "map" else 0  # its query is the same for all images
     assert five.flops == 5 * one.flops - 4 * 2 * width * width
     assert five.activation_bytes == 5 * one.activation_bytes - 4 * 4 * width

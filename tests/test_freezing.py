@@ -58,6 +58,7 @@ def test_layers_frozen_as_a_whole_are_thawed(vit):
     vit.get_layer("head").trainable = False
     freeze(vit, "none")
     assert trained(vit) == paths(vit, "")
+    assert trained(vit.get_layer("block_1")) == paths(vit, "block_1")
     vit.trainable = False
     freeze(vit, "backbone")
     assert trained(vit) == paths(vit, "head")

@@ -77,6 +77,7 @@ def test_adapters_start_at_nothing_and_are_merged_into_the_kernels(kind):
         expected[layer.path + "/kernel"] = expected[layer.path + "/kernel"] + 6 / 2 * a @ b
 
     assert merge_lora(vit) == len(names)
+    assert not any("lora_rank" in layer.get_config() for layer in layers)
     assert [v.path for v in vit.weights] == [v.path for v in vit.trainable_variables] == paths
     for variable in vit.weights:  # sums of numbers of about one, in float32
         np.testing.assert_allclose(numpy(variable.value), expected[variable.path], rtol=0, atol=1e-6)

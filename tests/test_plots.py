@@ -69,6 +69,13 @@ def test_predictions(n, channels, tmp_path):
     plots.save(figure, tmp_path / "predictions.png")
 
 
+def test_pictures_and_what_a_notebook_shows():
+    images = np.random.default_rng(0).uniform(0, 255, (30, 4, 6, 3))
+    figure = plots.pictures(images, [f"number {i}" for i in range(30)], "test")
+    assert [text for text in texts(figure) if text.startswith("number")] == [f"number {i}" for i in range(24)]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_model_sizes(tmp_path):
     rows = [("small", 1e6, 0.2), ("large", 3e8, 60)]
     figure = plots.model_sizes(rows, "models")
@@ -87,6 +94,8 @@ def test_model_sizes(tmp_path):
         (lambda: plots.confusion([[1, -1], [0, 1]], ["a", "b"], "t"), "negative"),
         (lambda: plots.predictions(np.zeros((0, 2, 2, 3)), [], [], ["a"], "t"), "must fit each other"),
         (lambda: plots.predictions(np.zeros((1, 2, 2, 3)), [1], [[1]], ["a"], "t"), "from 0 to 0"),
+        (lambda: plots.pictures(np.zeros((2, 2, 2)), ["a", "b"], "t"), r"must be \(n, h, w"),
+        (lambda: plots.pictures(np.zeros((2, 2, 2, 1)), ["a"], "t"), "one caption for each of 2 images"),
         (lambda: plots.model_sizes([], "t"), "positive numbers"),
         (lambda: plots.save(Figure(), "figure.nonsense"), "must end in .png, .svg, .pdf"),
         (lambda: plots.save(Figure(), "missing/figure.png"), "no folder 'missing'"),

@@ -2,6 +2,8 @@ import csv
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -266,16 +268,29 @@ def test_a_signal_is_a_request_and_handlers_come_back():
 
 
 def test_the_second_signal_leaves_at_once():
-    """Even while Python computes nothing of its own, as during a long training step."""
-    process = os.fork()
-    if not process:
-        with interrupts.Interrupts().listening():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(60)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 128 + signal.SIGTERM
+    """Even while Python runs nothing of its own, as during a long training step."""
+    script = (
+        "import ctypes, importlib.util, os, sys\n"
+        "spec = importlib.util.spec_from_file_location('interrupts', sys.argv[1])\n"
+        "module = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(module)\n"
+        "sleep = ctypes.CDLL(None).sleep\n"
+        "with module.Interrupts().listening():\n"
+        "    print('ready', flush=True)\n"
+        "    while True: sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, interrupts.__file__],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert "once more leaves at once" in process.stderr.readline() + process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_heard():

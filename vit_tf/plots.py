@@ -5,13 +5,14 @@ line of a cell shows one. Colours are Okabe and Ito's, which the colour-blind te
 is said by colour alone.
 """
 
+import io
 import math
 from functools import wraps
 from pathlib import Path
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vit_tf.files import atomic_path
@@ -38,6 +39,15 @@ STYLE = {
     "figure.dpi": 110,
 }
 FORMATS = (".png", ".svg", ".pdf")
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that a notebook shows by itself, without `%matplotlib inline`."""
+
+    def _repr_png_(self):
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png")
+        return buffer.getvalue()
 
 
 def styled(function):
@@ -166,26 +176,61 @@ def predictions(images, labels, probabilities, class_names, title):
         )
     if labels.min() < 0 or labels.max() >= k:
         raise ValueError(f"`labels` must be from 0 to {k - 1}, got {labels.min()} to {labels.max()}")
+    figure, places = picture_grid(n, title)
+    for i, axes in enumerate(places):
+        draw_prediction(axes, images[i], labels[i], probabilities[i], class_names)
+    return figure
+
+
+@styled
+def pictures(images, captions, title):
+    """Draws up to 24 images with a caption each.
+
+    Args:
+        images: uint8 or float array (n, h, w, c) in [0, 255], c 1, 3 or 4.
+        captions: n texts.
+        title: str.
+
+    Raises:
+        ValueError: there are no images, they have another shape, or there is not one caption for each.
+    """
+    images = np.asarray(images)
+    if not len(images) or images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"`images` must be (n, h, w, 1, 3 or 4), got {images.shape}")
+    if len(captions) != len(images):
+        raise ValueError(f"expected one caption for each of {len(images)} images, got {len(captions)}")
+    figure, places = picture_grid(len(images), title)
+    for axes, image, caption in zip(places, images, captions):
+        show_picture(axes, image.round().astype("uint8"))
+        axes.spines[:].set_visible(False)
+        axes.set_title(caption, fontsize=8)
+    return figure
+
+
+def picture_grid(n, title):
+    """Returns a figure and its axes for up to 24 pictures."""
     shown = min(n, 24)
     columns = min(shown, 6)
     rows = math.ceil(shown / columns)
     figure = Figure(figsize=(max(3, 1.6 * columns), 0.5 + 1.95 * rows), layout="constrained")
     figure.suptitle(title)
     grid = figure.subplots(rows, columns, squeeze=False).flat
-    for i, axes in enumerate(grid):
+    for axes in grid:
         axes.set(xticks=[], yticks=[])
-        if i < shown:
-            draw_prediction(axes, images[i], labels[i], probabilities[i], class_names)
-        else:
-            axes.set_axis_off()
-    return figure
+    for axes in grid[shown:]:
+        axes.set_axis_off()
+    return figure, grid[:shown]
+
+
+def show_picture(axes, image):
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255) if image.shape[-1] == 1 else axes.imshow(image)
 
 
 def draw_prediction(axes, image, label, probabilities, class_names):
     guess = probabilities.argmax()
     right = guess == label
     caption = f"{'✓' if right else '✗'} {class_names[guess]} {probabilities[guess]:.0%}"
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255) if image.shape[-1] == 1 else axes.imshow(image)
+    show_picture(axes, image)
     axes.spines[:].set_visible(not right)
     axes.spines[:].set(color=ORANGE, linewidth=3)
     axes.set_title(

@@ -18,6 +18,7 @@ from vit_tf.layers.attention import (
     per_matrix_glorot,
 )
 from vit_tf.layers.mlp import get_activation, make_mlp
+from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale, make_norm, register
 
 
@@ -88,6 +89,12 @@ class Block(keras.layers.Layer):
             layer_scale_init=layer_scale_init,
         )
         self.num_heads = num_heads
+
+    def rematerialized_call(self, layer_call, *args, **kwargs):
+        """Keras asks for this in a `keras.RematScope`; see `rematerialize`."""
+        if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
+            return layer_call  # the scope leaves this block out
+        return rematerialize(self, layer_call)
 
     # The layers below are made here, and not in each subclass, so that an option is passed on in one place.
 

@@ -10,6 +10,7 @@ from vit_tf.training.progress import clock
 from vit_tf.training.recipes import RECIPES, Recipe, get_recipe
 from vit_tf.training.run import (
     configure,
+    make_batches,
     make_mix,
     make_network,
     make_trainer,
@@ -39,6 +40,7 @@ __all__ = [
     "get_recipe",
     "given_settings",
     "locked",
+    "make_batches",
     "make_mix",
     "make_network",
     "make_optimizer",

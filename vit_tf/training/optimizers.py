@@ -273,7 +273,8 @@ def averaged_weights(model, optimizer):
     own = [ops.convert_to_numpy(variable.value) for variable in variables]
     try:
         for variable, average in zip(variables, averages):
-            variable.assign(average.value)
+            # A copy: JAX's `predict` gives away the arrays that it was given.
+            variable.assign(ops.convert_to_numpy(average.value))
         yield
     finally:
         for variable, value in zip(variables, own):

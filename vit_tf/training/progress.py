@@ -1,5 +1,7 @@
 """What a run shows of itself: a bar with an ETA, and a line an epoch."""
 
+import importlib.util
+
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
@@ -19,7 +21,7 @@ class ProgressBar:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %  {task.fields[state]}"),
-            console=console or Console(highlight=False),
+            console=console or default_console(),
             transient=True,
         )
         self.task = self.bar.add_task("starting", total=1.0, state="")
@@ -54,6 +56,14 @@ class ProgressBar:
             f"accuracy {row['accuracy']:.1%} (val {row['val_accuracy']:.1%})  "
             f"{row['images_per_second']:.0f} images/s"
         )
+
+
+def default_console():
+    console = Console(highlight=False)
+    if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
+        # rich's bar needs them in a notebook; the lines of the epochs do not.
+        return Console(highlight=False, force_jupyter=False, force_terminal=False)
+    return console
 
 
 def clock(seconds):

@@ -1,9 +1,12 @@
 """From a recipe to a finished run: what the training scripts share."""
 
+from contextlib import nullcontext
+
 import keras
 import numpy as np
 
 from vit_tf import augment, classifier, files, plots
+from vit_tf.data import Batches, CachedPictures, Fit, Pictures
 from vit_tf.data.mixing import Mix
 from vit_tf.data.randaugment import RandAugment
 from vit_tf.data.transforms import Compose, HorizontalFlip, RandomErasing, RandomResizedCrop
@@ -134,11 +137,47 @@ def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=N
     """
     rates = {name: getattr(recipe, name) for name in ("drop_path_rate", "dropout_rate")}
     rates = {name: rate for name, rate in rates.items() if rate}
-    return build_vit(
-        variant,
-        weights=weights,
-        include_preprocessing=preprocessing or True,
-        **{**hyperparameters, **rates},
+    with rematerialized_blocks() if recipe.remat else nullcontext():
+        return build_vit(
+            variant,
+            weights=weights,
+            include_preprocessing=preprocessing or True,
+            **{**hyperparameters, **rates},
+        )
+
+
+def rematerialized_blocks(most=1000):
+    """A scope in which encoder blocks are built that keep no activations for the backward pass."""
+    return keras.RematScope(mode="list_of_layers", layer_names=[f"block_{i}" for i in range(most)])
+
+
+def make_batches(images, part, recipe, preprocessing):
+    """Returns the `vit_tf.data.Batches` of a part of one's own images; None where it is empty.
+
+    Args:
+        images: `vit_tf.data.ImageFiles` whose splits are set.
+        part: "train", which is shuffled and augmented, "validation" or "test".
+        recipe: a `Recipe`.
+        preprocessing: the `Preprocessing` whose resizing and cropping make the evaluation's view.
+    """
+    members = [i for i, split in enumerate(images.splits) if split == part]
+    if not members:
+        return None
+    chosen, view = images.subset(members), Fit(preprocessing)
+    pictures = Pictures(chosen)
+    if recipe.cache:
+        pictures = CachedPictures(pictures, 2 * max(preprocessing.image_size))
+    is_train = part == "train"
+    augmentation = picture_augmentation(recipe, preprocessing.image_size, view)
+    return Batches(
+        pictures,
+        chosen.labels,
+        len(chosen.class_names),
+        recipe.batch_size,
+        transform=augmentation if is_train else view,
+        mix=make_mix(recipe) if is_train else None,
+        shuffle=is_train,
+        seed=recipe.seed,
     )
 
 
@@ -186,7 +225,7 @@ def run(trainer, folder):
 # ---------------------------------------------------------------------------------------------------
 # The end of a run
 # ---------------------------------------------------------------------------------------------------
-def write_report(trainer, recipe, test, class_names, folder, title, details):
+def write_report(trainer, recipe, test, class_names, folder, title, details=None):
     """Tests the best weights, and writes what the run has come to.
 
     Args:
@@ -196,7 +235,7 @@ def write_report(trainer, recipe, test, class_names, folder, title, details):
         class_names: k names.
         folder: the run's folder. `metrics.json`, `per_class.csv` and the pictures are written there.
         title: heading of the pictures.
-        details: dict, goes into metrics.json.
+        details: dict or None, goes into metrics.json, too.
 
     Returns:
         The metrics: those of `evaluate`, and what is known of the run.
@@ -205,7 +244,7 @@ def write_report(trainer, recipe, test, class_names, folder, title, details):
     logits, targets = predict(trainer.model, test, recipe.mirror)
     labels, progress = targets.argmax(-1), trainer.progress
     metrics = {
-        **details,
+        **(details or {}),
         **evaluate(logits, labels, class_names),
         "test_images": len(labels),
         "best_epoch": progress.best["epoch"],
