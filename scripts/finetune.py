@@ -77,7 +77,7 @@ def main(arguments=None):
     name = Path(args.data).stem if args.data else ""
     command = None if args.resume else make_command(args)
     folder, command, saved = training.open_run(args, command, name)
-    recipe = make_recipe(command)
+    recipe = training.read_recipe(saved["recipe"]) if saved else make_recipe(command)
     training.configure(recipe)
     with training.locked(folder):
         return train(folder, command, recipe, saved)
@@ -96,8 +96,14 @@ def train(folder, command, recipe, saved):
     else:
         described = describe_model(command, len(images.class_names))
         images = check_and_split(images, command, recipe, folder)
-        config = {"command": command, "model": described, "class_names": images.class_names}
-        files.write_json(folder / "config.json", {**config, "recipe": asdict(recipe)})
+        config = {
+            "command": command,
+            "recipe": asdict(recipe),
+            "model": described,
+            "class_names": images.class_names,
+            "versions": training.versions(),
+        }
+        files.write_json(folder / "config.json", config)
 
     # -----------------------------------------------------------------------------------------------
     # Model

@@ -108,7 +108,7 @@ def main(arguments=None):
     images = None if args.resume else data.load_cifar10(command["data"])
     name = f"{command['variant']}{'-sample' if images.name == 'sample' else ''}" if command else ""
     folder, command, saved = training.open_run(args, command, name)
-    recipe = make_recipe(command)
+    recipe = training.read_recipe(saved["recipe"]) if saved else make_recipe(command)
     training.configure(recipe)
     with training.locked(folder):
         return train(images or data.load_cifar10(saved["source"]), folder, command, recipe, saved)
@@ -148,6 +148,7 @@ def train(images, folder, command, recipe, saved):
             "data": images.name,
             "source": command["data"] or images.name,  # where the same images will be found again
             "parameters": network.count_params(),
+            "versions": training.versions(),
         }
         files.write_json(folder / "config.json", config)
 

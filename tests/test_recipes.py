@@ -3,7 +3,7 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from vit_tf.training import RECIPES, Recipe, add_settings, get_recipe, given_settings, override
+from vit_tf.training import RECIPES, Recipe, add_settings, get_recipe, given_settings, override, read_recipe
 
 
 def parse(*arguments):
@@ -45,6 +45,13 @@ def test_there_is_a_recipe_a_purpose():
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         get_recipe("full", **settings)
+
+
+def test_a_recipe_of_another_version_is_refused():
+    values = asdict(RECIPES["lora"])
+    assert read_recipe(values) == RECIPES["lora"]
+    with pytest.raises(ValueError, match="another version of vit_tf, which has other settings .colour, seed"):
+        read_recipe({**{key: value for key, value in values.items() if key != "seed"}, "colour": 1})
 
 
 def test_bad_recipe():

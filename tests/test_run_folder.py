@@ -3,7 +3,7 @@ from argparse import Namespace
 
 import pytest
 
-from vit_tf.training import locked, open_run
+from vit_tf.training import locked, open_run, versions
 
 COMMAND = {"data": "pets", "model": None, "settings": {"seed": 1}}
 
@@ -16,7 +16,9 @@ def arguments(out=None, resume=None, **others):
 def run(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"command": COMMAND, "recipe": {}}))
+    (folder / "config.json").write_text(
+        json.dumps({"command": COMMAND, "recipe": {}, "versions": versions()})
+    )
     return folder
 
 
@@ -33,6 +35,14 @@ def test_the_same_command_goes_on_and_so_does_resume(run):
     assert open_run(arguments(run), COMMAND, "")[2]["command"] == COMMAND
     folder, command, saved = open_run(arguments(resume=run, seed=None, tensorboard=False), None, "")
     assert (folder, command, saved["recipe"]) == (run, COMMAND, {})
+
+
+def test_other_versions_are_told(run, capsys):
+    open_run(arguments(run), COMMAND, "")
+    assert capsys.readouterr().out == ""
+    (run / "config.json").write_text(json.dumps({"command": COMMAND, "versions": {"keras": "3.0"}}))
+    open_run(arguments(run), COMMAND, "")
+    assert "the run began with {'keras': '3.0'}, and goes on with {'keras': " in capsys.readouterr().out
 
 
 def test_another_command_is_refused(run):

@@ -7,6 +7,7 @@ is said by colour alone.
 
 import io
 import math
+import warnings
 from functools import wraps
 from pathlib import Path
 
@@ -328,5 +329,7 @@ def save(figure, path):
         ValueError: see `check_path`.
     """
     path = check_path(path)
-    with matplotlib.rc_context(STYLE), atomic_path(path) as partial:
+    with matplotlib.rc_context(STYLE), atomic_path(path) as partial, warnings.catch_warnings():
+        # Names of classes may be in letters that the font lacks: those are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(partial)

@@ -7,7 +7,7 @@ from vit_tf.training.metrics import evaluate, per_class, predict
 from vit_tf.training.optimizers import averaged_weights, make_optimizer
 from vit_tf.training.options import add_settings, given_settings, override
 from vit_tf.training.progress import clock
-from vit_tf.training.recipes import RECIPES, Recipe, get_recipe
+from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
 from vit_tf.training.run import (
     configure,
     make_batches,
@@ -20,7 +20,7 @@ from vit_tf.training.run import (
     training_model,
     write_report,
 )
-from vit_tf.training.run_folder import locked, open_run
+from vit_tf.training.run_folder import locked, open_run, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
 from vit_tf.training.trainer import Schedule, Trainer
 
@@ -53,8 +53,10 @@ __all__ = [
     "picture_augmentation",
     "predict",
     "run",
+    "read_recipe",
     "save_model",
     "training_model",
+    "versions",
     "warmup_cosine",
     "write_report",
 ]

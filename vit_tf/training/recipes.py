@@ -151,6 +151,22 @@ RECIPES = {
 }
 
 
+def read_recipe(values):
+    """Returns the recipe of a run's config.json, a dict of all its settings.
+
+    Raises:
+        ValueError: a setting is unknown or missing, as when another version wrote it, or does not fit.
+    """
+    known = {item.name for item in fields(Recipe)}
+    if set(values) != known:
+        differing = ", ".join(sorted(known ^ set(values)))
+        raise ValueError(
+            f"the run was begun with another version of vit_tf, which has other settings ({differing}): go "
+            "on with that version, or start anew"
+        )
+    return Recipe(**values)
+
+
 def get_recipe(name, **overrides):
     """Returns the recipe called `name` with some settings replaced.
 

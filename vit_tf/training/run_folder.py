@@ -3,7 +3,10 @@
 import json
 import time
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+
+import keras
 
 from vit_tf.files import PARTIAL
 
@@ -54,10 +57,18 @@ def open_run(args, command, name):
                 f"--resume goes on with a run as it began, and takes no {', '.join(others)} beside it: leave "
                 "that out, or start a new run"
             )
-        return folder, saved["command"], saved
+        command = saved["command"]
     if saved:
         check_same_command(folder, saved["command"], command)
+        if saved.get("versions") != versions():
+            print(f"note: the run began with {saved.get('versions')}, and goes on with {versions()}")
     return folder, command, saved
+
+
+def versions():
+    """Returns what a run's numbers depend on, bit by bit, besides its settings."""
+    backend = keras.backend.backend()
+    return {"keras": keras.__version__, "backend": backend, backend: version(backend)}
 
 
 def read_config(folder):
