@@ -14,12 +14,12 @@ train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 	@# The tests of the core once more on every other backend that is there.
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
 			echo "the core on $$backend:"; \
-			KERAS_BACKEND=$$backend XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(BIN)/python -m pytest -q -n 2 \
+			KERAS_BACKEND=$$backend XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(BIN)/python -m pytest -q -n 2 --dist worksteal \
 				-k "not ($(SAME_EVERYWHERE))" $(CORE_TESTS) || exit 1; \
 		fi; \
 	done

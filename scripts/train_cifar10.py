@@ -123,6 +123,11 @@ def train(images, folder, command, recipe, saved):
     train_indices, val_indices = data.stratified_split(images.y_train, VALIDATION_FRACTION, recipe.seed)
     num_classes, (height, width, channels) = len(images.class_names), images.x_train.shape[1:]
     variant = command["variant"]
+    if channels != 3 and (recipe.crop == "resized" or recipe.randaugment):
+        raise ValueError(
+            f"--crop resized and --randaugment are for images of 3 channels, and these have {channels}: "
+            "choose --crop shift or none, and --randaugment 0"
+        )
 
     def batches(x, y, train=False):
         return data.Batches(

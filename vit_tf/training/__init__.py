@@ -1,5 +1,6 @@
 """Training: recipes, the loop with its checkpoints, and what fine-tuning needs."""
 
+from vit_tf.training.batches import make_batches, make_mix, picture_augmentation
 from vit_tf.training.checkpoints import Checkpoints
 from vit_tf.training.freezing import freeze
 from vit_tf.training.lora import add_lora, merge_lora
@@ -8,18 +9,8 @@ from vit_tf.training.optimizers import averaged_weights, make_optimizer
 from vit_tf.training.options import add_settings, given_settings, override
 from vit_tf.training.progress import clock
 from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
-from vit_tf.training.run import (
-    configure,
-    make_batches,
-    make_mix,
-    make_network,
-    make_trainer,
-    picture_augmentation,
-    run,
-    save_model,
-    training_model,
-    write_report,
-)
+from vit_tf.training.report import save_model, write_report
+from vit_tf.training.run import configure, make_network, make_trainer, run, training_model
 from vit_tf.training.run_folder import locked, open_run, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
 from vit_tf.training.trainer import Schedule, Trainer
