@@ -3,6 +3,8 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+# Neighbours share fixtures and compiled shapes: each process takes a stretch, and steals at the end.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
 CORE_TESTS := $(addprefix tests/test_,layers.py models.py augment.py training.py flops.py weights.py)
 # What no backend changes is tested on TensorFlow alone; XLA need not optimise what runs once.
 SAME_EVERYWHERE := config or bad or import or float16 or another_model or files
@@ -14,12 +16,12 @@ train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest -q -n 2 --dist worksteal
+	$(PYTEST)
 	@# The tests of the core once more on every other backend that is there.
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
 			echo "the core on $$backend:"; \
-			KERAS_BACKEND=$$backend XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(BIN)/python -m pytest -q -n 2 --dist worksteal \
+			KERAS_BACKEND=$$backend XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST) \
 				-k "not ($(SAME_EVERYWHERE))" $(CORE_TESTS) || exit 1; \
 		fi; \
 	done

@@ -29,7 +29,9 @@ DEFAULT_MODEL = "vit_small_patch16_224"
 # ---------------------------------------------------------------------------------------------------
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        usage="finetune.py DATA [--weights SOURCE] [options], or finetune.py --resume RUN",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("data", metavar="DATA", nargs="?", help="see above")
     parser.add_argument("--weights", metavar="SOURCE", help="a file, a folder or hf:owner/name")

@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 
 from vit_tf.training.recipes import Recipe
 
+METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
+
 
 def add_settings(parser):
     """Adds an option for each field of `Recipe`; one that is not given is None."""
@@ -14,7 +16,7 @@ def add_settings(parser):
         if item.type is bool:
             group.add_argument(option, action=argparse.BooleanOptionalAction, help=explanation)
         else:
-            metavar = "|".join(item.metadata["choices"] or ()) or None
+            metavar = "|".join(item.metadata["choices"] or ()) or METAVARS[parser_of(item).__name__]
             group.add_argument(option, type=parser_of(item), metavar=metavar, help=explanation)
 
 
