@@ -15,7 +15,7 @@ def write_report(trainer, recipe, test, class_names, folder, title, details=None
         recipe: its `Recipe`.
         test: `vit_tf.data.Batches` that does not shuffle.
         class_names: k names.
-        folder: the run's folder. `metrics.json`, `per_class.csv` and the pictures are written there.
+        folder: the run's folder. `metrics.json` and the pictures are written there.
         title: heading of the pictures.
         details: dict or None, goes into metrics.json, too.
 
@@ -42,7 +42,8 @@ def write_report(trainer, recipe, test, class_names, folder, title, details=None
         "confusion.png": plots.confusion(matrix, class_names, f"{title}: test images"),
     }
     wrong = confident_mistakes(logits, labels)
-    shown = {"predictions.png": (np.arange(min(24, len(labels))), "first test images")}
+    spread = np.unique(np.linspace(0, len(labels) - 1, 24).astype(int))  # files come class by class
+    shown = {"predictions.png": (spread, "test images")}
     if len(wrong):
         shown["mistakes.png"] = (wrong, "most confident mistakes")
     for name, (indices, subject) in shown.items():
