@@ -5,7 +5,8 @@ ARGS ?=
 BIN := .venv/bin
 # Neighbours share fixtures and compiled shapes: each process takes a stretch, and steals at the end.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
-CORE_TESTS := $(addprefix tests/test_,layers.py models.py augment.py training.py flops.py weights.py)
+CORE := layers models augment flops weights optimizers freezing lora trainer run
+CORE_TESTS := $(CORE:%=tests/test_%.py)
 # What no backend changes is tested on TensorFlow alone; XLA need not optimise what runs once.
 SAME_EVERYWHERE := config or bad or import or float16 or another_model or files
 XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
