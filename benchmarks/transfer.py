@@ -23,21 +23,14 @@ from vit_tf import cli, data, files
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PAIR = ("cat", "dog")
-COMMON = ["--crop", "shift", "--batch-size", "32", "--label-smoothing", "0.1"]
+# Settings that help all four, training from scratch, too.
+COMMON = """--crop shift --batch-size 32 --label-smoothing 0 --mixup 0.2 --cutmix 1 --ema 0.98
+    --drop-path-rate 0.2 --weight-decay 0.1 --monitor loss --mirror""".split()
 METHODS = {
-    "full fine-tuning": ["--recipe", "full", "--learning-rate", "5e-4"],
-    "LoRA": ["--recipe", "lora", "--learning-rate", "2e-3"],
-    "linear probe": ["--recipe", "linear-probe"],
-    "from scratch": [
-        "--recipe",
-        "full",
-        "--learning-rate",
-        "1e-3",
-        "--layer-decay",
-        "1",
-        "--weight-decay",
-        "0.05",
-    ],
+    "full fine-tuning": "--recipe full --learning-rate 1e-3 --layer-decay 0.9".split(),
+    "LoRA": "--recipe lora --learning-rate 3e-3 --lora-on qkv,projection,fc1,fc2".split(),
+    "linear probe": "--recipe linear-probe".split(),
+    "from scratch": "--recipe full --learning-rate 1e-3 --layer-decay 1".split(),
 }
 
 

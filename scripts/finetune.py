@@ -17,9 +17,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
 
 from vit_tf import cli, data, files, training
+from vit_tf.labels import labels_from_config
 from vit_tf.preprocessing import Preprocessing, preprocessing
 from vit_tf.variants import get_variant
-from vit_tf.weights import open_weights
+from vit_tf.weights import open_named
 
 DEFAULT_MODEL = "vit_small_patch16_224"
 
@@ -56,6 +57,7 @@ def make_command(args):
     if args.data is None:
         raise ValueError("DATA is missing: give a folder, a zip or a CSV of images, or --resume RUN")
     command = {
+        "script": "finetune.py",
         "data": os.path.abspath(args.data),
         "model": args.model,
         "weights": os.path.abspath(args.weights) if os.path.exists(args.weights or "") else args.weights,
@@ -78,7 +80,7 @@ def main(arguments=None):
     args = parse_arguments(arguments)
     name = Path(args.data).stem if args.data else ""
     command = None if args.resume else make_command(args)
-    folder, command, saved = training.open_run(args, command, name)
+    folder, command, saved = training.open_run(args, command, name, "finetune.py")
     recipe = training.read_recipe(saved["recipe"]) if saved else make_recipe(command)
     training.configure(recipe)
     with training.locked(folder):
@@ -93,19 +95,14 @@ def train(folder, command, recipe, saved):
     for note in images.notes:
         print(f"note: {note}")
     if saved:
+        found = len(images)
         images = data.read_split(images, folder / "split.csv")
         described = saved["model"]
+        if found > len(images):
+            print(f"{found - len(images):,} files are new since the run began, or bad: they are left out")
     else:
-        described = describe_model(command, len(images.class_names))
+        described = describe_model(command, images.class_names)
         images = check_and_split(images, command, recipe, folder)
-        config = {
-            "command": command,
-            "recipe": asdict(recipe),
-            "model": described,
-            "class_names": images.class_names,
-            "versions": training.versions(),
-        }
-        files.write_json(folder / "config.json", config)
 
     # -----------------------------------------------------------------------------------------------
     # Model
@@ -113,9 +110,8 @@ def train(folder, command, recipe, saved):
     variant, hyperparameters = described["variant"], described["hyperparameters"]
     prepare = Preprocessing(**described["preprocessing"])
     has_state = training.Checkpoints(folder / "checkpoints").paths()
-    network = training.make_network(
-        variant, hyperparameters, recipe, prepare, None if has_state else command["weights"]
-    )
+    source = None if has_state else open_source(command, described)
+    network = training.make_network(variant, hyperparameters, recipe, prepare, source)
 
     # -----------------------------------------------------------------------------------------------
     # Training
@@ -124,8 +120,13 @@ def train(folder, command, recipe, saved):
     trainer = training.make_trainer(
         network, recipe, parts["train"], parts["validation"], prepare.image_size, folder
     )
+    if not saved:
+        config = {"command": command, "recipe": asdict(recipe), "model": described}
+        files.write_json(folder / "config.json", {**config, "versions": training.versions()})
     sizes = ", ".join(f"{part.num_images:,} for {name}" for name, part in parts.items() if part)
     print(f"{variant} on {len(images.class_names)} classes, images: {sizes}; run folder {folder}")
+    if described["new_head"] is False:
+        print("the weights know these classes: their head is kept")
     if command["weights"] is None:
         print("no --weights: the training starts at random, which takes many more images and epochs")
     if not training.run(trainer, folder):
@@ -137,10 +138,10 @@ def train(folder, command, recipe, saved):
     title = f"{variant} on {Path(command['data']).stem}"
     test = parts["test"] or parts["validation"]
     details = {"tested_on": "test" if parts["test"] else "validation (there are no test images)"}
-    metrics = training.write_report(trainer, recipe, test, images.class_names, folder, title, details)
-    training.save_model(
-        network, recipe, folder / "model", variant, hyperparameters, prepare, images.class_names
-    )
+    names = images.class_names
+    metrics, logits = training.write_metrics(trainer, recipe, test, names, folder, details)
+    training.save_model(network, recipe, folder / "model", variant, hyperparameters, prepare, names)
+    training.draw_report(trainer.progress.rows, test, logits, names, folder, title)
     print(training.per_class(metrics))
     print(
         f"{details['tested_on']} accuracy {metrics['accuracy']:.2%} (weights of epoch "
@@ -154,6 +155,7 @@ def check_and_split(images, command, recipe, folder):
     fractions = command["validation_fraction"], command["test_fraction"]
     data.split_files(images, *fractions, recipe.seed)  # what is wrong there need not wait for the check
     images, bad = data.check_images(images, command["max_bad"])
+    (folder / "bad_files.csv").unlink(missing_ok=True)  # of a start that was killed
     if bad:
         files.write_csv(folder / "bad_files.csv", ("path", "reason"), bad)
         print(f"{len(bad)} files cannot be read and are left out: see {folder / 'bad_files.csv'}")
@@ -162,24 +164,33 @@ def check_and_split(images, command, recipe, folder):
     return images
 
 
-def describe_model(command, num_classes):
-    """Returns what `training.make_network` needs to build the model, ready for JSON."""
-    fields = {"num_classes": num_classes}
+def describe_model(command, class_names):
+    """Returns what `training.make_network` needs to build the model, ready for JSON.
+
+    The head is new, unless the weights were trained for the same classes.
+    """
+    fields = {"num_classes": len(class_names)}
     if command["image_size"]:
         fields["image_size"] = command["image_size"]
-    variant, source = command["model"] or DEFAULT_MODEL, None
+    variant, config, new_head = command["model"] or DEFAULT_MODEL, None, True
     if command["weights"]:
-        source = open_weights(command["weights"])
-        if command["model"] is None and not source.checkpoint.config:
-            raise ValueError(
-                f"{command['weights']!r} is a bare file, which names no variant: add --model NAME"
-            )
+        source = open_named(command["weights"], command["model"])
         variant, described = source.describe(command["model"])
         fields = {**described, **fields}
+        config = source.preprocessing_config
+        new_head = labels_from_config(source.checkpoint.config) != class_names
     image_size = get_variant(variant, **fields).image_size
-    config = source and source.preprocessing_config
     prepare = preprocessing(config or variant, image_size=image_size)
-    return {"variant": variant, "hyperparameters": fields, "preprocessing": prepare.to_dict()}
+    model = {"variant": variant, "hyperparameters": fields, "preprocessing": prepare.to_dict()}
+    return {**model, "new_head": new_head}
+
+
+def open_source(command, described):
+    """Returns the weights to start from, None for random ones."""
+    if not command["weights"]:
+        return None
+    source = open_named(command["weights"], command["model"])
+    return source.without_head() if described["new_head"] else source
 
 
 if __name__ == "__main__":

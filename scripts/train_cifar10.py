@@ -71,7 +71,9 @@ def parse_arguments(arguments):
     parser.add_argument("--variant", help="any name that vit_tf.list_models() knows")
     parser.add_argument("--out", help="the run's folder, by default runs/VARIANT-TIME; a run in it goes on")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it began")
-    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard logs, too")
+    parser.add_argument(
+        "--tensorboard", action="store_true", default=None, help="write TensorBoard logs, too"
+    )
     training.add_settings(parser)
     return parser.parse_args(arguments)
 
@@ -82,10 +84,11 @@ def make_command(args):
         raise ValueError("--tensorboard needs the package of that name: pip install tensorboard")
     preset = args.preset or "default"
     command = {
+        "script": "train_cifar10.py",
         "data": os.path.abspath(args.data) if os.path.exists(args.data or "") else args.data,
         "preset": preset,
         "variant": args.variant or PRESETS[preset][0],
-        "tensorboard": args.tensorboard,
+        "tensorboard": bool(args.tensorboard),
         "settings": training.given_settings(args),
     }
     get_variant(command["variant"])
@@ -107,13 +110,16 @@ def is_installed(package):
 def main(arguments=None):
     args = parse_arguments(arguments)
     command = None if args.resume else make_command(args)
-    images = None if args.resume else data.load_cifar10(command["data"])
-    name = f"{command['variant']}{'-sample' if images.name == 'sample' else ''}" if command else ""
-    folder, command, saved = training.open_run(args, command, name)
+    images, name = None, ""
+    if not (args.resume or args.out):  # a folder's name tells the sample
+        images = data.load_cifar10(command["data"])
+        name = f"{command['variant']}{'-sample' if images.name == 'sample' else ''}"
+    folder, command, saved = training.open_run(args, command, name, "train_cifar10.py")
     recipe = training.read_recipe(saved["recipe"]) if saved else make_recipe(command)
     training.configure(recipe)
     with training.locked(folder):
-        return train(images or data.load_cifar10(saved["source"]), folder, command, recipe, saved)
+        images = images or data.load_cifar10(saved["source"] if saved else command["data"])
+        return train(images, folder, command, recipe, saved)
 
 
 def train(images, folder, command, recipe, saved):
@@ -148,16 +154,6 @@ def train(images, folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     hyperparameters = {"num_classes": num_classes, "in_channels": channels}
     network = training.make_network(variant, hyperparameters, recipe)
-    if saved is None:
-        config = {
-            "command": command,
-            "recipe": asdict(recipe),
-            "data": images.name,
-            "source": command["data"] or images.name,  # where the same images will be found again
-            "parameters": network.count_params(),
-            "versions": training.versions(),
-        }
-        files.write_json(folder / "config.json", config)
 
     # -----------------------------------------------------------------------------------------------
     # Training
@@ -172,6 +168,16 @@ def train(images, folder, command, recipe, saved):
         folder,
         callbacks,
     )
+    if saved is None:
+        config = {
+            "command": command,
+            "recipe": asdict(recipe),
+            "data": images.name,
+            "source": command["data"] or images.name,  # where the same images will be found again
+            "parameters": network.count_params(),
+            "versions": training.versions(),
+        }
+        files.write_json(folder / "config.json", config)
     print(
         f"{variant}: {network.count_params():,} parameters, {len(train_indices):,} training images "
         f"({images.name}), run folder {folder}"
@@ -182,19 +188,11 @@ def train(images, folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Report: the weights that were best in validation, once, on the test images
     # -----------------------------------------------------------------------------------------------
-    metrics = training.write_report(
-        trainer,
-        recipe,
-        batches(images.x_test, images.y_test),
-        images.class_names,
-        folder,
-        f"{variant} on {images.name}",
-        {"data": images.name},
-    )
+    test, names = batches(images.x_test, images.y_test), images.class_names
+    metrics, logits = training.write_metrics(trainer, recipe, test, names, folder, {"data": images.name})
     prepare = preprocessing(variant, image_size=network.input_shape[1:3]) if channels == 3 else None
-    training.save_model(
-        network, recipe, folder / "model", variant, hyperparameters, prepare, images.class_names
-    )
+    training.save_model(network, recipe, folder / "model", variant, hyperparameters, prepare, names)
+    training.draw_report(trainer.progress.rows, test, logits, names, folder, f"{variant} on {images.name}")
     print(
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
         f"{metrics['top5_accuracy']:.2%} (weights of epoch {metrics['best_epoch']}), "

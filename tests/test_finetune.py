@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 import vit_tf
-from vit_tf import build_vit, training, variants
+from vit_tf import build_vit, classifier, training, variants
+from vit_tf.preprocessing import preprocessing
 
 spec = importlib.util.spec_from_file_location(
     "finetune", Path(__file__).parents[1] / "scripts" / "finetune.py"
@@ -163,6 +164,20 @@ def test_resume_needs_the_run_alone_and_no_weights(pets, weights, tmp_path, monk
         np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
 
 
+def test_the_head_is_new_unless_the_weights_know_the_classes(tmp_path):
+    labels = ("cat", "dog")
+    model = build_vit("vit_cifar10", **TINY, num_classes=2)
+    sizes = {**TINY, "num_classes": 2}
+    classifier.save(tmp_path, model, "vit_cifar10", sizes, preprocessing("vit_cifar10", 16), labels)
+    command = {"weights": str(tmp_path), "model": None, "image_size": None}
+    kept = finetune.describe_model(command, labels)
+    assert kept["new_head"] is False and "head.weight" in finetune.open_source(command, kept).tensors
+    new = finetune.describe_model(command, ("ant", "bee"))
+    assert new["new_head"] and "head.weight" not in finetune.open_source(command, new).tensors
+    assert new["hyperparameters"] == kept["hyperparameters"]
+    assert "architecture" not in json.loads((tmp_path / "config.json").read_text())  # timm has no such model
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -175,8 +190,9 @@ def test_resume_needs_the_run_alone_and_no_weights(pets, weights, tmp_path, monk
         (["DATA", "--max-bad", "0"], "--max-bad"),
         (["DATA", "--validation-fraction", "0"], "validation"),
         (["DATA", "--lora-rank", "2", "--freeze", "backbone"], "LoRA freezes all but"),
-        (["DATA", "--freeze", "heads", "--model", "vit_cifar10", "--max-bad", "1"], "heads"),
-        (["DATA", "--lora-rank", "2", "--lora-on", "q", "--model", "vit_cifar10", "--max-bad", "1"], "'q'"),
+        (["DATA", "--freeze", "heads"], "--freeze must be none"),
+        (["DATA", "--lora-rank", "2", "--lora-on", "q"], "--lora-on must be some of"),
+        (["DATA", "--accumulate", "99", "--model", "vit_cifar10", "--max-bad", "1"], "never comes to a step"),
         (["nowhere"], "nowhere"),
         (["--resume", "nowhere"], "there is no run in 'nowhere'"),
     ],
@@ -186,7 +202,7 @@ def test_bad_commands(options, message, pets, weights, tmp_path, monkeypatch):
     places = {"DATA": str(pets), "WEIGHTS": str(weights)}
     with pytest.raises(ValueError, match=message):
         finetune.main([places.get(option, option) for option in options])
-    assert not list(tmp_path.rglob("step-*"))
+    assert not list(tmp_path.rglob("step-*")) + list(tmp_path.rglob("config.json"))
 
 
 def test_bad_data_sets(tmp_path):

@@ -76,6 +76,17 @@ def test_pictures_and_what_a_notebook_shows():
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_names_of_classes_may_be_anything(tmp_path):
+    names = ["$x^$", "$\\frac$", "caf\udce9", "猫"]
+    figure = plots.confusion(np.eye(4, dtype=int), names, "$\\frac$ \udce9")
+    plots.save(figure, tmp_path / "confusion.png")
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[:3] == ["$x^$", "$\\frac$", "caf?"]
+    images = np.zeros((4, 2, 2, 3), "uint8")
+    figure = plots.predictions(images, np.arange(4), np.eye(4)[::-1], names, "$^")
+    plots.save(figure, tmp_path / "predictions.png")
+
+
 def test_model_sizes(tmp_path):
     rows = [("small", 1e6, 0.2), ("large", 3e8, 60)]
     figure = plots.model_sizes(rows, "models")

@@ -663,3 +663,26 @@ def test_transformers_models_without_a_preprocessor_get_its_defaults():
     dino = preprocessing({"model_type": "dinov2", "image_size": 224})
     assert dino.mean == (0.485, 0.456, 0.406) and dino.resized_size(500, 500) == (256, 256)
     assert preprocessing({"model_type": "deit", "image_size": [32, 64]}).image_size == (32, 64)
+
+
+@pytest.mark.parametrize("size", [(2, 3000), (3000, 3)])
+def test_a_very_long_picture_needs_no_more_memory_than_its_kept_part(monkeypatch, size):
+    """The kept part alone is resized; at its borders the filter sees less, hence the tolerance."""
+    from PIL import Image
+
+    from vit_tf.preprocessing import transform
+
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
+    picture = Image.fromarray(noise)
+    settings = transform.Preprocessing((16, 24), crop_fraction=0.8)
+    whole = np.asarray(settings.fit(picture)).astype(int)
+    monkeypatch.setattr(transform, "LARGEST_RESIZED", 0)
+    sizes = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *a, **k: sizes.append(size) or resize(self, size, *a, **k)
+    )
+    part = np.asarray(settings.fit(picture)).astype(int)
+    assert sizes == [(24, 16)]
+    assert np.abs(part - whole)[4:-4, 4:-4].max() <= 2  # rounded once more or once less
+    assert np.abs(part - whole).mean() < 4

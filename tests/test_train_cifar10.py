@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -125,6 +126,17 @@ def test_mixed_precision(tiny, archive, tmp_path):
     out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision")
     assert json.loads((out / "config.json").read_text())["recipe"]["mixed_precision"] is True
     assert (out / "metrics.json").exists()
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, archive, tmp_path, monkeypatch):
+    """It began without a network, on the sample; now the download would work."""
+    images = data.load_cifar10(archive)
+    sample = dataclasses.replace(images, name="sample")
+    asked = []
+    monkeypatch.setattr(data, "load_cifar10", lambda source: asked.append(source) or sample)
+    run(tmp_path, "--epochs", "1")
+    run(tmp_path, "--epochs", "1")
+    assert asked == [None, "sample"]
 
 
 def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):

@@ -148,7 +148,7 @@ def test_every_rate_is_the_schedules(tmp_path):
 
     trainer.model.train_on_batch = train_on_batch
     trainer.run()
-    np.testing.assert_allclose(rates, 1e-2 * (1 - np.arange(6) / 6), rtol=1e-6)
+    np.testing.assert_allclose(rates, 1e-2 * (1 - (np.arange(6) + 0.5) / 6), rtol=1e-6)
 
 
 def test_time_ends_a_run_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
@@ -174,7 +174,17 @@ def test_patience_ends_a_run(tmp_path):
     original = trainer.history_row
     trainer.history_row = lambda *args: {**original(*args), "val_accuracy": next(values)}
     trainer.run()
-    assert len(trainer.progress.rows) == 4 and trainer.progress.best == {"epoch": 2, "val_accuracy": 0.5}
+    assert len(trainer.progress.rows) == 4
+    assert (trainer.progress.best["epoch"], trainer.progress.best["val_accuracy"]) == (2, 0.5)
+
+
+def test_the_loss_may_say_which_weights_are_the_best(tmp_path):
+    trainer = make(tmp_path, epochs=3, monitor="loss")
+    losses = iter([0.7, 0.5, 0.6])
+    original = trainer.history_row
+    trainer.history_row = lambda *args: {**original(*args), "val_loss": next(losses)}
+    trainer.run()
+    assert (trainer.progress.best["epoch"], trainer.progress.best["val_loss"]) == (2, 0.5)
 
 
 def test_class_weights_weigh_the_gradient(tmp_path):
@@ -236,6 +246,29 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
     with pytest.raises(OSError, match="Read-only"):  # before the training there is nothing to lose
         fresh.run()
     assert fresh.progress.step == 0
+
+
+def test_a_request_after_the_last_validation_is_heard(tmp_path):
+    trainer = make(tmp_path, epochs=1)
+    original = trainer.end_epoch
+
+    def end_epoch():
+        original()
+        trainer.interrupts.requested = True
+
+    trainer.end_epoch = end_epoch
+    with pytest.raises(Interrupted):
+        trainer.run()
+    again = make(tmp_path, epochs=1)
+    assert again.resume() and again.progress.finished
+
+
+def test_a_state_of_another_version_is_refused(whole, monkeypatch):
+    other = make(whole[0].folder)
+    arrays, state = other.checkpoints.load()
+    monkeypatch.setattr(other.checkpoints, "load", lambda: (arrays, {**state, "colour": 1}))
+    with pytest.raises(ValueError, match="another version of vit_tf, it differs in colour"):
+        other.resume()
 
 
 def test_a_state_of_another_model_is_refused(whole):

@@ -1,7 +1,7 @@
 """A model together with its preprocessing and its labels: what goes into a folder, and comes back."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -9,8 +9,9 @@ import keras
 from vit_tf.files import write_json
 from vit_tf.labels import decode_predictions, labels_from_config
 from vit_tf.models import build_vit
-from vit_tf.preprocessing import Preprocessing, preprocessing
-from vit_tf.weights import open_weights, save_weights
+from vit_tf.preprocessing import Preprocessing, preprocessing, timm_table
+from vit_tf.variants import get_variant
+from vit_tf.weights import open_named, save_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +53,7 @@ def load(source, variant=None):
     Raises:
         ValueError: the source cannot be read, names no variant, has no head, or takes no RGB images.
     """
-    weights = open_weights(source)
-    if variant is None and not weights.checkpoint.config:
-        raise ValueError(
-            f"{os.fspath(source)!r} is a bare file, which names no variant: give it, as --model NAME"
-        )
+    weights = open_named(source, variant)
     if "head.weight" not in weights.tensors:
         raise ValueError(f"{os.fspath(source)!r} has no head: it gives features, and no classes")
     model = build_vit(variant, weights=weights)
@@ -88,13 +85,14 @@ def save(folder, model, variant, hyperparameters, preprocessing, labels):
     save_weights(model, folder / "model.safetensors")
     _, height, width, channels = model.input_shape
     config = {
-        "architecture": variant,
         "num_classes": len(labels),
         "label_names": list(labels),
         "model_args": {"img_size": [height, width]},
         "pretrained_cfg": {"input_size": [channels, height, width], "num_classes": len(labels)},
         "vit_tf": {"variant": variant, "hyperparameters": hyperparameters},
     }
+    if is_timm(variant, hyperparameters):
+        config["architecture"] = variant
     if preprocessing is not None:
         config["pretrained_cfg"] |= {
             "interpolation": preprocessing.interpolation,
@@ -104,3 +102,10 @@ def save(folder, model, variant, hyperparameters, preprocessing, labels):
             "std": list(preprocessing.std),
         }
     write_json(folder / "config.json", config)
+
+
+def is_timm(variant, hyperparameters):
+    """Whether timm builds the same model from the variant's name, image size and number of classes."""
+    spec, plain = get_variant(variant, **hyperparameters), get_variant(variant)
+    same = replace(plain, image_size=spec.image_size, num_classes=spec.num_classes)
+    return variant in timm_table()["architectures"] and spec == same

@@ -28,7 +28,7 @@ from vit_tf.flops import count_flops
 from vit_tf.hyperparameters import Variant
 from vit_tf.models import build_vit
 from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
-from vit_tf.weights import load_weights, open_weights, save_weights
+from vit_tf.weights import load_weights, open_named, save_weights
 
 OUTPUTS = (".safetensors", ".weights.h5", ".keras")
 SIZES = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes")
@@ -244,14 +244,6 @@ def predict_command(args, batch_size=8):
     ):
         results += classifier.predict(args.images[start : start + batch_size], args.top)
     print_predictions(args.images, results, args.json)
-
-
-def open_named(source, variant):
-    """Opens a source; a ValueError where neither its config.json nor the user names its variant."""
-    weights = open_weights(source)
-    if variant is None and not weights.checkpoint.config:
-        raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
-    return weights
 
 
 def print_predictions(images, results, as_json):

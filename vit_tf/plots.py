@@ -36,6 +36,7 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
+    "text.parse_math": False,  # a $ in a name is a $
     "savefig.dpi": 160,
     "figure.dpi": 110,
 }
@@ -81,7 +82,7 @@ def curves(history, title):
         )
     values = {key: np.array([row[key] for row in history], dtype=float) for key in keys}
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(legible(title))
     for axes, key, best in zip(figure.subplots(1, 2), ("loss", "accuracy"), (np.nanargmin, np.nanargmax)):
         axes.set(title=key.capitalize(), xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -121,7 +122,7 @@ def confusion(matrix, class_names, title):
     Raises:
         ValueError: `matrix` is not (k, k), has a negative number, or does not fit the names.
     """
-    matrix = np.asarray(matrix)
+    matrix, class_names = np.asarray(matrix), [legible(name) for name in class_names]
     k = len(class_names)
     if matrix.shape != (k, k) or not k or (matrix < 0).any():
         raise ValueError(
@@ -139,7 +140,7 @@ def confusion(matrix, class_names, title):
     bar.outline.set_visible(False)
     total = matrix.sum()
     accuracy = np.trace(matrix) / max(1, total)
-    axes.set_title(f"{title}\n{accuracy:.1%} of {total:,} right")
+    axes.set_title(f"{legible(title)}\n{accuracy:.1%} of {total:,} right")
     axes.set(xlabel="predicted class", ylabel="true class")
     size = max(4, min(9, 500 / k)) if small else 9
     axes.set_xticks(range(k), class_names, rotation=90 if small or k > 4 else 0, fontsize=size)
@@ -168,6 +169,7 @@ def predictions(images, labels, probabilities, class_names, title):
         ValueError: the shapes do not fit each other, or a label is no class.
     """
     images, labels, probabilities = map(np.asarray, (images, labels, probabilities))
+    class_names = [legible(name) for name in class_names]
     n, k = len(images), len(class_names)
     shapes = (images.ndim == 4 and images.shape[-1] in (1, 3, 4), labels.shape == (n,))
     if not n or not all(shapes) or probabilities.shape != (n, k):
@@ -204,8 +206,13 @@ def pictures(images, captions, title):
     for axes, image, caption in zip(places, images, captions):
         show_picture(axes, image.round().astype("uint8"))
         axes.spines[:].set_visible(False)
-        axes.set_title(caption, fontsize=8)
+        axes.set_title(legible(caption), fontsize=8)
     return figure
+
+
+def legible(text):
+    """Returns text that can be drawn: bytes of a file's name that are no text become question marks."""
+    return str(text).encode("utf-8", "replace").decode()
 
 
 def picture_grid(n, title):
@@ -214,7 +221,7 @@ def picture_grid(n, title):
     columns = min(shown, 6)
     rows = math.ceil(shown / columns)
     figure = Figure(figsize=(max(3, 1.6 * columns), 0.5 + 1.95 * rows), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(legible(title))
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for axes in grid:
         axes.set(xticks=[], yticks=[])

@@ -16,6 +16,7 @@ from keras import ops
 from vit_tf.layers.patches import pair
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
+LARGEST_RESIZED = 64_000_000  # pixels
 CROP_MODES = ("center", "squash", "border")
 
 
@@ -78,7 +79,16 @@ class Preprocessing:
         from PIL import Image
 
         canvas = Image.new("RGB", self.image_size[::-1], self.fill)
-        canvas.paste(picture.resize((w, h), Image.Resampling[self.interpolation.upper()]), (-left, -top))
+        kind = Image.Resampling[self.interpolation.upper()]
+        if h * w <= LARGEST_RESIZED:
+            canvas.paste(picture.resize((w, h), kind), (-left, -top))
+            return canvas
+        # A line of pixels, a thousand times as long as wide: the kept part alone fits into the memory.
+        rows, columns = (min(side, kept) for side, kept in zip((h, w), self.image_size))
+        y, x = max(top, 0), max(left, 0)
+        scale_y, scale_x = picture.height / h, picture.width / w
+        box = (x * scale_x, y * scale_y, (x + columns) * scale_x, (y + rows) * scale_y)
+        canvas.paste(picture.resize((columns, rows), kind, box=box), (x - left, y - top))
         return canvas
 
     def resized_size(self, h, w, xp=np):

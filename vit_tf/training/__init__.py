@@ -9,7 +9,7 @@ from vit_tf.training.optimizers import averaged_weights, make_optimizer
 from vit_tf.training.options import add_settings, given_settings, override
 from vit_tf.training.progress import clock
 from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
-from vit_tf.training.report import save_model, write_report
+from vit_tf.training.report import draw_report, save_model, write_metrics
 from vit_tf.training.run import configure, make_network, make_trainer, run, training_model
 from vit_tf.training.run_folder import locked, open_run, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
@@ -26,6 +26,7 @@ __all__ = [
     "averaged_weights",
     "clock",
     "configure",
+    "draw_report",
     "evaluate",
     "freeze",
     "get_recipe",
@@ -49,5 +50,5 @@ __all__ = [
     "training_model",
     "versions",
     "warmup_cosine",
-    "write_report",
+    "write_metrics",
 ]

@@ -1,5 +1,6 @@
 """Recipes: every setting of a training run, as plain values that can be read and overridden."""
 
+import re
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 
@@ -21,7 +22,12 @@ class Recipe:
     # How long
     epochs: int | None = setting(10, "passes over the training images; none: until --minutes are over")
     minutes: float | None = setting(None, "the run ends when these are over, if its epochs do not end it")
-    patience: int | None = setting(None, "epochs without a better validation accuracy that end the run")
+    monitor: str = setting(
+        "accuracy",
+        "of validation, says which epoch's weights are the best; loss is less noisy where images are few",
+        ("accuracy", "loss"),
+    )
+    patience: int | None = setting(None, "epochs without better weights that end the run")
     checkpoint_minutes: float = setting(10.0, "the state is saved every epoch, and as often as this")
     # Optimizer
     optimizer: str = setting("adamw", "of Keras", ("adamw", "sgd", "muon"))
@@ -53,7 +59,7 @@ class Recipe:
     crop: str = setting(
         "resized",
         "resized: a random part at a random size; shift: by a sixteenth of the side; affine: rotated and "
-        "zoomed a little; none: as in the evaluation",
+        "zoomed a little (both come last, on whole batches); none: as in the evaluation",
         ("resized", "shift", "affine", "none"),
     )
     crop_scale: float = setting(0.35, "the smallest share of an image's area that --crop resized takes")
@@ -68,7 +74,7 @@ class Recipe:
     mixed_precision: bool = setting(False, "compute in bfloat16")
     remat: bool = setting(False, "compute activations twice rather than keep them: less memory, more time")
     deterministic: bool = setting(False, "TensorFlow's deterministic operations: equal runs, bit by bit")
-    cache: bool = setting(False, "keep decoded images in memory")
+    cache: bool = setting(False, "keep decoded images in memory, scaled down to twice what the model takes")
     seed: int = setting(0, "of everything random")
 
     def __post_init__(self):
@@ -77,10 +83,29 @@ class Recipe:
         if self.epochs is None and self.minutes is None:
             raise ValueError("a run needs an end: give `epochs` or `minutes`")
         if self.lora_rank and self.freeze != "none":
-            raise ValueError("LoRA freezes all but its own matrices and the head: leave `freeze` or it out")
+            raise ValueError(
+                "LoRA freezes all but its own matrices and the head: set `lora_rank` to 0 or `freeze` to none"
+            )
+        if not re.fullmatch("none|backbone|all-but-attention|blocks:[0-9]+", self.freeze):
+            raise ValueError(
+                "`freeze` must be none, backbone, all-but-attention or blocks:K with a number K, got "
+                f"{self.freeze!r}"
+            )
+        if not set(self.lora_on.split(",")) <= set(PROJECTIONS):
+            raise ValueError(f"`lora_on` must be some of {','.join(PROJECTIONS)}, got {self.lora_on!r}")
 
 
-POSITIVE = ("epochs", "minutes", "patience", "learning_rate", "clip_norm", "batch_size", "accumulate")
+PROJECTIONS = ("qkv", "projection", "fc1", "fc2")
+POSITIVE = (
+    "lora_alpha",
+    "epochs",
+    "minutes",
+    "patience",
+    "learning_rate",
+    "clip_norm",
+    "batch_size",
+    "accumulate",
+)
 SHARES = ("warmup", "drop_path_rate", "dropout_rate", "label_smoothing", "momentum")
 FACTORS = ("step_decay", "layer_decay", "crop_scale")
 
@@ -120,6 +145,8 @@ def limits(name):
         return "from 0 to 1", lambda x: 0 <= x <= 1
     if name == "randaugment":
         return "from 0 to 10", lambda x: 0 <= x <= 10
+    if name == "seed":
+        return "from 0 to below 2 ** 32", lambda x: 0 <= x < 2**32
     return "from 0", lambda x: 0 <= x < float("inf")
 
 
@@ -146,6 +173,7 @@ RECIPES = {
         mixup=0.2,
         cutmix=0.5,
         ema=0.99,
+        monitor="loss",
         patience=12,
     ),
 }

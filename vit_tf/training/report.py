@@ -7,28 +7,27 @@ from vit_tf.training.lora import merge_lora
 from vit_tf.training.metrics import confident_mistakes, evaluate, predict, softmax
 
 
-def write_report(trainer, recipe, test, class_names, folder, title, details=None):
-    """Tests the best weights, and writes what the run has come to.
+def write_metrics(trainer, recipe, test, class_names, folder, details=None):
+    """Tests the best weights, and writes metrics.json.
 
     Args:
-        trainer: a `Trainer` whose run is finished.
+        trainer: a `Trainer` whose run is finished. Its network has the best weights afterwards.
         recipe: its `Recipe`.
         test: `vit_tf.data.Batches` that does not shuffle.
         class_names: k names.
-        folder: the run's folder. `metrics.json` and the pictures are written there.
-        title: heading of the pictures.
+        folder: the run's folder.
         details: dict or None, goes into metrics.json, too.
 
     Returns:
-        The metrics: those of `evaluate`, and what is known of the run.
+        (metrics, logits): those of `evaluate`, and what is known of the run; float32 (n, k).
     """
     trainer.load_best()
     logits, targets = predict(trainer.model, test, recipe.mirror)
-    labels, progress = targets.argmax(-1), trainer.progress
+    progress = trainer.progress
     metrics = {
         **(details or {}),
-        **evaluate(logits, labels, class_names),
-        "test_images": len(labels),
+        **evaluate(logits, targets.argmax(-1), class_names),
+        "test_images": len(logits),
         "best_epoch": progress.best["epoch"],
         "validation_accuracy": progress.best["val_accuracy"],
         "seconds": progress.rows[-1]["seconds"],
@@ -36,24 +35,38 @@ def write_report(trainer, recipe, test, class_names, folder, title, details=None
         "epochs": round(progress.step / len(trainer.train), 2),
     }
     files.write_json(folder / "metrics.json", metrics)
-    matrix = np.array(metrics["confusion"])
-    draw = {
-        "curves.png": plots.curves(progress.rows, title),
-        "confusion.png": plots.confusion(matrix, class_names, f"{title}: test images"),
+    return metrics, logits
+
+
+def draw_report(rows, test, logits, class_names, folder, title):
+    """Draws curves, confusion matrix, predictions, and the mistakes of which the model was surest.
+
+    Args:
+        rows: the history, see `Trainer`.
+        test: the `vit_tf.data.Batches` that were tested.
+        logits: float array (n, k), what the model made of them.
+        class_names: k names.
+        folder: where the pictures go: curves.png, confusion.png, predictions.png, mistakes.png.
+        title: their heading.
+    """
+    matrix = np.array(evaluate(logits, test.labels, class_names)["confusion"])
+    figures = {
+        "curves.png": plots.curves(rows, title),
+        "confusion.png": plots.confusion(matrix, class_names, title),
     }
-    wrong = confident_mistakes(logits, labels)
-    spread = np.unique(np.linspace(0, len(labels) - 1, 24).astype(int))  # files come class by class
-    shown = {"predictions.png": (spread, "test images")}
+    spread = np.unique(np.linspace(0, len(logits) - 1, 24).astype(int))  # files come class by class
+    shown = {"predictions.png": (spread, "predictions")}
+    wrong = confident_mistakes(logits, test.labels)
     if len(wrong):
         shown["mistakes.png"] = (wrong, "most confident mistakes")
     for name, (indices, subject) in shown.items():
         images = np.stack([evaluated_picture(test, i) for i in indices])
-        draw[name] = plots.predictions(
-            images, labels[indices], softmax(logits[indices]), class_names, f"{title}: {subject}"
+        probabilities = softmax(logits[indices])
+        figures[name] = plots.predictions(
+            images, test.labels[indices], probabilities, class_names, f"{title}: {subject}"
         )
-    for name, figure in draw.items():
+    for name, figure in figures.items():
         plots.save(figure, folder / name)
-    return metrics
 
 
 def evaluated_picture(batches, index):

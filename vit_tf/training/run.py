@@ -37,6 +37,11 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         folder: the run's folder.
         callbacks: see `Trainer`.
     """
+    if recipe.epochs and recipe.accumulate > recipe.epochs * len(train):
+        raise ValueError(
+            f"--accumulate {recipe.accumulate} never comes to a step, as the run has only "
+            f"{recipe.epochs * len(train)} batches: accumulate fewer, or take smaller batches"
+        )
     if recipe.lora_rank:
         add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_on.split(","))
     else:
@@ -73,6 +78,7 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         folder,
         label_smoothing=recipe.label_smoothing,
         class_weights=balanced_weights(train) if recipe.class_weights == "balanced" else None,
+        monitor=recipe.monitor,
         patience=recipe.patience,
         checkpoint_minutes=recipe.checkpoint_minutes,
         callbacks=callbacks,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from vit_tf.files import PARTIAL
+from vit_tf.files import PARTIAL, remove_partial_files
 
 CONFIG, LOCK = "config.json", ".lock"
 
@@ -38,20 +38,23 @@ def choose_folder(out, resume, name):
     return folder, None
 
 
-def open_run(args, command, name):
+def open_run(args, command, name, script):
     """Returns a run's folder, its command, and its config.json (None for a new run).
 
     Args:
-        args: parsed arguments, with `out` and `resume`; an option that was not given is None or False.
+        args: parsed arguments, with `out` and `resume`; an option that was not given is None.
         command: a dict, ready for JSON, of all that decides what the run does; None with `--resume`.
         name: what a folder without a name of its own is called after.
+        script: the name of the script, which the command has as "script", too.
 
     Raises:
         ValueError: see `choose_folder` and `check_same_command`; or `--resume` has other options beside it.
     """
     folder, saved = choose_folder(args.out, args.resume, name)
+    if saved and saved["command"].get("script") != script:
+        raise ValueError(f"{str(folder)!r} holds a run of {saved['command'].get('script')}: go on with that")
     if args.resume:
-        given = [key for key, value in vars(args).items() if value is not None and value is not False]
+        given = [key for key, value in vars(args).items() if value is not None]
         if others := [key for key in given if key != "resume"]:
             raise ValueError(
                 f"--resume goes on with a run as it began, and takes no {', '.join(others)} beside it: leave "
@@ -74,7 +77,8 @@ def versions():
 def read_config(folder):
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
-        if not isinstance(config, dict) or not isinstance(config.get("command"), dict):
+        parts = [config.get(key) for key in ("command", "recipe")] if isinstance(config, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
             raise ValueError("it is not a run's")
         return config
     except ValueError as error:
@@ -120,8 +124,15 @@ def locked(folder):
     with open(folder / LOCK, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ValueError(
                 f"another process is training in {str(folder)!r}: wait for it, or choose another folder"
             ) from None
-        yield
+        for place in (folder, folder / "model"):
+            remove_partial_files(place)
+        try:
+            yield
+        finally:
+            if all(entry.name == LOCK for entry in folder.iterdir()):  # it ended before it began
+                (folder / LOCK).unlink()
+                folder.rmdir()

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 import keras
 import numpy as np
@@ -33,7 +33,7 @@ class Progress:
     images: int = 0  # trained on since the start
     train_seconds: float = 0.0  # in training steps, validation left out
     rows: list = field(default_factory=list)  # the history, a dict an epoch
-    best: dict | None = None  # its epoch and its val_accuracy
+    best: dict | None = None  # its epoch, val_accuracy and val_loss
     finished: bool = False
 
 
@@ -89,7 +89,8 @@ class Trainer:
         folder: the run's folder. `history.csv` and `checkpoints/` are written there.
         label_smoothing: float, that of the loss, so that validation has the same.
         class_weights: float array (k,), how much an image of each class counts; None for all alike.
-        patience: int, how many epochs without a better validation accuracy end the run; None for no end.
+        monitor: "accuracy" or "loss" of the validation images: which weights are the best.
+        patience: int, how many epochs without better weights end the run; None for no end.
         checkpoint_minutes: float, how often the state is saved within an epoch.
         callbacks: Keras callbacks; they hear of the beginning and the end of training and of epochs.
     """
@@ -105,6 +106,7 @@ class Trainer:
         *,
         label_smoothing=0.0,
         class_weights=None,
+        monitor="accuracy",
         patience=None,
         checkpoint_minutes=10.0,
         callbacks=(),
@@ -117,6 +119,7 @@ class Trainer:
         self.folder = folder
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
+        self.monitor = monitor
         self.patience = patience
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=model)
@@ -144,6 +147,12 @@ class Trainer:
         if found is None:
             return False
         arrays, state = found
+        known = {item.name for item in fields(Progress)}
+        if differing := sorted(known ^ set(state)):
+            raise ValueError(
+                f"the saved state is of another version of vit_tf, it differs in {', '.join(differing)}: "
+                "go on with that version, or start anew"
+            )
         from_arrays(self.variables, arrays)
         self.best_weights = {name: array for name, array in arrays.items() if name.startswith("best/")}
         self.progress = Progress(**state)
@@ -171,7 +180,7 @@ class Trainer:
         return f"{problem}: {last}; try a lower --learning-rate, a longer --warmup or --clip-norm 1"
 
     def load_best(self):
-        """Puts the weights with the best validation accuracy into `network`."""
+        """Puts the best weights of all epochs into `network`."""
         from_arrays({"best": self.network.variables}, self.best_weights)
 
     # -----------------------------------------------------------------------------------------------
@@ -197,6 +206,7 @@ class Trainer:
                     self.callbacks.on_epoch_begin(self.progress.epoch)
                     self.train_epoch()
                     self.end_epoch()
+                    self.leave_if_asked()
             except Interrupted:
                 self.save()
                 raise
@@ -237,7 +247,9 @@ class Trainer:
 
     def train_step(self, images, labels):
         progress = self.progress
-        self.model.optimizer.learning_rate.assign(self.schedule.rate(self.share, self.epochs))
+        middle = self.epochs + 0.5 / len(self.train)  # of this step: at its ends the rate may be 0
+        rate = self.schedule.rate(self.schedule.share(middle, self.elapsed), middle)
+        self.model.optimizer.learning_rate.assign(rate)
         weights = None if self.class_weights is None else labels @ self.class_weights
         logs = self.model.train_on_batch(images, labels, sample_weight=weights, return_dict=True)
         progress.step += 1
@@ -259,8 +271,8 @@ class Trainer:
         with averaged_weights(self.model, self.model.optimizer):
             logits, targets = predict(self.model, self.validation, after_batch=self.leave_if_asked)
             row = self.history_row(logits, targets)
-            if progress.best is None or row["val_accuracy"] > progress.best["val_accuracy"]:
-                progress.best = {"epoch": row["epoch"], "val_accuracy": row["val_accuracy"]}
+            if self.is_best(row):
+                progress.best = {name: row[name] for name in ("epoch", "val_accuracy", "val_loss")}
                 self.best_weights = to_arrays({"best": self.network.variables})
         progress.rows.append(row)
         progress.epoch += 1
@@ -271,6 +283,14 @@ class Trainer:
         self.write_history()
         self.bar.end_epoch(row)
         self.callbacks.on_epoch_end(row["epoch"] - 1, row)
+
+    def is_best(self, row):
+        best = self.progress.best
+        if best is None:
+            return True
+        if self.monitor == "loss":
+            return row["val_loss"] < best["val_loss"]
+        return row["val_accuracy"] > best["val_accuracy"]
 
     def history_row(self, logits, targets):
         progress = self.progress

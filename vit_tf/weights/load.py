@@ -1,7 +1,8 @@
 """Weights into a model: from any source, whole or not at all."""
 
+import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import keras
@@ -56,6 +57,10 @@ class Weights:
             )
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
 
+    def without_head(self):
+        """Returns these weights without their heads, so that a model starts with new ones."""
+        return replace(self, tensors={name: t for name, t in self.tensors.items() if name not in HEADS})
+
 
 FORMATS = {
     "google": (google.recognises, google.from_google),
@@ -89,6 +94,16 @@ def open_weights(source):
         f"{checkpoint.source!r} is no ViT of a known format (timm, Google's npz, Hugging Face ViT, DeiT "
         f"and DINOv2, vit-pytorch): its {len(checkpoint.tensors)} names begin with {first}"
     )
+
+
+def open_named(source, variant=None):
+    """Opens a source as `open_weights` does; a ValueError where neither it nor the user names its variant."""
+    weights = open_weights(source)
+    if variant is None and not weights.checkpoint.config:
+        raise ValueError(
+            f"{os.fspath(source)!r} is a bare file, which names no variant: add --model NAME, or `variant`"
+        )
+    return weights
 
 
 def load_weights(model, source, strict=True, *, method=None, antialias=None, grid_size=None):
