@@ -197,7 +197,7 @@ def test_first_deit_3_names(saved, tmp_path):
 def test_loading_holds_one_tensor_at_a_time(tmp_path):
     import tracemalloc
 
-    model = build_vit("vit_b16", **{**SMALL, "hidden_dim": 96, "mlp_dim": 768, "num_layers": 8})
+    model = build_vit("vit_b16", **{**SMALL, "hidden_dim": 96, "mlp_dim": 3072, "num_layers": 8})
     path = save_weights(model, tmp_path / "model.safetensors")
     largest = max(4 * np.prod(v.shape) for v in model.weights)
     assert path.stat().st_size > 15 * largest
