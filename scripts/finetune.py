@@ -127,7 +127,7 @@ def train(folder, command, recipe, saved):
     print(f"{variant} on {len(images.class_names)} classes, images: {sizes}; run folder {folder}")
     if described["new_head"] is False:
         print("the weights know these classes: their head is kept")
-    if command["weights"] is None:
+    if command["weights"] is None and not saved:
         print("no --weights: the training starts at random, which takes many more images and epochs")
     if not training.run(trainer, folder):
         return 130
