@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_tf.files import write_csv
 from vit_tf.training.checkpoints import Checkpoints, from_arrays, to_arrays
+from vit_tf.training.generators import generator_arrays, restore_generators
 from vit_tf.training.interrupts import Interrupted, Interrupts
 from vit_tf.training.metrics import cross_entropy, predict
 from vit_tf.training.optimizers import averaged_weights
@@ -22,7 +23,8 @@ class Progress:
     """How far a run is: with the variables of model and optimizer, its whole state.
 
     There is no state of random generators: the order of the data and what is drawn for each image
-    follow from seed, epoch and place, and what layers draw is among the model's variables.
+    follow from seed, epoch and place, and what layers draw is among the model's variables, or on PyTorch
+    in `generator_arrays`.
     """
 
     epoch: int = 0  # complete ones
@@ -154,6 +156,7 @@ class Trainer:
                 "go on with that version, or start anew"
             )
         from_arrays(self.variables, arrays)
+        restore_generators(arrays)
         self.best_weights = {name: array for name, array in arrays.items() if name.startswith("best/")}
         self.progress = Progress(**state)
         return True
@@ -164,7 +167,7 @@ class Trainer:
         progress.seconds = self.elapsed
         self.saved_at = time.perf_counter()
         try:
-            arrays = {**to_arrays(self.variables), **self.best_weights}
+            arrays = {**to_arrays(self.variables), **self.best_weights, **generator_arrays()}
         except ValueError as error:
             raise ValueError(self.bad_news(f"after step {progress.step} {error}")) from error
         try:
