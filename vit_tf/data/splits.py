@@ -1,7 +1,5 @@
 """Splits of a data set by class."""
 
-import csv
-import io
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +7,7 @@ import numpy as np
 from vit_tf.data.cifar10 import _flat_labels, _one_line, _require
 from vit_tf.data.label_tables import read_rows
 from vit_tf.data.layouts import SPLITS, encode_labels, some
-from vit_tf.files import atomic_path
+from vit_tf.files import write_csv
 
 _SPLIT_HEADER = ["path", "label", "split"]
 
@@ -119,13 +117,8 @@ def write_split(files, path):
     Raises:
         OSError: the file cannot be written.
     """
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(_SPLIT_HEADER)
-    for name, label, split in zip(files.names, files.labels, files.splits):
-        writer.writerow([name, files.class_names[label], split or ""])
-    with atomic_path(path) as partial:
-        partial.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+    classes = [files.class_names[label] for label in files.labels]
+    write_csv(path, _SPLIT_HEADER, zip(files.names, classes, (split or "" for split in files.splits)))
 
 
 def read_split(files, path):

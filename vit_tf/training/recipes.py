@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 
 from vit_tf.hyperparameters import suggestion
+from vit_tf.training.lora import PROJECTIONS
 
 
 def setting(default, explanation, choices=None):
@@ -95,7 +96,6 @@ class Recipe:
             raise ValueError(f"`lora_on` must be some of {','.join(PROJECTIONS)}, got {self.lora_on!r}")
 
 
-PROJECTIONS = ("qkv", "projection", "fc1", "fc2")
 POSITIVE = (
     "lora_alpha",
     "epochs",
