@@ -17,6 +17,7 @@ FAMILIES = {
     "conv": {},
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
+    "whitened": dict(patch_stem="whitened"),
     "avg": dict(pooling="avg"),
     "head_dim": dict(head_dim=7, qkv_bias=False),
     "layer_scale": dict(layer_scale_init=0.1),
@@ -108,6 +109,14 @@ def test_a_batch_costs_its_images(overrides):
     assert five.flops == 5 * one.flops - 4 * 2 * width * width
     assert five.activation_bytes == 5 * one.activation_bytes - 4 * 4 * width
     assert five.parameters == one.parameters
+
+
+def test_attention_in_blocks_keeps_no_scores():
+    whole, blocked = (
+        {row.component: row for row in count_flops(small_vit(query_block_size=size)).rows} for size in (0, 2)
+    )
+    assert blocked["attention scores"].activation_bytes == 0 < whole["attention scores"].activation_bytes
+    assert blocked["attention scores"].macs == whole["attention scores"].macs
 
 
 def test_half_precision_halves_the_activations_of_the_blocks():

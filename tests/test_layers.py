@@ -19,6 +19,7 @@ LAYERS = {
     "patch_embedding_no_bias": (lambda: layers.PatchEmbedding(8, 4, use_bias=False), IMAGES),
     "overlap": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
     "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
+    "whitened": (lambda: layers.WhitenedPatchEmbedding(8, 4, activation="relu"), IMAGES),
     "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
     "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
     "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),
@@ -336,7 +337,7 @@ def test_differential_attention_is_a_difference_of_two_softmaxes():
     qkv = random((1, 3, 12))
     layer.build(qkv.shape)
     randomize(layer)
-    values, scores = layer(qkv)
+    values, scores = layer(qkv, return_attention_scores=True)
     query, key, value = np.split(qkv[0], 3, axis=-1)
 
     def softmax(x):
@@ -361,8 +362,8 @@ def test_heads_config_and_shapes(make, qk_norm):
     layer = make(2, qk_norm=qk_norm, norm="rms", dropout_rate=0.1)
     again = type(layer).from_config(layer.get_config())
     assert again.get_config() == layer.get_config()
-    symbolic = layer(keras.Input((5, 24)))
-    eager = again(random((3, 5, 24)))
+    symbolic = layer(keras.Input((5, 24)), return_attention_scores=True)
+    eager = again(random((3, 5, 24)), return_attention_scores=True)
     assert [(None, *x.shape[1:]) for x in eager] == [tuple(x.shape) for x in symbolic]
     assert tuple(eager[1].shape) == (3, 2, 5, 5)
 
@@ -416,3 +417,30 @@ def test_remainder_is_dropped_at_the_right_and_at_the_bottom():
     layer = layers.PatchEmbedding(8, 5, allow_remainder=True)
     x = random(IMAGES)
     np.testing.assert_allclose(layer(x), layer(x[:, :5, :10]), atol=1e-6)
+
+
+def test_whitening_decorrelates_the_surroundings_of_pixels():
+    layer = layers.WhitenedPatchEmbedding(8, 2)
+    layer.build(IMAGES)
+    images = random((40, 8, 12, 3))
+    images = np.cumsum(images, axis=2)  # neighbours resemble each other
+    layer.adapt(images, epsilon=0.0)
+    white = ops.conv(images, layer.whitening.value, padding="valid", data_format="channels_last")
+    white = np.reshape(ops.convert_to_numpy(white), (-1, 27))
+    # float32 sums over 2,400 patches of variances from 1e-2 to 1e2
+    np.testing.assert_allclose(white.T @ white / len(white), np.eye(27), rtol=0, atol=0.01)
+
+
+def test_whitening_is_not_trained():
+    layer = layers.WhitenedPatchEmbedding(8, 2)
+    layer.build(IMAGES)
+    assert [v.path.rpartition("/")[2] for v in layer.non_trainable_variables] == ["whitening"]
+    assert len(layer.trainable_variables) == 2
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 8, 1), (8, 8, 3), (4, 2, 8, 3), (0, 8, 8, 3)])
+def test_whitening_of_bad_images(shape):
+    layer = layers.WhitenedPatchEmbedding(8, 2)
+    layer.build(IMAGES)
+    with pytest.raises(ValueError, match=r"\(b, h, w, 3\) of at least 3x3"):
+        layer.adapt(np.zeros(shape))

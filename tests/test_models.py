@@ -29,6 +29,7 @@ FAMILIES = {
     "avg": dict(pooling="avg"),
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
+    "whitened": dict(patch_stem="whitened", activation="relu"),
     "no_bias": dict(qkv_bias=False),
     "head_dim": dict(head_dim=7),
     "layer_scale": dict(layer_scale_init=0.4),
@@ -132,7 +133,7 @@ def test_every_trainable_variable_receives_a_gradient(family):
 @pytest.mark.parametrize(
     "variant, overrides",
     [
-        ("vit_cifar10", dict(image_size=16, hidden_dim=32, mlp_dim=64, num_layers=2)),
+        ("vit_cifar10", dict(image_size=16, hidden_dim=32, num_heads=2, mlp_dim=64, num_layers=2)),
         ("vit_b16", {**SMALL, "num_classes": 10}),
     ],
 )
@@ -322,8 +323,8 @@ def test_rematerialisation_changes_nothing(dtype, monkeypatch):
         results.append((losses, [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.variables]))
     assert used == {"block_0", "block_1"}
     (losses, kept), (again_losses, again) = results
-    # Under bfloat16 JAX rounds elsewhere: a step of SGD at 0.01 moves weights by less than this.
-    tolerance = 1e-6 if dtype == "float32" or keras.backend.backend() != "jax" else 1e-3
+    # Under bfloat16 gradients are rounded elsewhere: a step of SGD at 0.01 moves weights by less than this.
+    tolerance = 1e-6 if dtype == "float32" else 1e-3
     np.testing.assert_allclose(again_losses, losses, rtol=tolerance)
     for first, second in zip(kept, again):
         np.testing.assert_allclose(second, first, atol=tolerance)

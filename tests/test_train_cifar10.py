@@ -28,9 +28,12 @@ spec.loader.exec_module(train_cifar10)
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The two small variants, shrunk: what is tested here is the script."""
+    """The two small variants, shrunk, at fewer resolutions: what is tested here is the script."""
     for name in ("vit_cifar10", "vit_cifar10_tutorial"):
         monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY))
+    variant, recipe = train_cifar10.PRESETS["default"]
+    recipe = dataclasses.replace(recipe, resolutions="0.5,1", mixed_precision=False)
+    monkeypatch.setitem(train_cifar10.PRESETS, "default", (variant, recipe))
 
 
 @pytest.fixture

@@ -165,9 +165,9 @@ def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
 
 @pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_tutorial", "vit_pytorch"])
 def test_our_own_architectures_come_back_too(name, tmp_path):
-    model = randomize(build_vit(name, hidden_dim=32, num_layers=1))
+    model = randomize(build_vit(name, hidden_dim=48, num_layers=1))
     path = save_weights(model, tmp_path / "model.safetensors")
-    again = build_vit(name, hidden_dim=32, num_layers=1, weights=path)
+    again = build_vit(name, hidden_dim=48, num_layers=1, weights=path)
     for old, new in zip(values(model), values(again)):
         np.testing.assert_array_equal(old, new)
     if name == "vit_cifar10":
@@ -175,7 +175,7 @@ def test_our_own_architectures_come_back_too(name, tmp_path):
         assert_refused(
             model,
             save_weights(small_vit(), tmp_path / "b.safetensors"),
-            "missing: patch_embed.stages.0.weight",
+            "missing: patch_embed.",
         )
 
 

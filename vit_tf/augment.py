@@ -171,7 +171,7 @@ class RandomAffine(RandomLayer):
 
 @register
 class Resize(keras.layers.Layer):
-    """Resizes images bilinearly, in training and at inference.
+    """Resizes images bilinearly, with antialias, in training and at inference.
 
     `keras.layers.Resizing` would do, but its call defaults to `training=True`, and Keras 3.15 hands that on
     to the layers after it where nobody says otherwise, as in `model(images)`.
@@ -189,7 +189,7 @@ class Resize(keras.layers.Layer):
 
     def call(self, images):
         images = ops.cast(images, self.compute_dtype)
-        return ops.image.resize(images, self.image_size, data_format="channels_last")
+        return ops.image.resize(images, self.image_size, antialias=True, data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], *self.image_size, input_shape[-1]

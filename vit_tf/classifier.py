@@ -64,7 +64,7 @@ def load(source, variant=None):
     return Classifier(model, prepare, labels_from_config(weights.checkpoint.config))
 
 
-def save(folder, model, variant, hyperparameters, preprocessing, labels):
+def save(folder, model, variant, hyperparameters, preprocessing, labels, dtype="float32"):
     """Writes a classifier as a folder that `load`, `vit-tf predict` and, for its own models, timm read.
 
     Args:
@@ -74,6 +74,7 @@ def save(folder, model, variant, hyperparameters, preprocessing, labels):
         hyperparameters: dict, what was overridden in `build_vit`, the number of classes included.
         preprocessing: a `Preprocessing`, or None for images of other than three channels.
         labels: names of the classes.
+        dtype: of the weights in the file, see `vit_tf.save_weights`.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to.
@@ -82,7 +83,7 @@ def save(folder, model, variant, hyperparameters, preprocessing, labels):
     folder.mkdir(parents=True, exist_ok=True)
     # Without a config.json the folder says that it is not whole.
     (folder / "config.json").unlink(missing_ok=True)
-    save_weights(model, folder / "model.safetensors")
+    save_weights(model, folder / "model.safetensors", dtype=dtype)
     _, height, width, channels = model.input_shape
     config = {
         "num_classes": len(labels),

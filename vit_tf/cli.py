@@ -2,11 +2,12 @@
 
     vit-tf list '*dinov2*'                                  # the variants that match
     vit-tf summary vit_base_patch16_224                     # layers, parameters, FLOPs by component
-    vit-tf predict cat.jpg --weights hf:timm/NAME           # the five likeliest classes
+    vit-tf predict cat.jpg                                  # the likeliest of CIFAR-10's ten classes
+    vit-tf predict cat.jpg --weights hf:timm/NAME           # of that model's classes
     vit-tf convert hf:timm/NAME model.keras                 # or .weights.h5, .safetensors
 
-SOURCE is a file (.safetensors, .npz, .pth, .bin), a folder with config.json and model.safetensors, or
-hf:owner/name on the Hugging Face hub.
+SOURCE is a file (.safetensors, .npz, .pth, .bin), a folder with config.json and model.safetensors,
+hf:owner/name on the Hugging Face hub, or cifar10, the small model that comes with the package.
 """
 
 import argparse
@@ -87,7 +88,9 @@ def parse_arguments(arguments):
 
     command = commands.add_parser("predict", help="the likeliest classes of images")
     command.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
-    command.add_argument("--weights", required=True, metavar="SOURCE")
+    command.add_argument(
+        "--weights", default="cifar10", metavar="SOURCE", help="default: the package's model for CIFAR-10"
+    )
     add_model(command)
     command.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
     command.add_argument("--json", action="store_true", help="print JSON alone")

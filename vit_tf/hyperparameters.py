@@ -8,7 +8,7 @@ from vit_tf.layers.patches import grid_size, pair
 
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),
-    "patch_stem": ("conv", "patches", "overlap"),
+    "patch_stem": ("conv", "patches", "overlap", "whitened"),
     "block": ("encoder", "res_post", "parallel_things", "parallel_scaling"),
     "attention": ("softmax", "differential"),
     "mlp": ("mlp", "swiglu", "swiglu_split"),
@@ -34,7 +34,7 @@ class Variant:
     mlp_dim: int
     head_dim: int | None = None  # None: hidden_dim // num_heads
     # Stem
-    patch_stem: str = "conv"  # "conv", "patches" (Patches + Dense), "overlap" (convolutions)
+    patch_stem: str = "conv"  # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened"
     patch_bias: bool = True
     patch_norm: bool = False  # a norm of the cut pixels; needs "patches"
     embedding_norm: bool = False  # a norm of the embedded patches
@@ -56,6 +56,7 @@ class Variant:
     qk_norm: bool = False  # a norm of each head's queries and keys
     sub_norm: bool = False  # a norm of the attention's and the MLP's inner values
     layer_scale_init: float | None = None  # None: no LayerScale
+    query_block_size: int | None = None  # queries whose attention is in memory at a time; None: by n; 0: all
     # Head
     pooling: str = "token"  # "token", "avg", "max", "avgmax", "map" (attention), "token_avg" (both, joined)
     pool_prefix: bool = False  # whether means, maxima and "map" see the prefix tokens
@@ -134,6 +135,8 @@ def check_value(name, value):
     elif name in ("head_dim", "layer_scale_init"):
         kind, right = ("int", whole) if name == "head_dim" else ("number", number)
         valid, expected = value is None or (right and value > 0), f"a positive {kind} or None"
+    elif name == "query_block_size":
+        valid, expected = value is None or (whole and value >= 0), "an int from 0 (0 for no blocks) or None"
     elif isinstance(default, bool) or name == "class_token":
         valid = isinstance(value, bool) or (value is None and name == "class_token")
         expected = "True or False"

@@ -11,6 +11,10 @@ BLOCKS = {
     "parallel_things": layers.ParallelThingsBlock,
     "parallel_scaling": layers.ParallelScalingBlock,
 }
+OVERLAPPING_STEMS = {
+    "overlap": layers.OverlapPatchEmbedding,
+    "whitened": layers.WhitenedPatchEmbedding,
+}
 BLOCK_OPTIONS = (
     "num_heads",
     "mlp_dim",
@@ -27,6 +31,7 @@ BLOCK_OPTIONS = (
     "dropout_rate",
     "attention_dropout_rate",
     "layer_scale_init",
+    "query_block_size",
 )
 
 
@@ -55,7 +60,7 @@ def build_vit(
             for most, 10 for the CIFAR-10 variants. Another width than in `weights` starts a new head.
         image_size: int or (height, width) in pixels. Defaults to the variant's own.
         weights: where to load published weights from, see `vit_tf.load_weights`: a file, a folder, or
-            "hf:owner/name". None starts at random.
+            "hf:owner/name", or "cifar10", the trained `vit_cifar10` of the package. None starts at random.
         include_preprocessing: bool. True puts the normalisation into the model, which then takes images
             in [0, 255]: with the mean and standard deviation in the config.json of `weights`, else with
             those of timm's default checkpoint for the variant (see `vit_tf.preprocessing`). A
@@ -142,8 +147,8 @@ def embed_patches(images, spec):
         if spec.patch_norm:
             x = make_norm(spec, "patch_norm")(x)
         x = keras.layers.Dense(spec.hidden_dim, use_bias=spec.patch_bias, name="patch_embedding")(x)
-    elif spec.patch_stem == "overlap":
-        x = layers.OverlapPatchEmbedding(activation=spec.activation, **size)(images)
+    elif spec.patch_stem in OVERLAPPING_STEMS:
+        x = OVERLAPPING_STEMS[spec.patch_stem](activation=spec.activation, **size)(images)
     else:
         x = layers.PatchEmbedding(use_bias=spec.patch_bias, allow_remainder=spec.allow_remainder, **size)(
             images

@@ -313,7 +313,7 @@ VARIANTS = {
         72, 6, 64, 8, 4, 128, dropout_rate=0.1, attention_dropout_rate=0.1, num_classes=10
     ),
     "vit_cifar10": Variant(
-        32, 4, 128, 4, 4, 256, pooling="avg", patch_stem="overlap", activation="relu", num_classes=10
+        32, 4, 192, 4, 6, 384, pooling="avg", patch_stem="whitened", activation="relu", num_classes=10
     ),
 }
 

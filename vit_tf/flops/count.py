@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import singledispatch
+from itertools import zip_longest
 from math import prod
 from numbers import Integral
 
@@ -9,6 +10,7 @@ import keras
 
 from vit_tf import layers
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
+from vit_tf.layers.scaled_dot_product import choose_block_size
 
 ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 
@@ -25,7 +27,8 @@ def count_flops(model, batch_size=1):
       convolution, twice (before and after) where it has a GELU;
     - class token and positions: the tokens `(b, n, d)`, with the positions added;
     - QKV: queries, keys and values, each `(b, num_heads, n, head_dim)`;
-    - attention scores: the scores and their softmax, each `(b, num_heads, n, n)`;
+    - attention scores: the scores and their softmax, each `(b, num_heads, n, n)`; nothing where attention
+      takes a block of queries at a time;
     - attention values: the weighted sums of the values, `(b, n, num_heads * head_dim)`;
     - projection: the tokens after this branch is added;
     - MLP: fc1 before and after its activation, `(b, n, mlp_dim)`; the tokens after this branch;
@@ -114,6 +117,25 @@ def count_overlap_patch_embedding(layer: layers.OverlapPatchEmbedding, shape):
 
 
 @count_layer.register
+def count_whitened_patch_embedding(layer: layers.WhitenedPatchEmbedding, shape):
+    yield count_whitening(layer, shape)
+    shape = (*shape[:-1], 2 * layer.whitening.shape[-1])
+    for stage, norm in zip_longest(layer.stages, layer.norms):
+        yield matrix_product("patch embedding", stage, shape)
+        shape = stage.compute_output_shape(shape)
+        if norm is not None:
+            kept = 2 * tensor_bytes(layer, shape)  # before and after the activation
+            yield Row("patch embedding", norm.count_params(), 0, kept)
+
+
+def count_whitening(layer, shape):
+    output = (*shape[:-1], layer.whitening.shape[-1])
+    macs = prod(output) * prod(layer.whitening.shape[:-1])
+    both_signs = 2 * tensor_bytes(layer, output)  # before and after the activation
+    return Row("patch embedding", prod(layer.whitening.shape), macs, 2 * both_signs)
+
+
+@count_layer.register
 def count_dense(layer: keras.layers.Dense, shape):
     component = "patch embedding" if layer.name == "patch_embedding" else "head"
     return [matrix_product(component, layer, shape)]
@@ -168,8 +190,10 @@ def count_heads(layer: layers.DotProductAttention, shape):
     scores, values = (b, layer.num_heads, n, n), (b, n, width // 3)
     maps = layer.head_width // layer.query_width  # softmax maps a head: two in differential attention
     products = prod(scores) * layer.head_width
+    in_blocks = choose_block_size(n, layer.query_block_size) > 0  # whose scores are computed again
+    kept = 0 if in_blocks else 2 * maps * tensor_bytes(layer, scores)
     yield Row("norms", layer.count_params(), 0, head_norm_bytes(layer, values))
-    yield Row("attention scores", 0, products, 2 * maps * tensor_bytes(layer, scores))
+    yield Row("attention scores", 0, products, kept)
     yield Row("attention values", 0, products, tensor_bytes(layer, values))
 
 

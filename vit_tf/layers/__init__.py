@@ -9,6 +9,7 @@ from vit_tf.layers.mlp import MLP, GatedMLP
 from vit_tf.layers.patches import OverlapPatchEmbedding, PatchEmbedding, Patches
 from vit_tf.layers.residual import DropPath, LayerScale
 from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
+from vit_tf.layers.whitening import WhitenedPatchEmbedding
 
 __all__ = [
     "AttentionPooling",
@@ -28,4 +29,5 @@ __all__ = [
     "Patches",
     "ResPostBlock",
     "TokenPooling",
+    "WhitenedPatchEmbedding",
 ]

@@ -8,23 +8,38 @@ import math
 import keras
 from keras import ops
 
+from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.residual import make_norm, register
+from vit_tf.layers.scaled_dot_product import (
+    attend_in_blocks,
+    check_block_size,
+    choose_block_size,
+    has_fused_attention,
+    softmax,
+)
 
 
-def attention_spec(layer, inputs, return_attention_scores):
-    """Returns the symbolic output of a `layer` with `num_heads` that can return its attention scores."""
-    outputs = keras.KerasTensor(inputs.shape, layer.compute_dtype)
+def attention_spec(layer, shape, return_attention_scores):
+    """Returns the symbolic output, of a `shape`, of a `layer` that can return its attention scores."""
+    outputs = keras.KerasTensor(shape, layer.compute_dtype)
     if not return_attention_scores:
         return outputs
-    b, n, _ = inputs.shape
+    b, n, _ = shape
     return outputs, keras.KerasTensor((b, layer.num_heads, n, n), layer.compute_dtype)
+
+
+def with_scores(attention, inputs, return_attention_scores, training):
+    """Returns the output of an `attention` and its scores: None where they are not asked for."""
+    x = attention(inputs, return_attention_scores=return_attention_scores, training=training)
+    return x if return_attention_scores else (x, None)
 
 
 @register
 class DotProductAttention(keras.layers.Layer):
     """softmax(Q K^T / sqrt(k)) V per head, on queries, keys and values that are projected already.
 
-    The softmax runs in float32 under half precision.
+    The softmax runs in float32 under half precision. All scores at once are computed for few tokens, or
+    if they are asked for; else a block of queries at a time, or by the backend's fused kernel if it has one.
 
     Args:
         num_heads: int.
@@ -32,22 +47,40 @@ class DotProductAttention(keras.layers.Layer):
             https://arxiv.org/abs/2302.05442, section 2).
         norm, norm_epsilon: of that norm, see `make_norm`.
         dropout_rate: float in [0, 1), dropout of the attention probabilities.
+        query_block_size: int, how many queries have their scores in memory at a time, see
+            `attend_in_blocks`; 0 for all. None chooses by the number of tokens.
 
     Call arguments:
         qkv: tensor `(b, n, 3 * num_heads * k)`: queries, keys, values, each with its heads one after
             the other.
+        return_attention_scores: bool, whether to return the attention probabilities too.
         training: bool, whether dropout is active.
 
-    Output: the weighted values `(b, n, num_heads * k)` and the scores `(b, num_heads, n, n)`.
+    Output: the weighted values `(b, n, num_heads * k)`; with `return_attention_scores` also the scores
+    `(b, num_heads, n, n)`.
+
+    Raises:
+        ValueError: `query_block_size` is neither None nor an int from 0.
     """
 
-    def __init__(self, num_heads, qk_norm=False, norm="layer", norm_epsilon=1e-6, dropout_rate=0.0, **kwargs):
+    def __init__(
+        self,
+        num_heads,
+        qk_norm=False,
+        norm="layer",
+        norm_epsilon=1e-6,
+        dropout_rate=0.0,
+        query_block_size=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        check_block_size(query_block_size)
         self.num_heads = num_heads
         self.qk_norm = qk_norm
         self.norm = norm
         self.norm_epsilon = norm_epsilon
         self.dropout_rate = dropout_rate
+        self.query_block_size = query_block_size
         self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
         if qk_norm:
             self.query_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "query_norm")
@@ -65,29 +98,51 @@ class DotProductAttention(keras.layers.Layer):
         """The width of a head's queries and keys."""
         return self.head_width
 
-    def call(self, qkv, training=None):
+    def call(self, qkv, return_attention_scores=False, training=None):
         b, n, _ = ops.shape(qkv)
         heads, width = self.num_heads, self.head_width
         qkv = ops.reshape(qkv, (b, n, 3, heads, width))
+        if self.may_fuse(return_attention_scores, training) and has_fused_attention(self.compute_dtype):
+            query, key, value = ops.unstack(qkv, 3, axis=2)  # (b, n, H, k)
+            query, key = self.normalize(query, key)
+            x = ops.dot_product_attention(query, key, value, scale=self.query_width**-0.5)
+            return ops.reshape(x, (b, n, heads * width))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)  # (b, H, n, k)
-        scores = self.softmax_scores(query, key)
-        probabilities = self.dropout(scores, training=training)
-        x = ops.transpose(ops.matmul(probabilities, value), (0, 2, 1, 3))  # (b, n, H, k)
-        return ops.reshape(x, (b, n, heads * width)), scores
+        if return_attention_scores or not self.block_size(qkv):
+            scores = self.softmax_scores(query, key)
+            x = ops.matmul(self.dropout(scores, training=training), value)
+        else:
+            x = self.attend_in_blocks(query, key, value, self.block_size(qkv), training)
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width))
+        return (x, scores) if return_attention_scores else x
+
+    def may_fuse(self, return_attention_scores, training):
+        """Whether a kernel will do that knows neither scores, nor dropout, nor blocks of our choice."""
+        return not (return_attention_scores or (training and self.dropout_rate) or self.query_block_size)
+
+    def block_size(self, qkv):
+        return choose_block_size(qkv.shape[1], self.query_block_size)
+
+    def normalize(self, query, key):
+        return (self.query_norm(query), self.key_norm(key)) if self.qk_norm else (query, key)
 
     def softmax_scores(self, query, key):
         """Returns the attention probabilities `(..., n, n)` of `(..., n, query_width)`."""
-        if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
+        query, key = self.normalize(query, key)
         scores = ops.matmul(query * self.query_width**-0.5, ops.swapaxes(key, -1, -2))
-        if self.compute_dtype in ("float16", "bfloat16"):
-            scores = ops.cast(scores, "float32")
-        return ops.cast(ops.softmax(scores), self.compute_dtype)
+        return ops.cast(softmax(scores), self.compute_dtype)
 
-    def compute_output_spec(self, qkv, training=None):
+    def attend_in_blocks(self, query, key, value, block_size, training):
+        """Returns the weighted values `(b, H, n, k)`."""
+        query, key = self.normalize(query, key)
+        dropout = {}
+        if training and self.dropout_rate:
+            dropout = dict(dropout_rate=self.dropout_rate, seed_generator=self.dropout.seed_generator)
+        return attend_in_blocks(query * self.query_width**-0.5, key, value, block_size, **dropout)
+
+    def compute_output_spec(self, qkv, return_attention_scores=False, training=None):
         b, n, width = qkv.shape
-        values = keras.KerasTensor((b, n, width // 3), self.compute_dtype)
-        return values, keras.KerasTensor((b, self.num_heads, n, n), self.compute_dtype)
+        return attention_spec(self, (b, n, width // 3), return_attention_scores)
 
     def get_config(self):
         return {
@@ -97,6 +152,7 @@ class DotProductAttention(keras.layers.Layer):
             "norm": self.norm,
             "norm_epsilon": self.norm_epsilon,
             "dropout_rate": self.dropout_rate,
+            "query_block_size": self.query_block_size,
         }
 
 
@@ -109,7 +165,8 @@ class DifferentialAttention(DotProductAttention):
     Reference: Ye et al., "Differential Transformer" (https://arxiv.org/abs/2410.05258), eq. 1 to 3.
 
     Args:
-        num_heads, qk_norm, norm, norm_epsilon, dropout_rate: see `DotProductAttention`.
+        num_heads, qk_norm, norm, norm_epsilon, dropout_rate, query_block_size: see
+            `DotProductAttention`. In blocks each map weighs the values by itself.
         block_index: int, the depth of the layer, which lambda_init = 0.8 - 0.6 exp(-0.3 index) needs.
 
     Call arguments and output: as `DotProductAttention`; the scores are the difference, whose rows
@@ -149,7 +206,7 @@ class DifferentialAttention(DotProductAttention):
             )
             setattr(self, name, weight)
 
-    def call(self, qkv, training=None):
+    def call(self, qkv, return_attention_scores=False, training=None):
         b, n, _ = ops.shape(qkv)
         heads, width, half = self.num_heads, self.head_width, self.query_width
         query, key, value = ops.split(qkv, 3, axis=-1)
@@ -157,14 +214,20 @@ class DifferentialAttention(DotProductAttention):
             ops.transpose(ops.reshape(x, (b, n, heads, 2, half)), (0, 2, 3, 1, 4)) for x in (query, key)
         )
         value = ops.transpose(ops.reshape(value, (b, n, heads, width)), (0, 2, 1, 3))  # (b, H, n, k)
-
-        pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
         factor = ops.cast(self.compute_lambda(), self.compute_dtype)
-        scores = pair[:, :, 0] - factor * pair[:, :, 1]  # (b, H, n, n)
-        pair = self.dropout(pair, training=training)
-        x = ops.matmul(pair[:, :, 0] - factor * pair[:, :, 1], value)
+        if return_attention_scores or not self.block_size(qkv):
+            pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
+            scores = pair[:, :, 0] - factor * pair[:, :, 1]  # (b, H, n, n)
+            pair = self.dropout(pair, training=training)
+            x = ops.matmul(pair[:, :, 0] - factor * pair[:, :, 1], value)
+        else:
+            query, key = (ops.reshape(x, (b, 2 * heads, n, half)) for x in (query, key))
+            both = ops.repeat(value, 2, axis=1)  # (b, 2 H, n, k)
+            x = self.attend_in_blocks(query, key, both, self.block_size(qkv), training)
+            x = x[:, ::2] - factor * x[:, 1::2]
         x = self.head_norm(x) * (1 - self.lambda_init)
-        return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width)), scores
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width))
+        return (x, scores) if return_attention_scores else x
 
     def compute_lambda(self):
         """Returns the learned weight of the second map, a float32 scalar."""
@@ -207,6 +270,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         block_index: int, see `DifferentialAttention`.
         attention_dropout_rate: float in [0, 1), dropout of the attention probabilities.
         dropout_rate: float in [0, 1), dropout of the output.
+        query_block_size: int or None, see `DotProductAttention`.
 
     Call arguments:
         inputs: tensor `(b, n, d)`.
@@ -235,6 +299,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         block_index=0,
         attention_dropout_rate=0.0,
         dropout_rate=0.0,
+        query_block_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -250,6 +315,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.block_index = block_index
         self.attention_dropout_rate = attention_dropout_rate
         self.dropout_rate = dropout_rate
+        self.query_block_size = query_block_size
         self.heads = make_attention(
             attention,
             num_heads,
@@ -258,6 +324,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             norm=norm,
             norm_epsilon=norm_epsilon,
             dropout_rate=attention_dropout_rate,
+            query_block_size=query_block_size,
             dtype=self.dtype_policy,
             name="heads",
         )
@@ -267,7 +334,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         *leading, d = input_shape
         self.head_width = head_width(d, self.num_heads, self.head_dim)
         inner_dim = self.num_heads * self.head_width
-        self.qkv = keras.layers.Dense(
+        self.qkv = TokenDense(
             3 * inner_dim,
             use_bias=self.qkv_bias,
             kernel_initializer=per_matrix_glorot(d, inner_dim),
@@ -280,13 +347,13 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         if self.sub_norm:
             self.inner_norm = make_norm(self.norm, self.norm_epsilon, self.dtype_policy, "inner_norm")
             self.inner_norm.build((*leading, inner_dim))
-        self.projection = keras.layers.Dense(
+        self.projection = TokenDense(
             d, use_bias=self.projection_bias, dtype=self.dtype_policy, name="projection"
         )
         self.projection.build((*leading, inner_dim))
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        x, scores = self.heads(self.qkv(inputs), training=training)  # (b, n, H * k), (b, H, n, n)
+        x, scores = with_scores(self.heads, self.qkv(inputs), return_attention_scores, training)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         x = self.dropout(self.projection(x), training=training)  # (b, n, d)
@@ -296,7 +363,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         return input_shape
 
     def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
-        return attention_spec(self, inputs, return_attention_scores)
+        return attention_spec(self, inputs.shape, return_attention_scores)
 
     def get_config(self):
         return {
@@ -313,6 +380,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             "block_index": self.block_index,
             "attention_dropout_rate": self.attention_dropout_rate,
             "dropout_rate": self.dropout_rate,
+            "query_block_size": self.query_block_size,
         }
 
 

@@ -16,7 +16,9 @@ from vit_tf.layers.attention import (
     head_width,
     make_attention,
     per_matrix_glorot,
+    with_scores,
 )
+from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.mlp import get_activation, make_mlp
 from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale, make_norm, register
@@ -26,7 +28,8 @@ class Block(keras.layers.Layer):
     """The options that all encoder blocks take, and the parts that are made from them.
 
     Args:
-        num_heads, head_dim, qkv_bias, qk_norm, attention_dropout_rate: see `MultiHeadSelfAttention`.
+        num_heads, head_dim, qkv_bias, qk_norm, attention_dropout_rate, query_block_size: see
+            `MultiHeadSelfAttention`.
         attention: "softmax" or "differential", see `make_attention`.
         block_index: int, the block's place in the encoder, which differential attention needs.
         mlp_dim, activation: see `MLP`.
@@ -66,6 +69,7 @@ class Block(keras.layers.Layer):
         attention_dropout_rate=0.0,
         drop_path_rate=0.0,
         layer_scale_init=None,
+        query_block_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -87,6 +91,7 @@ class Block(keras.layers.Layer):
             attention_dropout_rate=attention_dropout_rate,
             drop_path_rate=drop_path_rate,
             layer_scale_init=layer_scale_init,
+            query_block_size=query_block_size,
         )
         self.num_heads = num_heads
 
@@ -107,7 +112,8 @@ class Block(keras.layers.Layer):
 
     def make_attention(self, name):
         names = "num_heads head_dim qkv_bias projection_bias attention qk_norm sub_norm norm norm_epsilon"
-        options = self.pick(*names.split(), "block_index", "attention_dropout_rate", "dropout_rate")
+        names += " block_index attention_dropout_rate dropout_rate query_block_size"
+        options = self.pick(*names.split())
         return MultiHeadSelfAttention(**options, dtype=self.dtype_policy, name=name)
 
     def make_mlp(self, name):
@@ -136,7 +142,7 @@ class Block(keras.layers.Layer):
         return input_shape
 
     def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
-        return attention_spec(self, inputs, return_attention_scores)
+        return attention_spec(self, inputs.shape, return_attention_scores)
 
     def get_config(self):
         activation = keras.activations.serialize(self.options["activation"])
@@ -166,9 +172,8 @@ class EncoderBlock(Block):
         return attention + [self.mlp_norm, self.mlp, self.mlp_scale]
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        y, scores = self.attention(
-            self.attention_norm(inputs), return_attention_scores=True, training=training
-        )
+        y = self.attention_norm(inputs)
+        y, scores = with_scores(self.attention, y, return_attention_scores, training)
         x = inputs + self.attention_drop_path(self.attention_scale(y), training=training)
         y = self.mlp(self.mlp_norm(x), training=training)
         x = x + self.mlp_drop_path(self.mlp_scale(y), training=training)
@@ -199,7 +204,7 @@ class ResPostBlock(Block):
         return [self.attention, self.attention_norm, self.mlp, self.mlp_norm]
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        y, scores = self.attention(inputs, return_attention_scores=True, training=training)
+        y, scores = with_scores(self.attention, inputs, return_attention_scores, training)
         x = inputs + self.attention_drop_path(self.attention_norm(y), training=training)
         y = self.mlp_norm(self.mlp(x, training=training))
         x = x + self.mlp_drop_path(y, training=training)
@@ -244,7 +249,7 @@ class ParallelThingsBlock(Block):
     def call(self, inputs, return_attention_scores=False, training=None):
         x, all_scores = inputs, []
         for norm, attention, scale, drop_path in self.branches("attention"):
-            y, scores = attention(norm(inputs), return_attention_scores=True, training=training)
+            y, scores = with_scores(attention, norm(inputs), return_attention_scores, training)
             x = x + drop_path(scale(y), training=training)
             all_scores.append(scores)
         tokens = x
@@ -283,7 +288,7 @@ class ParallelScalingBlock(Block):
         self.heads = make_attention(
             dropout_rate=self.options["attention_dropout_rate"],
             kind=self.options["attention"],
-            **self.pick("num_heads", "block_index", "qk_norm", "norm", "norm_epsilon"),
+            **self.pick("num_heads", "block_index", "qk_norm", "norm", "norm_epsilon", "query_block_size"),
             dtype=self.dtype_policy,
             name="heads",
         )
@@ -320,14 +325,14 @@ class ParallelScalingBlock(Block):
         self.scale.build(input_shape)
 
     def dense(self, width, name, use_bias, **options):
-        return keras.layers.Dense(width, use_bias=use_bias, dtype=self.dtype_policy, name=name, **options)
+        return TokenDense(width, use_bias=use_bias, dtype=self.dtype_policy, name=name, **options)
 
     def call(self, inputs, return_attention_scores=False, training=None):
         y = self.in_projection(self.norm(inputs))
         hidden, qkv = ops.split(y, [self.mlp_dim], axis=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
-        values, scores = self.heads(qkv, training=training)
+        values, scores = with_scores(self.heads, qkv, return_attention_scores, training)
         hidden = self.dropout(self.options["activation"](hidden), training=training)  # (b, n, mlp_dim)
         if self.fused:
             y = self.out_projection(ops.concatenate([values, hidden], axis=-1))

@@ -6,6 +6,7 @@ Shapes in the comments: b batch, n tokens, d model width.
 import keras
 from keras import ops
 
+from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.residual import make_norm, register
 
 
@@ -68,7 +69,7 @@ class MLP(keras.layers.Layer):
         self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
 
     def dense(self, width, name, activation=None):
-        return keras.layers.Dense(
+        return TokenDense(
             width, activation=activation, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
         )
 

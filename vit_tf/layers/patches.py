@@ -172,18 +172,21 @@ class OverlapPatchEmbedding(keras.layers.Layer):
             )
         num_stages = side.bit_length() - 1
         self.stages = [
-            keras.layers.Conv2D(
-                max(1, hidden_dim >> (num_stages - 1 - i)),
-                3,
-                strides=2,
-                padding="same",
-                activation=self.activation if i < num_stages - 1 else None,
-                data_format="channels_last",
-                dtype=self.dtype_policy,
-                name=f"stage_{i}",
-            )
+            self.make_stage(f"stage_{i}", max(1, hidden_dim >> (num_stages - 1 - i)), i == num_stages - 1)
             for i in range(num_stages)
         ]
+
+    def make_stage(self, name, width, is_last):
+        return keras.layers.Conv2D(
+            width,
+            3,
+            strides=2,
+            padding="same",
+            activation=None if is_last else self.activation,
+            data_format="channels_last",
+            dtype=self.dtype_policy,
+            name=name,
+        )
 
     def build(self, input_shape):
         for stage in self.stages:
@@ -192,10 +195,13 @@ class OverlapPatchEmbedding(keras.layers.Layer):
 
     def call(self, images):
         grid_size(images.shape[1:3], self.patch_size)
-        x = images
-        for stage in self.stages:
-            x = stage(x)  # (b, h / 2, w / 2, c * 2), down to (b, g, g, d)
+        x = self.embed(images)  # (b, g, g, d)
         return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+
+    def embed(self, x):
+        for stage in self.stages:
+            x = stage(x)  # (b, h / 2, w / 2, c * 2)
+        return x
 
     def compute_output_shape(self, input_shape):
         return token_shape(input_shape, self.patch_size, self.hidden_dim)

@@ -6,6 +6,34 @@ from keras import ops
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
+def use_kernels(training):
+    """Whether a layer shall use `tensorflow_kernels`."""
+    return bool(training) and keras.backend.backend() == "tensorflow"
+
+
+@register
+class LayerNormalization(keras.layers.LayerNormalization):
+    """`keras.layers.LayerNormalization` of the last axis, in fewer passes over memory on TensorFlow.
+
+    Args: those of `keras.layers.LayerNormalization`.
+
+    Input and output shape: `(..., d)`.
+    """
+
+    def call(self, inputs, training=None):
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
+        if use_kernels(training):
+            from vit_tf.layers.tensorflow_kernels import layer_norm
+
+            return layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        x = ops.cast(inputs, dtype)
+        x = x - ops.mean(x, axis=-1, keepdims=True)
+        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
+        return ops.cast(x * ops.cast(self.gamma, dtype) + ops.cast(self.beta, dtype), inputs.dtype)
+
+
 def make_norm(kind, epsilon, dtype, name, initial_scale=None):
     """Returns the norm of a `kind` over the last axis: "layer" (LayerNormalization) or "rms".
 
@@ -14,9 +42,7 @@ def make_norm(kind, epsilon, dtype, name, initial_scale=None):
     """
     if kind == "layer":
         initializer = "ones" if initial_scale is None else keras.initializers.Constant(initial_scale)
-        return keras.layers.LayerNormalization(
-            epsilon=epsilon, gamma_initializer=initializer, dtype=dtype, name=name
-        )
+        return LayerNormalization(epsilon=epsilon, gamma_initializer=initializer, dtype=dtype, name=name)
     if kind == "rms" and initial_scale is not None:
         raise ValueError('a norm that starts at `layer_scale_init` must be `norm="layer"`')
     if kind == "rms":

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from vit_tf.layers.attention import head_width
+from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.patches import pair
 from vit_tf.layers.residual import make_norm, register
@@ -203,7 +204,7 @@ class AttentionPooling(keras.layers.Layer):
             shape=(1, 1, d), initializer=keras.initializers.TruncatedNormal(stddev=d**-0.5), name="latent"
         )
         for name, width in (("query", d), ("key_value", 2 * d), ("projection", d)):
-            layer = keras.layers.Dense(width, dtype=self.dtype_policy, name=name)
+            layer = TokenDense(width, dtype=self.dtype_policy, name=name)
             layer.build((*input_shape[:-1], d))
             setattr(self, name, layer)
         self.mlp_norm.build((input_shape[0], d))

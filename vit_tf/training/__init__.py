@@ -7,10 +7,11 @@ from vit_tf.training.lora import add_lora, merge_lora
 from vit_tf.training.metrics import evaluate, per_class, predict
 from vit_tf.training.optimizers import averaged_weights, make_optimizer
 from vit_tf.training.options import add_settings, given_settings, override
+from vit_tf.training.precision import fast_bfloat16
 from vit_tf.training.progress import clock
 from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
 from vit_tf.training.report import draw_report, save_model, write_metrics
-from vit_tf.training.run import configure, make_network, make_trainer, run, training_model
+from vit_tf.training.run import adapt_stem, configure, make_network, make_trainer, run, training_model
 from vit_tf.training.run_folder import locked, open_run, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
 from vit_tf.training.trainer import Schedule, Trainer
@@ -21,6 +22,7 @@ __all__ = [
     "Recipe",
     "Schedule",
     "Trainer",
+    "adapt_stem",
     "add_lora",
     "add_settings",
     "averaged_weights",
@@ -28,6 +30,7 @@ __all__ = [
     "configure",
     "draw_report",
     "evaluate",
+    "fast_bfloat16",
     "freeze",
     "get_recipe",
     "given_settings",

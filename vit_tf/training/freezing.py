@@ -100,5 +100,6 @@ def train_only(model, chosen):
     """Makes the variables trainable of which `chosen` is true, and freezes the others."""
     for value in (False, True):  # thaws layers that were frozen whole; TensorFlow skips True where it is True
         model.trainable = value
+    can_train = {id(variable) for variable in model.trainable_variables}  # no whitening, no averages
     for variable in model.weights:
-        variable.trainable = bool(chosen(variable))
+        variable.trainable = id(variable) in can_train and bool(chosen(variable))

@@ -136,8 +136,41 @@ class FineTuning:
         }
 
 
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam. On TensorFlow one operation moves a weight and its moments, for which Keras has ten."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        if not self.has_kernel(gradient, variable):
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        index = self._get_variable_index(variable)
+        step = ops.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=self.beta_1**step,
+            beta2_power=self.beta_2**step,
+            lr=ops.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=ops.cast(gradient, variable.dtype),
+        )
+
+    def has_kernel(self, gradient, variable):
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            return False
+        import tensorflow as tf
+
+        # A strategy's variables are several, and sparse gradients have kernels of their own.
+        return isinstance(gradient, tf.Tensor) and not tf.distribute.has_strategy()
+
+
 @register
-class AdamW(FineTuning, keras.optimizers.Adam):
+class AdamW(FineTuning, Adam):
     """Adam with decoupled weight decay; see `FineTuning` and `keras.optimizers.Adam`."""
 
 

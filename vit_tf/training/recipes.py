@@ -6,6 +6,7 @@ from numbers import Integral, Real
 
 from vit_tf.hyperparameters import suggestion
 from vit_tf.training.lora import PROJECTIONS
+from vit_tf.training.resolution import parse_resolutions
 
 
 def setting(default, explanation, choices=None):
@@ -30,6 +31,11 @@ class Recipe:
     )
     patience: int | None = setting(None, "epochs without better weights that end the run")
     checkpoint_minutes: float = setting(10.0, "the state is saved every epoch, and as often as this")
+    resolutions: str = setting(
+        "none",
+        "shares of the model's image size to train at, in turn for equal parts of the run, such as "
+        "0.5,0.75,1; none: its own size all the time",
+    )
     # Optimizer
     optimizer: str = setting("adamw", "of Keras", ("adamw", "sgd", "muon"))
     learning_rate: float = setting(1e-4, "the peak")
@@ -92,6 +98,7 @@ class Recipe:
                 "`freeze` must be none, backbone, all-but-attention or blocks:K with a number K, got "
                 f"{self.freeze!r}"
             )
+        parse_resolutions(self.resolutions)
         if not set(self.lora_on.split(",")) <= set(PROJECTIONS):
             raise ValueError(f"`lora_on` must be some of {','.join(PROJECTIONS)}, got {self.lora_on!r}")
 

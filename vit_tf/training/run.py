@@ -12,6 +12,7 @@ from vit_tf.training.freezing import freeze
 from vit_tf.training.interrupts import Interrupted
 from vit_tf.training.lora import add_lora
 from vit_tf.training.optimizers import make_optimizer
+from vit_tf.training.resolution import at_image_size, parse_resolutions, scaled_size
 from vit_tf.training.schedules import make_schedule
 from vit_tf.training.trainer import Schedule, Trainer
 
@@ -46,24 +47,29 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_on.split(","))
     else:
         freeze(network, recipe.freeze)
-    model = training_model(network, image_size, graph_augmentation(recipe, image_size))
-    model.compile(
-        optimizer=make_optimizer(
-            model,
-            recipe.optimizer,
-            recipe.learning_rate,
-            recipe.weight_decay,
-            recipe.layer_decay,
-            recipe.momentum,
-            recipe.clip_norm,
-            recipe.accumulate,
-            recipe.ema,
-        ),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
+    optimizer = make_optimizer(
+        network,
+        recipe.optimizer,
+        recipe.learning_rate,
+        recipe.weight_decay,
+        recipe.layer_decay,
+        recipe.momentum,
+        recipe.clip_norm,
+        recipe.accumulate,
+        recipe.ema,
     )
+    augmentation = graph_augmentation(recipe, image_size)
+
+    def compiled(network):
+        model = training_model(network, image_size, augmentation)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+        model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+        return model
+
+    sizes = [scaled_size(network, share) for share in parse_resolutions(recipe.resolutions)]
+    models = {size: compiled(at_image_size(network, size)) for size in {*sizes, network.input_shape[1:3]}}
     return Trainer(
-        model,
+        models[network.input_shape[1:3]],
         network,
         train,
         validation,
@@ -76,6 +82,7 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
             recipe.minutes and 60 * recipe.minutes,
         ),
         folder,
+        stages=[models[size] for size in sizes],
         label_smoothing=recipe.label_smoothing,
         class_weights=balanced_weights(train) if recipe.class_weights == "balanced" else None,
         monitor=recipe.monitor,
@@ -135,6 +142,19 @@ def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=N
             include_preprocessing=preprocessing or True,
             **{**hyperparameters, **rates},
         )
+
+
+def adapt_stem(network, images):
+    """Computes the whitening of a network's stem from training images; nothing where the stem has none.
+
+    Args:
+        network: a model of `make_network`, at the start of its training.
+        images: array (b, h, w, c) in [0, 255]; some thousands are enough.
+    """
+    stem = network.get_layer("patch_embedding")
+    if hasattr(stem, "adapt"):
+        normalized = network.get_layer("normalization")(images.astype("float32"))
+        stem.adapt(keras.ops.convert_to_numpy(keras.ops.cast(normalized, "float32")))
 
 
 def rematerialized_blocks(most=1000):

@@ -84,6 +84,8 @@ class Trainer:
 
     Args:
         model: a compiled `keras.Model` from images to logits, with the metric "accuracy".
+        stages: models that train in turn for equal shares of the run. They are compiled as `model` is, which
+            may be one of them, and share its variables and its optimizer. Empty for `model` alone.
         network: the model inside it whose weights are wanted in the end; may be `model` itself.
         train: `vit_tf.data.Batches` to learn from.
         validation: `vit_tf.data.Batches` that does not shuffle.
@@ -106,6 +108,7 @@ class Trainer:
         schedule,
         folder,
         *,
+        stages=(),
         label_smoothing=0.0,
         class_weights=None,
         monitor="accuracy",
@@ -114,6 +117,7 @@ class Trainer:
         callbacks=(),
     ):
         self.model = model
+        self.stages = list(stages) or [model]
         self.network = network
         self.train = train
         self.validation = validation
@@ -251,10 +255,11 @@ class Trainer:
     def train_step(self, images, labels):
         progress = self.progress
         middle = self.epochs + 0.5 / len(self.train)  # of this step: at its ends the rate may be 0
-        rate = self.schedule.rate(self.schedule.share(middle, self.elapsed), middle)
-        self.model.optimizer.learning_rate.assign(rate)
+        share = self.schedule.share(middle, self.elapsed)
+        self.model.optimizer.learning_rate.assign(self.schedule.rate(share, middle))
+        model = self.stages[min(int(share * len(self.stages)), len(self.stages) - 1)]
         weights = None if self.class_weights is None else labels @ self.class_weights
-        logs = self.model.train_on_batch(images, labels, sample_weight=weights, return_dict=True)
+        logs = model.train_on_batch(images, labels, sample_weight=weights, return_dict=True)
         progress.step += 1
         progress.batch += 1
         progress.images += len(images)

@@ -39,8 +39,12 @@ class Checkpoint:
     preprocessor: dict
 
 
+# What comes with the package, by name; scripts/make_pretrained.py makes it.
+PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "vit_cifar10"}
+
+
 def open_checkpoint(source):
-    """Opens a file, a folder or `hf:owner/name[@revision]` and returns its `Checkpoint`.
+    """Opens a file, a folder, `hf:owner/name[@revision]` or "cifar10" and returns its `Checkpoint`.
 
     No tensor is read, but those of an .npz file, as nothing less shows whether it is whole.
     """
@@ -66,6 +70,8 @@ class _Missing(ValueError):
 def _finder(source):
     """The function that finds the files of a repository by name; None for a bare file."""
     source = str(source)
+    if source in PACKAGED and not os.path.exists(source):
+        return partial(_find_in_folder, PACKAGED[source])
     if source.startswith("hf:"):
         match = HUB_NAME.fullmatch(source)
         if not match or ".." in source:
@@ -81,7 +87,7 @@ def _finder(source):
     if not os.path.isfile(source):
         raise ValueError(
             f"there is no file or folder {source!r}: give a {', '.join(READERS)} file, a folder with "
-            f"{CONFIG} and model.safetensors, or a name on the hub as hf:owner/name"
+            f"{CONFIG} and model.safetensors, a name on the hub as hf:owner/name, or {', '.join(PACKAGED)}"
         )
     return None
 

@@ -116,7 +116,8 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
         model: a model of `build_vit`.
         source: a file (`.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, or `.weights.h5` of Keras), a folder
             with `config.json` and the weights, or `hf:owner/name`, a repository of the Hugging Face
-            hub. Names may be timm's, Google's, Hugging Face's or vit-pytorch's.
+            hub, or "cifar10", the small model that comes with the package. Names may be timm's,
+            Google's, Hugging Face's or vit-pytorch's.
         strict: bool. False loads what fits, and returns the rest in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what timm takes: "bilinear"
             without antialias for Google's files, FlexiViT and RADIO (models that have a variant's name),

@@ -9,7 +9,7 @@ from vit_tf.files import atomic_path, require_space
 from vit_tf.weights import timm
 
 
-def save_weights(model, path, format="timm"):
+def save_weights(model, path, format="timm", dtype="float32"):
     """Writes a model's weights under another library's names, whole or not at all.
 
     Args:
@@ -17,12 +17,13 @@ def save_weights(model, path, format="timm"):
         path: a path that ends in .safetensors.
         format: "timm": `timm.create_model(name, checkpoint_path=path)` loads it strictly, if timm has the
             architecture; an overlapping stem or a norm of the cut pixels get names of our own.
+        dtype: "float32" or "float16", in which they are stored.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another format or ending, no such folder, or a model that is not of `build_vit`.
+        ValueError: another format, dtype or ending, no such folder, or a model that is not of `build_vit`.
         OSError: the disk is full, or the folder cannot be written to.
     """
     from safetensors import SafetensorError
@@ -31,6 +32,8 @@ def save_weights(model, path, format="timm"):
     path = Path(path)
     if format != "timm":
         raise ValueError(f'`format` must be "timm", got {format!r}')
+    if dtype not in ("float32", "float16"):
+        raise ValueError(f'`dtype` must be "float32" or "float16", got {dtype!r}')
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors, got {str(path)!r}")
     if not path.parent.is_dir():
@@ -38,7 +41,7 @@ def save_weights(model, path, format="timm"):
     arrays = {}
     for name, entry in timm.model_entries(model).items():
         array = keras.ops.convert_to_numpy(entry.variable.value)
-        arrays[name] = np.ascontiguousarray(entry.to_timm(array))
+        arrays[name] = np.ascontiguousarray(entry.to_timm(array), dtype)
     grid = "x".join(map(str, model.get_layer("patch_encoder").grid_size))
     require_space(path.parent, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as partial:

@@ -1,8 +1,9 @@
 """timm's names for our weights. They are also the names that every other format is translated to.
 
 Reference: timm 1.0.31 (https://github.com/huggingface/pytorch-image-models),
-`models/vision_transformer.py` and `models/deit.py`. Two names are ours, for what timm has not:
-`patch_embed.norm_in`, the norm of the cut pixels, and `patch_embed.stages`, an overlapping stem.
+`models/vision_transformer.py` and `models/deit.py`. Three names are ours, for what timm has not:
+`patch_embed.norm_in`, the norm of the cut pixels, `patch_embed.stages`, `patch_embed.norms`
+and `patch_embed.whitening`, an overlapping stem.
 """
 
 import re
@@ -17,6 +18,8 @@ from vit_tf.weights import config as config_file
 # Our layers and weights, as regular expressions, and timm's names for them.
 NAMES = {
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
+    "patch_embedding/whitening": "patch_embed.whitening",
+    "patch_embedding/norm_([0-9]+)": r"patch_embed.norms.\1",
     "patch_embedding(?:/projection)?": "patch_embed.proj",
     "patch_norm": "patch_embed.norm_in",
     "embedding_norm": "patch_embed.norm",

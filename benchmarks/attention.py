@@ -1,0 +1,113 @@
+"""Attention a block of queries at a time against all scores at once: time and peak memory, by tokens.
+
+    python benchmarks/attention.py                                     # two to four minutes on two cores
+    python benchmarks/attention.py --tokens 4097 --block-sizes 256 1024 --dtype bfloat16
+
+One layer's attention between its projections, 12 heads of 64 as in ViT-B/16, one image, in a `tf.function`;
+4,097 tokens are an image of 1,024 x 1,024 pixels. For time the contestants take turns in one process, and the
+table has medians. For memory each runs alone in a fresh process (Linux only): the peak above what was there
+before the first call, which has queries, keys, values and what TensorFlow itself needs in it. "all" has all
+scores at once, a number has so many queries a block.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
+
+from vit_tf import layers
+
+NUM_HEADS, WIDTH, WARM_UP = 12, 768, 2
+
+
+def make_step(num_tokens, block_size, kind, dtype):
+    """Returns a function of no arguments that runs one pass, and waits for it."""
+    layer = layers.DotProductAttention(NUM_HEADS, query_block_size=block_size, dtype=dtype)
+    layer.build((1, num_tokens, 3 * WIDTH))
+    qkv = tf.cast(keras.random.normal((1, num_tokens, 3 * WIDTH), seed=1), dtype)
+    goal = tf.cast(keras.random.normal((1, num_tokens, WIDTH), seed=2), dtype)
+
+    @tf.function
+    def step():
+        if kind == "inference":
+            return layer(qkv)
+        with tf.GradientTape() as tape:
+            tape.watch(qkv)
+            x = layer(qkv, training=True)
+        return tape.gradient(x, qkv, goal)
+
+    return lambda: tf.reduce_max(step()).numpy()
+
+
+def timed(step, repeats):
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    return 1000 * (time.perf_counter() - start) / repeats
+
+
+def median_times(steps, rounds, repeats):
+    """Returns the median milliseconds of each step, in turns."""
+    times = [[timed(step, repeats) for step in steps] for _ in range(WARM_UP + rounds)][WARM_UP:]
+    return [statistics.median(column) for column in zip(*times)]
+
+
+def memory(name):
+    """Returns MB of this process's resident memory: "VmRSS" now, "VmHWM" at most."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
+def peak_memory(step):
+    """Returns the MB that a step needs at most, above what is there."""
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again
+    before = memory("VmRSS")
+    step(), step()
+    return memory("VmHWM") - before
+
+
+def peak_in_fresh_process(*arguments):
+    command = [sys.executable, __file__, "--peak", *map(str, arguments)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokens", type=int, nargs="+", default=[197, 577, 1025, 2305, 4097])
+    parser.add_argument("--block-sizes", type=int, nargs="+", default=[512], help="queries in a block")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        tokens, block_size, kind, dtype = args.peak
+        print(peak_memory(make_step(int(tokens), int(block_size), kind, dtype)))
+        return
+    block_sizes = [0, *args.block_sizes]
+    names = ["all", *map(str, args.block_sizes)]
+    table = Table("tokens", "pass", *(f"{unit}, {name}" for unit in ("ms", "MB") for name in names))
+    for tokens in args.tokens:
+        for kind in ("inference", "training"):
+            cases = [(tokens, size, kind, args.dtype) for size in block_sizes]
+            times = median_times([make_step(*case) for case in cases], args.rounds, max(1, 4096 // tokens))
+            peaks = [peak_in_fresh_process(*case) for case in cases]
+            cells = [f"{value:.0f}" for value in (*times, *peaks)]
+            table.add_row(f"{tokens:,}", kind, *cells)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Puts the model of a CIFAR-10 run into the package, in float16, as `weights="cifar10"`.
+
+    python scripts/train_cifar10.py --data cifar10.npz --minutes 60 --out runs/pretrained
+    python scripts/make_pretrained.py runs/pretrained --data cifar10.npz
+
+The file is written to a folder apart, read back and tested on all test images of CIFAR-10. It comes into the
+package only if it is as accurate there as the run was, and at most 8 MB.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from vit_tf import classifier, cli, data, files
+from vit_tf.weights.checkpoint import PACKAGED
+
+MOST_BYTES = 8_000_000
+TOLERANCE = 0.001  # of accuracy: what rounding to float16 may cost, and the run's own bfloat16
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="the folder of a finished run of train_cifar10.py")
+    parser.add_argument("--data", required=True, help="CIFAR-10, as in that run")
+    parser.add_argument("--out", type=Path, default=PACKAGED["cifar10"], help="default: %(default)s")
+    args = parser.parse_args(arguments)
+    images = data.load_cifar10(args.data)
+    if images.name == "sample":
+        raise ValueError("--data is the sample: the accuracy has to be that of all of CIFAR-10's test images")
+    metrics, config = (read_json(args.run, name) for name in ("metrics.json", "model/config.json"))
+
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=args.out.parent) as folder:
+        store(args.run / "model", folder, config)
+        accuracy = test(folder, images)
+        size = (Path(folder) / "model.safetensors").stat().st_size
+        if accuracy < metrics["accuracy"] - TOLERANCE:
+            raise ValueError(
+                f"the stored model is right in {accuracy:.2%}, the run was in {metrics['accuracy']:.2%}"
+            )
+        if size > MOST_BYTES:
+            raise ValueError(f"the file has {size:,} bytes, at most {MOST_BYTES:,} were expected")
+        record = {"test_accuracy": round(accuracy, 4), "test_images": len(images.y_test)}
+        written = json.loads((Path(folder) / "config.json").read_text())
+        files.write_json(Path(folder) / "config.json", {**written, "results": record})
+        args.out.mkdir(exist_ok=True)
+        for name in ("model.safetensors", "config.json"):  # the config last: without it nothing is read
+            with files.atomic_path(args.out / name) as partial:
+                shutil.copyfile(Path(folder) / name, partial)
+    print(f"{args.out}: {size:,} bytes, test accuracy {accuracy:.2%} ({len(images.y_test):,} images)")
+
+
+def read_json(run, name):
+    path = run / name
+    if not path.is_file():
+        raise ValueError(f"there is no {str(path)!r}: give the folder of a finished run of train_cifar10.py")
+    return json.loads(path.read_text())
+
+
+def store(source, folder, config):
+    """Writes the classifier in the folder `source` to another one, in float16."""
+    loaded = classifier.load(source)
+    about = config["vit_tf"]
+    classifier.save(
+        folder,
+        loaded.model,
+        about["variant"],
+        about["hyperparameters"],
+        loaded.preprocessing,
+        loaded.labels,
+        dtype="float16",
+    )
+
+
+def test(folder, images):
+    """Returns the accuracy of the classifier in a folder on the test images."""
+    loaded = classifier.load(folder)
+    right = 0
+    for start in range(0, len(images.y_test), 500):
+        batch = slice(start, start + 500)
+        logits = loaded.model.predict_on_batch(loaded.preprocessing(list(images.x_test[batch])))
+        right += int((logits.argmax(-1) == images.y_test[batch].reshape(-1)).sum())
+    return right / len(images.y_test)
+
+
+if __name__ == "__main__":
+    cli.run(main)

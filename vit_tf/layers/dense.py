@@ -1,0 +1,36 @@
+"""The dense layer that is applied to each token."""
+
+import keras
+from keras import ops
+
+from vit_tf.layers.residual import register, use_kernels
+
+
+@register
+class TokenDense(keras.layers.Dense):
+    """`keras.layers.Dense` as one product of two matrices, the tokens of all images being the rows of one.
+
+    TensorFlow adds the bias and takes GELU or ReLU within a product of matrices, and not within the
+    `tensordot` that Keras has for tokens `(b, n, d)`.
+
+    Args, attributes and methods: those of `keras.layers.Dense`.
+
+    Input shape: `(..., d)`.
+    Output shape: `(..., units)`.
+    """
+
+    def call(self, inputs, training=None):
+        *leading, width = ops.shape(inputs)
+        rows = ops.reshape(inputs, (-1, width))
+        if use_kernels(training) and self.bias is not None and self.has_costly_activation:
+            from vit_tf.layers.tensorflow_kernels import biased_activation
+
+            rows = ops.matmul(rows, self.kernel)
+            rows = biased_activation(self.activation, rows, self.bias)
+        else:
+            rows = super().call(rows)
+        return ops.reshape(rows, (*leading, self.units))
+
+    @property
+    def has_costly_activation(self):
+        return self.activation not in (None, keras.activations.linear, keras.activations.relu)

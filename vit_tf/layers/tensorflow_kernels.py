@@ -1,0 +1,135 @@
+"""What TensorFlow does in a dozen passes over memory, as one XLA kernel forward and one backward.
+
+Only training comes here, and only with TensorFlow, which has kernels for matrix products but none for a
+LayerNormalization or for a bias with GELU and their gradients. XLA compiles these alone: whole training steps
+get slower with it on a CPU, as its matrix products are slower. Inference stays plain operations, which
+TensorFlow fuses with the matrix products, and which converters of saved models know.
+
+JAX compiles whole steps anyway, and PyTorch has kernels of its own.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+
+compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+
+
+def layer_norm(x, gamma, beta, epsilon):
+    """Normalises the last axis, in float32 within.
+
+    Args:
+        x: tensor `(..., d)`.
+        gamma, beta: tensors `(d,)`, scale and offset, of any float dtype.
+        epsilon: float, added to the variance.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+
+    Reference: Ba et al., "Layer Normalization" (https://arxiv.org/abs/1607.06450).
+    """
+
+    @tf.custom_gradient
+    def normalize(x, gamma, beta):
+        y, mean, scale = layer_norm_forward(x, gamma, beta, epsilon)
+
+        def gradient(dy):
+            dx, dy_normalized = layer_norm_backward(dy, x, mean, scale, gamma)
+            return dx, column_sums(dy_normalized, gamma), column_sums(dy, beta)
+
+        return y, gradient
+
+    return normalize(*map(tf.convert_to_tensor, (x, gamma, beta)))
+
+
+@compiled
+def layer_norm_forward(x, gamma, beta, epsilon):
+    rows = as_rows(x)  # (r, d)
+    mean = row_means(rows)  # (r, 1)
+    scale = tf.math.rsqrt(row_means(tf.square(rows - mean)) + epsilon)
+    y = (rows - mean) * scale * widen(gamma) + widen(beta)
+    return restore(y, x), mean, scale
+
+
+@compiled
+def layer_norm_backward(dy, x, mean, scale, gamma):
+    dy, normalized = as_rows(dy), (as_rows(x) - mean) * scale
+    dn = dy * widen(gamma)
+    dx = scale * (dn - row_means(dn) - normalized * row_means(dn * normalized))
+    return restore(dx, x), dy * normalized
+
+
+def biased_activation(function, x, bias):
+    """Returns function(x + bias), keeping only `x` for the backward pass.
+
+    Args:
+        function: an elementwise activation, on float32.
+        x: tensor `(..., d)`.
+        bias: tensor `(d,)`.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+    """
+    forward, backward = activation_kernels(function)
+
+    @tf.custom_gradient
+    def activate(x, bias):
+        def gradient(dy):
+            dx = backward(dy, x, bias)
+            return dx, column_sums(dx, bias)
+
+        return forward(x, bias), gradient
+
+    return activate(*map(tf.convert_to_tensor, (x, bias)))
+
+
+@functools.cache
+def activation_kernels(function):
+    function = FASTER.get(function, function)
+
+    @compiled
+    def forward(x, bias):
+        return restore(function(as_rows(x) + widen(bias)), x)
+
+    @compiled
+    def backward(dy, x, bias):
+        biased = as_rows(x) + widen(bias)
+        with tf.GradientTape() as tape:
+            tape.watch(biased)
+            y = function(biased)
+        return restore(tape.gradient(y, biased, output_gradients=as_rows(dy)), x)
+
+    return forward, backward
+
+
+def gelu(x):
+    """The exact GELU by erf: XLA takes twice as long for Keras's, by erfc. They differ by 1e-7."""
+    return 0.5 * x * (1 + tf.math.erf(x * 0.5**0.5))
+
+
+FASTER = {keras.activations.gelu: gelu}
+
+
+def as_rows(x):
+    return widen(tf.reshape(x, (-1, x.shape[-1])))
+
+
+def widen(x):
+    """Casts half precision to float32."""
+    return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
+
+
+def restore(rows, x):
+    return tf.cast(tf.reshape(rows, tf.shape(x)), x.dtype)
+
+
+def row_means(rows):
+    """Means of rows as a product with a vector: XLA's reductions take three times as long on a CPU."""
+    width = rows.shape[-1]
+    return tf.matmul(rows, tf.constant(1 / width, rows.dtype, (width, 1)))  # (r, 1)
+
+
+def column_sums(x, like):
+    """Sums over all axes but the last, by TensorFlow's kernel: XLA's takes up to ten times as long."""
+    return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), like.dtype)

@@ -1,0 +1,99 @@
+"""Small images first: a model at other resolutions, with the same weights."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from vit_tf.layers import PatchEncoder
+from vit_tf.weights.resample import resize_matrix
+
+
+def at_image_size(model, image_size):
+    """Returns a model for images of another size that shares all weights with `model`.
+
+    Positions are resampled in every call, bicubically, and learn through that. `vit_tf.resize` makes
+    a model of its own instead.
+
+    Args:
+        model: a model of `build_vit`.
+        image_size: (height, width) in pixels.
+
+    Raises:
+        ValueError: the patches do not divide the images.
+    """
+    if tuple(model.input_shape[1:3]) == tuple(image_size):
+        return model
+    images = keras.Input((*image_size, model.input_shape[-1]), name="images")
+    old_size = model.input_shape[1:3]
+
+    def share(layer):
+        if not isinstance(layer, PatchEncoder):
+            return layer
+        grid = tuple(n * new // old for n, new, old in zip(layer.grid_size, image_size, old_size))
+        return ResampledPatchEncoder(layer, grid)
+
+    return keras.models.clone_model(model, input_tensors=images, clone_function=share)
+
+
+class ResampledPatchEncoder(PatchEncoder):
+    """Another layer's prefix tokens and positions, these resampled to another grid.
+
+    Args:
+        encoder: a `PatchEncoder`.
+        grid_size: (rows, columns) of patches.
+
+    Input and output shape: see `PatchEncoder`.
+    """
+
+    def __init__(self, encoder, grid_size):
+        config = encoder.get_config()
+        super().__init__(**{**config, "grid_size": grid_size, "dtype": encoder.dtype_policy})
+        self.encoder = encoder
+        rows, columns = (resize_matrix(old, new) for old, new in zip(encoder.grid_size, grid_size))
+        patches = np.kron(rows, columns)  # (new rows * new columns, rows * columns)
+        prefix = np.eye(self.num_prefix_positions)
+        self.matrix = np.block(
+            [
+                [prefix, np.zeros((len(prefix), patches.shape[1]))],
+                [np.zeros((len(patches), len(prefix))), patches],
+            ]
+        ).astype("float32")
+
+    def build(self, input_shape):
+        self.prefix = self.encoder.prefix
+
+    @property
+    def position_embedding(self):
+        table = ops.cast(self.encoder.position_embedding, "float32")  # (1, p + n, d)
+        return ops.cast(ops.matmul(self.matrix, table), self.compute_dtype)
+
+
+def scaled_size(model, share):
+    """Returns (height, width) in pixels of that share of a model's own, in whole patches.
+
+    Args:
+        model: a model of `build_vit`.
+        share: float in (0, 1].
+    """
+    grid, size = model.get_layer("patch_encoder").grid_size, model.input_shape[1:3]
+    return tuple(max(1, round(share * cells)) * (side // cells) for cells, side in zip(grid, size))
+
+
+def parse_resolutions(text):
+    """Returns the shares in "0.5,0.75,1" as floats; an empty list for "none".
+
+    Raises:
+        ValueError: the text is something else, or a share is not in (0, 1].
+    """
+    if text == "none":
+        return []
+    try:
+        shares = [float(word) for word in text.split(",")]
+    except ValueError:
+        shares = [0.0]
+    if not all(0 < share <= 1 for share in shares):
+        raise ValueError(
+            "`resolutions` must be none, or shares of the image's side above 0 and at most 1 with commas, "
+            f"such as 0.5,0.75,1, got {text!r}"
+        )
+    return shares
