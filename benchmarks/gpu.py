@@ -1,6 +1,6 @@
 """Speed and accuracy on one GPU, through JAX, beside timm on PyTorch.
 
-    python benchmarks/gpu.py --data cifar10.npz                  # everything, by estimate 12 minutes on an H200
+    python benchmarks/gpu.py --data cifar10.npz                  # everything, perhaps 12 minutes
     python benchmarks/gpu.py --only vit,timm --out runs/gpu      # parts of it; those of earlier runs stay
     python benchmarks/gpu.py --cpu                               # toy sizes, to try it out on any machine
 

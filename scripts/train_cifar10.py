@@ -11,6 +11,7 @@ The README has the accuracies to expect. Everything that a run makes is in its f
 
 import argparse
 import importlib.util
+import json
 import os
 from dataclasses import asdict, replace
 
@@ -75,6 +76,12 @@ def parse_arguments(arguments):
     )
     parser.add_argument("--preset", choices=PRESETS, help="what the settings start from (default)")
     parser.add_argument("--variant", help="any name that vit_tf.list_models() knows")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="hyperparameters of the variant, as of build_vit, such as patch_stem=conv num_layers=6",
+    )
     parser.add_argument("--out", help="the run's folder, by default runs/VARIANT-TIME; a run in it goes on")
     parser.add_argument("--resume", metavar="RUN", help="go on with the run in this folder, as it began")
     parser.add_argument(
@@ -94,12 +101,27 @@ def make_command(args):
         "data": os.path.abspath(args.data) if os.path.exists(args.data or "") else args.data,
         "preset": preset,
         "variant": args.variant or PRESETS[preset][0],
+        "hyperparameters": parse_hyperparameters(args.set or []),
         "tensorboard": bool(args.tensorboard),
         "settings": training.given_settings(args),
     }
-    get_variant(command["variant"])
+    get_variant(command["variant"], **command["hyperparameters"])
     make_recipe(command)
     return command
+
+
+def parse_hyperparameters(words):
+    """Returns the values of "name=value", read as JSON where they are it; a ValueError shows a wrong one."""
+    values = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text):
+            raise ValueError(f"--set takes NAME=VALUE, such as num_layers=6, got {word!r}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
 
 
 def make_recipe(command):
@@ -158,7 +180,7 @@ def train(images, folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Model
     # -----------------------------------------------------------------------------------------------
-    hyperparameters = {"num_classes": num_classes, "in_channels": channels}
+    hyperparameters = {"num_classes": num_classes, "in_channels": channels, **command["hyperparameters"]}
     network = training.make_network(variant, hyperparameters, recipe)
     if saved is None:
         training.adapt_stem(network, images.x_train[train_indices[:2000]])

@@ -125,8 +125,11 @@ def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
     assert list((out / "tensorboard").rglob("*tfevents*"))
 
 
-def test_mixed_precision(tiny, archive, tmp_path):
-    out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision")
+def test_mixed_precision_and_hyperparameters(tiny, archive, tmp_path):
+    changes = ["--set", "patch_stem=conv", "layer_scale_init=0.1"]
+    out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision", *changes)
+    names = {weight.path for weight in vit_tf.load(out / "model").model.weights}
+    assert {"patch_embedding/projection/kernel", "block_0/attention_scale/gamma"} <= names
     assert json.loads((out / "config.json").read_text())["recipe"]["mixed_precision"] is True
     assert (out / "metrics.json").exists()
 
@@ -163,6 +166,9 @@ def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
         (["--seed", "-1"], "--seed must be a whole number from 0"),
         (["--resume", "nowhere"], "leave --out out"),
         (["--variant", "vit_cifar"], "did you mean 'vit_cifar10'"),
+        (["--set", "num_layers"], "NAME=VALUE, such as num_layers=6, got 'num_layers'"),
+        (["--set", "patch_stem=con"], "did you mean 'conv'"),
+        (["--set", "layers=6"], "layers"),
         (["--data", "missing.npz"], "missing.npz"),
     ],
 )

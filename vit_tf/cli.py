@@ -89,7 +89,7 @@ def parse_arguments(arguments):
     command = commands.add_parser("predict", help="the likeliest classes of images")
     command.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
     command.add_argument(
-        "--weights", default="cifar10", metavar="SOURCE", help="default: the package's model for CIFAR-10"
+        "--weights", metavar="SOURCE", help="default: cifar10, the small model that comes with the package"
     )
     add_model(command)
     command.add_argument("--top", type=int, default=5, metavar="N", help="how many classes (5)")
@@ -239,7 +239,9 @@ def predict_command(args, batch_size=8):
             raise ValueError(f"no image at {str(image)!r}: there is no such file")
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
-    classifier = load(args.weights, args.model)
+    if args.weights is None:
+        print("no --weights: this is the package's small model, for CIFAR-10's ten classes", file=sys.stderr)
+    classifier = load(args.weights or "cifar10", args.model)
     results = []
     starts = range(0, len(args.images), batch_size)
     for start in track(

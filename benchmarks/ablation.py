@@ -1,0 +1,105 @@
+"""What each ingredient of the CIFAR-10 recipe buys: runs of scripts/train_cifar10.py that lack one of them.
+
+    python benchmarks/ablation.py --data cifar10.npz                       # 5 minutes a row and seed
+    python benchmarks/ablation.py --data cifar10.npz --minutes 10 --seeds 3
+    python benchmarks/ablation.py --data cifar10.npz --only recipe adamw   # some rows
+
+Every row has the same minutes of training, so that what is slow pays for it. What counts is the accuracy on
+the 5,000 validation images, which the recipe was chosen by. A run that is in --out already is not repeated,
+and one that was interrupted goes on. The table is printed, and written to OUT/ablation.md.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from vit_tf import cli, files
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "train_cifar10.py"
+ROWS = {
+    "recipe": ("the recipe", []),
+    "adamw": ("AdamW at 2e-3 in the place of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
+    "one-size": ("32 pixels all the time", ["--resolutions", "none"]),
+    "overlap": ("convolutions, not whitened, as the stem", ["--set", "patch_stem=overlap"]),
+    "patches": ("plain patches of 4x4 pixels as the stem", ["--set", "patch_stem=conv"]),
+    "token": ("a class token in the place of the average", ["--set", "pooling=token"]),
+    "gelu": ("GELU in the place of ReLU", ["--set", "activation=gelu"]),
+    "float32": ("float32", ["--no-mixed-precision"]),
+    "hard-labels": ("no label smoothing", ["--label-smoothing", "0"]),
+    "no-shift": ("no shifts", ["--crop", "none"]),
+    "ema": ("averaged weights, 0.998 a step", ["--ema", "0.998"]),
+    "batch-256": ("batches of 256 at 4e-3", ["--batch-size", "256", "--learning-rate", "4e-3"]),
+    "d128": (
+        "width 128 in six blocks",
+        ["--set", "hidden_dim=128", "mlp_dim=256", "num_heads=4", "num_layers=6"],
+    ),
+}
+
+
+def main(arguments=None):
+    args = parse_arguments(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for name in args.only or ROWS:
+        for seed in range(args.seeds):
+            results.setdefault(name, []).append(run(args, name, seed))
+            table = markdown(results)
+            with files.atomic_path(args.out / "ablation.md") as partial:
+                partial.write_text(table + "\n", "utf-8")
+    print(table)
+
+
+def parse_arguments(arguments):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="CIFAR-10, see train_cifar10.py")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training a run (5)")
+    parser.add_argument("--seeds", type=int, default=1, help="runs a row (1)")
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
+    args = parser.parse_args(arguments)
+    if args.seeds < 1:
+        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+    return args
+
+
+def run(args, name, seed):
+    """Trains, unless it is done; returns the run's metrics."""
+    folder = args.out / f"{name}-{args.minutes:g}-{seed}"
+    metrics = folder / "metrics.json"
+    if not metrics.is_file():
+        limits = ["--data", args.data, "--minutes", str(args.minutes), "--seed", str(seed)]
+        command = [sys.executable, SCRIPT, *limits, *ROWS[name][1], "--out", folder]
+        print(f"{ROWS[name][0]}, seed {seed}", flush=True)
+        if code := subprocess.run(command).returncode:
+            if code == 130:
+                raise KeyboardInterrupt
+            raise ValueError(f"{name!r} failed: see what it printed above")
+    return json.loads(metrics.read_text("utf-8"))
+
+
+def markdown(results):
+    """Returns a table of {row: [metrics, one a seed]}, each row compared with the first."""
+    lines = [
+        "| training | epochs | images/s | validation accuracy | difference | lowest to highest |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    reference = None
+    for name, runs in results.items():
+        accuracies = [metrics["validation_accuracy"] for metrics in runs]
+        mean = statistics.mean(accuracies)
+        reference = mean if reference is None else reference
+        epochs, speed = (statistics.mean(m[key] for m in runs) for key in ("epochs", "images_per_second"))
+        lines.append(
+            f"| {ROWS[name][0]} | {epochs:.1f} | {speed:.0f} | {mean:.1%} | "
+            f"{100 * (mean - reference):+.1f} | {min(accuracies):.1%} to {max(accuracies):.1%} |"
+        )
+    return "\n".join(lines).replace("%", " %")
+
+
+if __name__ == "__main__":
+    cli.run(main)
