@@ -17,7 +17,7 @@ train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
 
 test: .venv/installed-test
-	$(PYTEST)
+	XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST)
 	@# The tests of the core once more on every other backend that is there.
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \

@@ -10,8 +10,8 @@ from vit_tf.layers.residual import LayerNormalization
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels")
 
-# Largest difference over the largest value: rounding, in sums of up to 24 terms.
-TOLERANCE = {"float64": 1e-8, "float32": 5e-6, "mixed_bfloat16": 0.03}
+# Largest difference over the largest value: rounding, in sums of up to 24 terms, and XLA's own erf and tanh.
+TOLERANCE = {"float64": 1e-8, "float32": 2e-5, "mixed_bfloat16": 0.03}
 
 
 def values_and_gradients(layer, inputs, weights_of_outputs, **options):
