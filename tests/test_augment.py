@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from PIL import Image, ImageEnhance
 
 from vit_tf import augment
 
@@ -11,6 +12,8 @@ LAYERS = {
     "flip": lambda **kw: augment.RandomFlip(**kw),
     "crop": lambda **kw: augment.RandomCrop(padding=2, **kw),
     "affine": lambda **kw: augment.RandomAffine(rotation=0.1, zoom=0.2, **kw),
+    "color": lambda **kw: augment.RandomColor(0.5, **kw),
+    "erasing": lambda **kw: augment.RandomErasing(0.9, **kw),
 }
 each_layer = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 
@@ -129,6 +132,10 @@ def test_resize_is_bilinear_and_leaves_training_alone(tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
+        (lambda: augment.RandomColor(1.5), "`strength`"),
+        (lambda: augment.RandomErasing(2), "`probability`"),
+        (lambda: augment.RandomErasing(area=(0.3, 0.2)), "`area`"),
+        (lambda: augment.RandomErasing(ratio=(0, 1)), "`ratio`"),
         (lambda: augment.RandomCrop(padding=-1), "0 pixels or more, got -1"),
         (lambda: augment.RandomCrop(padding=8)(images(), training=True), "smaller than the image"),
         (lambda: augment.RandomAffine(zoom=1.0), r"\[0, 1\)"),
@@ -139,3 +146,34 @@ def test_resize_is_bilinear_and_leaves_training_alone(tmp_path):
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_colours_are_those_of_pillow():
+    image = np.random.default_rng(0).integers(0, 256, (1, 6, 7, 3)).astype("uint8")
+    layer = augment.RandomColor(0.5)
+    factors = iter([1.3, 0.6, 1.4])
+    layer.factor = lambda images: next(factors)
+    found = ops.convert_to_numpy(layer(image, training=True))[0]
+    expected = Image.fromarray(image[0])
+    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    for enhance, factor in zip(kinds, (1.3, 0.6, 1.4)):
+        expected = enhance(expected).enhance(factor)
+    # Pillow rounds to bytes after each, and the mean grey and each pixel's grey, too.
+    assert np.abs(found - np.asarray(expected, "float32")).max() < 3
+    np.testing.assert_array_equal(layer(image), image)
+
+
+def test_erasing():
+    images = np.full((400, 16, 12, 3), -1.0, "float32")
+    found = augmented(augment.RandomErasing(0.5, seed=1), images)
+    erased = (found >= 0).all(-1)
+    assert ((found >= 0).any(-1) == erased).all() and found.max() <= 255
+    is_touched = erased.any((1, 2))
+    assert 0.42 < is_touched.mean() < 0.58  # four standard errors
+    rows, columns = erased.any(2), erased.any(1)
+    np.testing.assert_array_equal(erased, rows[:, :, None] & columns[:, None, :])
+    for lines in (rows[is_touched], columns[is_touched]):  # intervals: they begin once
+        assert (np.diff(lines.astype(int), axis=1, prepend=0) == 1).sum(1).max() == 1
+    share = erased.mean((1, 2))[is_touched]
+    assert share.max() < 0.4 and share.min() > 0.005  # the area's range, and rounded sides
+    assert augment.RandomErasing(**{"area": (0.1, 0.2)}).get_config()["area"] == (0.1, 0.2)

@@ -10,11 +10,9 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from PIL import Image, ImageEnhance
 
 import vit_tf
 from vit_tf import build_vit, data
-from vit_tf.augment_pixels import RandomColor, RandomErasing
 from vit_tf.data.mixing import Mix
 from vit_tf.training import Recipe
 from vit_tf.training.checkpoints import to_arrays
@@ -301,37 +299,6 @@ def test_draws(mixup, cutmix):
     assert draw_mixing(None, jax.random.key(0), (n,), (h, w)) is None
 
 
-def test_colours_are_those_of_pillow():
-    image = np.random.default_rng(0).integers(0, 256, (1, 6, 7, 3)).astype("uint8")
-    layer = RandomColor(0.5)
-    factors = iter([1.3, 0.6, 1.4])
-    layer.factor = lambda images: next(factors)
-    found = keras.ops.convert_to_numpy(layer(image, training=True))[0]
-    expected = Image.fromarray(image[0])
-    kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    for enhance, factor in zip(kinds, (1.3, 0.6, 1.4)):
-        expected = enhance(expected).enhance(factor)
-    # Pillow rounds to bytes after each, and the mean grey and each pixel's grey, too.
-    assert np.abs(found - np.asarray(expected, "float32")).max() < 3
-    np.testing.assert_array_equal(layer(image), image)
-
-
-def test_erasing():
-    images = np.full((400, 16, 12, 3), -1.0, "float32")
-    found = np.asarray(RandomErasing(0.5, seed=1)(images, training=True))
-    erased = (found >= 0).all(-1)
-    assert ((found >= 0).any(-1) == erased).all() and found.max() <= 255
-    is_touched = erased.any((1, 2))
-    assert 0.42 < is_touched.mean() < 0.58  # four standard errors
-    rows, columns = erased.any(2), erased.any(1)
-    np.testing.assert_array_equal(erased, rows[:, :, None] & columns[:, None, :])
-    for lines in (rows[is_touched], columns[is_touched]):  # intervals: they begin once
-        assert (np.diff(lines.astype(int), axis=1, prepend=0) == 1).sum(1).max() == 1
-    share = erased.mean((1, 2))[is_touched]
-    assert share.max() < 0.4 and share.min() > 0.005  # the area's range, and rounded sides
-    assert RandomErasing(**{"area": (0.1, 0.2)}).get_config()["area"] == (0.1, 0.2)
-
-
 def test_augmentation_model():
     recipe = Recipe(crop="affine", randaugment=5.0, random_erasing=0.5)
     model = make_augmentation(recipe, (SIDE, SIDE, 3))
@@ -375,20 +342,6 @@ def test_arrays_are_checked(change, message):
 def test_recipes_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
         check_recipe(Recipe(**settings))
-
-
-@pytest.mark.parametrize(
-    "make, message",
-    [
-        (lambda: RandomColor(1.5), "`strength`"),
-        (lambda: RandomErasing(2), "`probability`"),
-        (lambda: RandomErasing(area=(0.3, 0.2)), "`area`"),
-        (lambda: RandomErasing(ratio=(0, 1)), "`ratio`"),
-    ],
-)
-def test_layers_are_checked(make, message):
-    with pytest.raises(ValueError, match=message):
-        make()
 
 
 def test_other_backends(monkeypatch):

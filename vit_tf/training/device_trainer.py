@@ -9,13 +9,11 @@ import keras
 import numpy as np
 
 from vit_tf import augment
-from vit_tf.augment_pixels import RandomColor, RandomErasing
 from vit_tf.training.batches import graph_augmentation, make_mix
 from vit_tf.training.device import assign, groups, make_epoch, make_predict, make_step, values_of
-from vit_tf.training.optimizers import make_optimizer
 from vit_tf.training.recipes import Recipe
-from vit_tf.training.schedules import make_schedule
-from vit_tf.training.trainer import Schedule, Trainer
+from vit_tf.training.run import recipe_optimizer, recipe_schedule
+from vit_tf.training.trainer import Trainer
 
 # The other settings of a recipe must have their defaults: they are for images that the CPU prepares.
 SETTINGS = (
@@ -193,32 +191,14 @@ def make_device_trainer(network, recipe, train, validation, folder):
         ValueError: a setting has no meaning on the device, or Keras does not compute by JAX.
     """
     check_recipe(recipe)
-    optimizer = make_optimizer(
-        network,
-        recipe.optimizer,
-        recipe.learning_rate,
-        recipe.weight_decay,
-        recipe.layer_decay,
-        recipe.momentum,
-        recipe.clip_norm,
-        recipe.accumulate,
-        recipe.ema,
-    )
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-    network.compile(optimizer, loss)
-    decay = recipe.step_decay if recipe.schedule == "step" else None
-    schedule = Schedule(
-        recipe.learning_rate,
-        make_schedule(recipe.schedule, recipe.warmup, decay),
-        recipe.epochs,
-        recipe.minutes and 60 * recipe.minutes,
-    )
+    network.compile(recipe_optimizer(network, recipe), loss)
     return DeviceTrainer(
         network,
         make_augmentation(recipe, train.images.shape[1:]),
         train,
         validation,
-        schedule,
+        recipe_schedule(recipe),
         folder,
         mix=make_mix(recipe),
         seed=recipe.seed,
@@ -250,9 +230,9 @@ def make_augmentation(recipe, image_shape):
     if recipe.randaugment:
         share = recipe.randaugment / 10
         layers.append(augment.RandomAffine(rotation=share / 12, zoom=0.3 * share, dtype="float32"))
-        layers.append(RandomColor(0.9 * share, dtype="float32"))
+        layers.append(augment.RandomColor(0.9 * share, dtype="float32"))
     if recipe.random_erasing:
-        layers.append(RandomErasing(recipe.random_erasing, dtype="float32"))
+        layers.append(augment.RandomErasing(recipe.random_erasing, dtype="float32"))
     images = keras.Input(image_shape, name="images")
     x = images
     for layer in layers or [keras.layers.Identity(dtype="float32")]:

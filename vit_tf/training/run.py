@@ -47,17 +47,7 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_on.split(","))
     else:
         freeze(network, recipe.freeze)
-    optimizer = make_optimizer(
-        network,
-        recipe.optimizer,
-        recipe.learning_rate,
-        recipe.weight_decay,
-        recipe.layer_decay,
-        recipe.momentum,
-        recipe.clip_norm,
-        recipe.accumulate,
-        recipe.ema,
-    )
+    optimizer = recipe_optimizer(network, recipe)
     augmentation = graph_augmentation(recipe, image_size)
 
     def compiled(network):
@@ -73,14 +63,7 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         network,
         train,
         validation,
-        Schedule(
-            recipe.learning_rate,
-            make_schedule(
-                recipe.schedule, recipe.warmup, recipe.step_decay if recipe.schedule == "step" else None
-            ),
-            recipe.epochs,
-            recipe.minutes and 60 * recipe.minutes,
-        ),
+        recipe_schedule(recipe),
         folder,
         stages=[models[size] for size in sizes],
         label_smoothing=recipe.label_smoothing,
@@ -90,6 +73,28 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         checkpoint_minutes=recipe.checkpoint_minutes,
         callbacks=callbacks,
     )
+
+
+def recipe_optimizer(network, recipe):
+    """Returns the optimizer that a recipe asks for."""
+    return make_optimizer(
+        network,
+        recipe.optimizer,
+        recipe.learning_rate,
+        recipe.weight_decay,
+        recipe.layer_decay,
+        recipe.momentum,
+        recipe.clip_norm,
+        recipe.accumulate,
+        recipe.ema,
+    )
+
+
+def recipe_schedule(recipe):
+    """Returns the `Schedule` that a recipe asks for."""
+    decay = recipe.step_decay if recipe.schedule == "step" else None
+    shape = make_schedule(recipe.schedule, recipe.warmup, decay)
+    return Schedule(recipe.learning_rate, shape, recipe.epochs, recipe.minutes and 60 * recipe.minutes)
 
 
 def training_model(network, image_size, augmentation=()):
