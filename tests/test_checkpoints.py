@@ -100,7 +100,9 @@ def test_a_broken_past_does_not_outlive_the_way_around_it(tmp_path):
 def test_half_written_ones_are_removed_and_strange_files_left(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(1, content(), {"step": 1})
-    (tmp_path / "partial.ab12cd_x.step.safetensors").write_bytes(b"half")
+    half = tmp_path / "partial.ab12cd_x.step.safetensors" / "step.safetensors"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
     (tmp_path / "step-00000009.safetensors").write_bytes(b"mine")
     (tmp_path / "notes.txt").write_text("mine")
     assert checkpoints.load()[1] == {"step": 1}

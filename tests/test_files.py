@@ -4,13 +4,13 @@ import os
 
 import pytest
 
-from vit_tf.files import atomic_path, require_space, write_json
+from vit_tf.files import atomic_path, remove_partial_files, require_space, write_json
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "a.weights.h5"
     with atomic_path(path) as partial:
-        assert partial.parent == tmp_path and partial.name.endswith(".weights.h5")
+        assert partial.parent.parent == tmp_path and partial.name == path.name
         partial.write_text("new")
         assert not path.exists()
     assert path.read_text() == "new"
@@ -24,6 +24,7 @@ def test_an_error_leaves_the_older_file(tmp_path, error):
     with pytest.raises(type(error)):
         with atomic_path(path) as partial:
             partial.write_text("half")
+            partial.with_name(".tmp1234").write_text("of a library")
             raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
@@ -44,6 +45,15 @@ def test_others_may_read_it_as_the_umask_says(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    writing = atomic_path(tmp_path / "a.txt")
+    partial = writing.__enter__()
+    partial.write_text("half")
+    partial.with_name(".tmp1234").write_text("of a library")
+    remove_partial_files(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_writers_and_a_user_s_own_file(tmp_path):

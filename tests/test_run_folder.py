@@ -80,8 +80,9 @@ def test_bad_folders(tmp_path, run):
 
 
 def test_what_a_kill_at_the_start_leaves_is_no_hindrance(tmp_path):
-    for name in (".lock", "split.csv", "bad_files.csv", "partial.abcdefgh.config.json"):
+    for name in (".lock", "split.csv", "bad_files.csv"):
         (tmp_path / name).write_text("")
+    (tmp_path / "partial.abcdefgh.config.json").mkdir()
     assert open_run(arguments(tmp_path), COMMAND, "", SCRIPT)[2] is None
 
 
@@ -94,7 +95,8 @@ def test_what_a_killed_process_left_is_removed_and_nothing_is_left_of_a_mistake(
     folder = tmp_path / "run"
     (folder / "model").mkdir(parents=True)
     for place in (folder, folder / "model"):
-        (place / "partial.abcdefgh.model.safetensors").write_text("half")
+        (place / "partial.abcdefgh.model.safetensors").mkdir()
+        (place / "partial.abcdefgh.model.safetensors" / "model.safetensors").write_text("half")
     with locked(folder):
         assert {path.name for path in folder.rglob("*")} == {".lock", "model"}
     with pytest.raises(ValueError, match="typo"), locked(tmp_path / "other"):

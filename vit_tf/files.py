@@ -15,10 +15,11 @@ PARTIAL = "partial."  # how temporary names begin
 
 @contextmanager
 def atomic_path(path, rename=None):
-    """Gives a temporary path beside `path`; what is written there becomes `path` at the end.
+    """Gives a path in a temporary folder beside `path`; what is written there becomes `path` at the end.
 
-    The temporary name keeps the endings of `path`, since libraries choose the format by them. An
-    error inside removes the temporary file and leaves an older `path` as it was.
+    The file keeps its name, since libraries choose the format by its endings, and has a folder of its
+    own, since some write temporary files of theirs beside it. An error inside removes the folder and
+    leaves an older `path` as it was.
 
     Args:
         path: where the file is to be.
@@ -26,18 +27,16 @@ def atomic_path(path, rename=None):
             names that depend on the content.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=PARTIAL, suffix=f".{path.name[-200:]}", dir=path.parent)
-    os.close(handle)
-    partial = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix=PARTIAL, suffix=f".{path.name[-200:]}", dir=path.parent))
+    partial = folder / path.name
     try:
         yield partial
         with open(partial, "rb+") as file:
             os.fsync(file.fileno())  # on the disk before it takes the name
-        os.chmod(partial, 0o666 & ~file_mode_mask())  # temporary files are for their owner alone
+        os.chmod(partial, 0o666 & ~file_mode_mask())  # libraries may have made it for its owner alone
         os.replace(partial, path.with_name(rename(partial)) if rename else path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     sync_folder(path.parent)
 
 
@@ -52,9 +51,9 @@ def sync_folder(folder):
 
 
 def remove_partial_files(folder):
-    """Removes what a killed process left of files that were not whole yet."""
+    """Removes what a killed process left of files that were not whole yet, `atomic_path`'s folders."""
     for path in Path(folder).glob(f"{PARTIAL}????????.*"):
-        path.unlink(missing_ok=True)
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def sha256(path):
