@@ -32,6 +32,10 @@ ROWS = {
     "no-shift": ("no shifts", ["--crop", "none"]),
     "ema": ("averaged weights, 0.998 a step", ["--ema", "0.998"]),
     "batch-256": ("batches of 256 at 4e-3", ["--batch-size", "256", "--learning-rate", "4e-3"]),
+    "augmentation": (
+        "RandAugment and erasing, as in the long preset",
+        ["--randaugment", "5", "--random-erasing", "0.25"],
+    ),
     "d128": (
         "width 128 in six blocks",
         ["--set", "hidden_dim=128", "mlp_dim=256", "num_heads=4", "num_layers=6"],

@@ -1,6 +1,6 @@
 """Puts the model of a CIFAR-10 run into the package, in float16, as `weights="cifar10"`.
 
-    python scripts/train_cifar10.py --data cifar10.npz --minutes 60 --out runs/pretrained
+    python scripts/train_cifar10.py --data cifar10.npz --preset long --out runs/pretrained
     python scripts/make_pretrained.py runs/pretrained --data cifar10.npz
 
 The file is written to a folder apart, read back and tested on all test images of CIFAR-10. It comes into the
