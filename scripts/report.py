@@ -2,8 +2,9 @@
 
     python scripts/report.py vit_base_patch16_224 --batch-size 8     # one model, by component
     python scripts/report.py vit_b16 --image-size 384                # at another resolution
+    python scripts/report.py vit_b16 --plot vit_b16.png              # and a diagram of its stages
     python scripts/report.py 'vit_*_224' --markdown                  # several models, compared
-    python scripts/report.py 'vit_*' --plot models.png               # and a picture of them
+    python scripts/report.py 'vit_*' --plot models.png               # and a picture of their sizes
 
 FLOPs, not MACs: a multiply-add is two floating-point operations.
 """
@@ -36,7 +37,11 @@ def parse_arguments(arguments):
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print JSON alone")
     output.add_argument("--markdown", action="store_true", help="print Markdown alone")
-    parser.add_argument("--plot", metavar="FILE", help="draw parameters against GMACs (.png, .svg, .pdf)")
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        help="draw the diagram of one model, or several by parameters and GMACs (.png, .svg, .pdf)",
+    )
     return parser.parse_args(arguments)
 
 
@@ -61,7 +66,7 @@ def expand(names):
 
 
 def report_one(name, options, args):
-    """Prints the summary and the table of one model; returns its table."""
+    """Prints the summary and the table of one model; returns its diagram if one is asked for."""
     model = build_vit(name, **options)
     table = count_flops(model, args.batch_size)
     if args.json:
@@ -74,11 +79,11 @@ def report_one(name, options, args):
         if keras.backend.backend() == "tensorflow":
             flops = get_flops(model, args.batch_size)
             print(f"TensorFlow's profiler, which counts more operations: {flops:,} FLOPs")
-    return table
+    return plots.diagram(model) if args.plot else None
 
 
 def report_several(names, options, args):
-    """Prints a comparison, one row a model; returns their tables."""
+    """Prints a comparison, one row a model; returns a picture of their sizes."""
     tables, rows = [], []
     for name in names:
         model = build_vit(name, **options)
@@ -109,7 +114,8 @@ def report_several(names, options, args):
             grid.add_row(*row)
         Console(width=96 + max(len(row[0]) for row in rows)).print(grid)
         print("attention: the share of its scores and values, which grow with the tokens squared")
-    return tables
+    sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size / 1e9) for t in tables]
+    return plots.model_sizes(sizes, "Vision Transformers: size and work")
 
 
 def main(arguments=None):
@@ -123,14 +129,13 @@ def main(arguments=None):
     # Shapes are enough: without this flag the scope makes the weights of all models when it ends.
     with keras.StatelessScope(initialize_variables=False):
         if len(names) == 1:
-            tables = [report_one(names[0], options, args)]
+            figure = report_one(names[0], options, args)
         else:
-            tables = report_several(names, options, args)
+            figure = report_several(names, options, args)
     keras.utils.clear_session()  # forgets the variables that wait for their values
 
     if args.plot:
-        sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size / 1e9) for t in tables]
-        plots.save(plots.model_sizes(sizes, "Vision Transformers: size and work"), args.plot)
+        plots.save(figure, args.plot)
 
 
 if __name__ == "__main__":

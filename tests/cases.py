@@ -55,6 +55,18 @@ def small(name):
     )
 
 
+INSIDE = (  # whose attention and features are compared, too: one of each kind
+    "vit_tiny_patch16_224",
+    "deit_tiny_distilled_patch16_224",
+    "vit_small_patch14_reg4_dinov2",
+    "vit_base_patch16_rpn_224",
+    "vit_base_patch16_xp_224",
+    "vit_small_patch16_18x2_224",
+    "vit_base_patch16_siglip_224",
+    "vit_so150m2_patch16_reg1_gap_256",
+)
+
+
 def timm_case(name):
     overrides = small(name)
     ratio = overrides["mlp_dim"] / overrides["hidden_dim"]

@@ -3,7 +3,8 @@
     python tests/make_fixtures.py     # needs torch, torchvision, timm, transformers, vit-pytorch
 
 fixtures/parameters.json: timm's parameter counts; fixtures/logits.json: the cases of `cases.py` with
-their logits; fixtures/resampled.json: timm's resampling of position tables and patch kernels.
+their logits; fixtures/resampled.json: timm's resampling of position tables and patch kernels;
+fixtures/inside.json: timm's attention and features of the first image in the last block.
 """
 
 import json
@@ -12,8 +13,8 @@ from pathlib import Path
 
 import timm
 import torch
-from cases import TIMM_NAMES, all_cases, resampling_cases
-from references import complete, reference_logits, reference_resampled
+from cases import INSIDE, TIMM_NAMES, all_cases, resampling_cases, timm_case
+from references import complete, reference_inside, reference_logits, reference_resampled
 
 from vit_tf.variants import VARIANTS
 
@@ -54,6 +55,18 @@ def main():
         finished.append(case | dict(logits=rounded(logits)))
         print(case["id"])
     write_lines("logits.json", finished)
+    write_lines("inside.json", list(map(inside, INSIDE)))
+
+
+def inside(name):
+    """Returns what timm sees of the first image in the last block of a variant's case."""
+    with tempfile.TemporaryDirectory() as folder:
+        case = complete(timm_case(name), Path(folder))
+        attention, features = reference_inside(case, Path(folder))
+    last = max(attention)
+    return dict(
+        id=name, layer=last, attention=rounded(attention[last][0]), features=rounded(features[last][0])
+    )
 
 
 if __name__ == "__main__":

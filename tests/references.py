@@ -47,6 +47,41 @@ def complete(case, folder):
 
 def reference_logits(case, folder, seed=0):
     """Returns the library's own logits, or features, for the case's weights and images."""
+    model = loaded_model(case, folder, seed)
+    with torch.no_grad():
+        output = model(reference_images(case, seed))
+    for field in ("logits", "last_hidden_state"):
+        output = getattr(output, field, output)
+    return (output[:, 0] if output.ndim == 3 else output).numpy()
+
+
+def reference_images(case, seed):
+    return torch.tensor(random_images(case, seed).transpose(0, 3, 1, 2))
+
+
+def reference_inside(case, folder, seed=0):
+    """Returns what timm's blocks attend to, {index: (b, heads, n, n)}, and the features that leave them.
+
+    Of attentions side by side, the mean. The features are those of `forward_intermediates`, normalised,
+    {index: (b, grid_h, grid_w, d)}.
+    """
+    model = loaded_model(case, folder, seed)
+    found = {}
+    for name, module in model.named_modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False  # which has no scores
+        if name.endswith("attn_drop"):
+            scores = found.setdefault(int(name.split(".")[1]), [])
+            module.register_forward_pre_hook(lambda _, inputs, scores=scores: scores.append(inputs[0]))
+    with torch.no_grad():
+        options = dict(norm=True, output_fmt="NCHW", intermediates_only=True)
+        features = model.forward_intermediates(reference_images(case, seed), **options)
+    attention = {index: (sum(scores) / len(scores)).numpy() for index, scores in found.items()}
+    return attention, {index: x.permute(0, 2, 3, 1).numpy() for index, x in enumerate(features)}
+
+
+def loaded_model(case, folder, seed):
+    """Returns the case's model in PyTorch with the case's weights."""
     model = reference_model(case)
     weights = random_weights(case["shapes"], seed)
     if case["format"] == "google":
@@ -60,12 +95,7 @@ def reference_logits(case, folder, seed=0):
         model = type(model).from_pretrained(folder).eval()
     else:
         model.load_state_dict({name: torch.tensor(array) for name, array in weights.items()})
-    images = torch.tensor(random_images(case, seed).transpose(0, 3, 1, 2))
-    with torch.no_grad():
-        output = model(images)
-    for field in ("logits", "last_hidden_state"):
-        output = getattr(output, field, output)
-    return (output[:, 0] if output.ndim == 3 else output).numpy()
+    return model
 
 
 def reference_resampled(case, seed=0):

@@ -11,9 +11,18 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from cases import TIMM_NAMES, all_cases, build, random_images, random_weights, write_weights
+from cases import (
+    INSIDE,
+    TIMM_NAMES,
+    all_cases,
+    build,
+    random_images,
+    random_weights,
+    timm_case,
+    write_weights,
+)
 
-from vit_tf import build_vit, load_weights, save_weights
+from vit_tf import attention_maps, build_vit, forward_features, load_weights, save_weights
 from vit_tf.variants import VARIANTS
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures" / "logits.json").read_text())
@@ -86,6 +95,22 @@ def test_live(case, tmp_path):
     expected = references.reference_logits(case, tmp_path, seed=1)
     model = build(case, write_weights(case, tmp_path, seed=1))
     assert_agree(model(random_images(case, seed=1)), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", INSIDE)
+def test_live_attention_and_features(name, tmp_path):
+    pytest.importorskip("timm")
+    references = pytest.importorskip("references")
+    case = references.complete(timm_case(name), tmp_path)
+    attention, features = references.reference_inside(case, tmp_path, seed=1)
+    model, images = build(case, write_weights(case, tmp_path, seed=1)), random_images(case, seed=1)
+    maps = attention_maps(model, images)
+    assert len(maps) == len(attention) == len(features)
+    for scores, expected in zip(maps.values(), attention.values()):
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+    for found, expected in zip(forward_features(model, images).values(), features.values()):
+        np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.parity

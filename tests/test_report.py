@@ -33,6 +33,11 @@ def test_one_model(capsys):
         assert "TensorFlow's profiler" in output
 
 
+def test_diagram_of_one_model(capsys, tmp_path):
+    printed(capsys, "vit_cifar10", "--plot", tmp_path / "model.svg")
+    assert "<svg" in (tmp_path / "model.svg").read_text()
+
+
 def test_json_and_markdown_have_the_same_numbers(capsys):
     content = json.loads(printed(capsys, "vit_b16", "--json"))
     assert content["totals"]["flops"] == 35_127_656_448
@@ -56,8 +61,9 @@ def test_comparison(capsys, tmp_path, monkeypatch):
         assert text in output
     assert plot.read_bytes().startswith(b"\x89PNG")
     monkeypatch.setattr(plots, "model_sizes", lambda rows, title: drawn.extend(rows) or Figure())
-    printed(capsys, "vit_b16", "--batch-size", 3, "--plot", plot)
-    assert drawn == [("vit_base_patch16_224", 86_567_656, 17.563828224)]
+    printed(capsys, "vit_b16", "vit_ti16", "--batch-size", 3, "--plot", plot)
+    assert drawn[0] == ("vit_base_patch16_224", 86_567_656, 17.563828224)
+    assert drawn[1] == ("vit_tiny_patch16_224", 5_717_416, pytest.approx(1.2537, rel=1e-3))
     tables = json.loads(printed(capsys, "vit_b16", "vit_ti16", "--json"))
     assert [table["model"] for table in tables] == ["vit_base_patch16_224", "vit_tiny_patch16_224"]
     lines = printed(capsys, "vit_b16", "vit_ti16", "--markdown").splitlines()

@@ -2,6 +2,18 @@
 
 from vit_tf import augment, layers
 from vit_tf.classifier import load
+from vit_tf.explain import (
+    attention_distance,
+    attention_maps,
+    attention_rollout,
+    class_relevance,
+    features_to_rgb,
+    forward_features,
+    grad_cam,
+    linear_cka,
+    patch_filters,
+    position_similarity,
+)
 from vit_tf.flops import count_flops, get_flops
 from vit_tf.labels import decode_predictions, imagenet_classes
 from vit_tf.models import build_vit
@@ -10,16 +22,26 @@ from vit_tf.variants import list_models
 from vit_tf.weights import load_weights, resize, save_weights
 
 __all__ = [
+    "attention_distance",
+    "attention_maps",
+    "attention_rollout",
     "augment",
     "build_vit",
+    "class_relevance",
     "count_flops",
     "decode_predictions",
+    "features_to_rgb",
+    "forward_features",
     "get_flops",
+    "grad_cam",
     "imagenet_classes",
     "layers",
+    "linear_cka",
     "list_models",
     "load",
     "load_weights",
+    "patch_filters",
+    "position_similarity",
     "preprocessing",
     "resize",
     "save_weights",

@@ -39,13 +39,14 @@ class Classifier:
         return decode_predictions(logits, top, self.labels)
 
 
-def load(source, variant=None):
+def load(source, variant=None, headless=False):
     """Loads a classifier from the folder that a fine-tuning run left, or from any published weights.
 
     Args:
         source: such as "runs/pets/model" or "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see
             `vit_tf.load_weights`.
         variant: name of the variant, where the source is a bare file, which knows none.
+        headless: bool, whether a model without a head will do, which gives features.
 
     Returns:
         A `Classifier`.
@@ -54,7 +55,7 @@ def load(source, variant=None):
         ValueError: the source cannot be read, names no variant, has no head, or takes no RGB images.
     """
     weights = open_named(source, variant)
-    if "head.weight" not in weights.tensors:
+    if "head.weight" not in weights.tensors and not headless:
         raise ValueError(f"{os.fspath(source)!r} has no head: it gives features, and no classes")
     model = build_vit(variant, weights=weights)
     _, *image_size, channels = model.input_shape

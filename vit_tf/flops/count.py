@@ -98,9 +98,14 @@ def count_model(model: keras.Model, shape):
                 "`count_flops` counts one call: `get_flops` counts any model"
             )
     for layer in model.layers:
-        if not isinstance(layer, keras.layers.InputLayer):
-            first_input = keras.tree.flatten(layer.input)[0]
-            yield from count_layer(layer, (shape[0], *first_input.shape[1:]))
+        yield from count_inside(layer, shape[0])
+
+
+def count_inside(layer, batch_size):
+    """Yields the rows of a layer of a functional model, whose input's shape is known."""
+    if not isinstance(layer, keras.layers.InputLayer):
+        first_input = keras.tree.flatten(layer.input)[0]
+        yield from count_layer(layer, (batch_size, *first_input.shape[1:]))
 
 
 @count_layer.register

@@ -59,9 +59,16 @@ class DotProductAttention(keras.layers.Layer):
     Output: the weighted values `(b, n, num_heads * k)`; with `return_attention_scores` also the scores
     `(b, num_heads, n, n)`.
 
+    Attributes:
+        observe: None, or a function `(layer, qkv)` that each call tells of its input.
+        tap: None, or a function from all scores to those that weigh the values in their place, such as
+            their sum with zeros whose gradient is asked for. `vit_tf.explain` sets these two.
+
     Raises:
         ValueError: `query_block_size` is neither None nor an int from 0.
     """
+
+    observe = tap = None
 
     def __init__(
         self,
@@ -99,26 +106,42 @@ class DotProductAttention(keras.layers.Layer):
         return self.head_width
 
     def call(self, qkv, return_attention_scores=False, training=None):
+        if self.observe is not None:
+            self.observe(self, qkv)
         b, n, _ = ops.shape(qkv)
         heads, width = self.num_heads, self.head_width
-        qkv = ops.reshape(qkv, (b, n, 3, heads, width))
-        if self.may_fuse(return_attention_scores, training) and has_fused_attention(self.compute_dtype):
-            query, key, value = ops.unstack(qkv, 3, axis=2)  # (b, n, H, k)
-            query, key = self.normalize(query, key)
+        needs_scores = return_attention_scores or self.tap is not None
+        if self.may_fuse(needs_scores, training) and has_fused_attention(self.compute_dtype):
+            query, key, value = ops.unstack(ops.reshape(qkv, (b, n, 3, heads, width)), 3, axis=2)
+            query, key = self.normalize(query, key)  # (b, n, H, k)
             x = ops.dot_product_attention(query, key, value, scale=self.query_width**-0.5)
             return ops.reshape(x, (b, n, heads * width))
-        query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)  # (b, H, n, k)
-        if return_attention_scores or not self.block_size(qkv):
-            scores = self.softmax_scores(query, key)
+        query, key, value = self.split(qkv)
+        if needs_scores or not self.block_size(qkv):
+            scores = self.tapped(self.softmax_scores(query, key))
             x = ops.matmul(self.dropout(scores, training=training), value)
         else:
             x = self.attend_in_blocks(query, key, value, self.block_size(qkv), training)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width))
         return (x, scores) if return_attention_scores else x
 
-    def may_fuse(self, return_attention_scores, training):
+    def split(self, qkv):
+        """Returns queries, keys and values, each `(b, H, n, k)`."""
+        b, n, _ = ops.shape(qkv)
+        qkv = ops.reshape(qkv, (b, n, 3, self.num_heads, self.head_width))
+        return ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)
+
+    def scores(self, qkv, queries=slice(None)):
+        """Returns the attention probabilities `(b, H, m, n)` of some of the queries, a slice."""
+        query, key, _ = self.split(qkv)
+        return self.softmax_scores(query[:, :, queries], key)
+
+    def tapped(self, scores):
+        return scores if self.tap is None else self.tap(scores)
+
+    def may_fuse(self, needs_scores, training):
         """Whether a kernel will do that knows neither scores, nor dropout, nor blocks of our choice."""
-        return not (return_attention_scores or (training and self.dropout_rate) or self.query_block_size)
+        return not (needs_scores or (training and self.dropout_rate) or self.query_block_size)
 
     def block_size(self, qkv):
         return choose_block_size(qkv.shape[1], self.query_block_size)
@@ -207,20 +230,18 @@ class DifferentialAttention(DotProductAttention):
             setattr(self, name, weight)
 
     def call(self, qkv, return_attention_scores=False, training=None):
+        if self.observe is not None:
+            self.observe(self, qkv)
         b, n, _ = ops.shape(qkv)
         heads, width, half = self.num_heads, self.head_width, self.query_width
-        query, key, value = ops.split(qkv, 3, axis=-1)
-        query, key = (  # (b, H, 2, n, k / 2)
-            ops.transpose(ops.reshape(x, (b, n, heads, 2, half)), (0, 2, 3, 1, 4)) for x in (query, key)
-        )
-        value = ops.transpose(ops.reshape(value, (b, n, heads, width)), (0, 2, 1, 3))  # (b, H, n, k)
-        factor = ops.cast(self.compute_lambda(), self.compute_dtype)
-        if return_attention_scores or not self.block_size(qkv):
+        query, key, value = self.split(qkv)
+        if return_attention_scores or self.tap is not None or not self.block_size(qkv):
             pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
-            scores = pair[:, :, 0] - factor * pair[:, :, 1]  # (b, H, n, n)
-            pair = self.dropout(pair, training=training)
-            x = ops.matmul(pair[:, :, 0] - factor * pair[:, :, 1], value)
+            scores = self.difference(pair)
+            weights = self.difference(self.dropout(pair, training=training))
+            x = ops.matmul(self.tapped(weights), value)
         else:
+            factor = ops.cast(self.compute_lambda(), self.compute_dtype)
             query, key = (ops.reshape(x, (b, 2 * heads, n, half)) for x in (query, key))
             both = ops.repeat(value, 2, axis=1)  # (b, 2 H, n, k)
             x = self.attend_in_blocks(query, key, both, self.block_size(qkv), training)
@@ -228,6 +249,27 @@ class DifferentialAttention(DotProductAttention):
         x = self.head_norm(x) * (1 - self.lambda_init)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width))
         return (x, scores) if return_attention_scores else x
+
+    def split(self, qkv):
+        """Returns queries and keys, each `(b, H, 2, n, k / 2)`, and values `(b, H, n, k)`."""
+        b, n, _ = ops.shape(qkv)
+        query, key, value = ops.split(qkv, 3, axis=-1)
+        query, key = (
+            ops.transpose(ops.reshape(x, (b, n, self.num_heads, 2, self.query_width)), (0, 2, 3, 1, 4))
+            for x in (query, key)
+        )
+        value = ops.reshape(value, (b, n, self.num_heads, self.head_width))
+        return query, key, ops.transpose(value, (0, 2, 1, 3))
+
+    def scores(self, qkv, queries=slice(None)):
+        """Returns the differences of the probabilities, `(b, H, m, n)`, of some of the queries, a slice."""
+        query, key, _ = self.split(qkv)
+        return self.difference(self.softmax_scores(query[:, :, :, queries], key))
+
+    def difference(self, pair):
+        """Returns the difference `(b, H, m, n)` of a pair of maps `(b, H, 2, m, n)`."""
+        factor = ops.cast(self.compute_lambda(), self.compute_dtype)
+        return pair[:, :, 0] - factor * pair[:, :, 1]
 
     def compute_lambda(self):
         """Returns the learned weight of the second map, a float32 scalar."""

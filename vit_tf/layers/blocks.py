@@ -134,6 +134,10 @@ class Block(keras.layers.Layer):
         """Returns the layers inside that take and give tokens, in the order of their work."""
         raise NotImplementedError
 
+    def attentions(self):
+        """Returns the `DotProductAttention`s: one, but for those side by side."""
+        return [self.attention.heads]
+
     def build(self, input_shape):
         for layer in self.parts():
             layer.build(input_shape)
@@ -242,6 +246,9 @@ class ParallelThingsBlock(Block):
             names = (f"{part}_norm_{i}", f"{part}_{i}", f"{part}_scale_{i}", f"{part}_drop_path_{i}")
             yield [getattr(self, name) for name in names]
 
+    def attentions(self):
+        return [attention.heads for _, attention, _, _ in self.branches("attention")]
+
     def parts(self):
         branches = (*self.branches("attention"), *self.branches("mlp"))
         return [layer for *layers, _ in branches for layer in layers]
@@ -323,6 +330,9 @@ class ParallelScalingBlock(Block):
             self.mlp_projection = self.dense(d, "mlp_projection", bias)
             self.mlp_projection.build((*leading, self.mlp_dim))
         self.scale.build(input_shape)
+
+    def attentions(self):
+        return [self.heads]
 
     def dense(self, width, name, use_bias, **options):
         return TokenDense(width, use_bias=use_bias, dtype=self.dtype_policy, name=name, **options)

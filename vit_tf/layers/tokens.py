@@ -11,6 +11,7 @@ from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.patches import pair
 from vit_tf.layers.residual import make_norm, register
+from vit_tf.layers.scaled_dot_product import softmax
 
 
 @register
@@ -211,18 +212,26 @@ class AttentionPooling(keras.layers.Layer):
         self.mlp.build((input_shape[0], d))
 
     def call(self, inputs):
-        tokens = inputs[:, self.num_prefix_tokens :]
-        b, n, d = ops.shape(tokens)
-        heads, width = self.num_heads, self.head_width
-        query = ops.reshape(self.query(self.latent), (1, heads, 1, width)) * width**-0.5
-        key_value = ops.reshape(self.key_value(tokens), (b, n, 2, heads, width))
-        key, value = ops.unstack(ops.transpose(key_value, (2, 0, 3, 1, 4)), 2)  # (b, H, n, k)
-        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))  # (b, H, 1, n)
-        if self.compute_dtype in ("float16", "bfloat16"):
-            scores = ops.cast(scores, "float32")
-        scores = ops.cast(ops.softmax(scores), self.compute_dtype)
-        x = self.projection(ops.reshape(ops.matmul(scores, value), (b, d)))
+        key, value = self.keys_and_values(inputs)
+        x = ops.matmul(self.softmax_scores(key), value)  # (b, H, 1, k)
+        x = self.projection(ops.reshape(x, (ops.shape(x)[0], self.num_heads * self.head_width)))
         return x + self.mlp(self.mlp_norm(x))
+
+    def scores(self, inputs):
+        """Returns the attention probabilities of the learned query, `(b, H, 1, n)`, for the call's input."""
+        return self.softmax_scores(self.keys_and_values(inputs)[0])
+
+    def keys_and_values(self, inputs):
+        """Returns keys and values, each `(b, H, n, k)`, of the tokens that are not left out."""
+        tokens = inputs[:, self.num_prefix_tokens :]
+        b, n, _ = ops.shape(tokens)
+        key_value = ops.reshape(self.key_value(tokens), (b, n, 2, self.num_heads, self.head_width))
+        return ops.unstack(ops.transpose(key_value, (2, 0, 3, 1, 4)), 2)
+
+    def softmax_scores(self, key):
+        query = ops.reshape(self.query(self.latent), (1, self.num_heads, 1, self.head_width))
+        scores = ops.matmul(query * self.head_width**-0.5, ops.swapaxes(key, -1, -2))
+        return ops.cast(softmax(scores), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], input_shape[-1]

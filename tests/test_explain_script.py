@@ -1,0 +1,86 @@
+"""scripts/explain.py: what it writes, and what it says to bad input."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_tf import build_vit, classifier, data
+from vit_tf.preprocessing import Preprocessing, preprocessing
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "scripts" / "explain.py"
+
+spec = importlib.util.spec_from_file_location("explain", SCRIPT)
+explain = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(explain)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    sample = data.load_cifar10("sample")
+    paths = [folder / name for name in ("a cat & <co>.png", "wide.jpg")]
+    Image.fromarray(sample.x_test[0]).save(paths[0])
+    Image.fromarray(sample.x_test[1]).resize((90, 50)).save(paths[1])
+    return [str(path) for path in paths]
+
+
+def test_report_of_the_model_in_the_package(photographs, tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    explain.main([*photographs, "--out", str(out)])
+    assert capsys.readouterr().out.strip() == f"{out / 'report.html'}: 9 pictures of 2 image(s)"
+    names = "relevance heads_0 heads_1 features cka distances positions filters diagram".split()
+    assert {path.name for path in out.iterdir()} == {"report.html", *(f"{name}.png" for name in names)}
+    text = (out / "report.html").read_text("utf-8")
+    assert text.count("data:image/png;base64,") == 9
+    assert not re.search(r'(src|href)="(?!data:)', text)  # it stands alone
+    assert "a cat &amp; &lt;co&gt;.png" in text and "<co>" not in text
+    assert len(re.findall(r"<td>\d+\.\d%</td>", text)) == 10  # five classes of each image
+
+
+def test_a_model_without_a_head(photographs, tmp_path):
+    sizes = dict(num_classes=0, image_size=[32, 48], num_layers=2, num_registers=1)
+    name, prepare = "vit_tiny_patch16_224", preprocessing("vit_tiny_patch16_224", image_size=(32, 48))
+    classifier.save(tmp_path, build_vit(name, **sizes), name, sizes, prepare, [])
+    out = tmp_path / "out"
+    explain.main([photographs[1], "--weights", str(tmp_path), "--layer", "0", "--out", str(out)])
+    text = (out / "report.html").read_text("utf-8")
+    assert "Grad-CAM" not in text and "the class token attends to" in text and "block_0" in text
+
+
+def command(*arguments):
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment
+    )
+
+
+def test_bad_input(photographs, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    out = ["--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="text.png"):
+        explain.main([str(tmp_path / "text.png"), *out])
+    with pytest.raises(ValueError, match="up to 16 images, got 17"):
+        explain.main(photographs[:1] * 17)
+    with pytest.raises(ValueError, match="an int from 0 to 9"):
+        explain.main([photographs[0], "--class", "10", *out])
+    with pytest.raises(ValueError, match="no block 9"):
+        explain.main([photographs[0], "--layer", "9", *out])
+    with pytest.raises(ValueError, match="is a file, and must be a folder"):
+        explain.main([photographs[0], "--out", str(tmp_path / "text.png")])
+    assert not list(tmp_path.glob("out/report.html"))
+    done = command(tmp_path / "missing.png")
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
+
+
+def test_pixels_are_what_the_model_sees():
+    prepare = Preprocessing((8, 8), crop_fraction=1.0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3)).astype("uint8")
+    np.testing.assert_allclose(explain.pixels(prepare(image), prepare), image, atol=1e-3)

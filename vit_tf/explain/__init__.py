@@ -1,0 +1,27 @@
+"""Seeing inside a built model: what attends to what, which patches matter, what the tokens know.
+
+Every function takes a model of `build_vit` as it is, and gives NumPy arrays, which `vit_tf.plots` draws.
+"""
+
+from vit_tf.explain.attention import attention_distance, attention_maps
+from vit_tf.explain.features import (
+    features_to_rgb,
+    forward_features,
+    linear_cka,
+    patch_filters,
+    position_similarity,
+)
+from vit_tf.explain.relevance import attention_rollout, class_relevance, grad_cam
+
+__all__ = [
+    "attention_distance",
+    "attention_maps",
+    "attention_rollout",
+    "class_relevance",
+    "features_to_rgb",
+    "forward_features",
+    "grad_cam",
+    "linear_cka",
+    "patch_filters",
+    "position_similarity",
+]

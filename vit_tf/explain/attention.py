@@ -1,0 +1,154 @@
+"""What attends to what, and how far away that is.
+
+Shapes in the comments: b batch, H heads, q queries, n tokens.
+"""
+
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+from keras import ops
+
+from vit_tf.explain.anatomy import PATCHES, Anatomy
+from vit_tf.explain.gradient import run
+
+REDUCTIONS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
+BLOCK_BYTES = 256 * 2**20  # of scores that the backend has in memory at a time
+
+
+def attention_maps(model, images, layers=None, reduce=None, queries=None):
+    """Returns the attention probabilities of chosen layers, from one forward pass.
+
+    The model is used as it is. Only what is returned is kept in memory, and scores of those queries
+    alone are computed beside what the model computes anyway: its attention stays fused or in blocks.
+
+    Args:
+        model: a model of `build_vit`.
+        images: array `(b, height, width, channels)` as the model takes them.
+        layers: which blocks, by number (-1 is the last) or name ("block_3"); None takes all.
+            "pooling" takes the pooling of `pooling="map"`, whose learned query is the only one.
+        reduce: "mean", "max" or "min" over the heads; None keeps them.
+        queries: which rows: "class_token", "distillation_token", "register_tokens" or "patches"; None
+            takes all, in this order.
+
+    Returns:
+        Dict from the layers' names to float32 arrays `(b, heads, q, k)`, without the heads if they are
+        reduced. The last axis sums to one; to 1 - lambda in differential attention. Of parallel
+        attentions in one block, the mean.
+
+    Raises:
+        ValueError: the model is not one of `build_vit`; the images have another shape; there is no such
+            layer, no such token, no such reduction.
+    """
+    anatomy = Anatomy(model)
+    images = anatomy.check_images(images)
+    if reduce is not None and reduce not in REDUCTIONS:
+        raise ValueError(f"`reduce` must be {', '.join(map(repr, REDUCTIONS))} or None, got {reduce!r}")
+    rows = anatomy.all_tokens if queries is None else anatomy.tokens(queries)
+    if layers == "pooling" or layers == ["pooling"]:
+        return {"pooling": pooling_map(anatomy, images, reduce)}
+
+    # Attentions side by side are averaged head by head, before the heads are reduced.
+    early = reduce if all(len(block.attentions()) == 1 for block in anatomy.blocks.values()) else None
+
+    def scores(heads, qkv):
+        blocks = [to_numpy(fuse(x, early)) for _, x in score_blocks(heads, qkv, rows)]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-2)
+
+    maps = per_block(anatomy, images, layers, scores)
+    return maps if early == reduce else {name: to_numpy(fuse(x, reduce)) for name, x in maps.items()}
+
+
+def fuse(scores, reduce):
+    return REDUCTIONS[reduce](scores, axis=1) if reduce else scores
+
+
+def score_blocks(heads, qkv, queries):
+    """Yields slices of the queries and their scores `(b, H, q, n)`, few enough not to fill the memory."""
+    b, n, _ = qkv.shape
+    step = max(1, BLOCK_BYTES // (b * heads.num_heads * n * 4))
+    for start in range(queries.start, queries.stop, step):
+        block = slice(start, min(start + step, queries.stop))
+        yield block, heads.scores(qkv, block)
+
+
+def pooling_map(anatomy, images, reduce):
+    pooling = anatomy.pooling
+    if not hasattr(pooling, "scores"):
+        raise ValueError(
+            f"{anatomy.model.name!r} does not pool by attention, as only pooling='map' does: choose blocks"
+        )
+    x = pooling.scores(run(keras.Model(anatomy.model.input, pooling.input), images))
+    return to_numpy(fuse(x, reduce))
+
+
+def attention_distance(model, images, layers=None):
+    """Returns how far each head looks: the mean distance in pixels from a patch to what it attends to.
+
+    The distance between the centres of two patches, weighted by the attention of one to the other among
+    all patches (prefix tokens have no place, and are left out of the rows' sums), averaged over queries
+    and images. Memory stays small for any number of tokens.
+    Reference: ViT paper, figure 7, right, and appendix D.7.
+
+    Args:
+        model: a model of `build_vit`.
+        images: array `(b, height, width, channels)` as the model takes them; the paper took 128.
+        layers: which blocks, see `attention_maps`.
+
+    Returns:
+        float32 array `(layers, heads)`.
+
+    Raises:
+        ValueError: see `attention_maps`.
+    """
+    anatomy = Anatomy(model)
+    images = anatomy.check_images(images)
+    patches = anatomy.tokens(PATCHES)
+    between = patch_distances(anatomy.grid_size, anatomy.patch_size)  # (n, n)
+
+    def distance(heads, qkv):
+        total = 0
+        for queries, x in score_blocks(heads, qkv, patches):
+            x = ops.cast(x[..., patches], "float32")  # (b, H, q, n)
+            distances = ops.convert_to_tensor(
+                between[queries.start - patches.start : queries.stop - patches.start]
+            )
+            total = total + ops.sum(ops.sum(x * distances, axis=-1) / ops.sum(x, axis=-1), axis=(0, 2))
+        return to_numpy(total / (len(images) * len(between)))
+
+    return np.stack(list(per_block(anatomy, images, layers, distance).values()))
+
+
+def patch_distances(grid_size, patch_size):
+    """Returns the distances in pixels between the centres of all patches, float32 `(n, n)`."""
+    places = np.indices(grid_size).reshape(2, -1).T * np.array(patch_size)
+    return np.linalg.norm(places[:, None] - places[None], axis=-1).astype("float32")
+
+
+def per_block(anatomy, images, chosen, function):
+    """Returns {block's name: mean over its attentions of `function(attention, qkv)`} for chosen blocks."""
+    names = anatomy.choose(chosen)
+    found = {name: [] for name in names}
+    with observing(anatomy, found, function):
+        forward = keras.Model(anatomy.model.input, anatomy.blocks[names[-1]].output)
+        run(forward, images)
+    return {
+        name: values[0] if len(values) == 1 else sum(values) / len(values) for name, values in found.items()
+    }
+
+
+@contextmanager
+def observing(anatomy, found, function):
+    """Appends to `found[name]` what `function` makes of each attention's call in the block of that name."""
+    attentions = [(name, heads) for name in found for heads in anatomy.blocks[name].attentions()]
+    try:
+        for name, heads in attentions:
+            heads.observe = lambda heads, qkv, values=found[name]: values.append(function(heads, qkv))
+        yield
+    finally:
+        for _, heads in attentions:
+            del heads.observe
+
+
+def to_numpy(x):
+    return np.asarray(ops.convert_to_numpy(ops.cast(x, "float32")))

@@ -1,0 +1,201 @@
+"""What the model knows: tokens as maps, their principal components, similarities of all kinds."""
+
+import keras
+import numpy as np
+
+from vit_tf import layers as vit_layers
+from vit_tf.explain.anatomy import PATCHES, Anatomy
+from vit_tf.explain.attention import to_numpy
+from vit_tf.explain.gradient import run
+
+
+def forward_features(model, images, layers=None, norm=True, reshape=True):
+    """Returns the tokens that leave chosen blocks, as maps for dense tasks.
+
+    Equals timm's `forward_intermediates`.
+
+    Args:
+        model: a model of `build_vit`.
+        images: array `(b, height, width, channels)` as the model takes them.
+        layers: which blocks, by number (-1 is the last) or name; None takes all.
+        norm: bool, whether the model's last norm is applied to each, where it normalises tokens.
+        reshape: bool. True gives the patches as maps, False all tokens, the prefix first.
+
+    Returns:
+        Dict from the blocks' names to float32 arrays `(b, grid_h, grid_w, d)`, or `(b, p + n, d)`.
+
+    Raises:
+        ValueError: the model is not one of `build_vit`, the images have another shape, or
+            there is no such block.
+    """
+    anatomy = Anatomy(model)
+    images = anatomy.check_images(images)
+    names = anatomy.choose(layers)
+    forward = keras.Model(model.input, [anatomy.blocks[name].output for name in names])
+    found = {}
+    for name, x in zip(names, keras.tree.flatten(run(forward, images))):
+        if norm and any(layer.name == "norm" for layer in model.layers):
+            x = model.get_layer("norm")(x)
+        x = to_numpy(x)
+        if reshape:
+            x = x[:, anatomy.tokens(PATCHES)].reshape(len(x), *anatomy.grid_size, x.shape[-1])
+        found[name] = x
+    return found
+
+
+def features_to_rgb(features, foreground=False):
+    """Returns the three principal components of patch features as colours: what is alike has one colour.
+
+    The components are of all images together, so that a colour means the same in each. Each goes from 0 to
+    1 over the 2nd to 98th percentile.
+    Reference: Oquab et al., "DINOv2" (https://arxiv.org/abs/2304.07193), figure 1.
+
+    Args:
+        features: array `(b, grid_h, grid_w, d)`, see `forward_features`.
+        foreground: bool. True finds the foreground by the first component, as DINOv2's figure does, and
+            gives the colours to it alone; the rest is black. Which side of the component is the
+            foreground, the rim of the images tells: it is mostly background.
+
+    Returns:
+        float32 array `(b, grid_h, grid_w, 3)` in [0, 1].
+
+    Raises:
+        ValueError: the features have another shape, or fewer than four patches.
+    """
+    features = np.asarray(features, "float32")
+    if features.ndim != 4 or np.prod(features.shape[:3]) < 4 or features.shape[-1] < 3:
+        raise ValueError(
+            f"`features` must be (b, grid_h, grid_w, d) with four patches and three channels or more, got "
+            f"{features.shape}: `forward_features` gives them"
+        )
+    rows = features.reshape(-1, features.shape[-1])
+    inside = np.ones(len(rows), bool)
+    if foreground:
+        first = principal_components(rows, 1)[:, 0].reshape(features.shape[:3])
+        rim = np.concatenate(
+            [x.ravel() for x in (first[:, 0], first[:, -1], first[:, :, 0], first[:, :, -1])]
+        )
+        middle = (first.min() + first.max()) / 2
+        inside = ((first < middle) if np.median(rim) > middle else (first > middle)).ravel()
+        if inside.sum() < 4:
+            inside[:] = True
+    colours = np.zeros((len(rows), 3), "float32")
+    x = principal_components(rows[inside], 3)
+    low, high = np.percentile(x, (2, 98), axis=0)
+    colours[inside] = np.clip((x - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours.reshape(*features.shape[:3], 3)
+
+
+def principal_components(rows, count):
+    """Returns the first principal components `(n, count)` of `(n, d)`, their larger tails positive."""
+    centred = rows - rows.mean(axis=0)
+    _, _, directions = np.linalg.svd(centred, full_matrices=False)
+    x = centred @ directions[:count].T
+    x = np.pad(x, ((0, 0), (0, count - x.shape[1])))
+    return x * np.where(np.abs(x.min(axis=0)) > x.max(axis=0), -1, 1)
+
+
+def position_similarity(model):
+    """Returns the cosine similarity of every patch's position embedding to every other's.
+
+    Reference: ViT paper, figure 7, centre.
+
+    Args:
+        model: a model of `build_vit`.
+
+    Returns:
+        float32 array `(grid_h, grid_w, grid_h, grid_w)`: first whose, then to what.
+
+    Raises:
+        ValueError: the model is not one of `build_vit`.
+    """
+    anatomy = Anatomy(model)
+    table = to_numpy(anatomy.encoder.position_embedding)[0, anatomy.encoder.num_prefix_positions :]
+    table = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
+    return (table @ table.T).reshape(*anatomy.grid_size, *anatomy.grid_size)
+
+
+def patch_filters(model, count=28):
+    """Returns the principal components of the filters that embed a patch, as pictures.
+
+    Reference: ViT paper, figure 7, left. A stem of several convolutions has no such filters of whole
+    patches: its first convolution's are taken.
+
+    Args:
+        model: a model of `build_vit`.
+        count: int, the most components.
+
+    Returns:
+        float32 array `(k, patch_h, patch_w, channels)`, k at most `count`, each of length one.
+
+    Raises:
+        ValueError: the model is not one of `build_vit`, or `count` is not positive.
+    """
+    anatomy = Anatomy(model)
+    if count < 1:
+        raise ValueError(f"`count` must be a positive int, got {count!r}")
+    kernel = first_kernel(anatomy)
+    shape, filters = kernel.shape[:3], kernel.reshape(-1, kernel.shape[-1])
+    centred = filters - filters.mean(axis=1, keepdims=True)
+    directions, _, _ = np.linalg.svd(centred, full_matrices=False)  # columns of length one
+    return directions.T[:count].reshape(-1, *shape)
+
+
+def first_kernel(anatomy):
+    """Returns the first kernel that sees pixels, `(height, width, channels, filters)`."""
+    stem = anatomy.model.get_layer("patch_embedding")
+    if isinstance(stem, vit_layers.WhitenedPatchEmbedding):
+        kernel = stem.whitening
+    elif isinstance(stem, vit_layers.OverlapPatchEmbedding):
+        kernel = stem.stages[0].kernel
+    elif isinstance(stem, vit_layers.PatchEmbedding):
+        kernel = stem.projection.kernel
+    else:  # cut patches behind a Dense
+        rows, columns = anatomy.patch_size
+        return to_numpy(stem.kernel).reshape(rows, columns, -1, stem.kernel.shape[-1])
+    return to_numpy(kernel)
+
+
+def linear_cka(x, y):
+    """Returns the linear centred kernel alignment of two sets of features of the same images, from 0 to 1.
+
+    It is 1 where one is a rotated and scaled copy of the other.
+    Reference: Kornblith et al., "Similarity of Neural Network Representations Revisited"
+    (https://arxiv.org/abs/1905.00414), section 3.
+
+    Args:
+        x, y: arrays `(b, ...)`, flattened to vectors; or dicts of such, as from `forward_features`.
+
+    Returns:
+        float; for dicts a float array `(len(x), len(y))`.
+
+    Raises:
+        ValueError: the numbers of images differ, or there are fewer than two.
+    """
+    if isinstance(x, dict) or isinstance(y, dict):
+        first, second = (dict(z) if isinstance(z, dict) else {"": z} for z in (x, y))
+        check_same_images([*first.values(), *second.values()])
+        grams = [[centred_gram(z) for z in some.values()] for some in (first, second)]
+        return np.array([[alignment(a, b) for b in grams[1]] for a in grams[0]])
+    check_same_images([x, y])
+    return alignment(centred_gram(x), centred_gram(y))
+
+
+def check_same_images(features):
+    counts = {len(x) for x in features}
+    if len(counts) != 1 or min(counts) < 2:
+        raise ValueError(
+            f"CKA compares features of the same images, two or more of them, got {sorted(counts)}"
+        )
+
+
+def centred_gram(features):
+    """Returns the inner products `(b, b)` of all pairs of images' centred features."""
+    rows = np.asarray(features, "float64").reshape(len(features), -1)
+    rows = rows - rows.mean(axis=0)
+    return rows @ rows.T
+
+
+def alignment(a, b):
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.sum(a * b) / norms) if norms else 0.0

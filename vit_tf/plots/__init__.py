@@ -1,0 +1,46 @@
+"""Pictures of training, of predictions, of models and of what they see: each function returns a Figure.
+
+Nothing here touches pyplot, so the figures need no display and no closing; in a notebook the last
+line of a cell shows one. Colours are Okabe and Ito's, and viridis, which the colour-blind tell apart and
+which stay in order in grey print; nothing is said by colour alone.
+"""
+
+from vit_tf.plots.diagram import diagram
+from vit_tf.plots.inside import (
+    attention_distances,
+    attention_heads,
+    feature_colours,
+    filters,
+    heat_maps,
+    position_similarities,
+    similarity_matrix,
+)
+from vit_tf.plots.models import model_sizes
+from vit_tf.plots.pictures import pictures
+from vit_tf.plots.style import BLUE, FORMATS, GREEN, INK, ORANGE, Figure, check_path, save, styled
+from vit_tf.plots.training import confusion, curves, predictions
+
+__all__ = [
+    "BLUE",
+    "FORMATS",
+    "GREEN",
+    "INK",
+    "ORANGE",
+    "Figure",
+    "attention_distances",
+    "attention_heads",
+    "check_path",
+    "confusion",
+    "curves",
+    "diagram",
+    "feature_colours",
+    "filters",
+    "heat_maps",
+    "model_sizes",
+    "pictures",
+    "position_similarities",
+    "predictions",
+    "save",
+    "similarity_matrix",
+    "styled",
+]

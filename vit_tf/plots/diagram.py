@@ -1,0 +1,191 @@
+"""A model as a picture: its stages from the image to the classes, with what each gives and costs."""
+
+from dataclasses import dataclass
+
+import keras
+from matplotlib.patches import FancyBboxPatch
+
+from vit_tf import layers
+from vit_tf.explain.anatomy import Anatomy
+from vit_tf.flops.count import check_arguments, count_inside
+from vit_tf.layers.blocks import Block
+from vit_tf.plots.style import BLUE, GREEN, INK, ORANGE, Figure, legible, styled
+
+WIDTH, BOX = 10.0, 4.6  # of the picture and of a box, in the units of its axes
+COLUMNS = {"output": 6.1, "parameters": 7.9, "MACs": 9.7}  # where their right ends are
+KINDS = {"pixels": "#777777", "tokens": BLUE, "blocks": ORANGE, "head": GREEN}
+
+
+WIRING = {
+    layers.EncoderBlock: "x + attention(norm(x)), then x + MLP(norm(x))",
+    layers.ResPostBlock: "x + norm(attention(x)), then x + norm(MLP(x))",
+    layers.ParallelThingsBlock: "x + attentions(norms(x)), then x + MLPs(norms(x))",
+    layers.ParallelScalingBlock: "x + attention(norm(x)) + MLP(norm(x))",
+}
+
+
+@dataclass
+class Stage:
+    """A box: layers in a row, or blocks that are alike."""
+
+    name: str
+    details: tuple
+    kind: str
+    shape: tuple
+    parameters: int
+    macs: int
+
+    def add(self, shape, parameters, macs):
+        """Takes a layer more, which gives tensors of a shape."""
+        self.shape = shape
+        self.parameters += parameters
+        self.macs += macs
+
+
+@styled
+def diagram(model, title=None):
+    """Draws the stages of a model with their output shape, parameters and MACs for one image.
+
+    Blocks in a row that are alike are one box; a bar shows each stage's share of all MACs.
+
+    Args:
+        model: a model of `build_vit`.
+        title: str, by default the model's name.
+
+    Raises:
+        ValueError: it is another model.
+    """
+    stages = model_stages(model)
+    heights = [0.62 + 0.24 * len(stage.details) for stage in stages]
+    gap, top = 0.3, 0.55
+    total = top + sum(heights) + gap * (len(stages) - 1) + 0.75
+    figure = Figure(figsize=(8.4, 0.84 * total), layout="constrained")
+    figure.suptitle(legible(title or model.name), fontsize=11)
+    axes = figure.subplots()
+    axes.set(xlim=(-0.05, WIDTH), ylim=(total, 0))
+    axes.set_axis_off()
+    for name, x in COLUMNS.items():
+        axes.text(x, 0.3, name, ha="right", va="center", color="#666666")
+    all_macs = max(1, sum(stage.macs for stage in stages))
+    y = top
+    for i, (stage, height) in enumerate(zip(stages, heights)):
+        draw_stage(axes, stage, y, height, stage.macs / all_macs)
+        y += height
+        if i < len(stages) - 1:
+            arrow = dict(arrowstyle="-|>", color="#888888", shrinkA=0, shrinkB=0)
+            axes.annotate("", (BOX / 2, y + gap), (BOX / 2, y), arrowprops=arrow)
+            y += gap
+    sums = {"parameters": sum(s.parameters for s in stages), "MACs": all_macs}
+    axes.plot([BOX + 0.3, COLUMNS["MACs"]], [y + 0.2] * 2, color="#888888", linewidth=0.8)
+    axes.text(COLUMNS["output"], y + 0.45, "total", ha="right", va="center")
+    for name, value in sums.items():
+        axes.text(COLUMNS[name], y + 0.45, f"{value:,}", ha="right", va="center", fontweight="bold")
+    return figure
+
+
+def draw_stage(axes, stage, y, height, share):
+    color = KINDS[stage.kind]
+    style = dict(boxstyle="round,pad=0,rounding_size=0.09", linewidth=1.3)
+    axes.add_patch(FancyBboxPatch((0, y), BOX, height, facecolor=color + "18", edgecolor=color, **style))
+    axes.text(0.18, y + 0.31, stage.name, va="center", color=INK, fontweight="bold")
+    for i, line in enumerate(stage.details):
+        axes.text(0.18, y + 0.6 + 0.24 * i, line, va="center", color=INK, fontsize=7.5)
+    middle = y + height / 2
+    values = (" × ".join(map(str, stage.shape)), f"{stage.parameters:,}", f"{stage.macs:,}")
+    for x, value in zip(COLUMNS.values(), values):
+        axes.text(x, middle, value, ha="right", va="center")
+    if share:
+        width = COLUMNS["MACs"] - COLUMNS["parameters"] - 0.25
+        right = COLUMNS["MACs"]
+        axes.barh(middle + 0.24, -share * width, 0.07, left=right, color=color)
+
+
+def model_stages(model):
+    """Returns the stages of a model of `build_vit`; a ValueError where it is another."""
+    check_arguments(model, 1)
+    anatomy = Anatomy(model)
+    stages, blocks = [], []  # of the last stage
+    for layer in model.layers:
+        rows = list(count_inside(layer, 1))
+        cost = [sum(row.parameters for row in rows), sum(row.macs for row in rows)]
+        shape = tuple(keras.tree.flatten(layer.output)[0].shape[1:])
+        name, details, kind = describe(layer, anatomy)
+        if isinstance(layer, Block) and blocks and alike(layer, blocks[-1]):
+            blocks.append(layer)
+            stages[-1].add(shape, *cost)
+            stages[-1].name = f"{blocks[0].name} to {layer.name}"
+        elif name is None:
+            stages[-1].add(shape, *cost)
+        else:
+            blocks = [layer] if isinstance(layer, Block) else []
+            stages.append(Stage(name, details, kind, shape, *cost))
+    return stages
+
+
+def alike(block, other):
+    """Whether two blocks differ in their place alone."""
+
+    def what(layer):
+        own = ("name", "block_index", "drop_path_rate")
+        return type(layer), {key: value for key, value in layer.get_config().items() if key not in own}
+
+    return what(block) == what(other)
+
+
+def describe(layer, anatomy):
+    """Returns name, details and kind of the stage that a layer begins; None as name where it begins none."""
+    if isinstance(layer, keras.layers.InputLayer):
+        return "images", (), "pixels"
+    if layer.name == "normalization":
+        return "normalisation", (), "pixels"
+    rows, columns = anatomy.patch_size
+    distilled = anatomy.encoder.distillation_token
+    if isinstance(layer, layers.Patches):
+        return "patches", (f"{rows}×{columns} pixels each",), "tokens"
+    if layer.name == "patch_embedding":
+        kinds = {
+            layers.WhitenedPatchEmbedding: "convolutions of whitened pixels",
+            layers.OverlapPatchEmbedding: "convolutions",
+            layers.PatchEmbedding: "a convolution",
+        }
+        how = kinds.get(type(layer), "a dense layer")
+        return "patch embedding", (f"{how}, a token for {rows}×{columns} pixels",), "tokens"
+    if isinstance(layer, layers.PatchEncoder):
+        return "tokens and positions", (token_details(layer),), "tokens"
+    if isinstance(layer, Block):
+        return layer.name, block_details(layer), "blocks"
+    if layer.name == "norm":
+        return "norm", (), "blocks"
+    if isinstance(layer, layers.TokenPooling | layers.AttentionPooling):
+        kind = getattr(layer, "pooling", "attention")
+        how = {"token": "the class token", "avg": "the average of the patches"}.get(kind, kind)
+        if layer.name != "pooling":
+            return None, (), "head"
+        return "pooling", (f"{how}, and the distillation token" if distilled else how,), "head"
+    if layer.name == "head":
+        return "head", ("one for each token",) if distilled else (), "head"
+    return None, (), "head"
+
+
+def token_details(encoder):
+    parts = ["class token"] * encoder.class_token + ["distillation token"] * encoder.distillation_token
+    if encoder.num_registers:
+        parts.append(f"{encoder.num_registers} registers")
+    rows, columns = encoder.grid_size
+    return ", ".join([*parts, f"{rows}×{columns} patches"])
+
+
+def block_details(block):
+    options = block.options
+    attention = block.attentions()[0]
+    side_by_side = len(block.attentions())
+    times = f"{side_by_side} × " if side_by_side > 1 else ""
+    kind = "" if options["attention"] == "softmax" else f"{options['attention']} "
+    activation = keras.activations.serialize(options["activation"])
+    activation = activation if isinstance(activation, str) else activation["config"]
+    mlp = {"mlp": "MLP"}.get(options["mlp"], "SwiGLU")
+    return (
+        WIRING[type(block)],
+        f"{times}{kind}attention: {attention.num_heads} heads of {attention.head_width}",
+        f"{times}{mlp}: {options['mlp_dim']:,} inner values" + (f", {activation}" if mlp == "MLP" else ""),
+    )
