@@ -23,7 +23,6 @@ from rich.progress import track
 import vit_tf
 from vit_tf import classifier, cli, files, plots
 from vit_tf.explain.anatomy import PATCHES, Anatomy
-from vit_tf.preprocessing import Preprocessing
 
 STYLE = """
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222;
@@ -36,10 +35,10 @@ p { max-width: 44rem } table { border-collapse: collapse } td { padding: 0.1rem 
 
 def main(arguments=None):
     args = parse_arguments(arguments)
-    model, prepare, labels = load(args)
-    x = prepare(args.images)
+    found = classifier.load(args.weights, args.variant, headless=True)
+    x = found.preprocessing(args.images)
     args.out.mkdir(parents=True, exist_ok=True)
-    seen = Seen(model, x, pixels(x, prepare), [Path(name).name for name in args.images], labels, args)
+    seen = Seen(found, x, args)
     sections = []
     for draw in track(SECTIONS, "drawing", console=Console(stderr=True), transient=True):
         for name, title, text, figure in draw(seen):
@@ -77,13 +76,7 @@ def parse_arguments(arguments):
     return args
 
 
-def load(args):
-    """Returns model, preprocessing and labels; the model may have no head."""
-    found = classifier.load(args.weights, args.variant, headless=True)
-    return found.model, found.preprocessing, found.labels
-
-
-def pixels(x, prepare: Preprocessing):
+def pixels(x, prepare):
     """Returns what the model sees, as pictures in [0, 255]."""
     return np.clip(255 * (x * np.array(prepare.std) + np.array(prepare.mean)), 0, 255)
 
@@ -91,17 +84,20 @@ def pixels(x, prepare: Preprocessing):
 class Seen:
     """A model, the images that it sees, and what it takes them for."""
 
-    def __init__(self, model, x, images, names, labels, args):
-        self.model, self.x, self.images, self.names = model, x, images, names
-        self.anatomy = Anatomy(model)
+    def __init__(self, found, x, args):
+        self.model, self.x = found.model, x
+        self.images, self.names = pixels(x, found.preprocessing), [Path(name).name for name in args.images]
+        self.anatomy = Anatomy(self.model)
         (self.layer,) = self.anatomy.choose(args.layer)
         self.class_index = args.class_index
-        self.has_head = any(layer.name == "head" for layer in model.layers)
-        self.classes, self.captions = [], names
+        self.has_head = any(layer.name == "head" for layer in self.model.layers)
+        self.classes, self.captions = [], self.names
         if self.has_head:
-            logits = model.predict_on_batch(x)
-            self.classes = vit_tf.decode_predictions(logits, 5, labels)
-            self.captions = [f"{name}: {top[0][0]} {top[0][1]:.0%}" for name, top in zip(names, self.classes)]
+            logits = self.model.predict_on_batch(x)
+            self.classes = vit_tf.decode_predictions(logits, 5, found.labels)
+            self.captions = [
+                f"{name}: {top[0][0]} {top[0][1]:.0%}" for name, top in zip(self.names, self.classes)
+            ]
 
     @property
     def query(self):
