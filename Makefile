@@ -10,6 +10,9 @@ CORE_TESTS := $(CORE:%=tests/test_%.py)
 # What no backend changes is tested on TensorFlow alone; XLA need not optimise what runs once.
 SAME_EVERYWHERE := config or bad or import or float16 or another_model or files
 XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+# JAX compiles each shape once for all processes and all tests.
+JAX_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.venv/jax_cache" \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 .PHONY: train test lint clean
 
@@ -22,7 +25,7 @@ test: .venv/installed-test
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
 			echo "the core on $$backend:"; \
-			KERAS_BACKEND=$$backend XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST) \
+			KERAS_BACKEND=$$backend $(JAX_CACHE) XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST) \
 				-k "not ($(SAME_EVERYWHERE))" $(CORE_TESTS) || exit 1; \
 		fi; \
 	done

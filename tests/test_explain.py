@@ -1,6 +1,7 @@
 """What is seen inside a model, against timm's own record, closed forms and NumPy."""
 
 import json
+import sys
 from pathlib import Path
 
 import keras
@@ -10,9 +11,12 @@ from cases import INSIDE, build, random_images, timm_case, write_weights
 from conftest import randomize
 
 import vit_tf
-from vit_tf import build_vit
+from vit_tf import build_vit, data
 from vit_tf.explain import attention, relevance
 from vit_tf.explain.anatomy import Anatomy
+
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+import perturbation  # noqa: E402
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures" / "inside.json").read_text())
 SHAPES = {
@@ -119,6 +123,9 @@ def test_attention_of_the_pooling():
     np.testing.assert_allclose(maps["pooling"].sum(-1), 1, atol=1e-5)
     mean = vit_tf.attention_maps(model, some_images(model), layers=["pooling"], reduce="mean")["pooling"]
     np.testing.assert_allclose(mean, maps["pooling"].mean(1), atol=1e-6)
+    both = vit_tf.attention_maps(model, some_images(model), layers=(-1, "pooling"))
+    assert list(both) == ["block_1", "pooling"]
+    np.testing.assert_array_equal(both["pooling"], maps["pooling"])
     with pytest.raises(ValueError, match="does not pool by attention"):
         vit_tf.attention_maps(small(), some_images(small()), layers="pooling")
 
@@ -179,6 +186,19 @@ def test_distance_of_diagonal_attention(monkeypatch, shift, expected):
     np.testing.assert_allclose(found, (5 * expected + last) / 6, atol=1e-6)
 
 
+def test_queries_that_attend_to_no_patch_are_left_out(monkeypatch):
+    model = small(image_size=(4, 24))
+    matrix = np.roll(np.eye(7, dtype="float32"), 1, axis=1)
+    matrix[-1] = 0
+    matrix[-1, 0] = 1  # the last patch attends to the class token alone
+
+    def scores(heads, qkv, queries):
+        return keras.ops.convert_to_tensor(np.broadcast_to(matrix[queries], (2, 2, *matrix[queries].shape)))
+
+    monkeypatch.setattr(vit_tf.layers.DotProductAttention, "scores", scores)
+    np.testing.assert_allclose(vit_tf.attention_distance(model, some_images(model)), 4, atol=1e-6)
+
+
 # ---------------------------------------------------------------------------------------------------
 # Rollout, relevance, Grad-CAM
 # ---------------------------------------------------------------------------------------------------
@@ -220,6 +240,10 @@ def test_maps_are_resized_to_the_image():
         assert found.shape == (2, 2, 3) and large.shape == (2, 8, 12)
         assert large.max() <= found.max() * 1.0001 and np.ptp(found) > 0
         np.testing.assert_allclose(large.mean(), found.mean(), rtol=0.2)
+    model = small(image_size=(10, 15), allow_remainder=True)
+    large = vit_tf.attention_rollout(model, some_images(model), upsample=True)
+    assert large.shape == (2, 10, 15) and large[:, :8, :12].min() > 0
+    assert not large[:, 8:].any() and not large[:, :, 12:].any()  # no patch covers these
 
 
 @not_on_jax
@@ -253,7 +277,8 @@ def test_relevance_adds_up_over_blocks_and_asks_for_a_class():
     ):
         model = small(**overrides)
         images = some_images(model)
-        matrices = relevance.weighted_by_gradient(Anatomy(model), images, 1)
+        matrices, pooled = relevance.weighted_by_gradient(Anatomy(model), images, 1)
+        assert pooled is None
         total = np.eye(7)
         for matrix in matrices:
             assert matrix.shape == (2, 7, 7) and matrix.max() > 0
@@ -264,6 +289,110 @@ def test_relevance_adds_up_over_blocks_and_asks_for_a_class():
         assert np.abs(found - other).max() > 0.05 * found.max()
         both = vit_tf.class_relevance(model, images, class_index=[1, 0])
         np.testing.assert_allclose(both, [found[0], other[1]], atol=1e-6)
+
+
+READS = {  # weights of a class token, a distillation token or register, and six patches
+    "token": (dict(num_registers=1), [1] + 7 * [0]),
+    "distilled": (dict(distillation_token=True), [0.5, 0.5] + 6 * [0]),
+    "avg": (dict(pooling="avg", class_token=True, num_registers=1), [0, 0] + 6 * [1 / 6]),
+    "avg of all": (dict(pooling="avg", class_token=True, num_registers=1, pool_prefix=True), 8 * [1 / 8]),
+    "token_avg": (dict(pooling="token_avg", num_registers=1), [0.5, 0] + 6 * [1 / 12]),
+    "max": (dict(pooling="max", num_registers=2, class_token=False), [0, 0] + 6 * [1 / 6]),
+}
+
+
+@not_on_jax
+@pytest.mark.parametrize("kind", READS)
+def test_what_the_pooling_reads_is_asked_for(kind):
+    overrides, expected = READS[kind]
+    model = small(**overrides, num_layers=1)
+    images = some_images(model)
+    anatomy = Anatomy(model)
+    np.testing.assert_allclose(anatomy.pooled_rows(), expected, rtol=1e-6)
+    (matrix,), _ = relevance.weighted_by_gradient(anatomy, images, 1)
+    assert (matrix.max(axis=(0, 2)) > 0).tolist() == (np.array(expected) > 0).tolist()
+    found = np.einsum("q,bqk->bk", expected, matrix + np.eye(8))[:, 2:].reshape(2, 2, 3)
+    np.testing.assert_allclose(vit_tf.class_relevance(model, images, 1), found, rtol=1e-4, atol=1e-7)
+
+
+@not_on_jax
+def test_a_learned_query_is_asked_for():
+    model = small(pooling="map", class_token=True, num_layers=1)
+    images = some_images(model)
+    maps = vit_tf.attention_maps(model, images, reduce="mean")["block_0"]
+    read = vit_tf.attention_maps(model, images, "pooling", reduce="mean")["pooling"]  # (2, 1, 6)
+    rollout = (np.pad(read, ((0, 0), (0, 0), (1, 0))) @ (maps + np.eye(7)) / 2)[:, 0, 1:]
+    np.testing.assert_allclose(
+        vit_tf.attention_rollout(model, images), rollout.reshape(2, 2, 3), rtol=1e-4, atol=1e-7
+    )
+    pooling, step = model.get_layer("pooling"), 1e-2
+    scores = vit_tf.attention_maps(model, images, "pooling")["pooling"][0, :, 0]  # (2, 6)
+    slopes = np.zeros((2, 6))
+    for head, key, sign in [(*place, sign) for place in np.ndindex(2, 6) for sign in (1, -1)]:
+        change = np.zeros((2, 2, 1, 6), "float32")
+        change[0, head, 0, key] = sign * step
+        pooling.tap = lambda x: x + keras.ops.convert_to_tensor(change)  # noqa: B023
+        slopes[head, key] += sign * keras.ops.convert_to_numpy(model(images))[0, 2] / (2 * step)
+    del pooling.tap
+    (matrix,), pooled = relevance.weighted_by_gradient(Anatomy(model), images, 2)
+    expected = np.maximum(0, scores * slopes).mean(0)
+    np.testing.assert_allclose(pooled[0], expected, atol=2e-3 * expected.max())
+    whole = (np.pad(pooled, ((0, 0), (1, 0)))[:, None] @ (matrix + np.eye(7)))[:, 0, 1:]
+    found = vit_tf.class_relevance(model, images, 2)
+    np.testing.assert_allclose(found, whole.reshape(2, 2, 3), rtol=1e-5)
+    assert found.max() > 0 and pooling.tap is None
+
+
+@not_on_jax
+def test_rematerialised_models_show_the_same():
+    model = small()
+    with keras.RematScope("full"):
+        again = small()
+    images = some_images(model)
+    for function in (vit_tf.class_relevance, vit_tf.grad_cam, vit_tf.attention_rollout):
+        found = function(again, images)
+        assert found.max() > 0
+        np.testing.assert_allclose(found, function(model, images), rtol=1e-4, atol=1e-7)
+
+
+@not_on_jax
+def test_heads_of_ones_own_and_activations():
+    model = small(num_classes=0)
+    images = some_images(model)
+    dense = keras.layers.Dense(4)
+    logits = dense(model.output)
+    mine = keras.Model(model.input, logits)
+    softmax = keras.Model(model.input, keras.layers.Softmax()(logits))
+    for function in (vit_tf.class_relevance, vit_tf.grad_cam):
+        found = function(mine, images, 3)
+        assert found.max() > 0
+        np.testing.assert_array_equal(function(softmax, images, 3), found)
+    two = keras.Model(model.input, [logits, keras.layers.Dense(2)(model.output)])
+    with pytest.raises(ValueError, match="outputs of several shapes"):
+        vit_tf.class_relevance(two, images)
+
+
+def test_rollout_of_differential_attention_is_of_shares():
+    model = small(attention="differential")
+    images = some_images(model)
+    assert vit_tf.attention_maps(model, images)["block_0"].min() < 0
+    found = vit_tf.attention_rollout(model, images)
+    assert found.min() >= 0 and found.sum(axis=(1, 2)).max() < 1
+
+
+@not_on_jax
+def test_the_true_maps_are_faithful():
+    """The package's model, without the fifth of the patches that relevance puts first, or last."""
+    sample = data.load_cifar10("sample")
+    prepare = vit_tf.preprocessing("vit_cifar10")
+    model = build_vit("vit_cifar10", weights="cifar10")
+    x = ((sample.x_test[:200] / 255 - np.array(prepare.mean)) / np.array(prepare.std)).astype("float32")
+    labels, maps = sample.y_test[:200], vit_tf.class_relevance(model, x)
+    correct = [
+        perturbation.correct(model, perturbation.without(x, maps, 0.2, first), labels)
+        for first in (True, False)
+    ]
+    assert correct[0] < correct[1] - 40  # measured: 114 and 181 of 200
 
 
 @not_on_jax
@@ -283,15 +412,52 @@ def test_the_likeliest_class_is_asked_for():
 def test_grad_cam_in_closed_form():
     model = small(pooling="avg", class_token=False, final_norm="none", num_layers=1)
     block = model.get_layer("block_0")
-    for variable in block.trainable_variables:
-        if "projection" in variable.path or "fc2" in variable.path:
-            variable.assign(0 * variable)  # the block is the identity
+    kernels = {variable.path.split("block_0/")[1]: variable for variable in block.trainable_variables}
+    qkv = keras.ops.convert_to_numpy(kernels["attention/qkv/kernel"]).copy()
+    qkv[:, :16] = 0
+    kernels["attention/qkv/kernel"].assign(qkv)
+    kernels["attention/qkv/bias"].assign(0 * kernels["attention/qkv/bias"])
+    kernels["mlp/fc2/kernel"].assign(0 * kernels["mlp/fc2/kernel"])
+    # Without queries all attend to all alike, and the MLP gives nothing: the logit is linear in the tokens.
+    projection, head = (
+        keras.ops.convert_to_numpy(x)
+        for x in (kernels["attention/projection/kernel"], model.get_layer("head").kernel)
+    )
     images = some_images(model)
-    tokens = keras.ops.convert_to_numpy(keras.Model(model.input, block.input)(images))
-    kernel = keras.ops.convert_to_numpy(model.get_layer("head").kernel)
-    expected = np.maximum(0, tokens @ kernel[:, 1] / 6)
+    tokens = block.attention_norm(keras.Model(model.input, block.input)(images))
+    slopes = qkv[:, 32:] @ projection @ head[:, 1] / 6  # of each token
+    expected = np.maximum(0, keras.ops.convert_to_numpy(tokens) @ slopes)
     assert 0 < (expected > 0).mean() < 1
     np.testing.assert_allclose(vit_tf.grad_cam(model, images, 1), expected.reshape(2, 2, 3), atol=1e-5)
+
+
+@not_on_jax
+@pytest.mark.parametrize("block", ["encoder", "res_post", "parallel_things", "parallel_scaling"])
+def test_grad_cam_against_finite_differences(block):
+    model = small(block=block, num_layers=1)
+    images, step = some_images(model, 1), 1e-2
+    readers = model.get_layer("block_0").attention_layers()
+    cam = 0
+    for reader in readers:
+        seen, slopes = [], np.zeros(16)
+        for channel, sign in [(channel, sign) for channel in range(16) for sign in (1, -1)]:
+            change = np.zeros((1, 7, 16), "float32")
+            change[:, 1:, channel] = sign * step
+
+            def tap(x, change=change, seen=seen):
+                seen.append(keras.ops.convert_to_numpy(x))
+                return x + keras.ops.convert_to_tensor(change)
+
+            reader.tap = tap
+            slopes[channel] += sign * keras.ops.convert_to_numpy(model(images))[0, 2] / (2 * step * 6)
+        del reader.tap
+        cam = cam + seen[0][0, 1:] @ slopes
+    found = vit_tf.grad_cam(model, images, class_index=2)[0]
+    expected = np.maximum(0, cam).reshape(2, 3)
+    assert len(readers) == (2 if block == "parallel_things" else 1) and expected.max() > 1e-3
+    # The second difference of a smooth function: 1e-4 of the largest, and float32's 1e-7 over the step
+    np.testing.assert_allclose(found, expected, atol=2e-3 * max(1, expected.max()))
+    assert all(reader.tap is None for reader in readers)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -342,6 +508,15 @@ def test_cka():
     matrix = vit_tf.linear_cka({"a": x, "b": noise}, {"c": noise})
     np.testing.assert_allclose(matrix, [[expected], [1]])
     assert vit_tf.linear_cka(x, np.ones((40, 3))) == 0
+    wide = rng.normal(size=(40, 50))  # more features than images: by their inner products
+    found = vit_tf.linear_cka({"x": x, "wide": wide}, {"x": x, "noise": noise})
+    np.testing.assert_allclose(found[0], [1, expected])
+    c = wide - wide.mean(0)
+    assert found[1, 1] == pytest.approx(
+        np.sum((y.T @ c) ** 2) / np.linalg.norm(c.T @ c) / np.linalg.norm(y.T @ y)
+    )
+    both = {"x": x, "wide": wide}
+    np.testing.assert_allclose(vit_tf.linear_cka(both, both), vit_tf.linear_cka(both, dict(both)))
 
 
 def test_position_similarity():
@@ -357,6 +532,9 @@ def test_position_similarity():
 @pytest.mark.parametrize("stem", ["conv", "patches", "overlap", "whitened"])
 def test_patch_filters(stem):
     model = small(patch_stem=stem)
+    if stem == "whitened":  # random filters are no principal components; those of data are orthogonal
+        whitening = model.get_layer("patch_embedding").whitening
+        whitening.assign(np.linalg.qr(np.random.default_rng(0).normal(size=(27, 27)))[0].reshape(3, 3, 3, 27))
     found = vit_tf.patch_filters(model, 5)
     side = 3 if stem in ("overlap", "whitened") else 4
     assert found.shape == (5, side, side, 3)
@@ -366,7 +544,7 @@ def test_patch_filters(stem):
         direction = np.random.default_rng(1).normal(size=(4, 4, 3))
         kernel = direction[..., None] * np.linspace(-1, 2, 16)
         model.get_layer("patch_embedding").projection.kernel.assign(kernel)
-        first = vit_tf.patch_filters(model)[0]
+        (first,) = vit_tf.patch_filters(model)  # there is no second component
         assert abs(np.sum(first * direction)) == pytest.approx(np.linalg.norm(direction), rel=1e-5)
 
 
@@ -384,7 +562,22 @@ def test_patch_filters(stem):
         ),
         (lambda m, x: vit_tf.attention_maps(m, x[0]), r"images\[None\]"),
         (lambda m, x: vit_tf.attention_maps(m, x[:0]), "takes images of the shape"),
-        (lambda m, x: vit_tf.attention_maps(m, x.astype(str)), "must be numbers"),
+        (
+            lambda m, x: vit_tf.attention_maps(m, x.astype(str)),
+            "an array of <U32: `vit_tf.preprocessing` reads",
+        ),
+        (lambda m, x: vit_tf.attention_maps(m, "cat.jpg"), "got 'cat.jpg': `vit_tf.preprocessing` reads"),
+        (lambda m, x: vit_tf.attention_maps(m, [x[0], x[0, 1:]]), "got several shapes"),
+        (lambda m, x: vit_tf.attention_maps(m, x.transpose(0, 3, 1, 2)), "channels come last"),
+        (lambda m, x: vit_tf.attention_maps(m, x * np.nan), "must be finite"),
+        (lambda m, x: vit_tf.attention_maps(m, x.astype("uint8")), "takes normalised images, got uint8"),
+        (lambda m, x: vit_tf.attention_maps(m, x, layers=1.0), "no block 1.0"),
+        (lambda m, x: vit_tf.attention_maps(m, x, layers=[True]), "no block True"),
+        (lambda m, x: vit_tf.attention_maps(m, x, layers=[-1, "pooling"]), "does not pool by attention"),
+        (
+            lambda m, x: vit_tf.attention_maps(keras.Model(m.get_layer("block_0").input, m.output), x[:, 0]),
+            "without image patches at its entrance",
+        ),
         (
             lambda m, x: vit_tf.attention_maps(m, x, layers=[2]),
             "no block 2: choose from 'block_0' to 'block_1'",
@@ -401,6 +594,7 @@ def test_patch_filters(stem):
         (lambda m, x: vit_tf.class_relevance(small(num_classes=0), x), "has no head"),
         (lambda m, x: vit_tf.grad_cam(m, x, layer=[0, 1]), "must be one block"),
         (lambda m, x: vit_tf.patch_filters(m, 0), "must be a positive int"),
+        (lambda m, x: vit_tf.patch_filters(m, "3"), "must be a positive int, got '3'"),
         (lambda m, x: vit_tf.position_similarity(keras.Sequential()), "expected a model"),
         (lambda m, x: vit_tf.features_to_rgb(x[0]), "must be"),
         (lambda m, x: vit_tf.linear_cka(x, x[:1]), r"of the same images, two or more of them, got \[1, 2\]"),

@@ -1,5 +1,6 @@
 """Pictures of models and of what they see: their numbers are those that were given."""
 
+import keras
 import numpy as np
 import pytest
 from test_plots import texts
@@ -52,13 +53,15 @@ def test_attention_distances():
 
 
 def test_position_similarities():
-    similarity = RNG.random((3, 5, 3, 5))
+    similarity = RNG.random((3, 8, 3, 8))
     (picture,) = pictures_in(plots.position_similarities(similarity, "positions", most=4))[:1]
     array = np.ma.filled(picture.get_array(), np.nan)
-    assert array.shape == (3 * 4 - 1, 4 * 6 - 1)
-    np.testing.assert_array_equal(array[:3, :5], similarity[0, 0])
-    np.testing.assert_array_equal(array[-3:, -5:], similarity[2, 4])
+    assert array.shape == (3 * 4 - 1, 4 * 9 - 1)
+    np.testing.assert_array_equal(array[:3, :8], similarity[0, 0])
+    np.testing.assert_array_equal(array[-3:, -8:], similarity[2, 7])
     assert np.isnan(array[3]).all()
+    (picture,) = pictures_in(plots.position_similarities(similarity[:, :2, :, :2], "small"))[:1]
+    assert picture.get_array().shape == (3 * 10 - 1, 2 * 7 - 1)  # maps of 9 x 6 pixels, gaps of one
 
 
 @pytest.mark.parametrize("k, channels", [(1, 3), (9, 3), (8, 1)])
@@ -116,9 +119,39 @@ def test_diagram(variant, overrides, expected):
     assert sum(line.startswith("block_") for line in found) == 1
 
 
+def test_diagram_has_a_box_for_what_it_does_not_know():
+    vit = build_vit("vit_ti16", image_size=32, num_classes=0, num_layers=1, pre_norm=True)
+    x = keras.layers.Dense(5, name="my_hidden")(vit.output)
+    found = diagram_texts(keras.Model(vit.input, keras.layers.Dense(7, name="mine")(x)))
+    assert {"pre norm", "my hidden", "mine"} <= set(found)
+    assert found[found.index("mine") + 1 : found.index("mine") + 4] == ["7", "42", "35"]
+
+
+def test_long_captions_are_cut_in_their_middle():
+    long = f"{'n' * 99}.jpg\nStaffordshire bullterrier 91%"
+    for figure in (
+        plots.heat_maps(IMAGES[:1], RNG.random((1, 2, 3)), [long], "t"),
+        plots.pictures(IMAGES[:1], [long], "t"),
+        plots.feature_colours(IMAGES[:1], RNG.random((1, 2, 3, 3)), "t", [long]),
+    ):
+        (caption,) = [text for text in texts(figure) if text.startswith("nnn")]
+        name, label = caption.split("\n")
+        assert "…" in name and name.endswith(".jpg") and len(name) <= 35 and label.endswith("91%")
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
+        (
+            lambda: plots.heat_maps(IMAGES / 255, np.ones((3, 2, 2)), "abc", "t"),
+            r"in \[0, 255\], got 0 to 1: nor",
+        ),
+        (lambda: plots.pictures(IMAGES - 128.0, "abc", "t"), r"got -128 to 127"),
+        (lambda: plots.attention_heads(IMAGES[0] * np.nan, np.ones((2, 2, 2)), "t"), "got nan to nan"),
+        (
+            lambda: plots.feature_colours(IMAGES, np.ones((3, 2, 2, 3)), "t", "ab"),
+            "expected 3 captions for as many images, got 2",
+        ),
         (lambda: plots.attention_heads(IMAGES, np.ones((2, 2, 2)), "t"), r"must be \(h, w, 1 or 3\)"),
         (lambda: plots.attention_heads(IMAGES[0], np.ones((2, 2)), "t"), r"`maps` must be \(n, grid_h"),
         (lambda: plots.heat_maps(IMAGES, np.ones((2, 2, 2)), "abc", "t"), r"`maps` must be \(3, grid_h"),

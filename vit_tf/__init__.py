@@ -1,5 +1,7 @@
 """Vision Transformers for Keras 3."""
 
+from importlib import import_module
+
 from vit_tf import augment, layers
 from vit_tf.classifier import load
 from vit_tf.explain import (
@@ -47,3 +49,10 @@ __all__ = [
     "save_weights",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name):
+    """Imports, when they are asked for, the packages that need more than Keras: matplotlib, grain, Pillow."""
+    if name in ("data", "plots", "training"):
+        return import_module(f"vit_tf.{name}")
+    raise AttributeError(f"module 'vit_tf' has no attribute {name!r}")

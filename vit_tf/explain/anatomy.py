@@ -1,16 +1,19 @@
-"""Where a built model has its parts: blocks, prefix tokens, patch grid."""
+"""Where a built model has its parts: blocks, prefix tokens, patch grid, pooling, classes."""
 
 from numbers import Integral
 
 import keras
 import numpy as np
 
-from vit_tf import layers
+from vit_tf import layers as vit_layers
 from vit_tf.hyperparameters import suggestion
 from vit_tf.layers.blocks import Block
 
 PATCHES = "patches"
 PREFIX = ("class_token", "distillation_token", "register_tokens")
+STEMS = (vit_layers.Patches, vit_layers.PatchEmbedding, vit_layers.OverlapPatchEmbedding)
+POOLINGS = (vit_layers.TokenPooling, vit_layers.AttentionPooling)
+ACTIVATIONS = (keras.layers.Activation, keras.layers.Softmax)
 
 
 class Anatomy:
@@ -20,21 +23,20 @@ class Anatomy:
         model: a model of `build_vit`, or one that was saved and loaded.
 
     Raises:
-        ValueError: it is another model.
+        ValueError: it is another model, or a part of one.
     """
 
     def __init__(self, model):
-        inside = [x for x in getattr(model, "layers", []) if isinstance(x, keras.Model)]
-        if not isinstance(model, keras.Model) or not any(isinstance(x, Block) for x in model.layers):
-            hint = ": give the ViT inside, `model.get_layer(NAME)`" if inside else ""
-            hint = ": give its `model`" if hasattr(model, "preprocessing") else hint
+        parts = model.layers if isinstance(model, keras.Model) else []
+        self.blocks = {layer.name: layer for layer in parts if isinstance(layer, Block)}
+        self.encoder = find(parts, vit_layers.PatchEncoder)
+        if not self.blocks or self.encoder is None:
+            name = getattr(model, "name", type(model).__name__)
+            lacks = "image patches at its entrance" if self.blocks else "encoder blocks"
             raise ValueError(
-                "expected a model of `vit_tf.build_vit`, got "
-                f"{getattr(model, 'name', type(model).__name__)!r}, which has no encoder blocks{hint}"
+                f"expected a model of `vit_tf.build_vit`, got {name!r}, without {lacks}{hint(model)}"
             )
         self.model = model
-        self.blocks = {layer.name: layer for layer in model.layers if isinstance(layer, Block)}
-        self.encoder = next(x for x in model.layers if isinstance(x, layers.PatchEncoder))
 
     @property
     def grid_size(self):
@@ -48,18 +50,53 @@ class Anatomy:
     @property
     def patch_size(self):
         """Height and width of a patch in pixels."""
-        stems = (layers.Patches, layers.PatchEmbedding, layers.OverlapPatchEmbedding)
-        return next(x.patch_size for x in self.model.layers if isinstance(x, stems))
+        return find(self.model.layers, STEMS).patch_size
+
+    @property
+    def covered_size(self):
+        """Height and width of what the patches cover: the image, but for a remainder right and below."""
+        return tuple(count * size for count, size in zip(self.grid_size, self.patch_size))
+
+    @property
+    def poolings(self):
+        """The layers that reduce tokens to features: two in a distilled model."""
+        return [layer for layer in self.model.layers if isinstance(layer, POOLINGS)]
 
     @property
     def pooling(self):
-        """The layer that reduces the tokens to features."""
-        kinds = (layers.TokenPooling, layers.AttentionPooling)
-        return next(x for x in self.model.layers if isinstance(x, kinds))
+        """The first of them, or None."""
+        return next(iter(self.poolings), None)
 
     @property
-    def all_tokens(self):
-        return slice(0, self.tokens(PATCHES).stop)
+    def has_head(self):
+        """Whether a Dense behind the pooling gives classes."""
+        after = self.model.layers[self.model.layers.index(self.pooling) :] if self.poolings else []
+        return find(after, keras.layers.Dense) is not None
+
+    def logits(self):
+        """Returns the symbolic outputs before their activation, a list.
+
+        Raises:
+            ValueError: the model has no head.
+        """
+        if not self.has_head:
+            raise ValueError(
+                f"{self.model.name!r} has no head, and so no classes: build it with `num_classes`, or put a "
+                "Dense behind its features"
+            )
+        outputs = keras.tree.flatten(self.model.output)
+        while any(isinstance(maker(x), ACTIVATIONS) for x in outputs):
+            outputs = [maker(x).input if isinstance(maker(x), ACTIVATIONS) else x for x in outputs]
+        if len({x.shape for x in outputs}) > 1:
+            raise ValueError(
+                f"{self.model.name!r} gives outputs of several shapes, {[x.shape for x in outputs]}: give a "
+                "`keras.Model` of the one with the classes"
+            )
+        return outputs
+
+    @property
+    def num_tokens(self):
+        return self.tokens(PATCHES).stop
 
     def tokens(self, name):
         """Returns which tokens have a name, as a slice.
@@ -67,19 +104,41 @@ class Anatomy:
         Raises:
             ValueError: there are none of that name; it says which there are.
         """
-        encoder, places, start = self.encoder, {}, 0
-        counts = (int(encoder.class_token), int(encoder.distillation_token), encoder.num_registers)
-        for key, count in zip(PREFIX, counts):
-            places[key] = slice(start, start + count)
-            start += count
-        places[PATCHES] = slice(start, start + encoder.grid_size[0] * encoder.grid_size[1])
-        there = [key for key, place in places.items() if place.start < place.stop]
-        if name not in there:
+        places = self.places()
+        if name not in places:
             raise ValueError(
-                f"{self.model.name!r} has no tokens {name!r}: choose {' or '.join(map(repr, there))}"
-                f"{suggestion(name, there)}"
+                f"{self.model.name!r} has no tokens {name!r}: choose {' or '.join(map(repr, places))}"
+                f"{suggestion(name, places)}"
             )
         return places[name]
+
+    def places(self):
+        """Returns {name: slice} of the tokens that there are, in their order."""
+        encoder, places, start = self.encoder, {}, 0
+        counts = (int(encoder.class_token), int(encoder.distillation_token), encoder.num_registers)
+        patches = encoder.grid_size[0] * encoder.grid_size[1]
+        for name, count in zip((*PREFIX, PATCHES), (*counts, patches)):
+            if count:
+                places[name] = slice(start, start + count)
+            start += count
+        return places
+
+    def pooled_rows(self):
+        """Returns the share `(n,)` of each token in what the pooling reads; a learned query's are even."""
+        rows = np.zeros(self.num_tokens, "float32")
+        for pooling in self.poolings:
+            kind = getattr(pooling, "pooling", "map")
+            of_one_token = {"token": 1, "token_avg": 0.5}.get(kind, 0)
+            if of_one_token:
+                rows[pooling.token_index] += of_one_token
+            rest = rows[pooling.num_prefix_tokens :]
+            rest += (1 - of_one_token) / len(rest)
+        return rows / max(1, len(self.poolings))
+
+    def pooled_tokens(self):
+        """Returns the names of the tokens that the pooling reads."""
+        rows = self.pooled_rows()
+        return [name for name, place in self.places().items() if rows[place].any()]
 
     def choose(self, chosen):
         """Returns the names of blocks, in their order, that are given by number or name; None is all.
@@ -88,13 +147,10 @@ class Anatomy:
             ValueError: there is no such block.
         """
         names = list(self.blocks)
-        if chosen is None:
-            return names
-        if isinstance(chosen, (str, Integral)):
-            chosen = [chosen]
         found = set()
-        for key in chosen:
-            if isinstance(key, Integral) and -len(names) <= key < len(names):
+        for key in names if chosen is None else as_list(chosen):
+            number = isinstance(key, Integral) and not isinstance(key, bool)
+            if number and -len(names) <= key < len(names):
                 key = names[key]
             if key not in names:
                 raise ValueError(
@@ -112,20 +168,59 @@ class Anatomy:
         Raises:
             ValueError: they are none.
         """
-        images = np.asarray(images)
-        expected = tuple(self.model.input_shape[1:])
-        if images.shape[1:] != expected or images.ndim != 4 or not len(images):
-            hint = "resize them, or the model with `vit_tf.resize`"
-            if images.shape == expected:
-                hint = "a single image goes in as images[None]"
+        name, given, expected = self.model.name, images, tuple(self.model.input_shape[1:])
+        takes = f"{name!r} takes images of the shape {('b', *expected)}"
+        try:
+            images = np.asarray(given)
+        except ValueError:
+            raise ValueError(f"{takes}, got several shapes: resize them") from None
+        if images.dtype.kind not in "fiu" or not images.ndim:
+            what = f"an array of {images.dtype}" if images.ndim else repr(given)
+            raise ValueError(f"{takes}, got {what}: `vit_tf.preprocessing` reads files and pictures")
+        if images.shape[1:] != expected or not len(images):
+            raise ValueError(f"{takes}, got {images.shape}: {shape_hint(images.shape, expected)}")
+        if images.dtype.kind in "iu" and not any(x.name == "normalization" for x in self.model.layers):
             raise ValueError(
-                f"{self.model.name!r} takes images of the shape {('b', *expected)}, got {images.shape}: "
-                f"{hint}"
+                f"{name!r} takes normalised images, got {images.dtype}: use `vit_tf.preprocessing`, or build "
+                "it with `include_preprocessing=True`; where it learned from pixels, give float32"
             )
-        if images.dtype.kind not in "fiu":
-            raise ValueError(f"images must be numbers, got an array of {images.dtype}")
+        if images.dtype.kind == "f" and not np.isfinite(images).all():
+            raise ValueError("images must be finite, got NaN or infinite values")
         return images
 
     def to_grid(self, values):
         """Returns `(..., n)` values of the patches as `(..., rows, columns)`."""
         return values.reshape(*values.shape[:-1], *self.grid_size)
+
+
+def find(parts, kinds):
+    """Returns the first layer of a kind, or None."""
+    return next((layer for layer in parts if isinstance(layer, kinds)), None)
+
+
+def maker(tensor):
+    """Returns the layer whose output a symbolic tensor is."""
+    return tensor._keras_history.operation
+
+
+def as_list(chosen):
+    """Returns one or several numbers or names as a list."""
+    if isinstance(chosen, (list, tuple, set, range, np.ndarray)):
+        return list(chosen)
+    return [chosen]
+
+
+def hint(model):
+    """Returns where the model may be that was meant."""
+    if hasattr(model, "preprocessing"):
+        return ": give its `model`"
+    inside = any(isinstance(layer, keras.Model) for layer in getattr(model, "layers", []))
+    return ": give the ViT inside, `model.get_layer(NAME)`" if inside else ""
+
+
+def shape_hint(shape, expected):
+    if shape == expected:
+        return "a single image goes in as images[None]"
+    if len(shape) == 4 and (shape[2], shape[3], shape[1]) == expected:
+        return "channels come last, images.transpose(0, 2, 3, 1)"
+    return "resize them, or the model with `vit_tf.resize`"

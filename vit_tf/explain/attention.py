@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.explain.anatomy import PATCHES, Anatomy
+from vit_tf.explain.anatomy import PATCHES, Anatomy, as_list
 from vit_tf.explain.gradient import run
 
 REDUCTIONS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
@@ -25,8 +25,8 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
     Args:
         model: a model of `build_vit`.
         images: array `(b, height, width, channels)` as the model takes them.
-        layers: which blocks, by number (-1 is the last) or name ("block_3"); None takes all.
-            "pooling" takes the pooling of `pooling="map"`, whose learned query is the only one.
+        layers: which blocks, by number (-1 is the last) or name ("block_3"), one or a list; None takes all.
+            "pooling" stands for the pooling of `pooling="map"`, see below.
         reduce: "mean", "max" or "min" over the heads; None keeps them.
         queries: which rows: "class_token", "distillation_token", "register_tokens" or "patches"; None
             takes all, in this order.
@@ -34,7 +34,8 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
     Returns:
         Dict from the layers' names to float32 arrays `(b, heads, q, k)`, without the heads if they are
         reduced. The last axis sums to one; to 1 - lambda in differential attention. Of parallel
-        attentions in one block, the mean.
+        attentions in one block, the mean. "pooling", the last, has one row, whatever `queries` says: its
+        learned query's, over the tokens that it reads, as a rule the patches alone.
 
     Raises:
         ValueError: the model is not one of `build_vit`; the images have another shape; there is no such
@@ -44,9 +45,12 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
     images = anatomy.check_images(images)
     if reduce is not None and reduce not in REDUCTIONS:
         raise ValueError(f"`reduce` must be {', '.join(map(repr, REDUCTIONS))} or None, got {reduce!r}")
-    rows = anatomy.all_tokens if queries is None else anatomy.tokens(queries)
-    if layers == "pooling" or layers == ["pooling"]:
-        return {"pooling": pooling_map(anatomy, images, reduce)}
+    rows = slice(0, anatomy.num_tokens) if queries is None else anatomy.tokens(queries)
+    chosen = None if layers is None else as_list(layers)
+    pooled = pooling_map(anatomy, images, reduce) if "pooling" in (chosen or ()) else {}
+    blocks = [key for key in chosen if key != "pooling"] if pooled else chosen
+    if pooled and not blocks:
+        return pooled
 
     # Attentions side by side are averaged head by head, before the heads are reduced.
     early = reduce if all(len(block.attentions()) == 1 for block in anatomy.blocks.values()) else None
@@ -55,8 +59,10 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
         blocks = [to_numpy(fuse(x, early)) for _, x in score_blocks(heads, qkv, rows)]
         return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=-2)
 
-    maps = per_block(anatomy, images, layers, scores)
-    return maps if early == reduce else {name: to_numpy(fuse(x, reduce)) for name, x in maps.items()}
+    maps = per_block(anatomy, images, blocks, scores)
+    if early != reduce:
+        maps = {name: to_numpy(fuse(x, reduce)) for name, x in maps.items()}
+    return {**maps, **pooled}
 
 
 def fuse(scores, reduce):
@@ -73,13 +79,14 @@ def score_blocks(heads, qkv, queries):
 
 
 def pooling_map(anatomy, images, reduce):
+    """Returns {"pooling": the attention of the learned query}."""
     pooling = anatomy.pooling
     if not hasattr(pooling, "scores"):
         raise ValueError(
             f"{anatomy.model.name!r} does not pool by attention, as only pooling='map' does: choose blocks"
         )
     x = pooling.scores(run(keras.Model(anatomy.model.input, pooling.input), images))
-    return to_numpy(fuse(x, reduce))
+    return {"pooling": to_numpy(fuse(x, reduce))}
 
 
 def attention_distance(model, images, layers=None):
@@ -87,7 +94,9 @@ def attention_distance(model, images, layers=None):
 
     The distance between the centres of two patches, weighted by the attention of one to the other among
     all patches (prefix tokens have no place, and are left out of the rows' sums), averaged over queries
-    and images. Memory stays small for any number of tokens.
+    and images; a query that attends to no patch at all, as may be in half precision, is left out. In
+    differential attention weights, and so distances, may be negative. Memory stays small for any
+    number of tokens.
     Reference: ViT paper, figure 7, right, and appendix D.7.
 
     Args:
@@ -107,14 +116,17 @@ def attention_distance(model, images, layers=None):
     between = patch_distances(anatomy.grid_size, anatomy.patch_size)  # (n, n)
 
     def distance(heads, qkv):
-        total = 0
+        total = count = 0
         for queries, x in score_blocks(heads, qkv, patches):
             x = ops.cast(x[..., patches], "float32")  # (b, H, q, n)
             distances = ops.convert_to_tensor(
                 between[queries.start - patches.start : queries.stop - patches.start]
             )
-            total = total + ops.sum(ops.sum(x * distances, axis=-1) / ops.sum(x, axis=-1), axis=(0, 2))
-        return to_numpy(total / (len(images) * len(between)))
+            sums = ops.sum(x, axis=-1)
+            counted = ops.cast(sums != 0, "float32")  # (b, H, q)
+            mean = counted * ops.sum(x * distances, axis=-1) / (sums + 1 - counted)
+            total, count = total + ops.sum(mean, axis=(0, 2)), count + ops.sum(counted, axis=(0, 2))
+        return to_numpy(total) / np.maximum(to_numpy(count), 1)
 
     return np.stack(list(per_block(anatomy, images, layers, distance).values()))
 

@@ -1,5 +1,7 @@
 """What the model knows: tokens as maps, their principal components, similarities of all kinds."""
 
+from numbers import Integral
+
 import keras
 import numpy as np
 
@@ -12,7 +14,7 @@ from vit_tf.explain.gradient import run
 def forward_features(model, images, layers=None, norm=True, reshape=True):
     """Returns the tokens that leave chosen blocks, as maps for dense tasks.
 
-    Equals timm's `forward_intermediates`.
+    Equals timm's `forward_intermediates(norm=True)`.
 
     Args:
         model: a model of `build_vit`.
@@ -88,10 +90,9 @@ def features_to_rgb(features, foreground=False):
 
 def principal_components(rows, count):
     """Returns the first principal components `(n, count)` of `(n, d)`, their larger tails positive."""
-    centred = rows - rows.mean(axis=0)
-    _, _, directions = np.linalg.svd(centred, full_matrices=False)
-    x = centred @ directions[:count].T
-    x = np.pad(x, ((0, 0), (0, count - x.shape[1])))
+    rows = rows - rows.mean(axis=0)
+    _, directions = np.linalg.eigh(rows.T @ rows)  # the largest is the last
+    x = rows @ directions[:, : -count - 1 : -1]
     return x * np.where(np.abs(x.min(axis=0)) > x.max(axis=0), -1, 1)
 
 
@@ -119,25 +120,31 @@ def patch_filters(model, count=28):
     """Returns the principal components of the filters that embed a patch, as pictures.
 
     Reference: ViT paper, figure 7, left. A stem of several convolutions has no such filters of whole
-    patches: its first convolution's are taken.
+    patches: its first convolution's are taken. Those of a whitened stem are principal components
+    already, of small patches of pixels: they are given as they are.
 
     Args:
         model: a model of `build_vit`.
         count: int, the most components.
 
     Returns:
-        float32 array `(k, patch_h, patch_w, channels)`, k at most `count`, each of length one.
+        float32 array `(k, patch_h, patch_w, channels)`, each of length one. k is at most `count`, and
+        less where the filters have fewer components.
 
     Raises:
-        ValueError: the model is not one of `build_vit`, or `count` is not positive.
+        ValueError: the model is not one of `build_vit`, or `count` is not a positive int.
     """
     anatomy = Anatomy(model)
-    if count < 1:
+    if not isinstance(count, Integral) or count < 1:
         raise ValueError(f"`count` must be a positive int, got {count!r}")
     kernel = first_kernel(anatomy)
     shape, filters = kernel.shape[:3], kernel.reshape(-1, kernel.shape[-1])
-    centred = filters - filters.mean(axis=1, keepdims=True)
-    directions, _, _ = np.linalg.svd(centred, full_matrices=False)  # columns of length one
+    if isinstance(anatomy.model.get_layer("patch_embedding"), vit_layers.WhitenedPatchEmbedding):
+        directions = filters / np.maximum(np.linalg.norm(filters, axis=0), 1e-12)
+    else:
+        centred = filters - filters.mean(axis=1, keepdims=True)
+        directions, sizes, _ = np.linalg.svd(centred, full_matrices=False)  # columns of length one
+        directions = directions[:, sizes > 1e-6 * sizes[0]]
     return directions.T[:count].reshape(-1, *shape)
 
 
@@ -159,7 +166,8 @@ def first_kernel(anatomy):
 def linear_cka(x, y):
     """Returns the linear centred kernel alignment of two sets of features of the same images, from 0 to 1.
 
-    It is 1 where one is a rotated and scaled copy of the other.
+    It is 1 where one is a rotated and scaled copy of the other. With far fewer images than features
+    it is high for any two: then give it the patches of all images as rows, `(b * n, d)`.
     Reference: Kornblith et al., "Similarity of Neural Network Representations Revisited"
     (https://arxiv.org/abs/1905.00414), section 3.
 
@@ -172,13 +180,17 @@ def linear_cka(x, y):
     Raises:
         ValueError: the numbers of images differ, or there are fewer than two.
     """
-    if isinstance(x, dict) or isinstance(y, dict):
-        first, second = (dict(z) if isinstance(z, dict) else {"": z} for z in (x, y))
-        check_same_images([*first.values(), *second.values()])
-        grams = [[centred_gram(z) for z in some.values()] for some in (first, second)]
-        return np.array([[alignment(a, b) for b in grams[1]] for a in grams[0]])
-    check_same_images([x, y])
-    return alignment(centred_gram(x), centred_gram(y))
+    sides = [list(z.values()) if isinstance(z, dict) else [z] for z in (x, y)]
+    check_same_images(sides[0] + sides[1])
+    widest = max(np.size(z) // len(z) for z in sides[0] + sides[1])
+    reduced = [[centred(z, widest) for z in side] for side in (sides[:1] if y is x else sides)]
+    first, second = reduced[0], reduced[-1]
+    inner = inner_of_grams if len(sides[0][0]) < widest else inner_of_features
+    lengths = [[inner(z, z) ** 0.5 for z in side] for side in (first, second)]
+    found = np.array([[inner(a, b) for b in second] for a in first])
+    norms = np.outer(*lengths)
+    found = np.divide(found, norms, out=np.zeros_like(found), where=norms > 0)
+    return found if isinstance(x, dict) or isinstance(y, dict) else float(found[0, 0])
 
 
 def check_same_images(features):
@@ -189,13 +201,16 @@ def check_same_images(features):
         )
 
 
-def centred_gram(features):
-    """Returns the inner products `(b, b)` of all pairs of images' centred features."""
+def centred(features, widest):
+    """Returns centred features `(b, d)`, or their inner products `(b, b)` where these are smaller."""
     rows = np.asarray(features, "float64").reshape(len(features), -1)
     rows = rows - rows.mean(axis=0)
-    return rows @ rows.T
+    return rows @ rows.T if len(rows) < widest else rows
 
 
-def alignment(a, b):
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(np.sum(a * b) / norms) if norms else 0.0
+def inner_of_features(a, b):
+    return np.sum((a.T @ b) ** 2)
+
+
+def inner_of_grams(a, b):
+    return np.sum(a * b)

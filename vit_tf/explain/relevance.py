@@ -3,6 +3,8 @@
 Shapes in the comments: b batch, H heads, n tokens, d model width.
 """
 
+from numbers import Real
+
 import keras
 import numpy as np
 from keras import ops
@@ -13,11 +15,11 @@ from vit_tf.explain.gradient import gradient, run
 
 
 def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, query=None, upsample=False):
-    """Returns how much of each patch reaches the class token, if attention were all that mixes tokens.
+    """Returns how much of each patch reaches what the model reads, if attention were all that mixes tokens.
 
     In each block the heads' attention A is fused, and half of it added to half of the identity, which
     stands for the residual: the rows of (A + I) sum to one again. The product over the blocks says
-    where a row's information comes from.
+    where a row's information comes from. Negative values, of differential attention, count as zero.
     Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers"
     (https://arxiv.org/abs/2005.00928), section 4.
 
@@ -28,12 +30,14 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
         discard_ratio: float in [0, 1), the share of each row's smallest attention that is set to zero
             before the residual is added.
         query: whose row: "class_token" or "distillation_token"; "patches" is the mean of the patches'
-            rows. None is the class token if the model has one, else the patches.
+            rows. None is what the model's pooling reads: the class token, both tokens of a distilled model,
+            the mean of the patches, or the tokens as its learned query attends to them.
         upsample: bool, whether to resize the maps to the image, bilinearly.
 
     Returns:
         float32 array `(b, grid_h, grid_w)`, or `(b, height, width)`. Before it is resized, a map and the
-        shares of the prefix tokens sum to one.
+        shares of the prefix tokens sum to one. Pixels that no patch covers, as `allow_remainder` leaves
+        some right and below, are zero.
 
     Raises:
         ValueError: an argument is not as above, or see `attention_maps`.
@@ -41,12 +45,18 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
     anatomy = Anatomy(model)
     if head_fusion not in REDUCTIONS:
         raise ValueError(f"`head_fusion` must be {', '.join(map(repr, REDUCTIONS))}, got {head_fusion!r}")
-    if not 0 <= discard_ratio < 1:
+    if not isinstance(discard_ratio, Real) or not 0 <= discard_ratio < 1:
         raise ValueError(f"`discard_ratio` must be in [0, 1), got {discard_ratio!r}")
-    rows = query_rows(anatomy, query)  # (n,)
-    maps = attention_maps(model, images, reduce=head_fusion)
+    rows = query_rows(anatomy, query)  # (1, n)
+    layers = [*anatomy.blocks]
+    if query is None and reads_by_attention(anatomy):
+        layers.append("pooling")
+    maps = attention_maps(model, images, layers, reduce=head_fusion)
+    if "pooling" in maps:
+        rows = with_prefix(anatomy, maps.pop("pooling")[:, 0])
+        rows = rows / rows.sum(axis=-1, keepdims=True)
     for x in reversed(maps.values()):  # only one row of the product is asked for: it is carried backwards
-        x = discard(x, discard_ratio)  # (b, n, n)
+        x = discard(np.maximum(0, x), discard_ratio)  # (b, n, n)
         # rows @ ((x + 1) / its row sums)
         rows = rows / (np.sum(x, axis=-1) + 1)
         rows = rows + np.einsum("bq,bqk->bk", rows, x)
@@ -69,10 +79,12 @@ def class_relevance(model, images, class_index=None, *, query=None, upsample=Fal
 
     In each block R grows by mean over heads(max(0, A * dy/dA)) R, where y is the class's logit.
     Reference: Chefer et al., "Generic Attention-model Explainability for Interpreting Bi-Modal and
-    Encoder-Decoder Transformers" (https://arxiv.org/abs/2103.15679), eq. 5 and 6.
+    Encoder-Decoder Transformers" (https://arxiv.org/abs/2103.15679), eq. 5 and 6; for a learned query
+    that pools, eq. 10.
 
     Args:
-        model: a model of `build_vit` with a head. A `classifier_activation` is differentiated, too.
+        model: a model of `build_vit` with a head. What is differentiated is its logits, before a
+            `classifier_activation`.
         images: array `(b, height, width, channels)` as the model takes them.
         class_index: int or b ints; None is the class with the highest logit.
         query, upsample: see `attention_rollout`.
@@ -86,54 +98,42 @@ def class_relevance(model, images, class_index=None, *, query=None, upsample=Fal
     """
     anatomy = Anatomy(model)
     images = anatomy.check_images(images)
-    rows = query_rows(anatomy, query)  # (n,)
-    for x in reversed(weighted_by_gradient(anatomy, images, class_index)):
+    rows = query_rows(anatomy, query)  # (1, n)
+    blocks, pooled = weighted_by_gradient(anatomy, images, class_index)
+    if query is None and pooled is not None:
+        rows = with_prefix(anatomy, pooled)
+    for x in reversed(blocks):
         rows = rows + np.einsum("bq,bqk->bk", np.broadcast_to(rows, x.shape[:2]), x)
     return finish(anatomy, rows, upsample)
 
 
 def weighted_by_gradient(anatomy, images, class_index):
-    """Returns what each block adds to the relevance, `(b, n, n)`: of attentions side by side, the sum."""
-    attentions = [attention for block in anatomy.blocks.values() for attention in block.attentions()]
-    choose = class_chooser(anatomy, images, class_index)
-    n = anatomy.all_tokens.stop
-    zeros = [np.zeros((len(images), x.num_heads, n, n), x.compute_dtype) for x in attentions]
+    """Returns what each block adds to the relevance, and what a learned query reads.
 
-    def score(*offsets):
-        scores = []
-        try:
-            for attention, offset in zip(attentions, offsets):
-                attention.tap = recorder(scores, offset)
-            logits = anatomy.model(images, training=False)
-        finally:
-            for attention in attentions:
-                del attention.tap
-        return choose(logits), scores
-
-    scores, gradients = gradient(score, zeros)
-    found = iter(
-        np.maximum(0, to_numpy(x) * to_numpy(g)).mean(axis=1)  # (b, n, n)
-        for x, g in zip(scores, gradients)
-    )
-    return [sum(next(found) for _ in block.attentions()) for block in anatomy.blocks.values()]
-
-
-def recorder(scores, offset):
-    """Returns a function that adds an offset to scores, and notes them."""
-
-    def tap(x):
-        scores.append(x)
-        return x + offset
-
-    return tap
+    Returns:
+        A list of `(b, n, n)`: of attentions side by side, the sum; and an array `(b, k)` over the
+        tokens that the learned query sees, or None.
+    """
+    tapped = [attention for block in anatomy.blocks.values() for attention in block.attentions()]
+    n = anatomy.num_tokens
+    shapes = [(len(images), x.num_heads, n, n) for x in tapped]
+    if reads_by_attention(anatomy):
+        tapped.append(anatomy.pooling)
+        shapes.append((len(images), anatomy.pooling.num_heads, 1, n - anatomy.pooling.num_prefix_tokens))
+    scores, slopes = tapped_gradients(anatomy, images, class_index, tapped, shapes)
+    found = iter(np.maximum(0, x * slope).mean(axis=1) for x, slope in zip(scores, slopes))
+    blocks = [sum(next(found) for _ in block.attentions()) for block in anatomy.blocks.values()]
+    pooled = next(found, None)
+    return blocks, None if pooled is None else pooled[:, 0]
 
 
 def grad_cam(model, images, class_index=None, layer=-1, *, upsample=False):
-    """Returns Grad-CAM of the patch tokens that enter a block.
+    """Returns Grad-CAM of the patch tokens that a block's attention reads.
 
     Tokens are weighted by the mean gradient of the class's logit over the patches, summed over
-    their d channels, and what is negative is cut off. Tokens that leave the last block have no gradient where
-    a class token alone is read: so those that enter a block are taken.
+    their d channels, and what is negative is cut off. They are those behind the norm, where all that the
+    class hears of them goes through the attention: the same choice as pytorch-grad-cam's for ViTs. Tokens
+    that leave the last block have no gradient where a class token alone is read.
     Reference: Selvaraju et al., "Grad-CAM" (https://arxiv.org/abs/1610.02391), eq. 1 and 2, on tokens.
 
     Args:
@@ -151,37 +151,78 @@ def grad_cam(model, images, class_index=None, layer=-1, *, upsample=False):
     names = anatomy.choose(layer)
     if len(names) != 1:
         raise ValueError(f"`layer` must be one block, got {layer!r}")
-    entry = anatomy.blocks[names[0]].input
-    choose = class_chooser(anatomy, images, class_index)
-    tokens = run(keras.Model(model.input, entry), images)
-    rest = keras.Model(entry, model.output)
-    _, (slopes,) = gradient(lambda x: (choose(rest(x, training=False)), []), [tokens])
-    patches = anatomy.tokens(PATCHES)
-    x, slopes = to_numpy(tokens)[:, patches], to_numpy(slopes)[:, patches]  # (b, n, d)
-    cam = np.maximum(0, np.einsum("bnd,bd->bn", x, slopes.mean(axis=1)))
-    return on_image(anatomy, cam, upsample)
+    block, patches = anatomy.blocks[names[0]], anatomy.tokens(PATCHES)
+    readers = block.attention_layers()
+    shapes = [(len(images), *block.input.shape[1:])] * len(readers)
+    tokens, slopes = tapped_gradients(anatomy, images, class_index, readers, shapes)
+    cam = 0
+    for x, slope in zip(tokens, slopes):  # (b, p + n, d)
+        cam = cam + np.einsum("bnd,bd->bn", x[:, patches], slope[:, patches].mean(axis=1))
+    return on_image(anatomy, np.maximum(0, cam), upsample)
+
+
+def tapped_gradients(anatomy, images, class_index, tapped, shapes):
+    """Returns the tensors at the taps of layers, and the gradients of the class's logit there.
+
+    Args:
+        tapped: layers of the model with a `tap`.
+        shapes: that of each tensor.
+
+    Returns:
+        Two lists of float32 arrays.
+    """
+    classifier = keras.Model(anatomy.model.input, anatomy.logits())
+    choose = class_chooser(anatomy, classifier, images, class_index)
+
+    def score(*offsets):
+        found = []
+        try:
+            for layer, offset in zip(tapped, offsets):
+                layer.tap = recorder(found, offset)
+            logits = classifier(images, training=False)
+        finally:
+            for layer in tapped:
+                del layer.tap
+        return choose(logits), found
+
+    zeros = [np.zeros(shape, layer.compute_dtype) for layer, shape in zip(tapped, shapes)]
+    return tuple([to_numpy(x) for x in some] for some in gradient(score, zeros))
+
+
+def recorder(found, offset):
+    """Returns a function that adds an offset to a tensor, and notes it."""
+
+    def tap(x):
+        found.append(x)
+        return x + offset
+
+    return tap
 
 
 def query_rows(anatomy, query):
-    """Returns the weights `(n,)` of the rows that are asked for."""
-    n = anatomy.tokens(PATCHES).stop
+    """Returns the weights `(1, n)` of the rows that are asked for."""
     if query is None:
-        query = "class_token" if anatomy.encoder.class_token else PATCHES
+        return anatomy.pooled_rows()[None]
     place = anatomy.tokens(query)
-    rows = np.zeros((1, n), "float32")
+    rows = np.zeros((1, anatomy.num_tokens), "float32")
     rows[:, place] = 1 / (place.stop - place.start)
     return rows
 
 
-def class_chooser(anatomy, images, class_index):
+def reads_by_attention(anatomy):
+    return hasattr(anatomy.pooling, "scores")
+
+
+def with_prefix(anatomy, values):
+    """Returns values `(b, k)` of the tokens that a learned query sees as `(b, n)`: zero for others."""
+    return np.pad(values, ((0, 0), (anatomy.num_tokens - values.shape[1], 0)))
+
+
+def class_chooser(anatomy, classifier, images, class_index):
     """Returns a function from logits to the sum over images of the logit that is asked for."""
-    model = anatomy.model
-    outputs = model.output if isinstance(model.output, (list, tuple)) else [model.output]
-    if not any(layer.name in ("head", "distillation_head") for layer in model.layers):
-        raise ValueError(f"{model.name!r} has no head, and so no classes: build it with `num_classes`")
-    num_classes = outputs[0].shape[-1]
+    num_classes = classifier.outputs[0].shape[-1]
     if class_index is None:
-        logits = ops.convert_to_numpy(total(run(model, images)))
+        logits = ops.convert_to_numpy(total(run(classifier, images)))
         classes = logits.argmax(axis=-1)
     else:
         classes = np.asarray(class_index)
@@ -218,5 +259,6 @@ def on_image(anatomy, values, upsample):
     maps = anatomy.to_grid(values.astype("float32"))
     if not upsample:
         return maps
-    resized = ops.image.resize(maps[..., None], anatomy.image_size, "bilinear", data_format="channels_last")
-    return to_numpy(resized)[..., 0]
+    (height, width), covered = anatomy.image_size, anatomy.covered_size
+    maps = ops.image.resize(maps[..., None], covered, "bilinear", data_format="channels_last")
+    return np.pad(to_numpy(maps)[..., 0], ((0, 0), (0, height - covered[0]), (0, width - covered[1])))

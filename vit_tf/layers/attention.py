@@ -17,6 +17,7 @@ from vit_tf.layers.scaled_dot_product import (
     has_fused_attention,
     softmax,
 )
+from vit_tf.layers.tapped import Tapped
 
 
 def attention_spec(layer, shape, return_attention_scores):
@@ -35,7 +36,7 @@ def with_scores(attention, inputs, return_attention_scores, training):
 
 
 @register
-class DotProductAttention(keras.layers.Layer):
+class DotProductAttention(Tapped):
     """softmax(Q K^T / sqrt(k)) V per head, on queries, keys and values that are projected already.
 
     The softmax runs in float32 under half precision. All scores at once are computed for few tokens, or
@@ -60,15 +61,15 @@ class DotProductAttention(keras.layers.Layer):
     `(b, num_heads, n, n)`.
 
     Attributes:
-        observe: None, or a function `(layer, qkv)` that each call tells of its input.
-        tap: None, or a function from all scores to those that weigh the values in their place, such as
-            their sum with zeros whose gradient is asked for. `vit_tf.explain` sets these two.
+        observe: None, or a function `(layer, qkv)` that each call tells of its input; `vit_tf.explain`
+            sets it.
+        tap: see `Tapped`; on the scores.
 
     Raises:
         ValueError: `query_block_size` is neither None nor an int from 0.
     """
 
-    observe = tap = None
+    observe = None
 
     def __init__(
         self,
@@ -136,8 +137,8 @@ class DotProductAttention(keras.layers.Layer):
         query, key, _ = self.split(qkv)
         return self.softmax_scores(query[:, :, queries], key)
 
-    def tapped(self, scores):
-        return scores if self.tap is None else self.tap(scores)
+    def is_tapped(self):
+        return super().is_tapped() or self.observe is not None
 
     def may_fuse(self, needs_scores, training):
         """Whether a kernel will do that knows neither scores, nor dropout, nor blocks of our choice."""
@@ -294,7 +295,7 @@ def make_attention(kind, num_heads, block_index=0, **options):
 
 
 @register
-class MultiHeadSelfAttention(keras.layers.Layer):
+class MultiHeadSelfAttention(Tapped):
     """Multi-head self-attention with one 2-D projection to queries, keys and values.
 
     softmax(Q K^T / sqrt(k)) V per head, heads concatenated, then projected to the input's width
@@ -325,6 +326,9 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     Raises:
         ValueError: at build, `num_heads` does not divide d and no `head_dim` was given.
+
+    Attributes:
+        tap: see `Tapped`; on the tokens that come in.
     """
 
     def __init__(
@@ -395,11 +399,15 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self.projection.build((*leading, inner_dim))
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        x, scores = with_scores(self.heads, self.qkv(inputs), return_attention_scores, training)
+        qkv = self.qkv(self.tapped(inputs))
+        x, scores = with_scores(self.heads, qkv, return_attention_scores, training)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         x = self.dropout(self.projection(x), training=training)  # (b, n, d)
         return (x, scores) if return_attention_scores else x
+
+    def is_tapped(self):
+        return super().is_tapped() or self.heads.is_tapped()
 
     def compute_output_shape(self, input_shape):
         return input_shape

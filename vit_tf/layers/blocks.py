@@ -22,9 +22,10 @@ from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.mlp import get_activation, make_mlp
 from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale, make_norm, register
+from vit_tf.layers.tapped import Tapped
 
 
-class Block(keras.layers.Layer):
+class Block(Tapped):
     """The options that all encoder blocks take, and the parts that are made from them.
 
     Args:
@@ -98,8 +99,12 @@ class Block(keras.layers.Layer):
     def rematerialized_call(self, layer_call, *args, **kwargs):
         """Keras asks for this in a `keras.RematScope`; see `rematerialize`."""
         if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
-            return layer_call  # the scope leaves this block out
+            return layer_call  # the scope leaves this block out, or someone looks at it
         return rematerialize(self, layer_call)
+
+    def is_tapped(self):
+        layers = self.attention_layers()
+        return any(layer.tap is not None or layer.heads.is_tapped() for layer in layers)
 
     # The layers below are made here, and not in each subclass, so that an option is passed on in one place.
 
@@ -134,9 +139,15 @@ class Block(keras.layers.Layer):
         """Returns the layers inside that take and give tokens, in the order of their work."""
         raise NotImplementedError
 
+    def attention_layers(self):
+        """Returns the layers whose `heads` are a `DotProductAttention`: one, but for those side by side.
+
+        Each has its `tap` on the tokens that it projects.
+        """
+        return [self.attention]
+
     def attentions(self):
-        """Returns the `DotProductAttention`s: one, but for those side by side."""
-        return [self.attention.heads]
+        return [layer.heads for layer in self.attention_layers()]
 
     def build(self, input_shape):
         for layer in self.parts():
@@ -246,8 +257,8 @@ class ParallelThingsBlock(Block):
             names = (f"{part}_norm_{i}", f"{part}_{i}", f"{part}_scale_{i}", f"{part}_drop_path_{i}")
             yield [getattr(self, name) for name in names]
 
-    def attentions(self):
-        return [attention.heads for _, attention, _, _ in self.branches("attention")]
+    def attention_layers(self):
+        return [attention for _, attention, _, _ in self.branches("attention")]
 
     def parts(self):
         branches = (*self.branches("attention"), *self.branches("mlp"))
@@ -283,6 +294,9 @@ class ParallelScalingBlock(Block):
     Raises:
         ValueError: `mlp` or `sub_norm` ask for what this block does not have, or `num_heads` does not
             divide d.
+
+    Attributes:
+        tap: see `Tapped`; on the tokens behind the norm, which attention and MLP share.
     """
 
     def __init__(self, num_heads, mlp_dim, **kwargs):
@@ -331,14 +345,14 @@ class ParallelScalingBlock(Block):
             self.mlp_projection.build((*leading, self.mlp_dim))
         self.scale.build(input_shape)
 
-    def attentions(self):
-        return [self.heads]
+    def attention_layers(self):
+        return [self]
 
     def dense(self, width, name, use_bias, **options):
         return TokenDense(width, use_bias=use_bias, dtype=self.dtype_policy, name=name, **options)
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        y = self.in_projection(self.norm(inputs))
+        y = self.in_projection(self.tapped(self.norm(inputs)))
         hidden, qkv = ops.split(y, [self.mlp_dim], axis=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias

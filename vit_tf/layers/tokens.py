@@ -12,6 +12,7 @@ from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.patches import pair
 from vit_tf.layers.residual import make_norm, register
 from vit_tf.layers.scaled_dot_product import softmax
+from vit_tf.layers.tapped import Tapped
 
 
 @register
@@ -157,7 +158,7 @@ class TokenPooling(keras.layers.Layer):
 
 
 @register
-class AttentionPooling(keras.layers.Layer):
+class AttentionPooling(Tapped):
     """Multi-head attention pooling (MAP): one learned query attends to the tokens, then an MLP.
 
     Reference: Zhai et al., "Scaling Vision Transformers" (https://arxiv.org/abs/2106.04560),
@@ -173,6 +174,9 @@ class AttentionPooling(keras.layers.Layer):
         inputs: tensor `(b, n, d)`.
 
     Output shape: `(b, d)`.
+
+    Attributes:
+        tap: see `Tapped`; on the scores.
 
     Raises:
         ValueError: at build, `num_heads` does not divide d.
@@ -213,7 +217,7 @@ class AttentionPooling(keras.layers.Layer):
 
     def call(self, inputs):
         key, value = self.keys_and_values(inputs)
-        x = ops.matmul(self.softmax_scores(key), value)  # (b, H, 1, k)
+        x = ops.matmul(self.tapped(self.softmax_scores(key)), value)  # (b, H, 1, k)
         x = self.projection(ops.reshape(x, (ops.shape(x)[0], self.num_heads * self.head_width)))
         return x + self.mlp(self.mlp_norm(x))
 

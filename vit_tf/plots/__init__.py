@@ -2,7 +2,7 @@
 
 Nothing here touches pyplot, so the figures need no display and no closing; in a notebook the last
 line of a cell shows one. Colours are Okabe and Ito's, and viridis, which the colour-blind tell apart and
-which stay in order in grey print; nothing is said by colour alone.
+which stay in order in grey print; but for `feature_colours`, nothing is said by colour alone.
 """
 
 from vit_tf.plots.diagram import diagram

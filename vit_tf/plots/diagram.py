@@ -14,8 +14,15 @@ from vit_tf.plots.style import BLUE, GREEN, INK, ORANGE, Figure, legible, styled
 WIDTH, BOX = 10.0, 4.6  # of the picture and of a box, in the units of its axes
 COLUMNS = {"output": 6.1, "parameters": 7.9, "MACs": 9.7}  # where their right ends are
 KINDS = {"pixels": "#777777", "tokens": BLUE, "blocks": ORANGE, "head": GREEN}
-
-
+FOLDED = (  # into the stage before: they only belong to it
+    "position_dropout",
+    "patch_norm",
+    "distillation_pooling",
+    "distillation_head",
+    "average",
+    "probabilities",
+    "distillation_probabilities",
+)
 WIRING = {
     layers.EncoderBlock: "x + attention(norm(x)), then x + MLP(norm(x))",
     layers.ResPostBlock: "x + norm(attention(x)), then x + norm(MLP(x))",
@@ -134,14 +141,14 @@ def alike(block, other):
 
 def describe(layer, anatomy):
     """Returns name, details and kind of the stage that a layer begins; None as name where it begins none."""
+    if layer.name in FOLDED:
+        return None, (), "head"
     if isinstance(layer, keras.layers.InputLayer):
         return "images", (), "pixels"
     if layer.name == "normalization":
         return "normalisation", (), "pixels"
-    rows, columns = anatomy.patch_size
-    distilled = anatomy.encoder.distillation_token
     if isinstance(layer, layers.Patches):
-        return "patches", (f"{rows}×{columns} pixels each",), "tokens"
+        return "patches", (patch_details(anatomy, "{} pixels each"),), "tokens"
     if layer.name == "patch_embedding":
         kinds = {
             layers.WhitenedPatchEmbedding: "convolutions of whitened pixels",
@@ -149,28 +156,36 @@ def describe(layer, anatomy):
             layers.PatchEmbedding: "a convolution",
         }
         how = kinds.get(type(layer), "a dense layer")
-        return "patch embedding", (f"{how}, a token for {rows}×{columns} pixels",), "tokens"
+        return "patch embedding", (patch_details(anatomy, how + ", a token for {} pixels"),), "tokens"
     if isinstance(layer, layers.PatchEncoder):
         return "tokens and positions", (token_details(layer),), "tokens"
     if isinstance(layer, Block):
         return layer.name, block_details(layer), "blocks"
     if layer.name == "norm":
         return "norm", (), "blocks"
+    distilled = anatomy.encoder.distillation_token
     if isinstance(layer, layers.TokenPooling | layers.AttentionPooling):
         kind = getattr(layer, "pooling", "attention")
         how = {"token": "the class token", "avg": "the average of the patches"}.get(kind, kind)
-        if layer.name != "pooling":
-            return None, (), "head"
         return "pooling", (f"{how}, and the distillation token" if distilled else how,), "head"
     if layer.name == "head":
         return "head", ("one for each token",) if distilled else (), "head"
-    return None, (), "head"
+    return layer.name.replace("_", " "), (), "head" if is_behind_pooling(layer, anatomy) else "tokens"
+
+
+def patch_details(anatomy, text):
+    return text.format("×".join(map(str, anatomy.patch_size)))
+
+
+def is_behind_pooling(layer, anatomy):
+    order = anatomy.model.layers
+    return anatomy.pooling is not None and order.index(layer) > order.index(anatomy.pooling)
 
 
 def token_details(encoder):
     parts = ["class token"] * encoder.class_token + ["distillation token"] * encoder.distillation_token
     if encoder.num_registers:
-        parts.append(f"{encoder.num_registers} registers")
+        parts.append(f"{encoder.num_registers} register{'s' * (encoder.num_registers > 1)}")
     rows, columns = encoder.grid_size
     return ", ".join([*parts, f"{rows}×{columns} patches"])
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from vit_tf.plots.pictures import show_picture
+from vit_tf.plots.pictures import show_picture, to_uint8
 from vit_tf.plots.style import BLUE, ORANGE, Figure, legible, styled
 
 HEAT = "viridis"
@@ -56,15 +56,18 @@ def heat_maps(images, maps, captions, title):
         raise ValueError(f"expected maps, and {len(images)} captions for as many images, got {len(captions)}")
     height, width = images[0].shape[:2]
     count = len(columns) + 1
-    figure = Figure(figsize=(2.1 * count, 0.5 + 2.25 * len(images) * height / width), layout="constrained")
-    figure.suptitle(legible(title))
+    figure = Figure(
+        figsize=(2.1 * count, 0.7 + len(images) * (0.3 + 2.05 * height / width)), layout="constrained"
+    )
+    figure.suptitle(legible(title, 2.1 * count, 11))
     grid = figure.subplots(len(images), count, squeeze=False)
     for i, (row, image, caption) in enumerate(zip(grid, images, captions)):
         show_picture(bare(row[0]), image)
-        row[0].set_title(legible(caption), fontsize=8)
+        row[0].set_title(legible(caption, 1.9), fontsize=8)
         for axes, (name, values) in zip(row[1:], columns.items()):
             show_heat(bare(axes), image, values[i])
-            axes.set_title(legible(name), fontsize=8)
+            axes.set_title(legible(name, 1.9), fontsize=8)
+    figure.supxlabel("each map: dark is its least value, bright its largest", fontsize=8)
     return figure
 
 
@@ -112,23 +115,25 @@ def position_similarities(similarity, title, most=8):
     if similarity.ndim != 4 or similarity.shape[:2] != similarity.shape[2:]:
         raise ValueError(f"`similarity` must be (h, w, h, w), got {similarity.shape}")
     rows, columns = (chosen_places(size, most) for size in similarity.shape[:2])
-    picture = tile(similarity[np.ix_(rows, columns)])
+    fine = math.ceil(8 / max(similarity.shape))  # so that the gaps are thin beside maps of few patches
+    maps = similarity[np.ix_(rows, columns)].repeat(fine, axis=2).repeat(fine, axis=3)
+    picture = tile(maps)
     width = 5.6
     figure = Figure(
-        figsize=(width + 0.9, 0.7 + width * picture.shape[0] / picture.shape[1]), layout="constrained"
+        figsize=(width + 1.4, 0.65 + width * picture.shape[0] / picture.shape[1]), layout="constrained"
     )
     axes = figure.subplots()
     shown = axes.imshow(picture, cmap=HEAT, interpolation="nearest")
-    axes.set(title=legible(title), xlabel="column of the patch", ylabel="row of the patch")
+    axes.set(title=legible(title, width, 10), xlabel="column of the patch", ylabel="row of the patch")
     for axis, places, size in (
-        (axes.xaxis, columns, similarity.shape[3] + GAP),
-        (axes.yaxis, rows, similarity.shape[2] + GAP),
+        (axes.xaxis, columns, maps.shape[3] + GAP),
+        (axes.yaxis, rows, maps.shape[2] + GAP),
     ):
         axis.set_ticks([(i + 0.5) * size - 1 for i in range(len(places))], places)
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(shown, ax=axes, shrink=0.7, label="cosine similarity")
+    bar = figure.colorbar(shown, ax=axes, fraction=0.04, shrink=0.8, label="cosine similarity")
     bar.outline.set_visible(False)
     return figure
 
@@ -166,13 +171,14 @@ def filters(values, title):
 
 
 @styled
-def feature_colours(images, colours, title):
-    """Draws images, and below each its patches' features as colours.
+def feature_colours(images, colours, title, captions=None):
+    """Draws images, six in a row at most, and below each its patches' features as colours.
 
     Args:
         images: n arrays `(h, w, c)` in [0, 255], c 1 or 3.
         colours: array `(n, grid_h, grid_w, 3)` in [0, 1], see `vit_tf.features_to_rgb`.
         title: str.
+        captions: n texts, or None.
 
     Raises:
         ValueError: a shape or a number is another.
@@ -180,14 +186,23 @@ def feature_colours(images, colours, title):
     images, colours = check_images(images), np.asarray(colours)
     if colours.ndim != 4 or colours.shape[-1] != 3 or len(colours) != len(images):
         raise ValueError(f"`colours` must be ({len(images)}, grid_h, grid_w, 3), got {colours.shape}")
+    captions = [""] * len(images) if captions is None else captions
+    if len(captions) != len(images):
+        raise ValueError(f"expected {len(images)} captions for as many images, got {len(captions)}")
     height, width = images[0].shape[:2]
-    size = (max(3.2, 2 * len(images)), 0.5 + 4 * height / width)
+    columns = min(len(images), 6)
+    rows = math.ceil(len(images) / columns)
+    size = (max(3.2, 2 * columns), 0.5 + rows * (0.2 + 4 * height / width))
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(legible(title))
-    grid = figure.subplots(2, len(images), squeeze=False)
-    for (above, below), image, values in zip(grid.T, images, colours):
-        show_picture(bare(above), image)
-        bare(below).imshow(values, interpolation="nearest")
+    figure.suptitle(legible(title, size[0], 11))
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in grid.flat:
+        bare(axes)
+    for i, (image, values, caption) in enumerate(zip(images, colours, captions)):
+        above, below = grid[2 * (i // columns) :, i % columns][:2]
+        show_picture(above, image)
+        above.set_title(legible(caption, 1.8), fontsize=8)
+        below.imshow(values, interpolation="nearest")
     return figure
 
 
@@ -229,10 +244,10 @@ def similarity_matrix(matrix, row_names, column_names, title):
 
 
 def show_heat(axes, image, values):
-    """Draws a map over an image that is grey."""
+    """Draws a map over a grey image, whose contrast is low: how light a place is, the map is to tell."""
     height, width = image.shape[:2]
     grey = image.mean(axis=-1)
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
+    axes.imshow(grey, cmap="gray", vmin=-128, vmax=255 + 128)
     axes.imshow(
         values,
         cmap=HEAT,
@@ -248,7 +263,7 @@ def frame_grid(n, title, shape):
     rows = math.ceil(n / columns)
     size = (max(3.2, 1.9 * columns), 0.45 + rows * (0.25 + 1.9 * shape[0] / shape[1]))
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(legible(title))
+    figure.suptitle(legible(title, size[0], 11))
     grid = figure.subplots(rows, columns, squeeze=False).flat
     for axes in grid:
         bare(axes)
@@ -281,7 +296,7 @@ def check_images(images):
     shapes = {image.shape for image in found}
     if len(shapes) != 1 or found[0].ndim != 3 or found[0].shape[-1] not in (1, 3):
         raise ValueError(f"images must be (h, w, 1 or 3), all of one size, got {sorted(shapes)}")
-    return [image.round().astype("uint8") for image in found]
+    return [to_uint8(image) for image in found]
 
 
 def check_maps(maps, count=None):

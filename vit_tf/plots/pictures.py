@@ -17,7 +17,8 @@ def pictures(images, captions, title):
         title: str.
 
     Raises:
-        ValueError: there are no images, they have another shape, or there is not one caption for each.
+        ValueError: there are no images, they have another shape or other values, or there is not one
+            caption for each.
     """
     images = np.asarray(images)
     if not len(images) or images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
@@ -25,11 +26,24 @@ def pictures(images, captions, title):
     if len(captions) != len(images):
         raise ValueError(f"expected one caption for each of {len(images)} images, got {len(captions)}")
     figure, places = picture_grid(len(images), title)
-    for axes, image, caption in zip(places, images, captions):
-        show_picture(axes, image.round().astype("uint8"))
+    for axes, image, caption in zip(places, to_uint8(images), captions):
+        show_picture(axes, image)
         axes.spines[:].set_visible(False)
-        axes.set_title(legible(caption), fontsize=8)
+        axes.set_title(legible(caption, 1.5), fontsize=8)
     return figure
+
+
+def to_uint8(images):
+    """Returns images in [0, 255] as uint8; a ValueError where they are in another range."""
+    images = np.asarray(images)
+    low, high = (images.min(), images.max()) if images.dtype.kind in "uif" else (np.nan, np.nan)
+    whole = images.dtype.kind in "ui"
+    if not (-0.5 <= low and high <= 255.5) or (not whole and 0.1 < high <= 1):
+        raise ValueError(
+            f"pictures must have values in [0, 255], got {low:.3g} to {high:.3g}: normalised images become "
+            "pictures by 255 * (images * std + mean), images in [0, 1] by 255 * images"
+        )
+    return np.clip(np.round(images), 0, 255).astype("uint8")
 
 
 def picture_grid(n, title):

@@ -53,9 +53,20 @@ def styled(function):
     return wrapper
 
 
-def legible(text):
-    """Returns text that can be drawn: bytes of a file's name that are no text become question marks."""
-    return str(text).encode("utf-8", "replace").decode()
+def legible(text, width=None, size=8):
+    """Returns text that can be drawn: bytes of a file's name that are no text become question marks.
+
+    With a width in inches, lines that are too long at a font's size are cut in their middle.
+    """
+    text = str(text).encode("utf-8", "replace").decode()
+    if width is None:
+        return text
+    most = int(width * 72 / (0.55 * size))  # a letter is some 0.55 of the font's size wide
+    return "\n".join(line if len(line) <= most else cut(line, most) for line in text.split("\n"))
+
+
+def cut(line, most):
+    return f"{line[: most // 2]}…{line[len(line) - (most - most // 2 - 1) :]}"
 
 
 def check_path(path):
