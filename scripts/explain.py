@@ -4,57 +4,44 @@
     python scripts/explain.py cat.jpg dog.jpg --weights runs/pets/model --out runs/inside
     python scripts/explain.py cat.jpg --weights hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k --class 281
 
-OUT gets the pictures as PNG, and report.html with all of them inside, which can be mailed.
+OUT gets the pictures as PNG, and report.html with all of them inside, which can be mailed. An earlier report
+there is replaced.
 """
 
 import argparse
-import base64
-import html
-import io
 import os
-from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 import vit_tf
 from vit_tf import classifier, cli, files, plots
-from vit_tf.explain.anatomy import PATCHES, Anatomy
-
-STYLE = """
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222;
-  font: 16px/1.5 system-ui, sans-serif }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.5rem }
-img { max-width: 100%; height: auto; display: block }
-p { max-width: 44rem } .seen { display: flex; flex-wrap: wrap; gap: 1.5rem }
-figure { margin: 0; width: 11rem } figcaption { overflow-wrap: anywhere }
-figure img { width: 100%; image-rendering: pixelated }
-table { border-collapse: collapse; font-size: 0.85rem } td { padding: 0.1rem 1rem 0.1rem 0 }
-"""
+from vit_tf.explain.anatomy import Anatomy
+from vit_tf.plots.page import Section, page
 
 
 def main(arguments=None):
     args = parse_arguments(arguments)
     found = classifier.load(args.weights, args.variant, headless=True)
-    x = found.preprocessing(args.images)
+    seen = Seen(found, args)
     args.out.mkdir(parents=True, exist_ok=True)
-    seen = Seen(found, x, args)
+    remove_earlier(args.out)
     sections = []
     for draw in track(SECTIONS, "drawing", console=Console(stderr=True), transient=True):
         for section in draw(seen):
-            for name, figure in section.figures.items():
+            for name, (figure, _) in section.figures.items():
                 plots.save(figure, args.out / f"{name}.png")
             sections.append(section)
     with files.atomic_path(args.out / "report.html") as partial:
-        partial.write_text(report(seen, args, sections), "utf-8")
+        title, text = f"Inside {seen.model.name}", introduction(seen, args.weights)
+        cards = zip(seen.images, seen.names, seen.classes)
+        partial.write_text(page(title, text, cards, sections), "utf-8")
     count = sum(len(section.figures) for section in sections)
-    print(f"{args.out / 'report.html'}: {count} pictures of {len(args.images)} image(s)")
+    print(f"{args.out / 'report.html'}: {count} pictures of {counted(seen.names, 'image')}")
 
 
 def parse_arguments(arguments):
@@ -71,9 +58,9 @@ def parse_arguments(arguments):
     )
     parser.add_argument(
         "--layer",
-        type=int,
+        type=number_or_name,
         default=-1,
-        help="the block whose heads and features are drawn (-1, the last)",
+        help="the block whose heads and features are drawn, by number or name; default: -1, the last",
     )
     parser.add_argument("--out", type=Path, default=Path("runs/explain"), help="default: %(default)s")
     args = parser.parse_args(arguments)
@@ -84,165 +71,196 @@ def parse_arguments(arguments):
     return args
 
 
-def pixels(x, prepare):
-    """Returns what the model sees, as pictures in [0, 255]."""
-    return np.clip(255 * (x * np.array(prepare.std) + np.array(prepare.mean)), 0, 255)
+def number_or_name(text):
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def remove_earlier(out):
+    """Removes an earlier report, which may have had more images, and what a kill left of it."""
+    files.remove_partial_files(out)
+    for path in (out / "report.html", *out.glob("heads_*.png"), *out.glob("pooling_*.png")):
+        path.unlink(missing_ok=True)
+
+
+def counted(things, noun):
+    return f"{len(things)} {noun}{'s' * (len(things) != 1)}"
 
 
 class Seen:
-    """A model, the images that it sees, and what it takes them for."""
+    """A model, the images that it sees, and what it takes them for.
 
-    def __init__(self, found, x, args):
-        self.model, self.x = found.model, x
-        self.images, self.names = pixels(x, found.preprocessing), [Path(name).name for name in args.images]
+    Attributes:
+        x: float32 array (n, h, w, 3), normalised.
+        images: the same as pictures in [0, 255], but for what no patch covers.
+    """
+
+    def __init__(self, found, args):
+        self.model = found.model
         self.anatomy = Anatomy(self.model)
         (self.layer,) = self.anatomy.choose(args.layer)
-        self.class_index = args.class_index
-        self.has_head = any(layer.name == "head" for layer in self.model.layers)
-        self.classes, self.captions = [], self.names
-        if self.has_head:
-            logits = self.model.predict_on_batch(x)
+        self.check_class(args.class_index)
+        self.x = found.preprocessing(args.images)
+        height, width = self.anatomy.covered_size
+        self.images = pixels(self.x, found.preprocessing)[:, :height, :width]
+        names = [Path(name).name for name in args.images]
+        self.names = names if len(set(names)) == len(names) else args.images
+        self.classes, self.captions = [()] * len(names), self.names
+        if self.anatomy.has_head:
+            logits = self.model.predict_on_batch(self.x)
             self.classes = vit_tf.decode_predictions(logits, 5, found.labels)
             self.captions = [
                 f"{name}\n{top[0][0]} {top[0][1]:.0%}" for name, top in zip(self.names, self.classes)
             ]
+
+    def check_class(self, index):
+        self.class_index = index
+        if index is None:
+            return
+        num_classes = self.anatomy.logits()[0].shape[-1]
+        if not 0 <= index < num_classes:
+            raise ValueError(f"--class must be from 0 to {num_classes - 1} for these weights, got {index}")
+
+    def one_by_one(self, function, *args, **options):
+        """Returns a function of model and images for all of them: memory is that of one."""
+        maps = [function(self.model, self.x[i : i + 1], *args, **options) for i in range(len(self.x))]
+        return np.concatenate(maps)
 
     def titled(self, title):
         """Returns the title of a picture, which may leave the report."""
         return f"{self.model.name}: {title}"
 
     @property
-    def query(self):
-        return "class_token" if self.anatomy.encoder.class_token else PATCHES
-
-    @property
     def whose(self):
-        return "the class token" if self.query == "class_token" else "the mean of all patches"
+        """Whose attention the model's answer comes from."""
+        return " and ".join(TOKENS[name] for name in self.anatomy.pooled_tokens())
+
+
+TOKENS = {
+    "class_token": "the class token",
+    "distillation_token": "the distillation token",
+    "register_tokens": "the registers",
+    "patches": "the mean of all patches",
+}
+
+
+def pixels(x, prepare):
+    """Returns what the model sees, as pictures in [0, 255]."""
+    return np.clip(255 * (x * np.array(prepare.std) + np.array(prepare.mean)), 0, 255)
 
 
 # ---------------------------------------------------------------------------------------------------
-# Sections
+# Sections of the report, see `Section`
 # ---------------------------------------------------------------------------------------------------
-@dataclass
-class Section:
-    """A chapter of the report; `figures` go by their files' names."""
-
-    title: str
-    text: str
-    figures: dict
-
-
 def relevance(seen):
-    maps = {"rollout": vit_tf.attention_rollout(seen.model, seen.x)}
-    text = "Rollout: how much of each patch would arrive if attention alone mixed the tokens. "
-    if seen.has_head:
-        maps["relevance"] = vit_tf.class_relevance(seen.model, seen.x, seen.class_index)
-        maps["Grad-CAM"] = vit_tf.grad_cam(seen.model, seen.x, seen.class_index)
+    maps = {"rollout": seen.one_by_one(vit_tf.attention_rollout)}
+    text = "Rollout: how much of each patch would arrive if attention alone mixed the tokens."
+    if seen.anatomy.has_head:
+        maps["relevance"] = seen.one_by_one(vit_tf.class_relevance, seen.class_index)
+        maps["Grad-CAM"] = seen.one_by_one(vit_tf.grad_cam, seen.class_index)
         whose = "the likeliest class" if seen.class_index is None else f"class {seen.class_index}"
-        text += f"Relevance: attention that speaks for {whose}, by its gradient. Grad-CAM: tokens that do. "
-    text += "Each map goes from its least value (dark) to its largest (bright)."
+        text += f" Relevance: attention that speaks for {whose}, by its gradient. Grad-CAM: tokens that do."
     figure = plots.heat_maps(list(seen.images), maps, seen.captions, seen.titled("which patches matter"))
-    yield Section("Which patches matter", text, {"relevance": figure})
+    shows = f"{', '.join(maps)} over {', '.join(seen.names)}"
+    yield Section("Which patches matter", text, {"relevance": (figure, shows)})
 
 
 def heads(seen):
-    maps = vit_tf.attention_maps(seen.model, seen.x, layers=[seen.layer], queries=seen.query)[seen.layer]
-    maps = seen.anatomy.to_grid(maps.mean(axis=2)[..., seen.anatomy.tokens(PATCHES)])
+    names, places = seen.anatomy.pooled_tokens(), seen.anatomy.places()
+    queries = names[0] if len(names) == 1 else None
+    rows = seen.anatomy.pooled_rows()[places[queries] if queries else slice(None)]
+    options = dict(layers=[seen.layer], queries=queries)
+    maps = seen.one_by_one(
+        lambda *args: np.einsum("bhqk,q->bhk", vit_tf.attention_maps(*args, **options)[seen.layer], rows)
+    )
     title = f"What {seen.whose} attends to in {seen.layer}"
+    yield heads_section(seen, title, "heads", maps)
+    if hasattr(seen.anatomy.pooling, "scores"):
+        maps = seen.one_by_one(lambda *args: vit_tf.attention_maps(*args, layers="pooling")["pooling"])
+        yield heads_section(
+            seen, "What the learned query of the pooling attends to", "pooling", maps[:, :, 0]
+        )
+
+
+def heads_section(seen, title, name, maps):
+    """Returns a section of the heads' attention `(b, heads, k)`, the patches last."""
+    count = int(np.prod(seen.anatomy.grid_size))
+    maps = seen.anatomy.to_grid(maps[..., -count:])
     text = "Each head has its own scale, and its title tells its largest value."
-    found = zip(seen.images, maps, seen.captions)
-    figures = {f"heads_{i}": plots.attention_heads(*each) for i, each in enumerate(found)}
-    yield Section(title, text, figures)
+    figures = {}
+    for i, caption in enumerate(seen.captions):
+        what = caption.replace("\n", ": ")
+        figures[f"{name}_{i}"] = plots.attention_heads(seen.images[i], maps[i], what), what
+    return Section(title, text, figures)
 
 
 def features(seen):
+    count = len(seen.x) * int(np.prod(seen.anatomy.grid_size))
+    title = f"The patches' features behind {seen.layer}"
+    if count < 4:
+        yield Section(title, f"Left out: it takes four patches, and there are {count}.", {})
+        return
     found = vit_tf.forward_features(seen.model, seen.x)
     colours = vit_tf.features_to_rgb(found[seen.layer])
-    title = seen.titled(f"the patches' features behind {seen.layer}")
     text = "Three principal components of all patches as red, green and blue: what is alike has one colour."
-    figure = plots.feature_colours(list(seen.images), colours, title)
-    yield Section(f"The patches' features behind {seen.layer}", text, {"features": figure})
+    caption = seen.titled(f"the patches' features behind {seen.layer}")
+    figure = plots.feature_colours(list(seen.images), colours, caption, seen.names)
+    shows = f"colours of the patches of {', '.join(seen.names)}"
+    yield Section(title, text, {"features": (figure, shows)})
     patches = {name: x.reshape(-1, x.shape[-1]) for name, x in found.items()}
     matrix = vit_tf.linear_cka(patches, patches)
-    text = "Linear CKA of the patches' features behind two blocks: 1 where one is the other, rotated."
-    title = seen.titled("how alike the blocks are")
-    figure = plots.similarity_matrix(matrix, list(found), list(found), title)
-    yield Section("How alike the blocks are", text, {"cka": figure})
+    text = (
+        "Linear CKA of the features of all patches of these images, behind two blocks: 1 where one is the "
+        "other, rotated."
+    )
+    figure = plots.similarity_matrix(
+        matrix, list(found), list(found), seen.titled("how alike the blocks are")
+    )
+    shows = f"first and last block: {matrix[0, -1]:.2f}"
+    yield Section("How alike the blocks are", text, {"cka": (figure, shows)})
 
 
 def distances(seen):
     found = vit_tf.attention_distance(seen.model, seen.x)
     text = (
-        f"The distance from a patch to what it attends to, in pixels, over {len(seen.x)} image(s); the paper "
-        "took 128."
+        "The distance in pixels from a patch to what it attends to, the mean over "
+        f"{counted(seen.x, 'image')}; the paper took 128."
     )
     side = max(seen.anatomy.image_size)
     figure = plots.attention_distances(found, seen.titled("how far each head looks"), side)
-    yield Section("How far each head looks", text, {"distances": figure})
+    first, last = found[0].mean(), found[-1].mean()
+    shows = f"{first:.0f} pixels in the first block, {last:.0f} in the last, as the mean of the heads"
+    yield Section("How far each head looks", text, {"distances": (figure, shows)})
 
 
 def positions(seen):
     similarity = vit_tf.position_similarity(seen.model)
     text = "The cosine similarity of each patch's position embedding to all others."
     figure = plots.position_similarities(similarity, seen.titled("which positions are alike"))
-    yield Section("Which positions are alike", text, {"positions": figure})
+    shows = "a small map for each place of the grid"
+    yield Section("Which positions are alike", text, {"positions": (figure, shows)})
 
 
 def patch_filters(seen):
     text = "The principal components of the filters that embed pixels; grey is zero."
     figure = plots.filters(vit_tf.patch_filters(seen.model), seen.titled("what the first filters see"))
-    yield Section("What the first filters see", text, {"filters": figure})
+    yield Section("What the first filters see", text, {"filters": (figure, "patterns of pixels")})
 
 
 def structure(seen):
     text = "Output shapes, parameters and multiply-adds for one image; bars are shares of these."
-    yield Section("What the model is made of", text, {"diagram": plots.diagram(seen.model)})
+    shows = f"{counted(seen.anatomy.blocks, 'block')}, {seen.model.count_params():,} parameters"
+    yield Section("What the model is made of", text, {"diagram": (plots.diagram(seen.model), shows)})
 
 
 SECTIONS = (relevance, heads, features, distances, positions, patch_filters, structure)
 
 
-# ---------------------------------------------------------------------------------------------------
-# Report
-# ---------------------------------------------------------------------------------------------------
-def report(seen, args, sections):
-    """Returns the report as one HTML document, its pictures inside."""
-    parts = [f"<h1>Inside {escape(seen.model.name)}</h1>", f"<p>Weights: {escape(args.weights)}</p>"]
-    cards = [card(*each) for each in zip_longest(seen.images, seen.names, seen.classes, fillvalue=())]
-    parts.append(f'<div class="seen">{"".join(cards)}</div>')
-    for section in sections:
-        pictures = [picture(encoded(x), f"{section.title}: {name}") for name, x in section.figures.items()]
-        parts += [f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>", *pictures]
+def introduction(seen, weights):
+    height, width = seen.anatomy.image_size
     return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Inside {escape(seen.model.name)}</title><style>{STYLE}</style></head>"
-        f"<body>{''.join(parts)}</body></html>\n"
+        f"{counted(seen.anatomy.blocks, 'block')}, weights: {weights}. The pictures are as the model sees "
+        f"them, resized and cropped to {height} × {width} pixels."
     )
-
-
-def card(image, name, classes):
-    """Returns an image as the model sees it, and what the model takes it for."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.round().astype("uint8")).save(buffer, format="png")
-    rows = "".join(f"<tr><td>{escape(label)}</td><td>{share:.1%}</td></tr>" for label, share in classes)
-    caption = f"<figcaption>{escape(name)}<table>{rows}</table></figcaption>"
-    return f"<figure>{picture(buffer.getvalue(), name)}{caption}</figure>"
-
-
-def picture(png, alt):
-    return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-
-
-def encoded(figure):
-    """Returns a figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
-
-
-def escape(text):
-    return html.escape(str(text).encode("utf-8", "replace").decode())
 
 
 if __name__ == "__main__":
