@@ -4,7 +4,8 @@
 
 fixtures/parameters.json: timm's parameter counts; fixtures/logits.json: the cases of `cases.py` with
 their logits; fixtures/resampled.json: timm's resampling of position tables and patch kernels;
-fixtures/inside.json: timm's attention and features of the first image in the last block.
+fixtures/inside.json: timm's attention and features of the first image in the last block, and the relevance
+of its class 1 by autograd.
 """
 
 import json
@@ -14,7 +15,13 @@ from pathlib import Path
 import timm
 import torch
 from cases import INSIDE, TIMM_NAMES, all_cases, resampling_cases, timm_case
-from references import complete, reference_inside, reference_logits, reference_resampled
+from references import (
+    complete,
+    reference_inside,
+    reference_logits,
+    reference_relevance,
+    reference_resampled,
+)
 
 from vit_tf.variants import VARIANTS
 
@@ -63,9 +70,15 @@ def inside(name):
     with tempfile.TemporaryDirectory() as folder:
         case = complete(timm_case(name), Path(folder))
         attention, features = reference_inside(case, Path(folder))
+        relevance, grad_cam = reference_relevance(case, Path(folder), class_index=1)
     last = max(attention)
     return dict(
-        id=name, layer=last, attention=rounded(attention[last][0]), features=rounded(features[last][0])
+        id=name,
+        layer=last,
+        attention=rounded(attention[last][0]),
+        features=rounded(features[last][0]),
+        relevance=rounded(relevance[0]),
+        grad_cam=rounded(grad_cam[0]),
     )
 
 

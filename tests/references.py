@@ -80,6 +80,51 @@ def reference_inside(case, folder, seed=0):
     return attention, {index: x.permute(0, 2, 3, 1).numpy() for index, x in enumerate(features)}
 
 
+def reference_relevance(case, folder, class_index, seed=0):
+    """Returns Chefer's relevance of a class and Grad-CAM in the last block, of timm's model by autograd.
+
+    Rows are those of the class token, the mean of both tokens of a distilled model, else the mean of
+    the patches; both are (b, grid_h, grid_w).
+    """
+    model = loaded_model(case, folder, seed)
+    scores, tokens = [], []
+
+    def keep(found, x):
+        x = x * 1  # a tensor of its own: the gradient is of what is read here alone
+        x.retain_grad()
+        found.append(x)
+        return x
+
+    last = len(model.blocks) - 1
+    for name, module in model.named_modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = False
+        if name.endswith("attn_drop"):
+            module.register_forward_pre_hook(lambda _, inputs: keep(scores, inputs[0]))
+        if name.startswith(f"blocks.{last}.") and name.endswith(".attn"):
+            module.register_forward_pre_hook(lambda _, inputs: keep(tokens, inputs[0]))
+        if name == f"blocks.{last}.in_norm":
+            module.register_forward_hook(lambda _, inputs, output: keep(tokens, output))
+    with torch.enable_grad():
+        model(reference_images(case, seed))[:, class_index].sum().backward()
+    grid, prefix = model.patch_embed.grid_size, model.num_prefix_tokens
+    b, n = tokens[0].shape[:2]
+    rows = torch.zeros(b, n)
+    rows[:, slice(0, prefix) if hasattr(model, "head_dist") else slice(0, 1)] = 1
+    if model.global_pool != "token":
+        rows = torch.zeros(b, n)
+        rows[:, prefix:] = 1
+    rows = rows / rows.sum(1, keepdim=True)
+    side_by_side = len(scores) // len(model.blocks)
+    for index in reversed(range(len(model.blocks))):
+        some = scores[index * side_by_side : (index + 1) * side_by_side]
+        matrix = sum((x * x.grad).clamp(min=0).mean(1) for x in some)
+        rows = rows + (rows[:, None] @ matrix)[:, 0]
+    cam = sum((x[:, prefix:] * x.grad[:, prefix:].mean(1, keepdim=True)).sum(-1) for x in tokens)
+    maps = rows[:, prefix:], cam.clamp(min=0)
+    return [x.detach().numpy().reshape(b, *grid) for x in maps]
+
+
 def loaded_model(case, folder, seed):
     """Returns the case's model in PyTorch with the case's weights."""
     model = reference_model(case)

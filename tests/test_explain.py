@@ -60,6 +60,21 @@ def test_attention_and_features_are_timms(record, tmp_path):
     np.testing.assert_allclose(features[0], expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("record", RECORDED, ids=lambda record: record["id"])
+def test_relevance_is_that_of_timms_gradients(record, tmp_path):
+    case = SHAPES[record["id"]]
+    model, images = build(case, write_weights(case, tmp_path)), random_images(case)[:1]
+    query = "patches" if isinstance(model.get_layer("pooling"), vit_tf.layers.AttentionPooling) else None
+    for found, name in (
+        (vit_tf.class_relevance(model, images, 1, query=query), "relevance"),
+        (vit_tf.grad_cam(model, images, 1), "grad_cam"),
+    ):
+        expected = np.array(record[name])
+        assert expected.std() > 1e-4
+        # Gradients of float32 through two blocks; where patches are averaged, most of a map is one value
+        np.testing.assert_allclose(found[0], expected, atol=1e-5 * expected.max())
+
+
 def test_every_kind_is_recorded():
     assert tuple(record["id"] for record in RECORDED) == INSIDE
     assert {timm_case(name)["id"] for name in INSIDE} <= SHAPES.keys()

@@ -22,7 +22,16 @@ from cases import (
     write_weights,
 )
 
-from vit_tf import attention_maps, build_vit, forward_features, load_weights, save_weights
+from vit_tf import (
+    attention_maps,
+    build_vit,
+    class_relevance,
+    forward_features,
+    grad_cam,
+    load_weights,
+    save_weights,
+)
+from vit_tf.layers import AttentionPooling
 from vit_tf.variants import VARIANTS
 
 RECORDED = json.loads((Path(__file__).parent / "fixtures" / "logits.json").read_text())
@@ -111,6 +120,10 @@ def test_live_attention_and_features(name, tmp_path):
         np.testing.assert_allclose(scores, expected, atol=1e-5)
     for found, expected in zip(forward_features(model, images).values(), features.values()):
         np.testing.assert_allclose(found, expected, atol=TOLERANCE * np.abs(expected).max())
+    query = "patches" if isinstance(model.get_layer("pooling"), AttentionPooling) else None
+    found = class_relevance(model, images, 3, query=query), grad_cam(model, images, 3)
+    for maps, expected in zip(found, references.reference_relevance(case, tmp_path, 3, seed=1)):
+        np.testing.assert_allclose(maps, expected, atol=TOLERANCE * expected.max())
 
 
 @pytest.mark.parity
