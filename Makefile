@@ -14,7 +14,7 @@ XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_ex
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.venv/jax_cache" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: train test lint clean
+.PHONY: train test notebooks lint clean
 
 train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
@@ -29,6 +29,10 @@ test: .venv/installed-test
 				-k "not ($(SAME_EVERYWHERE))" $(CORE_TESTS) || exit 1; \
 		fi; \
 	done
+
+# Runs the notebooks, and keeps in them what they show.
+notebooks: .venv/installed-test
+	$(BIN)/python notebooks/run.py
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

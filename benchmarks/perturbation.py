@@ -72,8 +72,7 @@ def main(arguments=None):
     model = vit_tf.build_vit("vit_cifar10", weights="cifar10")
     prepare = vit_tf.preprocessing("vit_cifar10")
     images = data.load_cifar10(args.data)
-    x, labels = images.x_test[: args.count], images.y_test[: args.count]
-    x = ((x / 255 - np.array(prepare.mean)) / np.array(prepare.std)).astype("float32")
+    x, labels = prepare(images.x_test[: args.count]), images.y_test[: args.count]
     found = {name: np.zeros((2, 9)) for name in MAPS}
     for start in track(range(0, len(x), BATCH), "perturbing", console=Console(stderr=True), transient=True):
         some = slice(start, start + BATCH)

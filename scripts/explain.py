@@ -101,7 +101,7 @@ class Seen:
         self.check_class(args.class_index)
         self.x = found.preprocessing(args.images)
         height, width = self.anatomy.covered_size
-        self.images = pixels(self.x, found.preprocessing)[:, :height, :width]
+        self.images = found.preprocessing.to_pixels(self.x)[:, :height, :width]
         names = [Path(name).name for name in args.images]
         self.names = names if len(set(names)) == len(names) else args.images
         self.classes, self.captions = [()] * len(names), self.names
@@ -141,11 +141,6 @@ TOKENS = {
     "register_tokens": "the registers",
     "patches": "the mean of all patches",
 }
-
-
-def pixels(x, prepare):
-    """Returns what the model sees, as pictures in [0, 255]."""
-    return np.clip(255 * (x * np.array(prepare.std) + np.array(prepare.mean)), 0, 255)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -399,9 +399,8 @@ def test_rollout_of_differential_attention_is_of_shares():
 def test_the_true_maps_are_faithful():
     """The package's model, without the fifth of the patches that relevance puts first, or last."""
     sample = data.load_cifar10("sample")
-    prepare = vit_tf.preprocessing("vit_cifar10")
     model = build_vit("vit_cifar10", weights="cifar10")
-    x = ((sample.x_test[:200] / 255 - np.array(prepare.mean)) / np.array(prepare.std)).astype("float32")
+    x = vit_tf.preprocessing("vit_cifar10")(sample.x_test[:200])
     labels, maps = sample.y_test[:200], vit_tf.class_relevance(model, x)
     correct = [
         perturbation.correct(model, perturbation.without(x, maps, 0.2, first), labels)

@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from vit_tf import build_vit, classifier, data
-from vit_tf.preprocessing import Preprocessing, preprocessing
+from vit_tf.preprocessing import preprocessing
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "explain.py"
@@ -105,9 +104,3 @@ def test_bad_input(photographs, tmp_path):
     assert not (tmp_path / "out").exists()
     done = command(tmp_path / "missing.png")
     assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
-
-
-def test_pixels_are_what_the_model_sees():
-    prepare = Preprocessing((8, 8), crop_fraction=1.0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
-    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3)).astype("uint8")
-    np.testing.assert_allclose(explain.pixels(prepare(image), prepare), image, atol=1e-3)

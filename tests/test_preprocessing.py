@@ -686,3 +686,12 @@ def test_a_very_long_picture_needs_no_more_memory_than_its_kept_part(monkeypatch
     assert sizes == [(24, 16)]
     assert np.abs(part - whole)[4:-4, 4:-4].max() <= 2  # rounded once more or once less
     assert np.abs(part - whole).mean() < 4
+
+
+def test_pixels_of_what_the_model_sees():
+    prepare = Preprocessing((8, 8), crop_fraction=1.0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3)).astype("uint8")
+    pixels = prepare.to_pixels(prepare(image))
+    assert pixels.dtype == "float32"
+    np.testing.assert_allclose(pixels, image, atol=1e-3)
+    assert prepare.to_pixels(np.full((1, 2, 2, 3), 9.0)).max() == 255

@@ -54,7 +54,7 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
     maps = attention_maps(model, images, layers, reduce=head_fusion)
     if "pooling" in maps:
         rows = with_prefix(anatomy, maps.pop("pooling")[:, 0])
-        rows = rows / rows.sum(axis=-1, keepdims=True)
+        rows = rows / np.maximum(rows.sum(axis=-1, keepdims=True), 1e-12)
     for x in reversed(maps.values()):  # only one row of the product is asked for: it is carried backwards
         x = discard(np.maximum(0, x), discard_ratio)  # (b, n, n)
         # rows @ ((x + 1) / its row sums)

@@ -72,6 +72,15 @@ class Preprocessing:
         pixels = np.stack([np.asarray(self.fit(picture)) for picture in pictures(images)])  # (b, H, W, 3)
         return (pixels.astype("float32") / 255 - np.float32(self.mean)) / np.float32(self.std)
 
+    def to_pixels(self, x):
+        """Returns what a model sees as pictures again: float32 `(b, H, W, 3)` in [0, 255], to be drawn.
+
+        Args:
+            x: the result of a call.
+        """
+        pixels = 255 * (np.asarray(x, "float32") * np.float32(self.std) + np.float32(self.mean))
+        return np.clip(pixels, 0, 255)
+
     def fit(self, picture):
         """Resizes and crops an RGB picture of Pillow to `image_size`."""
         h, w = (int(side) for side in self.resized_size(picture.height, picture.width))

@@ -1,0 +1,48 @@
+"""Runs notebooks, and keeps in them what they show.
+
+python notebooks/run.py                       # all that are beside this file
+python notebooks/run.py look_inside.ipynb
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from vit_tf.files import atomic_path
+
+FOLDER = Path(__file__).parent
+
+
+def execute(path, overrides=""):
+    """Returns a notebook with what its cells show; an error in one of them is raised.
+
+    Args:
+        path: its file.
+        overrides: code that runs behind the cell tagged "parameters", papermill's convention.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
+    for place in places:
+        notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(overrides))
+    resources = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=600, resources=resources, record_timing=False).execute()
+    for place in places:
+        del notebook.cells[place + 1]
+    for cell in notebook.cells:
+        if cell.cell_type == "code":  # TensorFlow's messages about the machine are no one else's business
+            cell.outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
+    return notebook
+
+
+def main(arguments):
+    for path in map(Path, arguments or sorted(FOLDER.glob("*.ipynb"))):
+        notebook = execute(path)
+        with atomic_path(path) as partial:
+            partial.write_text(nbformat.writes(notebook) + "\n", "utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

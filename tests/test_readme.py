@@ -1,0 +1,36 @@
+"""README's Python runs as it stands."""
+
+import re
+from pathlib import Path
+
+import keras
+import pytest
+from PIL import Image
+
+from vit_tf import data
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(section):
+    """Returns the Python blocks of a section."""
+    text = README.read_text("utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="README speaks of the default")
+def test_seeing_inside(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample = data.load_cifar10("sample")
+    for name, image in zip(("cat.png", "dog.png"), sample.x_test):
+        Image.fromarray(image).resize((50, 40)).save(name)
+    (code,) = blocks("Seeing inside")
+    names = {}
+    exec(code, names)
+    assert {key: x.shape for key, x in names["maps"].items()} == {"block_3": (2, 6, 64, 64)}
+    assert names["rollout"].shape == names["relevance"].shape == (2, 8, 8)
+    assert {key: x.shape for key, x in names["features"].items()} == {
+        "block_1": (2, 8, 8, 192),
+        "block_3": (2, 8, 8, 192),
+    }
+    assert Path("cats.png").stat().st_size > 10_000
