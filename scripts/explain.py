@@ -120,9 +120,9 @@ class Seen:
         if not 0 <= index < num_classes:
             raise ValueError(f"--class must be from 0 to {num_classes - 1} for these weights, got {index}")
 
-    def one_by_one(self, function, *args, **options):
+    def one_by_one(self, function, *args):
         """Returns a function of model and images for all of them: memory is that of one."""
-        maps = [function(self.model, self.x[i : i + 1], *args, **options) for i in range(len(self.x))]
+        maps = [function(self.model, self.x[i : i + 1], *args) for i in range(len(self.x))]
         return np.concatenate(maps)
 
     def titled(self, title):
