@@ -141,6 +141,7 @@ def alike(block, other):
 
 def describe(layer, anatomy):
     """Returns name, details and kind of the stage that a layer begins; None as name where it begins none."""
+    size = "×".join(map(str, anatomy.patch_size))
     if layer.name in FOLDED:
         return None, (), "head"
     if isinstance(layer, keras.layers.InputLayer):
@@ -148,7 +149,7 @@ def describe(layer, anatomy):
     if layer.name == "normalization":
         return "normalisation", (), "pixels"
     if isinstance(layer, layers.Patches):
-        return "patches", (patch_details(anatomy, "{} pixels each"),), "tokens"
+        return "patches", (f"{size} pixels each",), "tokens"
     if layer.name == "patch_embedding":
         kinds = {
             layers.WhitenedPatchEmbedding: "convolutions of whitened pixels",
@@ -156,7 +157,7 @@ def describe(layer, anatomy):
             layers.PatchEmbedding: "a convolution",
         }
         how = kinds.get(type(layer), "a dense layer")
-        return "patch embedding", (patch_details(anatomy, how + ", a token for {} pixels"),), "tokens"
+        return "patch embedding", (f"{how}, a token for {size} pixels",), "tokens"
     if isinstance(layer, layers.PatchEncoder):
         return "tokens and positions", (token_details(layer),), "tokens"
     if isinstance(layer, Block):
@@ -171,10 +172,6 @@ def describe(layer, anatomy):
     if layer.name == "head":
         return "head", ("one for each token",) if distilled else (), "head"
     return layer.name.replace("_", " "), (), "head" if is_behind_pooling(layer, anatomy) else "tokens"
-
-
-def patch_details(anatomy, text):
-    return text.format("×".join(map(str, anatomy.patch_size)))
 
 
 def is_behind_pooling(layer, anatomy):
