@@ -18,7 +18,19 @@ def blocks(section):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="README speaks of the default")
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="README speaks of the default"
+)
+
+
+def test_ten_lines(capsys):
+    (code,) = blocks("Ten lines")
+    assert len(code.splitlines()) <= 11
+    names = {}
+    exec(code, names)
+    assert names["attention"].shape == (8, 12, 61, 61) and "vit_base_patch16_224" in capsys.readouterr().out
+
+
 def test_seeing_inside(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sample = data.load_cifar10("sample")
