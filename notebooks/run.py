@@ -1,7 +1,9 @@
 """Runs notebooks, and keeps in them what they show.
 
-python notebooks/run.py                       # all that are beside this file
-python notebooks/run.py look_inside.ipynb
+    python notebooks/run.py                       # all that are beside this file
+    python notebooks/run.py look_inside.ipynb
+
+An error in a cell ends it, and leaves that notebook as it was.
 """
 
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from vit_tf import cli
 from vit_tf.files import atomic_path
 
 FOLDER = Path(__file__).parent
@@ -23,7 +26,8 @@ def execute(path, overrides=""):
         overrides: code that runs behind the cell tagged "parameters", papermill's convention.
     """
     notebook = nbformat.read(path, as_version=4)
-    places = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
+    tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
+    places = tagged[:1] if overrides else []
     for place in places:
         notebook.cells.insert(place + 1, nbformat.v4.new_code_cell(overrides))
     resources = {"metadata": {"path": str(path.parent)}}
@@ -45,4 +49,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    cli.run(lambda: main(sys.argv[1:]))

@@ -169,7 +169,7 @@ def heads(seen):
     )
     title = f"What {seen.whose} attends to in {seen.layer}"
     yield heads_section(seen, title, "heads", maps)
-    if hasattr(seen.anatomy.pooling, "scores"):
+    if seen.anatomy.pools_by_attention:
         maps = seen.one_by_one(lambda *args: vit_tf.attention_maps(*args, layers="pooling")["pooling"])
         yield heads_section(
             seen, "What the learned query of the pooling attends to", "pooling", maps[:, :, 0]

@@ -68,6 +68,11 @@ class Anatomy:
         return next(iter(self.poolings), None)
 
     @property
+    def pools_by_attention(self):
+        """Whether a learned query reads the tokens, `pooling="map"`."""
+        return isinstance(self.pooling, vit_layers.AttentionPooling)
+
+    @property
     def has_head(self):
         """Whether a Dense behind the pooling gives classes."""
         after = self.model.layers[self.model.layers.index(self.pooling) :] if self.poolings else []

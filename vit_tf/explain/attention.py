@@ -81,7 +81,7 @@ def score_blocks(heads, qkv, queries):
 def pooling_map(anatomy, images, reduce):
     """Returns {"pooling": the attention of the learned query}."""
     pooling = anatomy.pooling
-    if not hasattr(pooling, "scores"):
+    if not anatomy.pools_by_attention:
         raise ValueError(
             f"{anatomy.model.name!r} does not pool by attention, as only pooling='map' does: choose blocks"
         )

@@ -49,7 +49,7 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
         raise ValueError(f"`discard_ratio` must be in [0, 1), got {discard_ratio!r}")
     rows = query_rows(anatomy, query)  # (1, n)
     layers = [*anatomy.blocks]
-    if query is None and reads_by_attention(anatomy):
+    if query is None and anatomy.pools_by_attention:
         layers.append("pooling")
     maps = attention_maps(model, images, layers, reduce=head_fusion)
     if "pooling" in maps:
@@ -117,7 +117,7 @@ def weighted_by_gradient(anatomy, images, class_index):
     tapped = [attention for block in anatomy.blocks.values() for attention in block.attentions()]
     n = anatomy.num_tokens
     shapes = [(len(images), x.num_heads, n, n) for x in tapped]
-    if reads_by_attention(anatomy):
+    if anatomy.pools_by_attention:
         tapped.append(anatomy.pooling)
         shapes.append((len(images), anatomy.pooling.num_heads, 1, n - anatomy.pooling.num_prefix_tokens))
     scores, slopes = tapped_gradients(anatomy, images, class_index, tapped, shapes)
@@ -207,10 +207,6 @@ def query_rows(anatomy, query):
     rows = np.zeros((1, anatomy.num_tokens), "float32")
     rows[:, place] = 1 / (place.stop - place.start)
     return rows
-
-
-def reads_by_attention(anatomy):
-    return hasattr(anatomy.pooling, "scores")
 
 
 def with_prefix(anatomy, values):
