@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 # Neighbours share fixtures and compiled shapes: each process takes a stretch, and steals at the end.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
-CORE := layers models augment flops weights optimizers freezing lora trainer run attention device explain
+CORE := layers models augment flops weights optimizers freezing lora trainer run attention device explain hooks
 CORE_TESTS := $(CORE:%=tests/test_%.py)
 # What no backend changes is tested on TensorFlow alone; XLA need not optimise what runs once.
 SAME_EVERYWHERE := config or bad or import or float16 or another_model or files

@@ -14,6 +14,7 @@ import vit_tf
 from vit_tf import build_vit, data
 from vit_tf.explain import attention, relevance
 from vit_tf.explain.anatomy import Anatomy
+from vit_tf.layers.hooks import active_hooks, call_with_hooks
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import perturbation  # noqa: E402
@@ -35,6 +36,11 @@ not_on_jax = pytest.mark.skipif(
 
 def small(**overrides):
     return randomize(build_vit("vit_b16", **{**SMALL, **overrides}), 0.3)
+
+
+def adding(change):
+    """Returns a hook that adds an array to a tensor."""
+    return lambda x: x + keras.ops.convert_to_tensor(change)
 
 
 def some_images(model, count=2):
@@ -157,8 +163,6 @@ def test_a_saved_model_in_half_precision_and_its_state_afterwards(tmp_path):
     assert all(x.dtype == "float32" for x in maps.values())
     np.testing.assert_allclose(maps["block_1"].sum(-1), 1, atol=0.02)  # bfloat16 has three digits
     assert vit_tf.class_relevance(loaded, images).dtype == "float32"
-    heads = loaded.get_layer("block_0").attentions()[0]
-    assert heads.observe is None and heads.tap is None
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(loaded(images)), before)
 
 
@@ -167,7 +171,7 @@ def test_an_error_leaves_nothing_behind(monkeypatch):
     monkeypatch.setattr(attention, "to_numpy", lambda x: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         vit_tf.attention_maps(model, some_images(model))
-    assert all(block.attentions()[0].observe is None for block in Anatomy(model).blocks.values())
+    assert not active_hooks()
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -273,9 +277,8 @@ def test_relevance_of_one_block_against_finite_differences():
         change[0, head, 0, key] = step
         logits = []
         for sign in (1, -1):
-            heads.tap = lambda x, sign=sign: x + sign * keras.ops.convert_to_tensor(change)  # noqa: B023
-            logits.append(keras.ops.convert_to_numpy(model(images))[0, 2])
-        del heads.tap
+            hooks = {(heads, "scores"): adding(sign * change)}
+            logits.append(keras.ops.convert_to_numpy(call_with_hooks(hooks, model, images))[0, 2])
         slopes[head, key] = (logits[0] - logits[1]) / (2 * step)
     expected = np.maximum(0, scores[:, 0] * slopes).mean(0)[1:].reshape(2, 3)
     found = vit_tf.class_relevance(model, images, class_index=2)[0]
@@ -346,16 +349,15 @@ def test_a_learned_query_is_asked_for():
     for head, key, sign in [(*place, sign) for place in np.ndindex(2, 6) for sign in (1, -1)]:
         change = np.zeros((2, 2, 1, 6), "float32")
         change[0, head, 0, key] = sign * step
-        pooling.tap = lambda x: x + keras.ops.convert_to_tensor(change)  # noqa: B023
-        slopes[head, key] += sign * keras.ops.convert_to_numpy(model(images))[0, 2] / (2 * step)
-    del pooling.tap
+        logits = call_with_hooks({(pooling, "scores"): adding(change)}, model, images)
+        slopes[head, key] += sign * keras.ops.convert_to_numpy(logits)[0, 2] / (2 * step)
     (matrix,), pooled = relevance.weighted_by_gradient(Anatomy(model), images, 2)
     expected = np.maximum(0, scores * slopes).mean(0)
     np.testing.assert_allclose(pooled[0], expected, atol=2e-3 * expected.max())
     whole = (np.pad(pooled, ((0, 0), (1, 0)))[:, None] @ (matrix + np.eye(7)))[:, 0, 1:]
     found = vit_tf.class_relevance(model, images, 2)
     np.testing.assert_allclose(found, whole.reshape(2, 2, 3), rtol=1e-5)
-    assert found.max() > 0 and pooling.tap is None
+    assert found.max() > 0
 
 
 @not_on_jax
@@ -458,20 +460,18 @@ def test_grad_cam_against_finite_differences(block):
             change = np.zeros((1, 7, 16), "float32")
             change[:, 1:, channel] = sign * step
 
-            def tap(x, change=change, seen=seen):
+            def hook(x, change=change, seen=seen):
                 seen.append(keras.ops.convert_to_numpy(x))
                 return x + keras.ops.convert_to_tensor(change)
 
-            reader.tap = tap
-            slopes[channel] += sign * keras.ops.convert_to_numpy(model(images))[0, 2] / (2 * step * 6)
-        del reader.tap
+            logits = call_with_hooks({(reader, "tokens"): hook}, model, images)
+            slopes[channel] += sign * keras.ops.convert_to_numpy(logits)[0, 2] / (2 * step * 6)
         cam = cam + seen[0][0, 1:] @ slopes
     found = vit_tf.grad_cam(model, images, class_index=2)[0]
     expected = np.maximum(0, cam).reshape(2, 3)
     assert len(readers) == (2 if block == "parallel_things" else 1) and expected.max() > 1e-3
     # The second difference of a smooth function: 1e-4 of the largest, and float32's 1e-7 over the step
     np.testing.assert_allclose(found, expected, atol=2e-3 * max(1, expected.max()))
-    assert all(reader.tap is None for reader in readers)
 
 
 # ---------------------------------------------------------------------------------------------------

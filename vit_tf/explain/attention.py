@@ -3,14 +3,13 @@
 Shapes in the comments: b batch, H heads, q queries, n tokens.
 """
 
-from contextlib import contextmanager
-
 import keras
 import numpy as np
 from keras import ops
 
 from vit_tf.explain.anatomy import PATCHES, Anatomy, as_list
 from vit_tf.explain.gradient import run
+from vit_tf.layers.hooks import call_with_hooks
 
 REDUCTIONS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
 BLOCK_BYTES = 256 * 2**20  # of scores that the backend has in memory at a time
@@ -141,25 +140,21 @@ def per_block(anatomy, images, chosen, function):
     """Returns {block's name: mean over its attentions of `function(attention, qkv)`} for chosen blocks."""
     names = anatomy.choose(chosen)
     found = {name: [] for name in names}
-    with observing(anatomy, found, function):
-        forward = keras.Model(anatomy.model.input, anatomy.blocks[names[-1]].output)
-        run(forward, images)
+    hooks = {
+        (heads, "qkv"): observer(found[name], function, heads)
+        for name in names
+        for heads in anatomy.blocks[name].attentions()
+    }
+    forward = keras.Model(anatomy.model.input, anatomy.blocks[names[-1]].output)
+    call_with_hooks(hooks, run, forward, images)
     return {
         name: values[0] if len(values) == 1 else sum(values) / len(values) for name, values in found.items()
     }
 
 
-@contextmanager
-def observing(anatomy, found, function):
-    """Appends to `found[name]` what `function` makes of each attention's call in the block of that name."""
-    attentions = [(name, heads) for name in found for heads in anatomy.blocks[name].attentions()]
-    try:
-        for name, heads in attentions:
-            heads.observe = lambda heads, qkv, values=found[name]: values.append(function(heads, qkv))
-        yield
-    finally:
-        for _, heads in attentions:
-            del heads.observe
+def observer(found, function, heads):
+    """Returns a hook that appends `function(heads, qkv)` to a list."""
+    return lambda qkv: found.append(function(heads, qkv))
 
 
 def to_numpy(x):

@@ -12,6 +12,7 @@ from keras import ops
 from vit_tf.explain.anatomy import PATCHES, Anatomy
 from vit_tf.explain.attention import REDUCTIONS, attention_maps, to_numpy
 from vit_tf.explain.gradient import gradient, run
+from vit_tf.layers.hooks import call_with_hooks
 
 
 def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, query=None, upsample=False):
@@ -114,13 +115,13 @@ def weighted_by_gradient(anatomy, images, class_index):
         A list of `(b, n, n)`: of attentions side by side, the sum; and an array `(b, k)` over the
         tokens that the learned query sees, or None.
     """
-    tapped = [attention for block in anatomy.blocks.values() for attention in block.attentions()]
+    layers = [attention for block in anatomy.blocks.values() for attention in block.attentions()]
     n = anatomy.num_tokens
-    shapes = [(len(images), x.num_heads, n, n) for x in tapped]
+    shapes = [(len(images), x.num_heads, n, n) for x in layers]
     if anatomy.pools_by_attention:
-        tapped.append(anatomy.pooling)
+        layers.append(anatomy.pooling)
         shapes.append((len(images), anatomy.pooling.num_heads, 1, n - anatomy.pooling.num_prefix_tokens))
-    scores, slopes = tapped_gradients(anatomy, images, class_index, tapped, shapes)
+    scores, slopes = gradients_at(anatomy, images, class_index, "scores", layers, shapes)
     found = iter(np.maximum(0, x * slope).mean(axis=1) for x, slope in zip(scores, slopes))
     blocks = [sum(next(found) for _ in block.attentions()) for block in anatomy.blocks.values()]
     pooled = next(found, None)
@@ -154,18 +155,19 @@ def grad_cam(model, images, class_index=None, layer=-1, *, upsample=False):
     block, patches = anatomy.blocks[names[0]], anatomy.tokens(PATCHES)
     readers = block.attention_layers()
     shapes = [(len(images), *block.input.shape[1:])] * len(readers)
-    tokens, slopes = tapped_gradients(anatomy, images, class_index, readers, shapes)
+    tokens, slopes = gradients_at(anatomy, images, class_index, "tokens", readers, shapes)
     cam = 0
     for x, slope in zip(tokens, slopes):  # (b, p + n, d)
         cam = cam + np.einsum("bnd,bd->bn", x[:, patches], slope[:, patches].mean(axis=1))
     return on_image(anatomy, np.maximum(0, cam), upsample)
 
 
-def tapped_gradients(anatomy, images, class_index, tapped, shapes):
-    """Returns the tensors at the taps of layers, and the gradients of the class's logit there.
+def gradients_at(anatomy, images, class_index, place, layers, shapes):
+    """Returns the tensors at a place in each layer, and the gradients of the class's logit there.
 
     Args:
-        tapped: layers of the model with a `tap`.
+        place: name of a place where the layers run hooks.
+        layers: `HookedLayer`s of the model.
         shapes: that of each tensor.
 
     Returns:
@@ -176,27 +178,22 @@ def tapped_gradients(anatomy, images, class_index, tapped, shapes):
 
     def score(*offsets):
         found = []
-        try:
-            for layer, offset in zip(tapped, offsets):
-                layer.tap = recorder(found, offset)
-            logits = classifier(images, training=False)
-        finally:
-            for layer in tapped:
-                del layer.tap
+        hooks = {(layer, place): recorder(found, offset) for layer, offset in zip(layers, offsets)}
+        logits = call_with_hooks(hooks, lambda: classifier(images, training=False))
         return choose(logits), found
 
-    zeros = [np.zeros(shape, layer.compute_dtype) for layer, shape in zip(tapped, shapes)]
+    zeros = [np.zeros(shape, layer.compute_dtype) for layer, shape in zip(layers, shapes)]
     return tuple([to_numpy(x) for x in some] for some in gradient(score, zeros))
 
 
 def recorder(found, offset):
-    """Returns a function that adds an offset to a tensor, and notes it."""
+    """Returns a hook that appends a tensor to a list, and adds an offset to it."""
 
-    def tap(x):
+    def hook(x):
         found.append(x)
         return x + offset
 
-    return tap
+    return hook
 
 
 def query_rows(anatomy, query):

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from vit_tf.layers.dense import TokenDense
+from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.residual import make_norm, register
 from vit_tf.layers.scaled_dot_product import (
     attend_in_blocks,
@@ -17,7 +18,6 @@ from vit_tf.layers.scaled_dot_product import (
     has_fused_attention,
     softmax,
 )
-from vit_tf.layers.tapped import Tapped
 
 
 def attention_spec(layer, shape, return_attention_scores):
@@ -36,7 +36,7 @@ def with_scores(attention, inputs, return_attention_scores, training):
 
 
 @register
-class DotProductAttention(Tapped):
+class DotProductAttention(HookedLayer):
     """softmax(Q K^T / sqrt(k)) V per head, on queries, keys and values that are projected already.
 
     The softmax runs in float32 under half precision. All scores at once are computed for few tokens, or
@@ -60,16 +60,12 @@ class DotProductAttention(Tapped):
     Output: the weighted values `(b, n, num_heads * k)`; with `return_attention_scores` also the scores
     `(b, num_heads, n, n)`.
 
-    Attributes:
-        observe: None, or a function `(layer, qkv)` that each call tells of its input; `vit_tf.explain`
-            sets it.
-        tap: see `Tapped`; on the scores.
+    Hooks (see `vit_tf.layers.hooks`): "qkv" on the input; "scores" on the attention probabilities, all of
+    which are then computed at once.
 
     Raises:
         ValueError: `query_block_size` is neither None nor an int from 0.
     """
-
-    observe = None
 
     def __init__(
         self,
@@ -107,11 +103,10 @@ class DotProductAttention(Tapped):
         return self.head_width
 
     def call(self, qkv, return_attention_scores=False, training=None):
-        if self.observe is not None:
-            self.observe(self, qkv)
+        qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
         heads, width = self.num_heads, self.head_width
-        needs_scores = return_attention_scores or self.tap is not None
+        needs_scores = return_attention_scores or self.has_hook("scores")
         if self.may_fuse(needs_scores, training) and has_fused_attention(self.compute_dtype):
             query, key, value = ops.unstack(ops.reshape(qkv, (b, n, 3, heads, width)), 3, axis=2)
             query, key = self.normalize(query, key)  # (b, n, H, k)
@@ -119,7 +114,7 @@ class DotProductAttention(Tapped):
             return ops.reshape(x, (b, n, heads * width))
         query, key, value = self.split(qkv)
         if needs_scores or not self.block_size(qkv):
-            scores = self.tapped(self.softmax_scores(query, key))
+            scores = self.hooked("scores", self.softmax_scores(query, key))
             x = ops.matmul(self.dropout(scores, training=training), value)
         else:
             x = self.attend_in_blocks(query, key, value, self.block_size(qkv), training)
@@ -136,9 +131,6 @@ class DotProductAttention(Tapped):
         """Returns the attention probabilities `(b, H, m, n)` of some of the queries, a slice."""
         query, key, _ = self.split(qkv)
         return self.softmax_scores(query[:, :, queries], key)
-
-    def is_tapped(self):
-        return super().is_tapped() or self.observe is not None
 
     def may_fuse(self, needs_scores, training):
         """Whether a kernel will do that knows neither scores, nor dropout, nor blocks of our choice."""
@@ -231,16 +223,15 @@ class DifferentialAttention(DotProductAttention):
             setattr(self, name, weight)
 
     def call(self, qkv, return_attention_scores=False, training=None):
-        if self.observe is not None:
-            self.observe(self, qkv)
+        qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
         heads, width, half = self.num_heads, self.head_width, self.query_width
         query, key, value = self.split(qkv)
-        if return_attention_scores or self.tap is not None or not self.block_size(qkv):
+        if return_attention_scores or self.has_hook("scores") or not self.block_size(qkv):
             pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
             scores = self.difference(pair)
             weights = self.difference(self.dropout(pair, training=training))
-            x = ops.matmul(self.tapped(weights), value)
+            x = ops.matmul(self.hooked("scores", weights), value)
         else:
             factor = ops.cast(self.compute_lambda(), self.compute_dtype)
             query, key = (ops.reshape(x, (b, 2 * heads, n, half)) for x in (query, key))
@@ -295,7 +286,7 @@ def make_attention(kind, num_heads, block_index=0, **options):
 
 
 @register
-class MultiHeadSelfAttention(Tapped):
+class MultiHeadSelfAttention(HookedLayer):
     """Multi-head self-attention with one 2-D projection to queries, keys and values.
 
     softmax(Q K^T / sqrt(k)) V per head, heads concatenated, then projected to the input's width
@@ -327,8 +318,7 @@ class MultiHeadSelfAttention(Tapped):
     Raises:
         ValueError: at build, `num_heads` does not divide d and no `head_dim` was given.
 
-    Attributes:
-        tap: see `Tapped`; on the tokens that come in.
+    Hooks (see `vit_tf.layers.hooks`): "tokens" on the input.
     """
 
     def __init__(
@@ -399,15 +389,12 @@ class MultiHeadSelfAttention(Tapped):
         self.projection.build((*leading, inner_dim))
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        qkv = self.qkv(self.tapped(inputs))
+        qkv = self.qkv(self.hooked("tokens", inputs))
         x, scores = with_scores(self.heads, qkv, return_attention_scores, training)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         x = self.dropout(self.projection(x), training=training)  # (b, n, d)
         return (x, scores) if return_attention_scores else x
-
-    def is_tapped(self):
-        return super().is_tapped() or self.heads.is_tapped()
 
     def compute_output_shape(self, input_shape):
         return input_shape

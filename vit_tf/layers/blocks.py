@@ -19,13 +19,13 @@ from vit_tf.layers.attention import (
     with_scores,
 )
 from vit_tf.layers.dense import TokenDense
+from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import get_activation, make_mlp
 from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale, make_norm, register
-from vit_tf.layers.tapped import Tapped
 
 
-class Block(Tapped):
+class Block(HookedLayer):
     """The options that all encoder blocks take, and the parts that are made from them.
 
     Args:
@@ -99,12 +99,8 @@ class Block(Tapped):
     def rematerialized_call(self, layer_call, *args, **kwargs):
         """Keras asks for this in a `keras.RematScope`; see `rematerialize`."""
         if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
-            return layer_call  # the scope leaves this block out, or someone looks at it
+            return layer_call  # the scope leaves this block out, or there are hooks
         return rematerialize(self, layer_call)
-
-    def is_tapped(self):
-        layers = self.attention_layers()
-        return any(layer.tap is not None or layer.heads.is_tapped() for layer in layers)
 
     # The layers below are made here, and not in each subclass, so that an option is passed on in one place.
 
@@ -142,7 +138,7 @@ class Block(Tapped):
     def attention_layers(self):
         """Returns the layers whose `heads` are a `DotProductAttention`: one, but for those side by side.
 
-        Each has its `tap` on the tokens that it projects.
+        Each runs the hook "tokens" on the tokens that it projects.
         """
         return [self.attention]
 
@@ -295,8 +291,7 @@ class ParallelScalingBlock(Block):
         ValueError: `mlp` or `sub_norm` ask for what this block does not have, or `num_heads` does not
             divide d.
 
-    Attributes:
-        tap: see `Tapped`; on the tokens behind the norm, which attention and MLP share.
+    Hooks (see `vit_tf.layers.hooks`): "tokens" on those behind the norm, which attention and MLP share.
     """
 
     def __init__(self, num_heads, mlp_dim, **kwargs):
@@ -352,7 +347,7 @@ class ParallelScalingBlock(Block):
         return TokenDense(width, use_bias=use_bias, dtype=self.dtype_policy, name=name, **options)
 
     def call(self, inputs, return_attention_scores=False, training=None):
-        y = self.in_projection(self.tapped(self.norm(inputs)))
+        y = self.in_projection(self.hooked("tokens", self.norm(inputs)))
         hidden, qkv = ops.split(y, [self.mlp_dim], axis=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias

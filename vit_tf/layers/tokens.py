@@ -8,11 +8,11 @@ from keras import ops
 
 from vit_tf.layers.attention import head_width
 from vit_tf.layers.dense import TokenDense
+from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.patches import pair
 from vit_tf.layers.residual import make_norm, register
 from vit_tf.layers.scaled_dot_product import softmax
-from vit_tf.layers.tapped import Tapped
 
 
 @register
@@ -158,7 +158,7 @@ class TokenPooling(keras.layers.Layer):
 
 
 @register
-class AttentionPooling(Tapped):
+class AttentionPooling(HookedLayer):
     """Multi-head attention pooling (MAP): one learned query attends to the tokens, then an MLP.
 
     Reference: Zhai et al., "Scaling Vision Transformers" (https://arxiv.org/abs/2106.04560),
@@ -175,8 +175,7 @@ class AttentionPooling(Tapped):
 
     Output shape: `(b, d)`.
 
-    Attributes:
-        tap: see `Tapped`; on the scores.
+    Hooks (see `vit_tf.layers.hooks`): "scores" on the attention probabilities.
 
     Raises:
         ValueError: at build, `num_heads` does not divide d.
@@ -217,7 +216,7 @@ class AttentionPooling(Tapped):
 
     def call(self, inputs):
         key, value = self.keys_and_values(inputs)
-        x = ops.matmul(self.tapped(self.softmax_scores(key)), value)  # (b, H, 1, k)
+        x = ops.matmul(self.hooked("scores", self.softmax_scores(key)), value)  # (b, H, 1, k)
         x = self.projection(ops.reshape(x, (ops.shape(x)[0], self.num_heads * self.head_width)))
         return x + self.mlp(self.mlp_norm(x))
 
