@@ -40,6 +40,38 @@ def test_a_folder_comes_back_with_labels_and_preprocessing(saved):
     assert len(loaded.predict([image, image], top=1)) == 2
 
 
+def test_a_multi_label_folder_comes_back_with_its_thresholds(saved, tmp_path):
+    folder, model, _ = saved
+    assert vit_tf.load(folder).problem_type == "single_label_classification"
+    assert vit_tf.load(folder).thresholds is None
+    arguments = ("vit_cifar10", HYPERPARAMETERS, PREPARE, LABELS)
+    options = {"problem_type": "multi_label_classification", "thresholds": [0.2, 0.5, np.float32(0.25)]}
+    classifier.save(tmp_path / "multi", model, *arguments, **options)
+    config = json.loads((tmp_path / "multi" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert config["thresholds"] == [0.2, 0.5, 0.25]
+    loaded = vit_tf.load(tmp_path / "multi")
+    assert loaded.problem_type == "multi_label_classification" and loaded.thresholds == (0.2, 0.5, 0.25)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"problem_type": "several"}, "`problem_type` must be single_label_classification, "),
+        ({"thresholds": [0.5, 0.5]}, "`thresholds` must be 3 numbers from 0 to 1, one per class, got 2"),
+        ({"thresholds": [0.5, 0.5, 1.5]}, "must be 3 numbers from 0 to 1"),
+        ({"thresholds": [0.5, 0.5, "x"]}, "must be 3 numbers from 0 to 1"),
+        ({"thresholds": [0.5, 0.5, float("nan")]}, "must be 3 numbers from 0 to 1"),
+        ({"labels": ("a", "b")}, "`labels` must be 3 names, one per logit, got 2"),
+    ],
+)
+def test_bad_meanings_are_not_saved(saved, tmp_path, options, message):
+    options = {"labels": LABELS, "preprocessing": PREPARE, **options}
+    with pytest.raises(ValueError, match=message):
+        classifier.save(tmp_path / "bad", saved[1], "vit_cifar10", HYPERPARAMETERS, **options)
+    assert not (tmp_path / "bad").exists()
+
+
 def test_the_command_reads_it(saved, capsys):
     from vit_tf import cli
 

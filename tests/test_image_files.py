@@ -13,6 +13,7 @@ import tracemalloc
 import zipfile
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -567,6 +568,21 @@ def test_subset(six):
     assert len(six.subset([])) == 0 and len(six.subset(np.zeros(6, bool))) == 0
 
 
+def test_multi_label(six):
+    assert not six.is_multi_label and not six.subset([]).is_multi_label
+    labels = np.random.default_rng(0).random((6, 2)) < 0.5
+    files = replace(six, labels=labels)
+    assert files.is_multi_label and files.labels.dtype == bool
+    np.testing.assert_array_equal(files.subset([4, 1]).labels, labels[[1, 4]])
+    assert files.subset([]).labels.shape == (0, 2) and files.subset([]).is_multi_label
+
+
+def test_label_sets_are_encoded_as_columns():
+    class_names, labels = layouts.encode_labels([("b10", "b9"), (), ("a",)])
+    assert class_names == ("a", "b9", "b10") and labels.dtype == bool
+    assert labels.tolist() == [[False, True, True], [False] * 3, [True, False, False]]
+
+
 @pytest.mark.parametrize(
     ("indices", "match"),
     [
@@ -588,6 +604,9 @@ def test_subset_refuses(six, indices, match):
         ({"labels": [0, 2]}, "labels are 0 to 2: expected 0 to 1"),
         ({"labels": [-1, 0]}, "labels are -1 to 0: expected 0 to 1"),
         ({"labels": [0.0, 1.0]}, "labels are float64: expected integers"),
+        ({"labels": [True, False]}, "labels are bool: expected integers"),
+        ({"labels": [[True], [False]]}, r"labels are bool of shape \(2, 1\): expected 2 columns"),
+        ({"labels": [[True, False]]}, r"number \(2, 1, 2\): expected one each a file"),
         ({"splits": ["train", "val"]}, "unknown splits 'val': expected train, validation, test or None"),
     ],
 )

@@ -7,7 +7,14 @@ from pathlib import Path
 import keras
 
 from vit_tf.files import write_json
-from vit_tf.labels import decode_predictions, labels_from_config
+from vit_tf.labels import (
+    PROBLEM_TYPES,
+    check_thresholds,
+    decode_predictions,
+    labels_from_config,
+    problem_type_from_config,
+    thresholds_from_config,
+)
 from vit_tf.models import build_vit
 from vit_tf.preprocessing import Preprocessing, preprocessing, timm_table
 from vit_tf.variants import get_variant
@@ -22,11 +29,16 @@ class Classifier:
         model: from normalised images (b, h, w, 3) to logits (b, k).
         preprocessing: from files, arrays and pictures to what `model` takes.
         labels: the names of the classes, or None: those of ImageNet where there are 1,000, else numbers.
+        problem_type: one of `vit_tf.labels.PROBLEM_TYPES`: what the logits are.
+        thresholds: of a multi-label model, the probability from which on each class counts as present;
+            None is 0.5 for all.
     """
 
     model: keras.Model
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
+    problem_type: str = PROBLEM_TYPES[0]
+    thresholds: tuple[float, ...] | None = None
 
     def predict(self, images, top=5):
         """Returns the likeliest classes: for each image a list of (label, probability), highest first.
@@ -62,10 +74,24 @@ def load(source, variant=None, headless=False):
     if channels != 3:
         raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, and pictures have 3")
     prepare = preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
-    return Classifier(model, prepare, labels_from_config(weights.checkpoint.config))
+    config = weights.checkpoint.config
+    thresholds = thresholds_from_config(config, model.output_shape[-1])
+    return Classifier(
+        model, prepare, labels_from_config(config), problem_type_from_config(config), thresholds
+    )
 
 
-def save(folder, model, variant, hyperparameters, preprocessing, labels, dtype="float32"):
+def save(
+    folder,
+    model,
+    variant,
+    hyperparameters,
+    preprocessing,
+    labels,
+    dtype="float32",
+    problem_type=PROBLEM_TYPES[0],
+    thresholds=None,
+):
     """Writes a classifier as a folder that `load`, `vit-tf predict` and, for its own models, timm read.
 
     Args:
@@ -74,12 +100,24 @@ def save(folder, model, variant, hyperparameters, preprocessing, labels, dtype="
         variant: the name of its variant.
         hyperparameters: dict, what was overridden in `build_vit`, the number of classes included.
         preprocessing: a `Preprocessing`, or None for images of other than three channels.
-        labels: names of the classes.
+        labels: names of the classes, one per logit; or two for a single logit, whose sigmoid is the
+            probability of the second.
         dtype: of the weights in the file, see `vit_tf.save_weights`.
+        problem_type: one of `vit_tf.labels.PROBLEM_TYPES`.
+        thresholds: of a multi-label model, a number in [0, 1] per logit: the probability from which on the
+            class counts as present. None leaves them out, which means 0.5.
 
     Raises:
+        ValueError: labels, problem type or thresholds do not fit the model.
         OSError: the disk is full, or the folder cannot be written to.
     """
+    num_classes = model.output_shape[-1] if labels else 0  # a model without a head gives features
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"`problem_type` must be {', '.join(PROBLEM_TYPES)}, got {problem_type!r}")
+    if len(labels) != num_classes and (len(labels), num_classes) != (2, 1):
+        raise ValueError(f"`labels` must be {num_classes} names, one per logit, got {len(labels)}")
+    if thresholds is not None:
+        thresholds = list(check_thresholds(thresholds, num_classes))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # Without a config.json the folder says that it is not whole.
@@ -87,12 +125,15 @@ def save(folder, model, variant, hyperparameters, preprocessing, labels, dtype="
     save_weights(model, folder / "model.safetensors", dtype=dtype)
     _, height, width, channels = model.input_shape
     config = {
-        "num_classes": len(labels),
+        "num_classes": num_classes,
         "label_names": list(labels),
+        "problem_type": problem_type,
         "model_args": {"img_size": [height, width]},
-        "pretrained_cfg": {"input_size": [channels, height, width], "num_classes": len(labels)},
+        "pretrained_cfg": {"input_size": [channels, height, width], "num_classes": num_classes},
         "vit_tf": {"variant": variant, "hyperparameters": hyperparameters},
     }
+    if thresholds is not None:
+        config["thresholds"] = thresholds
     if is_timm(variant, hyperparameters):
         config["architecture"] = variant
     if preprocessing is not None:

@@ -7,6 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+# What the outputs of a model are, in transformers' words: logits of classes that exclude each other, logits
+# of classes of which an image may have several or none, and plain values.
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+
 
 @functools.cache
 def imagenet_classes():
@@ -91,3 +95,46 @@ def labels_from_config(config):
         raise ValueError(f"config.json must have text as labels, got {names[:3]!r}, ...")
     descriptions = read(config, "label_descriptions", dict, {})
     return tuple(str(descriptions.get(name, name)) for name in names)
+
+
+def problem_type_from_config(config):
+    """Returns what the outputs of a config.json's model are: one of `PROBLEM_TYPES`.
+
+    The key is "problem_type" of transformers. Without it the classes exclude each other.
+
+    Raises:
+        ValueError: another problem type.
+    """
+    from vit_tf.weights.config import read
+
+    problem_type = read(config, "problem_type", str, PROBLEM_TYPES[0])
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(
+            f"config.json must have {', '.join(PROBLEM_TYPES)} as 'problem_type', got {problem_type[:80]!r}"
+        )
+    return problem_type
+
+
+def thresholds_from_config(config, num_classes):
+    """Returns the probability from which on each class counts as present, None if config.json has none.
+
+    Raises:
+        ValueError: "thresholds" are not `num_classes` numbers from 0 to 1.
+    """
+    from vit_tf.weights.config import read
+
+    thresholds = read(config, "thresholds", (list, tuple))
+    return None if thresholds is None else check_thresholds(thresholds, num_classes)
+
+
+def check_thresholds(thresholds, num_classes):
+    """Returns thresholds as floats; a ValueError unless they are `num_classes` numbers from 0 to 1."""
+    numbers = [
+        float(t) for t in thresholds if isinstance(t, (int, float, np.number)) and not isinstance(t, bool)
+    ]
+    if len(thresholds) != num_classes or not all(0 <= t <= 1 for t in numbers) or len(numbers) != num_classes:
+        raise ValueError(
+            f"`thresholds` must be {num_classes} numbers from 0 to 1, one per class, got {len(thresholds)} "
+            f"values: {str(list(thresholds[:3]))[:80]} ..."
+        )
+    return tuple(numbers)

@@ -34,7 +34,8 @@ class ImageFiles:
         root: the folder, zip or CSV.
         class_names: sorted by code points, with class9 before class10: alike on every machine.
         names: paths relative to the root (of a CSV: to its folder) with / between the parts, sorted, unique.
-        labels: integers [n], indices into `class_names`; kept as int64.
+        labels: integers [n], indices into `class_names`, kept as int64. In a multi-label data set bool
+            [n, k], one column per class; a row may have several classes or none.
         splits: "train", "validation" or "test" where the data set says so, else None, one a file.
         notes: what was left out, one line each, for the user to see.
         reader: reads a file by its name; by default as `root` asks for.
@@ -49,14 +50,9 @@ class ImageFiles:
     reader: Callable[[str], bytes] | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        labels = np.asarray(self.labels)
-        is_integer = labels.dtype.kind in "iu" or not labels.size
-        _require(is_integer, f"labels are {labels.dtype}: expected integers, indices into class_names")
-        labels = labels.astype(np.int64).reshape(-1)
+        labels = _checked_labels(np.asarray(self.labels), len(self.class_names))
         counts = (len(self.names), len(labels), len(self.splits))
         _require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
-        low, high, last = labels.min(initial=0), labels.max(initial=-1), len(self.class_names) - 1
-        _require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one a class")
         unknown = set(self.splits) - {*SPLITS, None}
         _require(
             not unknown, f"unknown splits {some(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
@@ -70,6 +66,11 @@ class ImageFiles:
 
     def __len__(self):
         return len(self.names)
+
+    @property
+    def is_multi_label(self):
+        """Whether an image may have several classes, or none: `labels` are bool [n, k] then."""
+        return self.labels.ndim == 2
 
     def read(self, i):
         """Returns the bytes of file `i`.
@@ -99,6 +100,21 @@ class ImageFiles:
         )
         names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
         return replace(self, names=names, labels=self.labels[indices], splits=splits)
+
+
+def _checked_labels(labels, num_classes):
+    """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the number of classes."""
+    if labels.dtype == bool and labels.ndim == 2:
+        found = f"labels are bool of shape {labels.shape}"
+        _require(labels.shape[1] == num_classes, f"{found}: expected {num_classes} columns, one per class")
+        return labels
+    is_integer = labels.dtype.kind in "iu" or not labels.size
+    expected = "expected integers, indices into class_names, or bool of two dimensions"
+    _require(is_integer, f"labels are {labels.dtype}: {expected}")
+    labels = labels.astype(np.int64).reshape(-1)
+    low, high, last = labels.min(initial=0), labels.max(initial=-1), num_classes - 1
+    _require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one a class")
+    return labels
 
 
 def find_images(source):

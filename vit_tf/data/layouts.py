@@ -51,10 +51,22 @@ def natural_key(name):
 
 
 def encode_labels(labels):
-    """Returns (class names in natural order, labels as indices into them, int64 [n])."""
-    class_names = tuple(sorted(set(labels), key=natural_key))
+    """Returns (class names in natural order, labels as `ImageFiles` has them).
+
+    Args:
+        labels: a name per image, which gives indices int64 [n]; or, of a multi-label data set, a tuple of
+            names per image, which gives bool [n, k].
+    """
+    is_multi_label = any(isinstance(label, tuple) for label in labels)
+    names = {name for label in labels for name in label} if is_multi_label else set(labels)
+    class_names = tuple(sorted(names, key=natural_key))
     index = {name: i for i, name in enumerate(class_names)}
-    return class_names, np.array([index[label] for label in labels], np.int64)
+    if not is_multi_label:
+        return class_names, np.array([index[label] for label in labels], np.int64)
+    encoded = np.zeros((len(labels), len(class_names)), bool)
+    for row, label in zip(encoded, labels):
+        row[[index[name] for name in label]] = True
+    return class_names, encoded
 
 
 def some(names, limit=5):
