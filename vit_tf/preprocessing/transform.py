@@ -127,7 +127,7 @@ class Preprocessing:
         """Returns a layer that maps images of the right size in [0, 255] to `(x / 255 - mean) / std`."""
         scale = [1 / (255 * std) for std in self.std]
         offset = [-mean / std for mean, std in zip(self.mean, self.std)]
-        return keras.layers.Rescaling(scale, offset, name="normalization")
+        return ChannelRescaling(scale, offset, name="normalization")
 
     def to_dict(self):
         """Returns plain values: `Preprocessing(**settings.to_dict())` equals `settings`."""
@@ -142,6 +142,24 @@ def crop_start(size, kept, xp=np):
     """Returns where a centred crop of `kept` pixels begins in `size`; below 0 if it is larger."""
     margin = (size - kept) / 2
     return xp.where(margin >= 0, xp.round(margin), xp.ceil(margin))
+
+
+@keras.saving.register_keras_serializable(package="vit_tf")
+class ChannelRescaling(keras.layers.Rescaling):
+    """`keras.layers.Rescaling` by a factor and an offset for each channel, which is always the last axis.
+
+    Keras's layer takes another axis after `keras.config.set_image_data_format("channels_first")`.
+
+    Args: those of `keras.layers.Rescaling`.
+
+    Input and output shape: `(..., c)`; the output in the layer's compute dtype.
+    """
+
+    def call(self, inputs):
+        inputs, scale, offset = (
+            self.backend.cast(x, self.compute_dtype) for x in (inputs, self.scale, self.offset)
+        )
+        return inputs * scale + offset
 
 
 @keras.saving.register_keras_serializable(package="vit_tf")
