@@ -57,9 +57,7 @@ def main(arguments=None):
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10, see train_cifar10.py")
     parser.add_argument("--minutes", type=float, default=5.0, help="of training a run (5)")
     parser.add_argument("--seeds", type=int, default=1, help="runs a row (1)")

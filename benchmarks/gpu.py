@@ -80,9 +80,7 @@ def main(arguments=None):
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="CIFAR-10, in a form that train_cifar10_gpu.py takes")
     parser.add_argument(
         "--only", type=parse_parts, default=PARTS, metavar=",".join(PARTS), help="what to measure"

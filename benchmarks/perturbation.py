@@ -63,9 +63,7 @@ def correct(model, x, labels):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sample", help="see scripts/train_cifar10.py")
     parser.add_argument("--count", type=int, default=1000, help="test images")
     args = parser.parse_args(arguments)

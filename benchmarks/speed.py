@@ -161,9 +161,7 @@ def flops_per_image(kind, model, image_size):
 # Plan
 # ---------------------------------------------------------------------------------------------------
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help=f"some of {','.join(KINDS)}")
     parser.add_argument("--models", help=f"some of {','.join(LABELS)}; by default vit_b16,vit_s16")
     parser.add_argument("--contestants", help=f"some of {','.join(CONTESTANTS)}")

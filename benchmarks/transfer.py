@@ -35,9 +35,7 @@ METHODS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10, in a form that train_cifar10.py takes")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--pretraining-minutes", type=float, default=30)

@@ -15,11 +15,9 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 import vit_tf
-from vit_tf import classifier, cli, files, plots
+from vit_tf import classifier, cli, files, plots, terminal
 from vit_tf.explain.anatomy import Anatomy
 from vit_tf.plots.page import Section, page
 
@@ -31,7 +29,7 @@ def main(arguments=None):
     args.out.mkdir(parents=True, exist_ok=True)
     remove_earlier(args.out)
     sections = []
-    for draw in track(SECTIONS, "drawing", console=Console(stderr=True), transient=True):
+    for draw in terminal.track(SECTIONS, "drawing"):
         for section in draw(seen):
             for name, (figure, _) in section.figures.items():
                 plots.save(figure, args.out / f"{name}.png")
@@ -41,13 +39,13 @@ def main(arguments=None):
         cards = zip(seen.images, seen.names, seen.classes)
         partial.write_text(page(title, text, cards, sections), "utf-8")
     count = sum(len(section.figures) for section in sections)
-    print(f"{args.out / 'report.html'}: {count} pictures of {counted(seen.names, 'image')}")
+    print(
+        f"{terminal.printable(args.out / 'report.html')}: {count} pictures of {counted(seen.names, 'image')}"
+    )
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="files, up to 16")
     parser.add_argument(
         "--weights", default="cifar10", help="see `vit-tf predict`; default: the package's CIFAR-10 model"
@@ -102,14 +100,16 @@ class Seen:
         self.x = found.preprocessing(args.images)
         height, width = self.anatomy.covered_size
         self.images = found.preprocessing.to_pixels(self.x)[:, :height, :width]
-        names = [Path(name).name for name in args.images]
-        self.names = names if len(set(names)) == len(names) else args.images
+        names = [terminal.printable(Path(name).name) for name in args.images]
+        paths = [terminal.printable(name) for name in args.images]
+        self.names = names if len(set(names)) == len(names) else paths
         self.classes, self.captions = [()] * len(names), self.names
         if self.anatomy.has_head:
             logits = self.model.predict_on_batch(self.x)
             self.classes = vit_tf.decode_predictions(logits, 5, found.labels)
             self.captions = [
-                f"{name}\n{top[0][0]} {top[0][1]:.0%}" for name, top in zip(self.names, self.classes)
+                f"{name}\n{terminal.printable(top[0][0])} {top[0][1]:.0%}"
+                for name, top in zip(self.names, self.classes)
             ]
 
     def check_class(self, index):

@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs 
 from vit_tf import cli, data, files, training
 from vit_tf.labels import labels_from_config
 from vit_tf.preprocessing import Preprocessing, preprocessing
+from vit_tf.terminal import printable, shell_quoted
 from vit_tf.variants import get_variant
 from vit_tf.weights import open_named
 
@@ -29,7 +30,7 @@ DEFAULT_MODEL = "vit_small_patch16_224"
 # Command
 # ---------------------------------------------------------------------------------------------------
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         usage="finetune.py DATA [--weights SOURCE] [options], or finetune.py --resume RUN",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -93,7 +94,7 @@ def train(folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     images = data.find_images(command["data"])
     for note in images.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
     if saved:
         found = len(images)
         images = data.read_split(images, folder / "split.csv")
@@ -124,7 +125,7 @@ def train(folder, command, recipe, saved):
         config = {"command": command, "recipe": asdict(recipe), "model": described}
         files.write_json(folder / "config.json", {**config, "versions": training.versions()})
     sizes = ", ".join(f"{part.num_images:,} for {name}" for name, part in parts.items() if part)
-    print(f"{variant} on {len(images.class_names)} classes, images: {sizes}; run folder {folder}")
+    print(f"{variant} on {len(images.class_names)} classes, images: {sizes}; run folder {printable(folder)}")
     if described["new_head"] is False:
         print("the weights know these classes: their head is kept")
     if command["weights"] is None and not saved:
@@ -135,7 +136,7 @@ def train(folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Report: the weights that were best in validation, once, on the test images
     # -----------------------------------------------------------------------------------------------
-    title = f"{variant} on {Path(command['data']).stem}"
+    title = f"{variant} on {printable(Path(command['data']).stem)}"
     test = parts["test"] or parts["validation"]
     details = {"tested_on": "test" if parts["test"] else "validation (there are no test images)"}
     names = images.class_names
@@ -145,8 +146,9 @@ def train(folder, command, recipe, saved):
     print(training.per_class(metrics))
     print(
         f"{details['tested_on']} accuracy {metrics['accuracy']:.2%} (weights of epoch "
-        f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; everything is in {folder}\n"
-        f"try: vit-tf predict IMAGE --weights {folder / 'model'}"
+        f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; "
+        f"everything is in {printable(folder)}\n"
+        f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"
     )
 
 
@@ -158,7 +160,7 @@ def check_and_split(images, command, recipe, folder):
     (folder / "bad_files.csv").unlink(missing_ok=True)  # of a start that was killed
     if bad:
         files.write_csv(folder / "bad_files.csv", ("path", "reason"), bad)
-        print(f"{len(bad)} files cannot be read and are left out: see {folder / 'bad_files.csv'}")
+        print(f"{len(bad)} files cannot be read and are left out: see {printable(folder / 'bad_files.csv')}")
     images = data.split_files(images, *fractions, recipe.seed)
     data.write_split(images, folder / "split.csv")
     return images

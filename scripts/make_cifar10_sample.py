@@ -8,13 +8,13 @@ order of the data, then its first 40 test images, so that the place of an image 
 source always gives the same pixels. It takes a few seconds; the exit code is 2 for a user's mistake.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vit_tf.command import Parser, run
 from vit_tf.data import SAMPLE_PATH, load_cifar10
 from vit_tf.data.cifar10 import SAMPLE_TEST_PER_CLASS, SAMPLE_TRAIN_PER_CLASS
 from vit_tf.files import atomic_path
@@ -23,12 +23,12 @@ SHEET_COLUMNS = 50
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Makes the embedded sample of CIFAR-10.")
+    parser = Parser(description="Makes the embedded sample of CIFAR-10.")
     parser.add_argument("source", help="an .npz, a folder or an archive of CIFAR-10, or cifar10 to download")
     parser.add_argument("out", nargs="?", type=Path, default=SAMPLE_PATH, help="default: %(default)s")
     parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
-    arguments = parser.parse_args()
     try:
+        arguments = parser.parse_args()
         if arguments.source == "sample":
             raise ValueError("source is 'sample': the sample is made from the full data set, give its path")
         write_png(arguments.out, sample_sheet(load_cifar10(arguments.source)))
@@ -70,4 +70,4 @@ def write_png(path, sheet):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from vit_tf import classifier, cli, data, files
+from vit_tf import classifier, cli, data, files, terminal
 from vit_tf.weights.checkpoint import PACKAGED
 
 MOST_BYTES = 8_000_000
@@ -24,9 +24,7 @@ TOLERANCE = 0.001  # of accuracy: what rounding to float16 may cost, and the run
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished run of train_cifar10.py")
     parser.add_argument("--data", required=True, help="CIFAR-10, as in that run")
     parser.add_argument("--out", type=Path, default=PACKAGED["cifar10"], help="default: %(default)s")
@@ -54,7 +52,10 @@ def main(arguments=None):
         for name in ("model.safetensors", "config.json"):  # the config last: without it nothing is read
             with files.atomic_path(args.out / name) as partial:
                 shutil.copyfile(Path(folder) / name, partial)
-    print(f"{args.out}: {size:,} bytes, test accuracy {accuracy:.2%} ({len(images.y_test):,} images)")
+    print(
+        f"{terminal.printable(args.out)}: {size:,} bytes, test accuracy {accuracy:.2%} "
+        f"({len(images.y_test):,} images)"
+    )
 
 
 def read_json(run, name):

@@ -10,24 +10,20 @@ FLOPs, not MACs: a multiply-add is two floating-point operations.
 """
 
 import argparse
-import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
 
 import keras
-from rich.console import Console
 from rich.table import Table
 
-from vit_tf import build_vit, cli, count_flops, get_flops, list_models, plots
+from vit_tf import build_vit, cli, count_flops, get_flops, list_models, plots, terminal
 
 COLUMNS = ("model", "image", "parameters", "GMACs", "GFLOPs", "activations, MB", "attention")
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", help="variants, aliases or patterns such as 'vit_*_384'")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument(
@@ -70,7 +66,7 @@ def report_one(name, options, args):
     model = build_vit(name, **options)
     table = count_flops(model, args.batch_size)
     if args.json:
-        print(json.dumps(table.to_dict(), indent=2))
+        print(terminal.json_text(table.to_dict()))
     elif args.markdown:
         print(table.to_markdown())
     else:
@@ -102,7 +98,7 @@ def report_several(names, options, args):
             )
         )
     if args.json:
-        print(json.dumps([table.to_dict() for table in tables], indent=2))
+        print(terminal.json_text([table.to_dict() for table in tables]))
     elif args.markdown:
         print(f"| {' | '.join(COLUMNS)} |\n|---{'|---:' * (len(COLUMNS) - 1)}|")
         print("\n".join(f"| {' | '.join(row)} |" for row in rows))
@@ -112,7 +108,7 @@ def report_several(names, options, args):
             grid.add_column(column, justify="right" if i else "left", no_wrap=True)
         for row in rows:
             grid.add_row(*row)
-        Console(width=96 + max(len(row[0]) for row in rows)).print(grid)
+        terminal.console(width=96 + max(len(row[0]) for row in rows)).print(grid)
         print("attention: the share of its scores and values, which grow with the tokens squared")
     sizes = [(t.model, t.totals.parameters, t.totals.macs / t.batch_size / 1e9) for t in tables]
     return plots.model_sizes(sizes, "Vision Transformers: size and work")

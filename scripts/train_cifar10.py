@@ -21,6 +21,7 @@ import keras
 
 from vit_tf import cli, data, files, training
 from vit_tf.preprocessing import preprocessing
+from vit_tf.terminal import printable
 from vit_tf.training import Recipe
 from vit_tf.variants import get_variant
 
@@ -66,7 +67,7 @@ VALIDATION_FRACTION = 0.1
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         usage="train_cifar10.py [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -157,7 +158,7 @@ def train(images, folder, command, recipe, saved):
     # Data
     # -----------------------------------------------------------------------------------------------
     if images.name == "sample":
-        print(f"\n*** SAMPLE: {images.note or data.SAMPLE_NOTE} ***\n")
+        print(f"\n*** SAMPLE: {printable(images.note or data.SAMPLE_NOTE)} ***\n")
     train_indices, val_indices = data.stratified_split(images.y_train, VALIDATION_FRACTION, recipe.seed)
     num_classes, (height, width, channels) = len(images.class_names), images.x_train.shape[1:]
     variant = command["variant"]
@@ -212,7 +213,7 @@ def train(images, folder, command, recipe, saved):
         files.write_json(folder / "config.json", config)
     print(
         f"{variant}: {network.count_params():,} parameters, {len(train_indices):,} training images "
-        f"({images.name}), run folder {folder}"
+        f"({printable(images.name)}), run folder {printable(folder)}"
     )
     if not training.run(trainer, folder):
         return 130
@@ -229,7 +230,7 @@ def train(images, folder, command, recipe, saved):
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
         f"{metrics['top5_accuracy']:.2%} (weights of epoch {metrics['best_epoch']}), "
         f"{training.clock(metrics['seconds'])} minutes, {metrics['images_per_second']:.0f} images/s; "
-        f"everything is in {folder}"
+        f"everything is in {printable(folder)}"
     )
     return 0
 

@@ -30,6 +30,7 @@ import jax
 
 from vit_tf import cli, data, files, training
 from vit_tf.preprocessing import preprocessing
+from vit_tf.terminal import printable
 from vit_tf.training import Recipe
 from vit_tf.training.device_trainer import ArrayBatches, check_recipe, make_device_trainer
 
@@ -103,7 +104,7 @@ VALIDATION_FRACTION = 0.1
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         usage="train_cifar10_gpu.py [options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -153,7 +154,7 @@ def train(images, folder, command, recipe, saved):
     # Data
     # -----------------------------------------------------------------------------------------------
     if images.name == "sample":
-        print(f"\n*** SAMPLE: {images.note or data.SAMPLE_NOTE} ***\n")
+        print(f"\n*** SAMPLE: {printable(images.note or data.SAMPLE_NOTE)} ***\n")
     train_indices, val_indices = data.stratified_split(images.y_train, VALIDATION_FRACTION, recipe.seed)
     names, channels = images.class_names, images.x_train.shape[-1]
 
@@ -193,8 +194,9 @@ def train(images, folder, command, recipe, saved):
         }
         files.write_json(folder / "config.json", config)
     print(
-        f"{network.count_params():,} parameters, {len(train_indices):,} training images ({images.name}) on "
-        f"{device_name()}, run folder {folder}; compiling comes first"
+        f"{network.count_params():,} parameters, {len(train_indices):,} training images "
+        f"({printable(images.name)}) on {device_name()}, run folder {printable(folder)}; "
+        "compiling comes first"
     )
     if not training.run(trainer, folder):
         return 130
@@ -217,7 +219,7 @@ def train(images, folder, command, recipe, saved):
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
         f"{metrics['top5_accuracy']:.2%}, {training.clock(metrics['seconds'])} minutes and "
         f"{trainer.compile_seconds:.0f} s of compiling, {metrics['images_per_second']:.0f} images/s; "
-        f"everything is in {folder}"
+        f"everything is in {printable(folder)}"
     )
     return 0
 

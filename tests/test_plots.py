@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from vit_tf import plots
 
@@ -85,6 +86,22 @@ def test_names_of_classes_may_be_anything(tmp_path):
     images = np.zeros((4, 2, 2, 3), "uint8")
     figure = plots.predictions(images, np.arange(4), np.eye(4)[::-1], names, "$^")
     plots.save(figure, tmp_path / "predictions.png")
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J\x07", "cat\n100 % dog", "\u202egpj", "\x9b", "$x$\t"])
+def test_control_characters_in_names_are_escaped(name, tmp_path):
+    images, probabilities = np.zeros((2, 4, 4, 3), "uint8"), np.eye(2)
+    for figure in (
+        plots.confusion(np.eye(2, dtype=int), [name, "b"], "title"),
+        plots.predictions(images, np.array([1, 0]), probabilities, [name, "b"], "title"),
+        plots.curves(history(2), name),
+    ):
+        drawn = [text for text in figure.findobj(Text) if text.get_text()]
+        assert not any(text.get_parse_math() for text in drawn)
+        words = [word for text in drawn for word in text.get_text().split("\n")]
+        assert all(map(str.isprintable, words))
+        assert "100 % dog" not in words or "Loss" in words  # a title may have lines, a class may not
+        plots.save(figure, tmp_path / "figure.png")
 
 
 def test_model_sizes(tmp_path):

@@ -11,19 +11,16 @@ hf:owner/name on the Hugging Face hub, or cifar10, the small model that comes wi
 """
 
 import argparse
-import json
-import os
-import signal
 import sys
 from dataclasses import fields
 from pathlib import Path
 
 import keras
-from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
+from vit_tf import terminal
 from vit_tf.classifier import load
+from vit_tf.command import Parser, run
 from vit_tf.files import atomic_path, require_space
 from vit_tf.flops import count_flops
 from vit_tf.hyperparameters import Variant
@@ -36,31 +33,6 @@ SIZES = ("image_size", "patch_size", "hidden_dim", "num_layers", "num_heads", "m
 COLUMNS = ("model", "family", "parameters", "GMACs", "image", "patch", "classes", "switches")
 
 
-def run(main):
-    """Calls `main()` and exits as a command should.
-
-    Exit codes: 0 done, 2 the user's mistake or a machine's (one line on stderr, no traceback),
-    130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
-    """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be any bytes
-    try:
-        sys.exit(main())
-    except BrokenPipeError:  # `vit-tf list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        if os.environ.get("VIT_TF_TRACEBACK") == "1":
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-
-
 def entry():
     run(main)
 
@@ -71,9 +43,7 @@ def main(arguments=None):
 
 
 def parse_arguments(arguments):
-    parser = argparse.ArgumentParser(
-        "vit-tf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser("vit-tf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="the variants, with what sets each apart")
@@ -140,7 +110,7 @@ def list_command(args):
     if not names:
         raise ValueError(f"no variant matches {args.pattern!r}: `vit-tf list` shows all")
     if args.markdown:
-        rows = track(names, "counting", console=Console(stderr=True), transient=True)
+        rows = terminal.track(names, "counting")
         print(markdown_table([model_row(name) for name in rows]))
         keras.utils.clear_session()  # forgets the variables that wait for their values
         return
@@ -222,7 +192,7 @@ def print_components(table):
             f"{table.share(row.component):.1%}".replace("%", " %"),
             f"{row.activation_bytes / 1e6:,.1f} MB",
         )
-    Console(width=110).print(grid)
+    terminal.console(width=110).print(grid)
     print(f"FLOPs are those of the matrix products, 2 x MACs: {totals.flops / 1e9:.2f} GFLOPs.")
     print(
         f"Attention: {table.attention_share:.1%} of the FLOPs are scores and values, which grow with the "
@@ -244,9 +214,7 @@ def predict_command(args, batch_size=8):
     classifier = load(args.weights or "cifar10", args.model)
     results = []
     starts = range(0, len(args.images), batch_size)
-    for start in track(
-        starts, "predicting", console=Console(stderr=True), transient=True, disable=len(starts) < 2
-    ):
+    for start in terminal.track(starts, "predicting", disable=len(starts) < 2):
         results += classifier.predict(args.images[start : start + batch_size], args.top)
     print_predictions(args.images, results, args.json)
 
@@ -260,12 +228,12 @@ def print_predictions(images, results, as_json):
             }
             for image, predictions in zip(images, results)
         ]
-        print(json.dumps(content, indent=2, ensure_ascii=False))
+        print(terminal.json_text(content))
         return
     for image, predictions in zip(images, results):
-        print(image)
+        print(terminal.printable(image))
         for label, probability in predictions:
-            print(f"  {probability:6.1%}  {label}")
+            print(f"  {probability:6.1%}  {terminal.printable(label)}")
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -291,4 +259,4 @@ def convert_command(args):
         require_space(args.out.parent, 5 * model.count_params())  # 4 bytes a parameter, and more
         with atomic_path(args.out) as partial:
             (model.save_weights if ending == ".weights.h5" else model.save)(partial)
-    print(f"{model.name} is in {args.out}")
+    print(f"{model.name} is in {terminal.printable(args.out)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vit_tf import terminal
 from vit_tf.data.archives import ImageArchive
 from vit_tf.data.cifar10 import _one_line, _require
 from vit_tf.data.decode import decode
@@ -198,24 +199,12 @@ def check_images(files, max_bad=0.01, progress=True):
     Raises:
         ValueError: more bad images than `max_bad` allows, with the first five of them and why.
     """
-    from rich.console import Console
-    from rich.progress import track
-
     is_share = isinstance(max_bad, (int, float, np.floating)) and 0 <= max_bad <= 1
     _require(is_share, f"max_bad is {max_bad!r}: expected a share from 0 to 1, such as 0.01")
-    console = Console(stderr=True)
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     try:
-        reasons = list(
-            track(
-                _reasons(pool, files),
-                "checking images",
-                len(files),
-                console=console,
-                transient=True,
-                disable=not progress,
-            )
-        )
+        bar = terminal.track(_reasons(pool, files), "checking images", len(files), disable=not progress)
+        reasons = list(bar)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     bad = [(name, reason) for name, reason in zip(files.names, reasons) if reason]

@@ -9,6 +9,7 @@ import matplotlib
 import matplotlib.figure
 
 from vit_tf.files import atomic_path
+from vit_tf.terminal import printable_lines
 
 BLUE, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#009E73", "#222222"
 STYLE = {
@@ -54,15 +55,21 @@ def styled(function):
 
 
 def legible(text, width=None, size=8):
-    """Returns text that can be drawn: bytes of a file's name that are no text become question marks.
+    """Returns text that can be drawn: control characters are escaped, but for line breaks.
 
-    With a width in inches, lines that are too long at a font's size are cut in their middle.
+    Bytes of a file's name that are no text become question marks. With a width in inches, lines that are
+    too long at a font's size are cut in their middle.
     """
-    text = str(text).encode("utf-8", "replace").decode()
+    text = printable_lines(str(text).encode("utf-8", "replace").decode()).replace("\t", " ")
     if width is None:
         return text
     most = int(width * 72 / (0.55 * size))  # a letter is some 0.55 of the font's size wide
     return "\n".join(line if len(line) <= most else cut(line, most) for line in text.split("\n"))
+
+
+def legible_name(name):
+    """Returns `legible` of a name that stands in a line."""
+    return legible(name).replace("\n", r"\n")
 
 
 def cut(line, most):

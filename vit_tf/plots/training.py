@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from vit_tf.plots.pictures import picture_grid, show_picture
-from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, legible, styled
+from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, legible, legible_name, styled
 
 
 @styled
@@ -68,7 +68,7 @@ def confusion(matrix, class_names, title):
     Raises:
         ValueError: `matrix` is not (k, k), has a negative number, or does not fit the names.
     """
-    matrix, class_names = np.asarray(matrix), [legible(name) for name in class_names]
+    matrix, class_names = np.asarray(matrix), [legible_name(name) for name in class_names]
     k = len(class_names)
     if matrix.shape != (k, k) or not k or (matrix < 0).any():
         raise ValueError(
@@ -115,7 +115,7 @@ def predictions(images, labels, probabilities, class_names, title):
         ValueError: the shapes do not fit each other, or a label is no class.
     """
     images, labels, probabilities = map(np.asarray, (images, labels, probabilities))
-    class_names = [legible(name) for name in class_names]
+    class_names = [legible_name(name) for name in class_names]
     n, k = len(images), len(class_names)
     shapes = (images.ndim == 4 and images.shape[-1] in (1, 3, 4), labels.shape == (n,))
     if not n or not all(shapes) or probabilities.shape != (n, k):

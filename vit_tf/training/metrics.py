@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from vit_tf.terminal import printable
+
 MAX_SHOWN = 20  # classes
 
 
@@ -91,8 +93,9 @@ def per_class(metrics):
     Args:
         metrics: what `evaluate` returns.
     """
-    rows = sorted(metrics["classes"].items(), key=lambda item: item[1]["f1"] or 0)
-    shown = rows[:MAX_SHOWN] if len(rows) > MAX_SHOWN else list(metrics["classes"].items())
+    classes = {printable(name): values for name, values in metrics["classes"].items()}
+    rows = sorted(classes.items(), key=lambda item: item[1]["f1"] or 0)
+    shown = rows[:MAX_SHOWN] if len(rows) > MAX_SHOWN else list(classes.items())
     width = max(len("class"), *(len(name) for name, _ in shown))
     lines = [f"{'class':{width}}  precision  recall  images"]
     for name, values in shown:

@@ -2,9 +2,9 @@
 
 import importlib.util
 
-from rich.console import Console
 from rich.progress import BarColumn, TextColumn
-from rich.progress import Progress as Bar
+
+from vit_tf import terminal
 
 
 class ProgressBar:
@@ -17,10 +17,10 @@ class ProgressBar:
 
     def __init__(self, schedule, console=None):
         self.schedule = schedule
-        self.bar = Bar(
-            TextColumn("{task.description}"),
+        self.bar = terminal.SafeProgress(
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:3.0f} %  {task.fields[state]}"),
+            TextColumn("{task.percentage:3.0f} %  {task.fields[state]}", markup=False),
             console=console or default_console(),
             transient=True,
         )
@@ -34,7 +34,7 @@ class ProgressBar:
         self.bar.stop()
 
     def print(self, text):
-        self.bar.console.print(text, soft_wrap=True, markup=False)
+        self.bar.console.print(text, soft_wrap=True)
 
     def update(self, progress, share, elapsed):
         """Shows a `Progress`, the share of the run that is over and the seconds that it took."""
@@ -59,10 +59,10 @@ class ProgressBar:
 
 
 def default_console():
-    console = Console(highlight=False)
+    console = terminal.console()
     if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
         # rich's bar needs them in a notebook; the lines of the epochs do not.
-        return Console(highlight=False, force_jupyter=False, force_terminal=False)
+        return terminal.console(force_jupyter=False, force_terminal=False)
     return console
 
 

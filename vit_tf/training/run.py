@@ -7,6 +7,7 @@ import numpy as np
 
 from vit_tf import augment
 from vit_tf.models import build_vit
+from vit_tf.terminal import shell_quoted
 from vit_tf.training.batches import graph_augmentation
 from vit_tf.training.freezing import freeze
 from vit_tf.training.interrupts import Interrupted
@@ -176,6 +177,6 @@ def run(trainer, folder):
     try:
         trainer.run()
     except Interrupted:
-        print(f"interrupted at step {trainer.progress.step}; go on with --resume {folder}")
+        print(f"interrupted at step {trainer.progress.step}; go on with --resume {shell_quoted(folder)}")
         return False
     return True

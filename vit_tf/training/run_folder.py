@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 
 from vit_tf.files import PARTIAL, remove_partial_files
+from vit_tf.terminal import outliving, shell_quoted
 
 CONFIG, LOCK = "config.json", ".lock"
 
@@ -98,8 +99,8 @@ def check_same_command(folder, saved, given):
     if differing:
         changes = ", ".join(f"{name} {saved.get(name)!r} (now {given.get(name)!r})" for name in differing)
         raise ValueError(
-            f"{str(folder)!r} holds a run with {changes}: give --resume {folder} alone to go on with it, or "
-            "another --out to start anew"
+            f"{str(folder)!r} holds a run with {changes}: give --resume {shell_quoted(folder)} alone to go "
+            "on with it, or another --out to start anew"
         )
 
 
@@ -111,6 +112,8 @@ def is_leftover(name):
 @contextmanager
 def locked(folder):
     """Makes the folder, and keeps other processes from training in it; a killed one keeps nobody.
+
+    From here on the run no longer needs a reader of its output.
 
     Raises:
         ValueError: another process trains there.
@@ -131,7 +134,8 @@ def locked(folder):
         for place in (folder, folder / "model"):
             remove_partial_files(place)
         try:
-            yield
+            with outliving():
+                yield
         finally:
             if all(entry.name == LOCK for entry in folder.iterdir()):  # it ended before it began
                 (folder / LOCK).unlink()

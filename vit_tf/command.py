@@ -1,0 +1,66 @@
+"""What all commands share: their exit codes, and how their arguments are read."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+
+from vit_tf import terminal
+
+MOST_LETTERS = 2000  # of an error
+
+
+def run(main):
+    """Calls `main()` and exits as a command should.
+
+    Exit codes: 0 done, 2 the user's mistake or a machine's (one line on stderr, no traceback),
+    130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
+    terminal.guard()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except (ValueError, OSError) as error:
+        if os.environ.get("VIT_TF_TRACEBACK") == "1":
+            raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        code = 2
+    finally:
+        terminal.end()
+    sys.exit(code)
+
+
+def one_line(error):
+    """Returns an error's message as one line; a very long one is cut in its middle."""
+    text = " ".join(str(error).split())
+    if len(text) <= MOST_LETTERS:
+        return text
+    half = MOST_LETTERS // 2
+    return f"{text[:half]} ... ({len(text) - 2 * half:,} letters left out) ... {text[-half:]}"
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that takes no empty text for a value: `--out ""` is a shell's unset variable."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Returns the parsed arguments.
+
+        Raises:
+            ValueError: an argument is empty or blank.
+        """
+        args = sys.argv[1:] if args is None else list(args)
+        for i, argument in enumerate(args):
+            if argument.strip() and not re.fullmatch(r"--[\w-]+=\s*", argument):
+                continue
+            before = args[i - 1] if i and args[i - 1].startswith("-") else ""
+            option = argument.partition("=")[0] if argument.strip() else before
+            where = f"the value of {option}" if option else f"argument {i + 1}"
+            raise ValueError(f"{where} is empty, such as of an unset variable: fill it in, or leave it out")
+        return super().parse_args(args, namespace)
+
+    def error(self, message):
+        super().error(terminal.printable(message))
