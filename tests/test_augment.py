@@ -129,6 +129,18 @@ def test_resize_is_bilinear_and_leaves_training_alone(tmp_path):
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), y)
 
 
+@pytest.mark.parametrize("size", [(5, 3), (8, 12), (13, 30)])
+def test_resize_is_that_of_keras(size):
+    x = images()
+    expected = ops.image.resize(x, size, antialias=True, data_format="channels_last")
+    layer = augment.Resize(size)
+    np.testing.assert_allclose(layer(x), expected, atol=1e-3)  # of 255
+    of_any_size = keras.Model(inputs := keras.Input((None, None, 3)), layer(inputs))
+    np.testing.assert_allclose(of_any_size.predict(x, verbose=0), expected, atol=1e-3)
+    half = augment.Resize(size, dtype="bfloat16")(x)
+    assert keras.backend.standardize_dtype(half.dtype) == "bfloat16"
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

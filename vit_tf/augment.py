@@ -9,9 +9,11 @@ Images are NHWC floats or integers; without `training=True` a layer returns its 
 import math
 
 import keras
+import numpy as np
 from keras import ops, random
 
 from vit_tf.layers.patches import pair
+from vit_tf.preprocessing.transform import resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
@@ -115,7 +117,7 @@ class RandomAffine(RandomLayer):
     """Rotates and zooms images about their centre, in one bilinear resampling.
 
     Equals Keras's `RandomRotation` followed by `RandomZoom` up to the second interpolation that
-    those two need.
+    those two need. XLA has no kernel for it on TensorFlow: Keras compiles models with this layer without XLA.
 
     Args:
         rotation: float from 0, the largest angle either way as a fraction of a full turn.
@@ -137,6 +139,7 @@ class RandomAffine(RandomLayer):
             raise ValueError(f"`zoom` must be in [0, 1), got {zoom!r}")
         self.rotation = rotation
         self.zoom = zoom
+        self.supports_jit = keras.backend.backend() != "tensorflow"
 
     def augment(self, images):
         return ops.image.affine_transform(
@@ -176,7 +179,8 @@ class Resize(keras.layers.Layer):
     """Resizes images bilinearly, with antialias, in training and at inference.
 
     `keras.layers.Resizing` would do, but its call defaults to `training=True`, and Keras 3.15 hands that on
-    to the layers after it where nobody says otherwise, as in `model(images)`.
+    to the layers after it where nobody says otherwise, as in `model(images)`. XLA can compile this layer on
+    TensorFlow, where it has no kernel for `keras.ops.image.resize` with antialias.
 
     Args:
         image_size: (height, width) in pixels.
@@ -190,8 +194,20 @@ class Resize(keras.layers.Layer):
         self.image_size = pair(image_size, "image_size")
 
     def call(self, images):
-        images = ops.cast(images, self.compute_dtype)
-        return ops.image.resize(images, self.image_size, antialias=True, data_format="channels_last")
+        _, h, w, c = ops.shape(images)
+        rows, columns = (self.matrix(size, i) for i, size in enumerate((h, w)))  # (H, h), (W, w)
+        height, width = self.image_size
+        x = ops.matmul(rows, ops.reshape(ops.cast(images, "float32"), (-1, h, w * c)))  # (b, H, w c)
+        x = ops.matmul(columns, ops.reshape(x, (-1, w, c)))  # (b H, W, c)
+        return ops.cast(ops.reshape(x, (-1, height, width, c)), self.compute_dtype)
+
+    def matrix(self, size, axis):
+        """Returns the weights `(image_size[axis], size)` of the resize of one side."""
+        xp, kept = np, self.image_size[axis]
+        if not isinstance(size, int):  # TensorFlow tells the side when a batch comes
+            xp, size = ops, ops.cast(size, "float64")
+        weights, _ = resize_matrix(size, kept, kept, "bilinear", xp)
+        return ops.cast(weights, "float32")
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], *self.image_size, input_shape[-1]
