@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -287,8 +288,9 @@ def test_a_state_of_another_model_is_refused(whole):
 # Signals
 # ---------------------------------------------------------------------------------------------------
 def test_a_signal_is_a_request_and_handlers_come_back():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    before = list(map(signal.getsignal, interrupts.SIGNALS))
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} == set(interrupts.SIGNALS)
+    for number in interrupts.SIGNALS:
         listener = interrupts.Interrupts()
         with listener.listening():
             os.kill(os.getpid(), number)
@@ -297,23 +299,35 @@ def test_a_signal_is_a_request_and_handlers_come_back():
                     break
                 time.sleep(0.01)
         assert listener.requested
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert list(map(signal.getsignal, interrupts.SIGNALS)) == before
+
+
+def test_nohup_is_obeyed():
+    listener, before = interrupts.Interrupts(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listener.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+        assert not listener.requested and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_second_signal_leaves_at_once():
     """Even while Python runs nothing of its own, as during a long training step."""
     script = (
-        "import ctypes, importlib.util, os, sys\n"
-        "spec = importlib.util.spec_from_file_location('interrupts', sys.argv[1])\n"
-        "module = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(module)\n"
+        "import ctypes, sys, types\n"
+        "for name in ('vit_tf', 'vit_tf.training'):\n"  # without what these packages import
+        "    sys.modules[name] = types.ModuleType(name)\n"
+        "    sys.modules[name].__path__ = ['/'.join([sys.argv[1], *name.split('.')])]\n"
+        "from vit_tf.training.interrupts import Interrupts\n"
         "sleep = ctypes.CDLL(None).sleep\n"
-        "with module.Interrupts().listening():\n"
+        "with Interrupts().listening():\n"
         "    print('ready', flush=True)\n"
         "    while True: sleep(60)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script, interrupts.__file__],
+        [sys.executable, "-c", script, Path(interrupts.__file__).parents[2]],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

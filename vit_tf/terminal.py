@@ -104,7 +104,7 @@ class LastingStream:
             if not self.has_failed:
                 self.has_failed = True
                 name = getattr(self.stream, "name", "the output")
-                tell(f"note: {name} cannot be written to ({error.strerror}), the run goes on")
+                tell(f"note: {printable(name)} cannot be written to ({error.strerror}), the run goes on\n")
 
 
 class EscapingStream:
@@ -183,9 +183,9 @@ def silence(stream):
 
 
 def tell(text):
-    """Writes a line to the standard error, if that is possible."""
+    """Writes to the standard error past all streams, if that is possible."""
     try:
-        os.write(2, f"{printable(text)}\n".encode())
+        os.write(2, text.encode())
     except OSError:
         pass
 

@@ -1,11 +1,14 @@
-"""Ctrl-C and SIGTERM as a request that the training loop answers between two batches."""
+"""Ctrl-C, SIGTERM and the end of the terminal as a request to stop the training between two batches."""
 
 import os
 import signal
 import threading
 from contextlib import contextmanager
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from vit_tf.terminal import tell
+
+HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has none
+SIGNALS = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANG_UP)))
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -14,7 +17,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """Counts Ctrl-C and SIGTERM: after the first `requested` is True, the second ends the process.
+    """Counts signals: after the first `requested` is True, a second Ctrl-C or SIGTERM ends the process.
 
     Python runs its handlers between two of its own instructions, which may be minutes away while a
     training step runs. So a thread listens at the pipe that the system's handler writes to at once.
@@ -37,7 +40,8 @@ class Interrupts:
         thread = threading.Thread(target=self.listen, args=(reader,), daemon=True)
         thread.start()
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # by nohup
+        handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         try:
             yield
         finally:
@@ -52,9 +56,11 @@ class Interrupts:
         while received := os.read(reader, 1):
             if received[0] not in SIGNALS:
                 continue
+            if self.requested and received[0] == HANG_UP:  # may come twice, from the system and the shell
+                continue
             if self.requested:
                 # The progress bar has hidden the cursor, and gets no chance to bring it back.
-                os.write(2, f"{SHOW_CURSOR}\nleft at once\n".encode())
+                tell(f"{SHOW_CURSOR}\nleft at once\n")
                 os._exit(128 + received[0])
             self.requested = True
-            os.write(2, b"\nstopping after this batch; once more leaves at once\n")
+            tell("\nstopping after this batch; once more leaves at once\n")
