@@ -103,14 +103,23 @@ class Seen:
         names = [terminal.printable(Path(name).name) for name in args.images]
         paths = [terminal.printable(name) for name in args.images]
         self.names = names if len(set(names)) == len(names) else paths
-        self.classes, self.captions = [()] * len(names), self.names
+        self.classes, self.captions, self.likeliest = [()] * len(names), self.names, "the likeliest class"
         if self.anatomy.has_head:
-            logits = self.model.predict_on_batch(self.x)
-            self.classes = vit_tf.decode_predictions(logits, 5, found.labels)
-            self.captions = [
-                f"{name}\n{terminal.printable(top[0][0])} {top[0][1]:.0%}"
-                for name, top in zip(self.names, self.classes)
-            ]
+            self.classify(found)
+
+    def classify(self, found):
+        logits = self.model.predict_on_batch(self.x)
+        predictions = found.decode(logits, 5)
+        self.captions = [
+            f"{name}\n{terminal.printable(best.label)} {best.text}"
+            for name, (best, *_) in zip(self.names, predictions)
+        ]
+        self.classes = [
+            [(each.label, f"{each.text} ✓" if each.selected else each.text) for each in image]
+            for image in predictions
+        ]
+        if len(predictions[0]) > logits.shape[-1]:  # one logit of two labels speaks for the second
+            self.likeliest = terminal.printable(found.labels[1])
 
     def check_class(self, index):
         self.class_index = index
@@ -152,7 +161,7 @@ def relevance(seen):
     if seen.anatomy.has_head:
         maps["relevance"] = seen.one_by_one(vit_tf.class_relevance, seen.class_index)
         maps["Grad-CAM"] = seen.one_by_one(vit_tf.grad_cam, seen.class_index)
-        whose = "the likeliest class" if seen.class_index is None else f"class {seen.class_index}"
+        whose = seen.likeliest if seen.class_index is None else f"class {seen.class_index}"
         text += f" Relevance: attention that speaks for {whose}, by its gradient. Grad-CAM: tokens that do."
     figure = plots.heat_maps(list(seen.images), maps, seen.captions, seen.titled("which patches matter"))
     shows = f"{', '.join(maps)} over {', '.join(seen.names)}"

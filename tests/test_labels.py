@@ -1,10 +1,11 @@
-import json
-
-import numpy as np
 import pytest
-from keras import ops
 
-from vit_tf.labels import decode_predictions, imagenet_classes, labels_from_config
+from vit_tf.labels import (
+    imagenet_classes,
+    labels_from_config,
+    problem_type_from_config,
+    thresholds_from_config,
+)
 
 
 def test_imagenet_classes():
@@ -14,56 +15,6 @@ def test_imagenet_classes():
     assert names[999] == "toilet tissue, toilet paper, bathroom tissue"
     assert [i for i, name in enumerate(names) if name == "crane"] == [134, 517]
     assert all(name == name.strip() and name for name in names)
-
-
-def test_predictions_are_sorted_probabilities():
-    logits = np.random.default_rng(0).normal(0, 3, (4, 1000)).astype("float32")
-    decoded = decode_predictions(logits, top=7)
-    assert len(decoded) == 4 and {len(best) for best in decoded} == {7}
-    exponents = np.exp(logits.astype("float64"))
-    probabilities = exponents / exponents.sum(1, keepdims=True)
-    for row, best in zip(probabilities, decoded):
-        order = np.argsort(row)[::-1][:7]
-        assert [label for label, _ in best] == [imagenet_classes()[i] for i in order]
-        np.testing.assert_allclose([probability for _, probability in best], row[order], rtol=1e-12)
-    assert decode_predictions(ops.convert_to_tensor(logits), top=7) == decoded
-    assert decode_predictions(logits[1], top=7) == decoded[1:2]
-    assert decode_predictions(logits.tolist(), top=7) == decoded
-
-
-def test_labels_and_top():
-    logits = [[1.0, 3.0, 2.0]]
-    assert [label for label, _ in decode_predictions(logits)[0]] == ["class 1", "class 2", "class 0"]
-    assert [label for label, _ in decode_predictions(logits, 2, ("a", "b", "c"))[0]] == ["b", "c"]
-    assert sum(probability for _, probability in decode_predictions(logits, 99)[0]) == pytest.approx(1)
-    assert [label for label, _ in decode_predictions([0.0, 0.0], labels=["x", "y"])[0]] == ["x", "y"]
-    assert decode_predictions(np.zeros(1000), 1, [str(i) for i in range(1000)])[0][0][0] == "0"
-
-
-def test_large_logits_do_not_overflow():
-    [[(label, probability), (_, other)]] = decode_predictions(np.array([1e4, -1e4], "float32"))
-    assert (label, probability, other) == ("class 0", 1.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
-        ((3.0,), r"\(b, num_classes\) or \(num_classes,\), got the shape \(\)"),
-        ((np.zeros((1, 2, 3)),), r"got the shape \(1, 2, 3\)"),
-        ((np.zeros((2, 0)),), r"got the shape \(2, 0\)"),
-        (([[1.0, np.nan]],), "NaN or infinite"),
-        (([[1.0, np.inf]],), "NaN or infinite"),
-        (([1.0, 2.0], 0), "`top` must be an int from 1, got 0"),
-        (([1.0, 2.0], 1.5), "`top` must be an int from 1, got 1.5"),
-        (([1.0, 2.0], True), "`top` must be an int from 1, got True"),
-        (([1.0, 2.0], 1, ["a"]), "`labels` must be 2 names, one a logit, got 1"),
-        (([1.0, 2.0], 1, "ab"), "no file or folder 'ab'"),
-        (([1.0, 2.0], 1, ["a"]), "`labels` must be 2 names"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        decode_predictions(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +61,29 @@ def test_labels_of_another_kind(config):
         labels_from_config(config)
 
 
-def test_the_labels_of_a_checkpoint_win(tmp_path):
-    config = {"id2label": {str(i): f"kind {i}" for i in range(1000)}}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    logits = np.eye(1000)[7] * 9
-    assert decode_predictions(logits, 1, labels=tmp_path)[0][0][0] == "kind 7"
-    (tmp_path / "config.json").write_text("{}")
-    assert decode_predictions(logits, 1, labels=str(tmp_path))[0][0][0] == imagenet_classes()[7]
+@pytest.mark.parametrize("problem_type", ["multi_label", 3, ["regression"], "x" * 1000])
+def test_an_unknown_problem_type(problem_type):
+    with pytest.raises(ValueError, match="problem_type") as caught:
+        problem_type_from_config({"problem_type": problem_type})
+    assert len(str(caught.value)) < 300
+
+
+def test_problem_type_and_thresholds():
+    assert problem_type_from_config({}) == problem_type_from_config({"problem_type": None})
+    assert problem_type_from_config({}) == "single_label_classification"
+    assert problem_type_from_config({"problem_type": "regression"}) == "regression"
+    several = {"problem_type": "multi_label_classification"}
+    assert thresholds_from_config(several, 2) is None
+    assert thresholds_from_config({**several, "thresholds": [0, 0.25]}, 2) == (0.0, 0.25)
+    assert thresholds_from_config({"thresholds": [0.25]}, 1) == (0.25,)
+    assert thresholds_from_config({"thresholds": "of something else"}, 2) is None
+
+
+@pytest.mark.parametrize(
+    "thresholds",
+    [0.5, "abc", [0.5], [0.5] * 3, [0.5, -0.1], [0.5, 1.1], [0.5, True], [0.5, None], [0.5, "1"]],
+)
+def test_bad_thresholds(thresholds):
+    config = {"problem_type": "multi_label_classification", "thresholds": thresholds}
+    with pytest.raises(ValueError, match="thresholds"):
+        thresholds_from_config(config, 2)

@@ -17,8 +17,9 @@ from vit_tf.explain import (
     position_similarity,
 )
 from vit_tf.flops import count_flops, get_flops
-from vit_tf.labels import decode_predictions, imagenet_classes
+from vit_tf.labels import imagenet_classes
 from vit_tf.models import build_vit
+from vit_tf.predictions import decode_predictions
 from vit_tf.preprocessing import preprocessing
 from vit_tf.variants import list_models
 from vit_tf.weights import load_weights, resize, save_weights

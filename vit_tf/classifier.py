@@ -8,14 +8,25 @@ import keras
 
 from vit_tf.files import write_json
 from vit_tf.labels import (
-    PROBLEM_TYPES,
+    MULTI_LABEL,
+    REGRESSION,
+    SINGLE_LABEL,
+    check_problem_type,
     check_thresholds,
-    decode_predictions,
     labels_from_config,
     problem_type_from_config,
     thresholds_from_config,
 )
 from vit_tf.models import build_vit
+from vit_tf.predictions import (
+    DEFAULT_THRESHOLD,
+    check_outputs,
+    decode_predictions,
+    decode_values,
+    default_activation,
+    detect_activation,
+    output_activation,
+)
 from vit_tf.preprocessing import Preprocessing, preprocessing, timm_table
 from vit_tf.variants import get_variant
 from vit_tf.weights import open_named, save_weights
@@ -37,8 +48,11 @@ class Classifier:
     model: keras.Model
     preprocessing: Preprocessing
     labels: tuple[str, ...] | None
-    problem_type: str = PROBLEM_TYPES[0]
+    problem_type: str = SINGLE_LABEL
     thresholds: tuple[float, ...] | None = None
+
+    def __post_init__(self):
+        check_problem_type(self.problem_type)
 
     def predict(self, images, top=5):
         """Returns the likeliest classes: for each image a list of (label, probability), highest first.
@@ -46,9 +60,37 @@ class Classifier:
         Args:
             images: what `Preprocessing` takes: a path, a picture, an array, or a list of these.
             top: int, how many classes of each image.
+
+        Returns:
+            A list of `vit_tf.predictions.Prediction` per image, see `decode`.
         """
-        logits = self.model.predict_on_batch(self.preprocessing(images))
-        return decode_predictions(logits, top, self.labels)
+        return self.decode(self.model.predict_on_batch(self.preprocessing(images)), top)
+
+    def decode(self, outputs, top=5):
+        """Returns what outputs (b, k) of the model mean, per image a list of pairs, highest first.
+
+        Softmax or sigmoid follows from `problem_type` and the number of outputs, and neither is applied
+        again to the outputs of a model that ends in one. See `decode_predictions`: a multi-label model gives
+        all labels that reach their threshold, marked as `selected`, and others up to `top`; a single logit
+        with two labels is the probability of the second. A regression gives (label, value) of all outputs.
+        """
+        if self.problem_type == REGRESSION:
+            return decode_values(outputs, self.labels)
+        thresholds = self.thresholds
+        if thresholds is None and self.problem_type == MULTI_LABEL:
+            thresholds = DEFAULT_THRESHOLD
+        outputs = check_outputs(outputs)
+        return decode_predictions(
+            outputs, top, self.labels, activation=self.activation(outputs), thresholds=thresholds
+        )
+
+    def activation(self, outputs):
+        """Returns what turns outputs (b, k) of the model into probabilities: "softmax", "sigmoid", "none"."""
+        default = default_activation(self.problem_type, outputs.shape[1])
+        last = output_activation(self.model)
+        if last == "linear":
+            return default
+        return "none" if last in ("softmax", "sigmoid") else detect_activation(outputs, default)
 
 
 def load(source, variant=None, headless=False):
@@ -89,7 +131,7 @@ def save(
     preprocessing,
     labels,
     dtype="float32",
-    problem_type=PROBLEM_TYPES[0],
+    problem_type=SINGLE_LABEL,
     thresholds=None,
 ):
     """Writes a classifier as a folder that `load`, `vit-tf predict` and, for its own models, timm read.
@@ -112,8 +154,7 @@ def save(
         OSError: the disk is full, or the folder cannot be written to.
     """
     num_classes = model.output_shape[-1] if labels else 0  # a model without a head gives features
-    if problem_type not in PROBLEM_TYPES:
-        raise ValueError(f"`problem_type` must be {', '.join(PROBLEM_TYPES)}, got {problem_type!r}")
+    check_problem_type(problem_type)
     if len(labels) != num_classes and (len(labels), num_classes) != (2, 1):
         raise ValueError(f"`labels` must be {num_classes} names, one per logit, got {len(labels)}")
     if thresholds is not None:

@@ -6,6 +6,9 @@
     vit-tf predict cat.jpg --weights hf:timm/NAME           # of that model's classes
     vit-tf convert hf:timm/NAME model.keras                 # or .weights.h5, .safetensors
 
+`predict` marks with a star the labels of a multi-label model that reach their thresholds, and always prints
+these; a regression gives its values.
+
 SOURCE is a file (.safetensors, .npz, .pth, .bin), a folder with config.json and model.safetensors,
 hf:owner/name on the Hugging Face hub, or cifar10, the small model that comes with the package.
 """
@@ -224,7 +227,7 @@ def print_predictions(images, results, as_json):
         content = [
             {
                 "image": str(image),
-                "predictions": [{"label": label, "probability": p} for label, p in predictions],
+                "predictions": [prediction.as_dict() for prediction in predictions],
             }
             for image, predictions in zip(images, results)
         ]
@@ -232,8 +235,14 @@ def print_predictions(images, results, as_json):
         return
     for image, predictions in zip(images, results):
         print(terminal.printable(image))
-        for label, probability in predictions:
-            print(f"  {probability:6.1%}  {terminal.printable(label)}")
+        for prediction in predictions:
+            print(prediction_line(prediction))
+
+
+def prediction_line(prediction):
+    """Returns a `Prediction` or `Value` as text; labels that reach their threshold have a star."""
+    star = "*" if prediction.selected else " "
+    return f"{star} {prediction.text:>6}  {terminal.printable(prediction.label)}"
 
 
 # ---------------------------------------------------------------------------------------------------

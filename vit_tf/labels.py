@@ -1,15 +1,14 @@
-"""What the logits of a classifier mean: names of classes, and the best of them for each image."""
+"""What a config.json says about a classifier's outputs: names of classes, problem type, thresholds."""
 
 import functools
-import os
 from pathlib import Path
 
-import keras
 import numpy as np
 
 # What the outputs of a model are, in transformers' words: logits of classes that exclude each other, logits
 # of classes of which an image may have several or none, and plain values.
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 
 
 @functools.cache
@@ -21,46 +20,6 @@ def imagenet_classes():
     """
     lines = (Path(__file__).parent / "assets" / "imagenet1k_classes.txt").read_text("utf-8").splitlines()
     return tuple(line.split("\t")[1] for line in lines)
-
-
-def decode_predictions(logits, top=5, labels=None):
-    """Returns the likeliest classes of each image: a list an image of (label, probability), highest first.
-
-    Args:
-        logits: (b, num_classes), or (num_classes,) for one image: what a model gives before a softmax.
-        top: int, how many classes of each image; all of them if there are fewer.
-        labels: The names of the classes, or the source of the weights, a folder or "hf:owner/name", whose
-            config.json may have them. Default: ImageNet's if there are 1,000 classes, else "class 0",
-            "class 1" and so on.
-
-    Raises:
-        ValueError: logits of another rank or not finite, `top` below 1, or another number of labels.
-    """
-    if keras.ops.is_tensor(logits):
-        logits = keras.ops.convert_to_numpy(logits)
-    logits = np.asarray(logits, "float64")
-    if logits.ndim not in (1, 2) or not logits.shape[-1]:
-        raise ValueError(f"`logits` must be (b, num_classes) or (num_classes,), got the shape {logits.shape}")
-    if not np.isfinite(logits).all():
-        raise ValueError("`logits` have NaN or infinite values: look at the weights and the images")
-    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-        raise ValueError(f"`top` must be an int from 1, got {top!r}")
-    num_classes = logits.shape[-1]
-    if isinstance(labels, (str, os.PathLike)):
-        from vit_tf.weights.checkpoint import read_config
-
-        labels = labels_from_config(read_config(labels)[0])
-    if labels is None:
-        names = imagenet_classes() if num_classes == 1000 else [f"class {i}" for i in range(num_classes)]
-    elif len(labels) != num_classes:
-        raise ValueError(f"`labels` must be {num_classes} names, one a logit, got {len(labels)}")
-    else:
-        names = list(labels)
-    logits = np.atleast_2d(logits)
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities = exponents / exponents.sum(axis=1, keepdims=True)
-    order = np.argsort(-logits, axis=1, kind="stable")[:, :top]
-    return [[(names[i], float(row[i])) for i in best] for row, best in zip(probabilities, order)]
 
 
 def labels_from_config(config):
@@ -107,11 +66,13 @@ def problem_type_from_config(config):
     """
     from vit_tf.weights.config import read
 
-    problem_type = read(config, "problem_type", str, PROBLEM_TYPES[0])
+    return check_problem_type(read(config, "problem_type", str, SINGLE_LABEL))
+
+
+def check_problem_type(problem_type):
+    """Returns a problem type; a ValueError if it is unknown."""
     if problem_type not in PROBLEM_TYPES:
-        raise ValueError(
-            f"config.json must have {', '.join(PROBLEM_TYPES)} as 'problem_type', got {problem_type[:80]!r}"
-        )
+        raise ValueError(f"`problem_type` must be {', '.join(PROBLEM_TYPES)}, got {str(problem_type)[:80]!r}")
     return problem_type
 
 
@@ -119,10 +80,12 @@ def thresholds_from_config(config, num_classes):
     """Returns the probability from which on each class counts as present, None if config.json has none.
 
     Raises:
-        ValueError: "thresholds" are not `num_classes` numbers from 0 to 1.
+        ValueError: "thresholds" of a multi-label or binary model are not `num_classes` numbers from 0 to 1.
     """
     from vit_tf.weights.config import read
 
+    if problem_type_from_config(config) != MULTI_LABEL and num_classes > 1:
+        return None
     thresholds = read(config, "thresholds", (list, tuple))
     return None if thresholds is None else check_thresholds(thresholds, num_classes)
 

@@ -41,7 +41,7 @@ def page(title, text, cards, sections):
 
     Args:
         title, text: str.
-        cards: for each image (array in [0, 255], its name, its classes as pairs of name and probability).
+        cards: for each image (array in [0, 255], its name, its classes as pairs of name and text).
         sections: list of `Section`.
     """
     parts = [f"<h1>{escape(title)}</h1><p>{escape(text)}</p>"]
@@ -60,7 +60,7 @@ def card(image, name, classes):
     """Returns an image with its name and its classes."""
     buffer = io.BytesIO()
     Image.fromarray(image.round().astype("uint8")).save(buffer, format="png")
-    rows = "".join(f"<tr><td>{escape(label)}</td><td>{share:.1%}</td></tr>" for label, share in classes)
+    rows = "".join(f"<tr><td>{escape(label)}</td><td>{escape(text)}</td></tr>" for label, text in classes)
     table = f"<table>{rows}</table>" if rows else ""
     caption = f"<figcaption>{escape(name)}{table}</figcaption>"
     return f"<figure>{picture(buffer.getvalue(), name)}{caption}</figure>"

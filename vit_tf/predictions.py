@@ -1,0 +1,261 @@
+"""From the outputs of a classifier to probabilities, and to the likeliest classes of each image."""
+
+import os
+from collections import namedtuple
+
+import keras
+import numpy as np
+
+from vit_tf.labels import (
+    MULTI_LABEL,
+    REGRESSION,
+    check_thresholds,
+    imagenet_classes,
+    labels_from_config,
+    problem_type_from_config,
+    thresholds_from_config,
+)
+
+ACTIVATIONS = ("softmax", "sigmoid", "none")
+DEFAULT_THRESHOLD = 0.5
+SUM_TOLERANCE = 1e-5  # float32 softmax over thousands of classes; no logits sum to one so closely by chance
+
+
+class Prediction(namedtuple("Prediction", ("label", "probability"))):
+    """A label and its probability, which unpack as a pair.
+
+    Attributes:
+        label: str.
+        probability: float in [0, 1].
+        selected: bool, whether the probability reaches the label's threshold. None where the classes exclude
+            each other.
+        text: str, the probability as a percentage.
+    """
+
+    selected = None
+
+    @property
+    def text(self):
+        return f"{self.probability:.1%}"
+
+    def as_dict(self):
+        """Returns a dict ready for JSON, with "selected" where the classes do not exclude each other."""
+        return self._asdict() | ({} if self.selected is None else {"selected": self.selected})
+
+
+class Value(namedtuple("Value", ("label", "value"))):
+    """An output of a regression: its label and its value, which unpack as a pair."""
+
+    selected = None
+
+    @property
+    def text(self):
+        return f"{self.value:.5g}"
+
+    def as_dict(self):
+        """Returns a dict ready for JSON."""
+        return self._asdict()
+
+
+def decode_predictions(logits, top=5, labels=None, *, activation=None, thresholds=None):
+    """Returns the likeliest classes of each image: per image a list of `Prediction`, highest first.
+
+    A `Prediction` unpacks as (label, probability). Softmax gives probabilities of classes that exclude each
+    other. Sigmoid gives one probability per class: each `Prediction` then says whether it is `selected`,
+    and all that are selected are returned, even if more than `top`. The sigmoid of a single logit with two
+    labels is the probability of the second label.
+
+    Args:
+        logits: (b, num_classes), or (num_classes,) for one image: the outputs of a model.
+        top: int, how many classes of each image; all of them if there are fewer.
+        labels: The names of the classes, or the source of the weights, a folder or "hf:owner/name", whose
+            config.json may have them. Default: ImageNet's if there are 1,000 classes, else "class 0",
+            "class 1" and so on.
+        activation: "softmax", "sigmoid", or "none" for outputs that are probabilities already. Default: what
+            the config.json of `labels` says, else sigmoid for one logit and softmax for more. By default
+            outputs whose rows are from 0 to 1 and sum to one are taken as the probabilities that they are.
+        thresholds: The probability from which on each class is selected, a number in [0, 1] per class; or
+            one for all. Default: those of the config.json, else 0.5 with sigmoid, else no selection.
+
+    Raises:
+        ValueError: logits of another rank or not finite, `top` below 1, another number of labels, a
+            regression; or, without `activation`, outputs that are all from 0 to 1 but no distribution, which
+            may be logits as well as probabilities.
+    """
+    outputs = check_outputs(logits)
+    check_top(top)
+    num_classes = outputs.shape[1]
+    default = "sigmoid" if num_classes == 1 else "softmax"
+    if isinstance(labels, (str, os.PathLike)):
+        from vit_tf.weights.checkpoint import read_config
+
+        config = read_config(labels)[0]
+        problem_type = problem_type_from_config(config)
+        if problem_type == REGRESSION:
+            raise ValueError("its config.json says regression: the outputs are values, not logits of classes")
+        default = default_activation(problem_type, num_classes)
+        labels = labels_from_config(config)
+        thresholds = thresholds_from_config(config, num_classes) if thresholds is None else thresholds
+    if activation is None:
+        activation = detect_activation(outputs, default)
+    names = check_labels(labels, num_classes)
+    if thresholds is None:
+        is_multi_label = activation == "sigmoid" and len(names) == num_classes
+        thresholds = DEFAULT_THRESHOLD if is_multi_label else None
+    if thresholds is not None:
+        numbers = [thresholds] * num_classes if isinstance(thresholds, (int, float)) else thresholds
+        thresholds = check_thresholds(numbers, num_classes)
+    return [
+        ranked(row, scores, names, top, thresholds)
+        for row, scores in zip(outputs, probabilities(outputs, activation))
+    ]
+
+
+def decode_values(outputs, labels=None):
+    """Returns the outputs of a regression: per image a list of `Value`, in the order of the outputs.
+
+    Args:
+        outputs: (b, k), or (k,) for one image.
+        labels: k names. Default: "value 0", "value 1" and so on.
+
+    Raises:
+        ValueError: outputs of another rank or not finite, or another number of labels.
+    """
+    outputs = check_outputs(outputs)
+    names = labels or [f"value {i}" for i in range(outputs.shape[1])]
+    names = check_labels(names, outputs.shape[1], pair_of_one=False)
+    return [[Value(name, float(x)) for name, x in zip(names, row)] for row in outputs]
+
+
+def probabilities(outputs, activation):
+    """Returns the probabilities of a model's outputs, float64 (b, k).
+
+    Args:
+        outputs: (b, k).
+        activation: one of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: another activation, softmax of one logit, or "none" for outputs that are not from 0 to 1.
+    """
+    outputs = np.asarray(outputs, "float64")
+    if activation == "softmax":
+        if outputs.shape[-1] == 1:
+            raise ValueError('the softmax of one logit is always 1: use `activation="sigmoid"`')
+        exponents = np.exp(outputs - outputs.max(axis=-1, keepdims=True))
+        return exponents / exponents.sum(axis=-1, keepdims=True)
+    if activation == "sigmoid":
+        small = np.exp(-np.abs(outputs))  # never overflows
+        return np.where(outputs >= 0, 1, small) / (1 + small)
+    if activation != "none":
+        raise ValueError(f"`activation` must be {', '.join(ACTIVATIONS)}, got {str(activation)[:80]!r}")
+    low, high = outputs.min(initial=0), outputs.max(initial=0)
+    if low < -1e-3 or high > 1 + 1e-3:
+        raise ValueError(
+            f'`activation="none"` is for probabilities, and these outputs go from {low:.3g} to {high:.3g}: '
+            'use "softmax" or "sigmoid" for logits'
+        )
+    return outputs
+
+
+def default_activation(problem_type, num_outputs):
+    """Returns the activation that turns a classifier's logits into probabilities."""
+    return "sigmoid" if problem_type == MULTI_LABEL or num_outputs == 1 else "softmax"
+
+
+def detect_activation(outputs, default):
+    """Returns "none" for outputs that are probabilities already, `default` for logits.
+
+    Args:
+        outputs: (b, k), finite.
+        default: the activation for logits.
+
+    Raises:
+        ValueError: the outputs may be either: all from 0 to 1, and the rows do not sum to one.
+    """
+    if outputs.min(initial=0) < 0 or outputs.max(initial=0) > 1:
+        return default
+    num_classes = outputs.shape[1]
+    if num_classes > 1 and np.allclose(outputs.sum(axis=1), 1, rtol=0, atol=SUM_TOLERANCE):
+        return "none"
+    if num_classes > 1 and not outputs.any():  # a head that starts at zero
+        return default
+    raise ValueError(
+        f"all outputs are from 0 to 1, so they may be probabilities or logits: add "
+        f'`activation="none"` if they are probabilities, `activation="{default}"` if they are logits'
+    )
+
+
+def output_activation(model):
+    """Returns what a model's last layer does to the logits, as far as its graph shows it.
+
+    Returns:
+        "linear", "softmax", "sigmoid", the name of another activation, or None where the graph does not
+        show it: a subclassed model, or another layer at the end.
+    """
+    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
+    found = {activation_behind(tensor) for tensor in outputs}
+    return found.pop() if len(found) == 1 else None
+
+
+def activation_behind(tensor):
+    """Returns the activation whose result a symbolic tensor is, see `output_activation`."""
+    layer = tensor._keras_history.operation
+    if isinstance(layer, keras.Model):
+        return output_activation(layer)
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    if isinstance(layer, keras.layers.Average):  # of the two heads of a distilled model
+        found = {activation_behind(each) for each in layer.input}
+        return found.pop() if len(found) == 1 else None
+    activation = getattr(layer, "activation", None)
+    return getattr(activation, "__name__", None)
+
+
+def ranked(outputs, scores, names, top, thresholds):
+    """Returns the `Prediction`s of one image: the `top` likeliest, and all others that are selected.
+
+    Args:
+        outputs: (k,), which rank the classes: probabilities may be rounded to 0 or 1.
+        scores: (k,), their probabilities.
+        names: k labels, or two for a single output.
+        top: int.
+        thresholds: k numbers, or None for no selection.
+    """
+    selected = [None] * len(names) if thresholds is None else [bool(x) for x in scores >= thresholds]
+    if len(names) > len(scores):  # one output of two names: the probability of the second
+        scores = outputs = np.array([1 - scores[0], scores[0]])
+        selected = selected if thresholds is None else [not selected[0], selected[0]]
+    found = []
+    for place, i in enumerate(np.argsort(-outputs, kind="stable")):
+        if place < top or selected[i]:
+            found.append(Prediction(names[i], float(scores[i])))
+            found[-1].selected = selected[i]
+    return found
+
+
+def check_outputs(outputs):
+    """Returns a model's outputs as float64 (b, k); a ValueError if they are of another rank or not finite."""
+    if keras.ops.is_tensor(outputs):
+        outputs = keras.ops.convert_to_numpy(outputs)
+    outputs = np.asarray(outputs, "float64")
+    if outputs.ndim not in (1, 2) or not outputs.shape[-1]:
+        raise ValueError(
+            f"`logits` must be (b, num_classes) or (num_classes,), got the shape {outputs.shape}"
+        )
+    if not np.isfinite(outputs).all():
+        raise ValueError("`logits` have NaN or infinite values: look at the weights and the images")
+    return np.atleast_2d(outputs)
+
+
+def check_top(top):
+    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
+        raise ValueError(f"`top` must be an int from 1, got {top!r}")
+
+
+def check_labels(labels, num_outputs, pair_of_one=True):
+    """Returns one name per output, or two for a single one, as a list; a ValueError for another number."""
+    if labels is None:
+        return imagenet_classes() if num_outputs == 1000 else [f"class {i}" for i in range(num_outputs)]
+    if len(labels) != num_outputs and not (pair_of_one and (len(labels), num_outputs) == (2, 1)):
+        raise ValueError(f"`labels` must be {num_outputs} names, one per logit, got {len(labels)}")
+    return list(labels)
