@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from vit_tf.predictions import probabilities
 from vit_tf.terminal import printable
 
 MAX_SHOWN = 20  # classes
@@ -43,12 +44,6 @@ def cross_entropy(logits, targets, label_smoothing=0.0):
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     targets = targets * (1 - label_smoothing) + label_smoothing / targets.shape[1]
     return float(-(targets * log_probabilities).sum(axis=1).mean())
-
-
-def softmax(logits):
-    """Returns the probabilities (n, k) of logits (n, k)."""
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return exponents / exponents.sum(axis=1, keepdims=True)
 
 
 def evaluate(logits, labels, class_names):
@@ -115,5 +110,5 @@ def share(part, whole):
 def confident_mistakes(logits, labels, count=24):
     """Returns the indices of the wrong predictions, the most confident first, at most `count`."""
     wrong = np.flatnonzero(logits.argmax(-1) != labels)
-    confidence = softmax(logits[wrong]).max(axis=1)
+    confidence = probabilities(logits[wrong], "softmax").max(axis=1)
     return wrong[np.argsort(-confidence, kind="stable")[:count]]

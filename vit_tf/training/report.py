@@ -3,8 +3,9 @@
 import numpy as np
 
 from vit_tf import classifier, files, plots
+from vit_tf.predictions import probabilities
 from vit_tf.training.lora import merge_lora
-from vit_tf.training.metrics import confident_mistakes, evaluate, predict, softmax
+from vit_tf.training.metrics import confident_mistakes, evaluate, predict
 
 
 def write_metrics(trainer, recipe, test, class_names, folder, details=None):
@@ -61,9 +62,9 @@ def draw_report(rows, test, logits, class_names, folder, title):
         shown["mistakes.png"] = (wrong, "most confident mistakes")
     for name, (indices, subject) in shown.items():
         images = np.stack([evaluated_picture(test, i) for i in indices])
-        probabilities = softmax(logits[indices])
+        shares = probabilities(logits[indices], "softmax")
         figures[name] = plots.predictions(
-            images, test.labels[indices], probabilities, class_names, f"{title}: {subject}"
+            images, test.labels[indices], shares, class_names, f"{title}: {subject}"
         )
     for name, figure in figures.items():
         plots.save(figure, folder / name)
