@@ -8,9 +8,11 @@ Shapes: n images, b images of a batch, h rows, w columns, c channels, k classes.
 """
 
 import os
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from numbers import Integral
 
+import keras
 import numpy as np
 
 LARGEST_SEED = 2**32 - 1
@@ -18,10 +20,13 @@ LARGEST_SEED = 2**32 - 1
 ORDER, IMAGE, MIX = range(3)
 
 
-class Batches:
+class Batches(keras.utils.PyDataset):
     """Shuffled or ordered batches of a data set, epoch by epoch, from any batch on.
 
     Every image comes once an epoch; the last batch may be smaller.
+
+    Keras's `fit`, `evaluate` and `predict` take it as it is: each pass over the data is the next epoch. `fit`
+    shuffles the batches of an epoch by default; with `shuffle=False` they come in the order of `epoch`.
 
     Args:
         images: sequence with `len()`, whose items are what `transform` takes: `Pictures`,
@@ -46,6 +51,10 @@ class Batches:
         batches = Batches(Pictures(files), files.labels, 10, 64, transform=Compose([
             RandomResizedCrop(224), HorizontalFlip(), RandAugment()]), mix=Mix(), shuffle=True)
         for images, labels in batches.epoch(0, start=120): model.train_on_batch(images, labels)
+        model.fit(batches, epochs=10, shuffle=False)
+
+    Attributes:
+        keras_epoch: int, the epoch whose batches Keras gets now or next; set it to go on with an earlier run.
     """
 
     def __init__(
@@ -69,6 +78,7 @@ class Batches:
                 raise ValueError(f"`{name}` must be a callable or None, got {value!r}")
         if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
             raise ValueError(f"`images` must be a sequence, with len() and images[i], got {images!r}")
+        super().__init__()
         self.images = images
         self.labels = checked_labels(labels, len(images), num_classes)
         self.num_images = len(images)
@@ -82,6 +92,10 @@ class Batches:
         self.is_array = isinstance(images, np.ndarray) and transform is None
         if self.is_array:
             check_image(images[0])
+
+        self.keras_epoch = 0
+        self._is_in_epoch = False
+        self._num_drawn = 0
 
     def __len__(self):
         return -(-self.num_images // self.batch_size)
@@ -135,12 +149,44 @@ class Batches:
 
     def order(self, epoch):
         """Returns which image is at each position of an epoch, int64 [n]."""
-        if not self.shuffle:
-            return np.arange(self.num_images)
-        return self._generator(epoch, ORDER, 0).permutation(self.num_images)
+        return permutation(self.num_images, self.seed, epoch) if self.shuffle else np.arange(self.num_images)
+
+    def batch(self, epoch, index):
+        """Returns (images, labels), batch `index` of an epoch: the same that `epoch` yields there.
+
+        Raises:
+            ValueError: `epoch` is out of range; or see `epoch`.
+            IndexError: there is no such batch.
+        """
+        check_int("epoch", epoch, 0, LARGEST_SEED)
+        if not 0 <= index < len(self):
+            raise IndexError(f"there is no batch {index}, the last is {len(self) - 1}")
+        order, first = self.order(epoch), index * self.batch_size
+        if self.is_array:
+            return self._array_batch(epoch, order, index)
+        positions = range(first, min(first + self.batch_size, self.num_images))
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            images = list(pool.map(partial(self._positioned_image, epoch, order), positions))
+        return self._stacked_batch(epoch, order, images)
+
+    def __getitem__(self, index):
+        self._num_drawn += 1
+        return self.batch(self.keras_epoch, index)
+
+    def on_epoch_begin(self):
+        self._is_in_epoch = True
+
+    def on_epoch_end(self):
+        # Before its first epoch Keras draws batches for their shape alone. On JAX and PyTorch it draws one
+        # batch of an epoch that it then leaves.
+        if not self._is_in_epoch:
+            self._num_drawn = 0
+        self._is_in_epoch = False
+        passes, self._num_drawn = divmod(self._num_drawn, len(self))
+        self.keras_epoch += passes
 
     def _generator(self, epoch, purpose, position):
-        return np.random.default_rng((self.seed, epoch, purpose, position))
+        return make_generator(self.seed, epoch, purpose, position)
 
     def _positioned_image(self, epoch, order, position):
         image = called(self.images.__getitem__, int(order[position]))
@@ -172,6 +218,18 @@ class Batches:
         if self.mix:
             images, labels = called(self.mix, images, labels, self._generator(epoch, MIX, index))
         return images, labels
+
+
+def make_generator(seed, epoch, purpose, position):
+    return np.random.default_rng((seed, epoch, purpose, position))
+
+
+@lru_cache(maxsize=2)  # Keras takes an epoch batch by batch
+def permutation(num_images, seed, epoch):
+    """Returns the shuffled order of an epoch, int64 [n], read-only since it is shared."""
+    order = make_generator(seed, epoch, ORDER, 0).permutation(num_images)
+    order.flags.writeable = False
+    return order
 
 
 class Pictures:
