@@ -256,6 +256,25 @@ def test_averages_are_those_of_numpy_and_come_and_go_bit_by_bit(vit):
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_kerass_callback_validates_the_averages(name):
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(8, size)).astype("float32") for size in (5, 3))
+    model.compile(make_optimizer(model, name, 0.1, ema=0.9), "mse")
+    swap = keras.callbacks.SwapEMAWeights()
+    for _ in range(2):
+        history = model.fit(x, y, 4, validation_data=(x, y), verbose=0, callbacks=[swap]).history
+        raw = model.evaluate(x, y, verbose=0)
+        with averaged_weights(model, model.optimizer):
+            averaged = model.evaluate(x, y, verbose=0)
+        assert history["val_loss"][0] == pytest.approx(averaged) and abs(raw - averaged) > 1e-3
+    last = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)  # leaves the averages in the model
+    model.fit(x, y, 4, verbose=0, callbacks=[last])
+    for variable in model.trainable_variables:
+        np.testing.assert_allclose(*values([variable, model.optimizer.average(variable)]))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_a_saved_model_goes_on_as_the_other(vit, name, tmp_path):
     optimizer = make_optimizer(
         vit, name, RATE, DECAY, 0.5, momentum=0.8, clip_norm=9.0, accumulate=2, ema=0.9

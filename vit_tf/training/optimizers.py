@@ -109,6 +109,10 @@ class FineTuning:
         self.decays = tuple(self.kernel_decay if variable.name in DECAYED else 0.0 for variable in variables)
         # Keras's own `use_ema` moves with every batch while gradients accumulate; this one with the weights.
         self.averages = [] if self.ema is None else self.add_optimizer_variables(variables, "average")
+        if self.averages:
+            self._model_variables_moving_average = (
+                self.averages
+            )  # where `keras.callbacks.SwapEMAWeights` looks
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -225,7 +229,8 @@ def make_optimizer(
         accumulate: int from 1, how many batches make one step, by the mean of their gradients. Batches that
             an epoch leaves over count for the next one's first step.
         ema: float in (0, 1), such as 0.9999: how much of the weights' moving average a step keeps; it starts
-            at the weights after the first step. `averaged_weights` uses it. None keeps no average.
+            at the weights after the first step. `averaged_weights` and `keras.callbacks.SwapEMAWeights` use
+            it. None keeps no average.
 
     Returns:
         A `keras.optimizers.Optimizer` whose `learning_rate` can be set before each step.
