@@ -8,7 +8,6 @@ Krizhevsky 2009; https://www.cs.toronto.edu/~kriz/cifar.html describes both form
 import difflib
 import gzip
 import io
-import math
 import os
 import pickle
 import pickletools
@@ -191,43 +190,47 @@ def _read_path(path):
 
 def _read_npz(archive):
     """Returns what np.load(allow_pickle=False) would, once each array is seen to be as announced."""
+    from vit_tf.zips import check_members, read_npy
+
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = ", ".join(name for name in _ARRAYS if name not in members)
     found = f"{missing} missing, it holds {', '.join(sorted(members)[:10]) or 'nothing'}"
     _require(not missing, f"{found}: expected the arrays {', '.join(_ARRAYS)}")
     total = sum(members[name].file_size for name in _ARRAYS)
     _require(total <= _MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: use at most {_MAX_NPZ_BYTES:,}")
-    arrays, npy = [], np.lib.format
+    check_members(archive, [members[name] for name in _ARRAYS], "save it with np.savez")
+    arrays = []
     for name in _ARRAYS:
         with archive.open(members[name]) as file:
-            is_first = npy.read_magic(file) == (1, 0)
-            read_header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
-            shape, is_fortran, dtype = read_header(file)
-            _require(not dtype.hasobject, f"{name} holds Python objects, not numbers: save it as uint8")
-            promised, held = math.prod(shape) * dtype.itemsize, members[name].file_size - file.tell()
-            found = f"{name} promises {promised:,} bytes (shape {shape}, {dtype}) but holds {held:,}"
-            _require(promised == held and min((0, *shape)) == 0, f"{found}: damaged, download it again")
-            values = np.frombuffer(bytearray(file.read()), dtype)  # of a bytearray, hence writable
-            arrays.append(values.reshape(shape, order="F" if is_fortran else "C"))
+            arrays.append(read_npy(file, name, members[name].file_size, partial(_check_plain, name)))
     return arrays
+
+
+def _check_plain(name, dtype):
+    _require(not dtype.hasobject, f"{name} holds Python objects, not numbers: save it as uint8")
 
 
 def _read_batches(path):
     """Returns {name: bytes} of the batches in a folder, zip or tar; nothing is extracted."""
+    from vit_tf.zips import LARGE, MOST_RATIO, check_members
+
     if path.is_dir():
         files = [(f.name, partial(open, f, "rb")) for f in _batch_folder(path).iterdir() if f.is_file()]
     else:
         with open(path, "rb") as file:
             unpack = gzip.open if file.read(2) == b"\x1f\x8b" else open
+        limit = min(_MAX_ARCHIVE_BYTES, max(LARGE, MOST_RATIO * path.stat().st_size))
         with unpack(path, "rb") as file:
-            unpacked = io.BytesIO(_read_bounded(file, _MAX_ARCHIVE_BYTES, path.name))
+            unpacked = io.BytesIO(_read_bounded(file, limit, path.name))
         if path.name.lower().endswith(".zip"):
             archive = zipfile.ZipFile(unpacked)
             infos = [i for i in archive.infolist() if not i.is_dir() and not S_ISLNK(i.external_attr >> 16)]
+            check_members(archive, infos, "zip it anew", len(unpacked.getvalue()))
             files = [(i.filename, partial(archive.open, i)) for i in infos]
         else:
             archive = tarfile.open(fileobj=unpacked, mode="r:")
-            files = [(i.name, partial(archive.extractfile, i)) for i in archive if i.isreg()]
+            infos = [i for i in archive if i.isreg() and not i.issparse()]  # a sparse one has holes for free
+            files = [(i.name, partial(archive.extractfile, i)) for i in infos]
     batches = {}
     for name, open_file in ((os.path.basename(full_name), opener) for full_name, opener in files):
         if name in _BATCH_FILES:
@@ -247,9 +250,12 @@ def _batch_folder(path):
 
 
 def _read_bounded(file, limit, name):
-    data = file.read(limit + 1)
-    _require(len(data) <= limit, f"{name} unpacks to more than {limit:,} bytes: this is no CIFAR-10 original")
-    return data
+    data = bytearray()
+    while chunk := file.read(1 << 20):  # one large read would take the memory for all of `limit`
+        data += chunk
+        found = f"{name} unpacks to more than {limit:,} bytes"
+        _require(len(data) <= limit, f"{found}: this is no CIFAR-10 original")
+    return bytes(data)
 
 
 def _arrays_from_batches(batches):
@@ -306,12 +312,19 @@ class _PickledObject:
 
 
 class _BatchUnpickler(pickle.Unpickler):
+    def encode(self, text):
+        """Returns the bytes of a text; a pickle may name the same text many times."""
+        encoded = self.__dict__.setdefault("encoded", {})
+        if text not in encoded:
+            encoded[text] = text.encode("latin1")
+        return encoded[text]
+
     def find_class(self, module, name):
         """Returns a stand-in for what a CIFAR batch needs; any other name is an error."""
         numpy_names = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
         known = dict.fromkeys(numpy_names, _PickledObject)
         # Made anew each time: the pickle's BUILD opcode may set attributes of a function.
-        known["_codecs.encode"] = lambda text, _: text.encode("latin1")
+        known["_codecs.encode"] = lambda text, _: self.encode(text)
         wanted = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
         _require(wanted in known, f"forbidden global {module}.{name}, which could run code")
         return known[wanted]

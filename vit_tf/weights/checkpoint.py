@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vit_tf.weights.readers import READERS, brief, read_file
-from vit_tf.weights.tensor import Tensor, listing
+from vit_tf.messages import brief, listing
+from vit_tf.weights.readers import READERS, read_file
+from vit_tf.weights.tensor import Tensor
 
 CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)

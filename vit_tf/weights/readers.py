@@ -2,16 +2,16 @@
 
 import json
 import math
-import pickle
-import re
 import zipfile
 from functools import partial
 
 import numpy as np
 
-from vit_tf.weights.tensor import Tensor
+from vit_tf.messages import brief, cut, shown
+from vit_tf.weights import torch_file
+from vit_tf.weights.tensor import BFLOAT16, Refused, Tensor, kind_of, standard
+from vit_tf.zips import check_members, read_npy
 
-BFLOAT16 = np.dtype("V2")  # NumPy has no bfloat16, and saves that of others as two bytes of anything
 STATE_DICT_KEYS = (  # averaged weights first, as timm takes them
     *("state_dict_ema", "model_ema"),
     *("state_dict", "model", "model_state_dict"),
@@ -23,10 +23,6 @@ SAFETENSORS_DTYPES = {
 }
 
 
-class _Refused(ValueError):
-    """What a file holds is not what is expected; the message goes on after the name of the file."""
-
-
 def read_file(path):
     """Returns the tensors of one file by name; a ValueError names the file and what is wrong with it."""
     reader = READERS.get(path.suffix.lower())
@@ -34,12 +30,12 @@ def read_file(path):
         raise ValueError(f"a weight file must end in {', '.join(READERS)}, got {str(path)!r}")
     try:
         if path.stat().st_size == 0:
-            raise _Refused("is empty: download or save it again")
+            raise Refused("is empty: download or save it again")
         tensors = reader(path)
         if not tensors:
-            raise _Refused("holds no tensors: expected a dictionary of them by name")
+            raise Refused("holds no tensors: expected a dictionary of them by name")
         return tensors
-    except _Refused as error:
+    except Refused as error:
         raise ValueError(f"{str(path)!r} {brief(error)}") from error
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {brief(error)}") from error
@@ -61,34 +57,22 @@ def _read_safetensors(path):
     for name, entry in header.items():
         if entry["dtype"] not in SAFETENSORS_DTYPES:
             known = ", ".join(SAFETENSORS_DTYPES)
-            raise _Refused(f"has {name!r} as {entry['dtype']}, expected one of {known}: convert it")
+            raise Refused(
+                f"has {shown(name)} as {cut(str(entry['dtype']))}, expected one of {known}: convert it"
+            )
         dtype, shape = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]), tuple(entry["shape"])
         np.broadcast_to(np.zeros((), dtype), shape)  # raises where NumPy has no such shape
         offset = start + entry["data_offsets"][0]
-        tensors[name] = Tensor(shape, partial(_map_file, path, dtype, offset, shape), _kind(dtype))
+        tensors[name] = Tensor(shape, partial(_map_file, path, dtype, offset, shape), kind_of(dtype))
     return tensors
 
 
 def _map_file(path, dtype, offset, shape):
     """An array that lies in the file: it is read as it is used, and given up with the array."""
     if 0 in shape:  # NumPy before 2.2 cannot map nothing
-        return _standard(np.empty(shape, dtype))
+        return standard(np.empty(shape, dtype))
     # "c": writable, but never to the file; PyTorch warns of arrays that are not writable.
-    return _standard(np.asarray(np.memmap(path, dtype, "c", offset, shape)))
-
-
-def _standard(array):
-    """Floats as float32, other kinds as they are, all in this machine's byte order."""
-    if array.dtype == BFLOAT16:
-        wide = array.view("<u2").astype(np.uint32)
-        wide <<= 16  # bfloat16 is the upper half of float32
-        return wide.view(np.float32)
-    dtype = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
-    return array.astype(dtype, copy=False)
-
-
-def _kind(dtype):
-    return "f" if dtype == BFLOAT16 else dtype.kind
+    return standard(np.asarray(np.memmap(path, dtype, "c", offset, shape)))
 
 
 def read_metadata(path):
@@ -104,65 +88,38 @@ def read_metadata(path):
 def _read_npz(path):
     tensors = {}
     with zipfile.ZipFile(path) as archive:
-        _refuse_bomb(path, archive)
+        try:
+            check_members(archive, archive.infolist(), "save it with `np.savez`")
+        except ValueError as error:
+            raise Refused(str(error)) from error
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name == member.filename or name in tensors:
-                raise _Refused(f"must hold .npy arrays, each once, got {name!r}: save it with `np.savez`")
+                raise Refused(f"must hold .npy arrays, each once, got {shown(name)}: save it with `np.savez`")
             with archive.open(member) as file:
-                array = _read_npy(file, name, member.file_size)
-            tensors[name] = Tensor(array.shape, partial(_standard, array), _kind(array.dtype))
+                array = read_npy(file, shown(name), member.file_size, partial(_check_numbers, name))
+            tensors[name] = Tensor(array.shape, partial(standard, array), kind_of(array.dtype))
     return tensors
 
 
-def _read_npy(file, name, size):
-    """Reads one array, as `np.load` would, but with its header checked before memory is taken."""
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise _Refused(f"has {name!r} in version {version} of .npy, expected (1, 0) or (2, 0)")
-    read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-    shape, is_fortran, dtype = read_header(file)
+def _check_numbers(name, dtype):
     if dtype.kind not in "biuf" and dtype != BFLOAT16:
-        raise _Refused(f"has {name!r} of type {dtype}, expected numbers: save it as arrays of floats")
-    if size != file.tell() + math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name!r} has a header for shape {shape} and {size} bytes")
-    data = bytearray()
-    while chunk := file.read(1 << 24):  # to the end, where zipfile checks the sum
-        data += chunk
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
-
-
-def _refuse_bomb(path, archive):
-    total = sum(member.file_size for member in archive.infolist())
-    if total > max(1 << 30, 200 * path.stat().st_size):
-        size = f"{total:,} bytes, more than 200 times its {path.stat().st_size:,}"
-        raise _Refused(f"claims to unpack to {size}: save it without compression")
+        raise Refused(f"has {shown(name)} of type {cut(str(dtype))}, expected numbers: save it as floats")
 
 
 def _read_torch(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise _Refused("needs PyTorch: `pip install torch`, or convert it to .safetensors") from error
-    with open(path, "rb") as file:
-        is_zip = file.read(4) == b"PK\3\4"  # PyTorch before 1.6 wrote another format, which cannot be mapped
-    if is_zip:
-        with zipfile.ZipFile(path) as archive:
-            _refuse_bomb(path, archive)
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise _Refused("is a TorchScript program: load it in PyTorch and save its `state_dict()`")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-    except pickle.UnpicklingError as error:
-        kind = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if not kind:
-            raise ValueError("no pickle of tensors") from error  # PyTorch's own words advise to run the code
-        raise _Refused(
-            f"holds {kind[1]} beside tensors, and Python objects are not loaded as they could run code: "
-            "if you trust it, load it in PyTorch and save the `state_dict()` alone"
-        ) from error
-    tensors = _find_state_dict(content, torch.is_tensor)
-    return {name: _from_torch(name, value) for name, value in tensors.items()}
+    content, places = torch_file.read(path)
+    if isinstance(content, torch_file.Foreign):
+        name = shown(content.name)
+        raise Refused(f"holds {name}, and no class is loaded as it could run code: save its `state_dict()`")
+    tensors = _find_state_dict(content, torch_file.is_tensor)
+    tensors = {name: torch_file.to_tensor(path, name, view, places) for name, view in tensors.items()}
+    total = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+    if total > 16 * path.stat().st_size:  # the same storage under many names
+        raise Refused(
+            f"has tensors of {total:,} bytes in a file of {path.stat().st_size:,}: save clones of them"
+        )
+    return tensors
 
 
 def _find_state_dict(content, is_tensor):
@@ -178,26 +135,6 @@ def _find_state_dict(content, is_tensor):
         if all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
     return tensors
-
-
-def _from_torch(name, value):
-    if str(value.layout) != "torch.strided" or value.is_quantized or value.device.type != "cpu":
-        raise _Refused(f"has {name!r} sparse, quantized or without values: save it as a dense tensor")
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise _Refused(f"has {name!r} of shape {tuple(value.shape)} with less data: save it after `clone()`")
-
-    def to_numpy(value):
-        value = value.detach()
-        return value.float().numpy() if value.is_floating_point() else value.numpy()
-
-    kind = to_numpy(value.new_empty(1)).dtype.kind  # raises here, not half-way, if NumPy has no such type
-    return Tensor(tuple(value.shape), partial(to_numpy, value), kind)
-
-
-def brief(error):
-    """Returns the message of an error on one line, cut where it is long."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 500 else text[:500] + "..."
 
 
 READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}

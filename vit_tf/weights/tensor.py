@@ -1,9 +1,17 @@
-"""`Tensor`: a tensor of a checkpoint that is read only when asked for."""
+"""`Tensor`: a tensor of a checkpoint that is read only when asked for; and what all readers share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from vit_tf.messages import listing
+
+BFLOAT16 = np.dtype("V2")  # NumPy has no bfloat16, and saves that of others as two bytes of anything
+
+
+class Refused(ValueError):
+    """What a file holds is not what is expected; the message goes on after the name of the file."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,15 @@ class Tensor:
         return Tensor(tuple(shape), lambda: np.concatenate([t.load() for t in tensors], axis), kind)
 
 
-def listing(names):
-    """Returns the first ten names, and how many there are."""
-    listed = ", ".join(str(name)[:200] for name in names[:10])
-    return listed + (f", ... ({len(names)} in all)" if len(names) > 10 else "")
+def standard(array):
+    """Floats as float32, other kinds as they are, all in this machine's byte order."""
+    if array.dtype == BFLOAT16:
+        wide = array.view("<u2").astype(np.uint32)
+        wide <<= 16  # bfloat16 is the upper half of float32
+        return wide.view(np.float32)
+    dtype = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    return array.astype(dtype, copy=False)
+
+
+def kind_of(dtype):
+    return "f" if dtype == BFLOAT16 else dtype.kind

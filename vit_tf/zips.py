@@ -1,0 +1,67 @@
+"""Zips that strangers made: what they claim is bounded by their size before anything is unpacked."""
+
+import io
+import math
+import os
+import zipfile
+
+import numpy as np
+
+from vit_tf.messages import shown
+
+LARGE, MOST_RATIO = 1 << 28, 200  # bytes, and unpacked bytes per byte of the zip
+
+
+def check_members(archive, members, hint, size=None):
+    """Raises a ValueError where members of a zip are packed in a way that nobody needs, or are a bomb.
+
+    Python bounds what it unpacks at a time for deflate, and for no other method.
+
+    Args:
+        archive: an open `zipfile.ZipFile`.
+        members: the `ZipInfo`s that will be read.
+        hint: how to make a better zip.
+        size: bytes of the zip. Defaults to those of its file on the disk.
+    """
+    for member in members:
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
+            raise ValueError(f"has members packed by {method}, expected deflate, the usual method: {hint}")
+        if member.flag_bits & 1:
+            raise ValueError(f"has encrypted members: {hint}")
+    total = sum(member.file_size for member in members)
+    size = os.path.getsize(archive.filename) if size is None else size
+    if total > max(LARGE, MOST_RATIO * size):
+        raise ValueError(
+            f"claims to unpack to {total:,} bytes, more than {MOST_RATIO} times its {size:,}: {hint}"
+        )
+
+
+def read_npy(file, name, size, check_dtype):
+    """Returns an array as `np.load` would, once its header is seen to promise what is there.
+
+    Args:
+        file: an open member of a zip.
+        name: what messages call the array.
+        size: bytes of the member.
+        check_dtype: function that raises where a dtype is not wanted.
+
+    Raises:
+        ValueError: the header and the size do not agree.
+    """
+    head = file.read(1 << 14)  # NumPy refuses longer headers, but only after it has read them
+    start = io.BytesIO(head)
+    version = np.lib.format.read_magic(start)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} is of version {version} of .npy, expected (1, 0) or (2, 0)")
+    read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+    shape, is_fortran, dtype = read_header(start)
+    check_dtype(dtype)
+    promised, held = math.prod(shape) * dtype.itemsize, size - start.tell()
+    if promised != held or min((0, *shape)) < 0:
+        found = f"{name} promises {promised:,} bytes (shape {shown(shape)}, {dtype}) but holds {held:,}"
+        raise ValueError(f"{found}: damaged, download or copy it again")
+    data = bytearray(head[start.tell() :])
+    while chunk := file.read(1 << 24):  # to the end, where zipfile checks the sum
+        data += chunk
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
