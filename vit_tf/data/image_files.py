@@ -38,7 +38,7 @@ class ImageFiles:
         labels: integers [n], indices into `class_names`, kept as int64. In a multi-label data set bool
             [n, k], one column per class; a row may have several classes or none.
         splits: "train", "validation" or "test" where the data set says so, else None, one a file.
-        notes: what was left out, one line each, for the user to see.
+        notes: what was left out, and how a table was understood, one line each, for the user to see.
         reader: reads a file by its name; by default as `root` asks for.
     """
 
@@ -123,7 +123,8 @@ def find_images(source):
 
     Understood are a folder a class; files named `cat.12.jpg`; train, val and test folders of either
     (train/training, val/valid/validation/dev, test/testing); a zip of any of these, which is read in
-    place; and a CSV of path and label, with a split if it likes (see `label_tables.read_labels`). One
+    place; and a table (.csv, .tsv, .txt) of path and label, with one label per image or several, and a
+    split if it likes (see `label_tables.read_labels`). One
     folder around everything is looked through. Hidden files and what operating systems leave behind
     (__MACOSX, Thumbs.db) do not count, other files neither. Symbolic links in a folder are followed, to
     each folder once. What has no label, such as Kaggle's test images, and class folders without an image
@@ -168,7 +169,7 @@ def _find_images(root):
         suffix = root.suffix.lower()
         _require(suffix != ".zip", "damaged or incomplete zip: download or copy it again")
         _require(root.is_file() and suffix in (".csv", ".tsv", ".txt"), f"unknown kind: {_EXPECTED_SOURCE}")
-        labelled = read_labels(root)
+        labelled, notes = read_labels(root)
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
     found = f"only the class {some(class_names)}" if class_names else "no images"

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from vit_tf.data.cifar10 import _flat_labels, _one_line, _require
-from vit_tf.data.label_tables import read_rows
 from vit_tf.data.layouts import SPLITS, encode_labels, some
+from vit_tf.data.tables import read_rows
 from vit_tf.files import write_csv
 
 _SPLIT_HEADER = ["path", "label", "split"]
