@@ -121,7 +121,20 @@ def train(folder, command, recipe, saved):
     trainer = training.make_trainer(
         network, recipe, parts["train"], parts["validation"], prepare.image_size, folder
     )
+    test = parts["test"] or parts["validation"]
+    tested_on = "test" if parts["test"] else "validation (there are no test images)"
+    ending = training.Ending(
+        recipe,
+        test,
+        images.class_names,
+        variant,
+        hyperparameters,
+        prepare,
+        title=f"{variant} on {printable(Path(command['data']).stem)}",
+        details={"tested_on": tested_on},
+    )
     if not saved:
+        training.rehearse(ending, trainer)
         config = {"command": command, "recipe": asdict(recipe), "model": described}
         files.write_json(folder / "config.json", {**config, "versions": training.versions()})
     sizes = ", ".join(f"{part.num_images:,} for {name}" for name, part in parts.items() if part)
@@ -136,16 +149,10 @@ def train(folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Report: the weights that were best in validation, once, on the test images
     # -----------------------------------------------------------------------------------------------
-    title = f"{variant} on {printable(Path(command['data']).stem)}"
-    test = parts["test"] or parts["validation"]
-    details = {"tested_on": "test" if parts["test"] else "validation (there are no test images)"}
-    names = images.class_names
-    metrics, logits = training.write_metrics(trainer, recipe, test, names, folder, details)
-    training.save_model(network, recipe, folder / "model", variant, hyperparameters, prepare, names)
-    training.draw_report(trainer.progress.rows, test, logits, names, folder, title)
+    metrics = ending.write(trainer, folder)
     print(training.per_class(metrics))
     print(
-        f"{details['tested_on']} accuracy {metrics['accuracy']:.2%} (weights of epoch "
+        f"{tested_on} accuracy {metrics['accuracy']:.2%} (weights of epoch "
         f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; "
         f"everything is in {printable(folder)}\n"
         f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"

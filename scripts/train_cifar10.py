@@ -201,7 +201,18 @@ def train(images, folder, command, recipe, saved):
         folder,
         callbacks,
     )
+    ending = training.Ending(
+        recipe,
+        batches(images.x_test, images.y_test),
+        images.class_names,
+        variant,
+        hyperparameters,
+        preprocessing(variant, image_size=network.input_shape[1:3]) if channels == 3 else None,
+        title=f"{variant} on {printable(images.name)}",
+        details={"data": images.name},
+    )
     if saved is None:
+        training.rehearse(ending, trainer)
         config = {
             "command": command,
             "recipe": asdict(recipe),
@@ -221,11 +232,7 @@ def train(images, folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Report: the weights that were best in validation, once, on the test images
     # -----------------------------------------------------------------------------------------------
-    test, names = batches(images.x_test, images.y_test), images.class_names
-    metrics, logits = training.write_metrics(trainer, recipe, test, names, folder, {"data": images.name})
-    prepare = preprocessing(variant, image_size=network.input_shape[1:3]) if channels == 3 else None
-    training.save_model(network, recipe, folder / "model", variant, hyperparameters, prepare, names)
-    training.draw_report(trainer.progress.rows, test, logits, names, folder, f"{variant} on {images.name}")
+    metrics = ending.write(trainer, folder)
     print(
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
         f"{metrics['top5_accuracy']:.2%} (weights of epoch {metrics['best_epoch']}), "

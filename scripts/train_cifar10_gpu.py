@@ -182,7 +182,22 @@ def train(images, folder, command, recipe, saved):
     # Training
     # -----------------------------------------------------------------------------------------------
     trainer = make_device_trainer(network, recipe, train_batches, val_batches, folder)
+    ending = training.Ending(
+        recipe,
+        batches(images.x_test, images.y_test),
+        names,
+        VARIANT,
+        hyperparameters,
+        preprocessing(VARIANT, image_size=network.input_shape[1:3]) if channels == 3 else None,
+        title=f"{VARIANT} on {printable(images.name)}",
+        details={
+            "data": images.name,
+            "device": device_name(),
+            "parameters": network.count_params(),
+        },
+    )
     if saved is None:
+        training.rehearse(ending, trainer)
         config = {
             "command": command,
             "recipe": asdict(recipe),
@@ -204,17 +219,7 @@ def train(images, folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Report: the averaged weights of the last epoch, once, on the test images
     # -----------------------------------------------------------------------------------------------
-    test = batches(images.x_test, images.y_test)
-    details = {
-        "data": images.name,
-        "device": device_name(),
-        "parameters": network.count_params(),
-        "compile_seconds": round(trainer.compile_seconds, 1),
-    }
-    metrics, logits = training.write_metrics(trainer, recipe, test, names, folder, details)
-    prepare = preprocessing(VARIANT, image_size=network.input_shape[1:3]) if channels == 3 else None
-    training.save_model(network, recipe, folder / "model", VARIANT, hyperparameters, prepare, names)
-    training.draw_report(trainer.progress.rows, test, logits, names, folder, f"{VARIANT} on {images.name}")
+    metrics = ending.write(trainer, folder, compile_seconds=round(trainer.compile_seconds, 1))
     print(
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
         f"{metrics['top5_accuracy']:.2%}, {training.clock(metrics['seconds'])} minutes and "

@@ -14,7 +14,7 @@ import pytest
 import vit_tf
 from vit_tf import build_vit, data
 from vit_tf.data.mixing import Mix
-from vit_tf.training import Recipe
+from vit_tf.training import Recipe, ending
 from vit_tf.training.checkpoints import to_arrays
 from vit_tf.training.interrupts import Interrupted
 
@@ -364,7 +364,8 @@ def script():
 def test_script(script, monkeypatch, tmp_path, capsys):
     for name in ("tensorflow", "grain", "huggingface_hub"):  # are not on every machine with a GPU
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.setattr(script.training, "draw_report", lambda rows, test, logits, *_: drawn.append(logits))
+    monkeypatch.setattr(ending, "draw_report", lambda rows, test, logits, *_: drawn.append(logits))
+    monkeypatch.setattr(ending, "NUM_REHEARSED", 20)  # as many as are tested: less to compile
     drawn = []
     recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-2, crop="none", ema=0.5, mixed_precision=True)
     monkeypatch.setitem(script.PRESETS, "tiny", (TINY, recipe))
@@ -377,7 +378,7 @@ def test_script(script, monkeypatch, tmp_path, capsys):
     assert f"test accuracy {metrics['accuracy']:.2%}" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.json", "history.csv", "metrics.json", "model", "checkpoints"} <= names
-    assert drawn[0].shape == (20, 10)
+    assert [logits.shape for logits in drawn] == [(20, 10)] * 2  # the rehearsal, and the end
     monkeypatch.undo()
     keras.config.set_dtype_policy("float32")
     images = data.load_cifar10(tmp_path / "tiny.npz")

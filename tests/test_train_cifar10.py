@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import vit_tf
-from vit_tf import data, variants
+from vit_tf import data, training, variants
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "scripts" / "train_cifar10.py"
@@ -24,6 +24,11 @@ TINY = dict(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16)
 spec = importlib.util.spec_from_file_location("train_cifar10", SCRIPT)
 train_cifar10 = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(train_cifar10)
+
+
+@pytest.fixture(autouse=True)
+def without_rehearsals(monkeypatch):
+    monkeypatch.setattr(training, "rehearse", lambda *_: None)  # see test_ending.py
 
 
 @pytest.fixture
@@ -227,6 +232,4 @@ def test_full_disk_is_one_line_and_nothing_half_written(archive, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors.splitlines()[-1].startswith("error: ") and "Traceback" not in errors
-    names = {path.name for path in (tmp_path / "run").iterdir()}
-    assert not names & {"metrics.json", "model"}
-    assert not list((tmp_path / "run").rglob("step-*")) + list((tmp_path / "run").rglob("partial*"))
+    assert not (tmp_path / "run").exists()  # the rehearsal found it

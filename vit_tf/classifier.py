@@ -1,7 +1,7 @@
 """A model together with its preprocessing and its labels: what goes into a folder, and comes back."""
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import keras
@@ -190,6 +190,6 @@ def save(
 
 def is_timm(variant, hyperparameters):
     """Whether timm builds the same model from the variant's name, image size and number of classes."""
-    spec, plain = get_variant(variant, **hyperparameters), get_variant(variant)
-    same = replace(plain, image_size=spec.image_size, num_classes=spec.num_classes)
-    return variant in timm_table()["architectures"] and spec == same
+    spec, plain = asdict(get_variant(variant, **hyperparameters)), asdict(get_variant(variant))
+    differing = {name for name in spec if spec[name] != plain[name]}
+    return variant in timm_table()["architectures"] and differing <= {"image_size", "num_classes"}

@@ -9,6 +9,7 @@ Shapes: n images, b images of a batch, h rows, w columns, c channels, k classes.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import lru_cache, partial
 from numbers import Integral
 
@@ -99,6 +100,13 @@ class Batches(keras.utils.PyDataset):
 
     def __len__(self):
         return -(-self.num_images // self.batch_size)
+
+    def head(self, count):
+        """Returns `Batches` of the first images alone, `count` of them or as many as there are."""
+        head = copy(self)
+        head.labels = self.labels[:count]
+        head.num_images = len(head.labels)
+        return head
 
     def epoch(self, epoch=0, start=0):
         """Returns an iterator over the batches of an epoch.

@@ -2,6 +2,7 @@
 
 from vit_tf.training.batches import make_batches, make_mix, picture_augmentation
 from vit_tf.training.checkpoints import Checkpoints
+from vit_tf.training.ending import Ending, rehearse
 from vit_tf.training.freezing import freeze
 from vit_tf.training.lora import add_lora, merge_lora
 from vit_tf.training.metrics import evaluate, per_class, predict
@@ -10,7 +11,6 @@ from vit_tf.training.options import add_settings, given_settings, override
 from vit_tf.training.precision import fast_bfloat16
 from vit_tf.training.progress import clock
 from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
-from vit_tf.training.report import draw_report, save_model, write_metrics
 from vit_tf.training.run import adapt_stem, configure, make_network, make_trainer, run, training_model
 from vit_tf.training.run_folder import locked, open_run, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
@@ -19,6 +19,7 @@ from vit_tf.training.trainer import Schedule, Trainer
 __all__ = [
     "RECIPES",
     "Checkpoints",
+    "Ending",
     "Recipe",
     "Schedule",
     "Trainer",
@@ -28,7 +29,6 @@ __all__ = [
     "averaged_weights",
     "clock",
     "configure",
-    "draw_report",
     "evaluate",
     "fast_bfloat16",
     "freeze",
@@ -49,9 +49,8 @@ __all__ = [
     "predict",
     "run",
     "read_recipe",
-    "save_model",
+    "rehearse",
     "training_model",
     "versions",
     "warmup_cosine",
-    "write_metrics",
 ]

@@ -67,6 +67,11 @@ class ArrayBatches:
     def __len__(self):
         return len(self.images) // self.batch_size
 
+    def head(self, count):
+        """Returns `ArrayBatches` of the first images alone, `count` of them or as many as there are."""
+        count = min(count, len(self.images))
+        return ArrayBatches(self.images[:count], self.labels[:count], self.targets.shape[1], count)
+
     def epoch(self):
         """Yields (images, targets), the smaller last batch, too."""
         for start in range(0, len(self.images), self.batch_size):

@@ -137,6 +137,8 @@ def locked(folder):
             with outliving():
                 yield
         finally:
-            if all(entry.name == LOCK for entry in folder.iterdir()):  # it ended before it began
-                (folder / LOCK).unlink()
+            if all(is_leftover(entry.name) for entry in folder.iterdir()):  # it ended before it began
+                remove_partial_files(folder)
+                for entry in folder.iterdir():
+                    entry.unlink()
                 folder.rmdir()
