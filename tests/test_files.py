@@ -1,10 +1,18 @@
 import errno
 import json
 import os
+import socket
 
 import pytest
 
-from vit_tf.files import atomic_path, remove_partial_files, require_space, write_json
+from vit_tf.files import (
+    atomic_path,
+    open_regular,
+    read_regular,
+    remove_partial_files,
+    require_space,
+    write_json,
+)
 
 
 def test_the_file_appears_when_it_is_whole(tmp_path):
@@ -77,3 +85,54 @@ def test_require_space(tmp_path):
     with pytest.raises(OSError, match="No space left") as caught:
         require_space(tmp_path, 10**18)
     assert caught.value.errno == errno.ENOSPC
+
+
+def make_special(folder, kind):
+    """Makes what is no regular file, and returns a link to it."""
+    target = folder / "target"
+    if kind == "a named pipe":
+        os.mkfifo(target)
+    elif kind == "a folder":
+        target.mkdir()
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            os.chdir(folder)  # the names of sockets are short
+            listener.bind("target")
+    else:
+        target = kind
+    (folder / "link.jpg").symlink_to(target)
+    return folder / "link.jpg"
+
+
+SPECIAL = ["a named pipe", "a folder", "a socket", "/dev/zero", "/dev/random", "/dev/tty"]
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_only_regular_files_are_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    kind_shown = "a device" if kind.startswith("/dev") else kind
+    with pytest.raises(ValueError, match=f"{kind_shown}: expected a regular file"):
+        open_regular(make_special(tmp_path, kind))
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_does_not_wait(tmp_path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.touch()
+    before = os.stat(path)
+    path.unlink()
+    os.mkfifo(path)
+    monkeypatch.setattr("vit_tf.files.os.stat", lambda path: before)
+    with pytest.raises(ValueError, match="a named pipe: expected a regular file"):
+        open_regular(path)
+
+
+def test_what_is_read_is_bounded(tmp_path):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"12345")
+    assert read_regular(path, 5) == b"12345"
+    with pytest.raises(ValueError, match="the file has 5 bytes: at most 4 are read"):
+        read_regular(path, 4)
+    with open_regular(path) as file:
+        assert file.read() == b"12345"
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "b.jpg")

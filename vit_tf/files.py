@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +55,58 @@ def remove_partial_files(folder):
     """Removes what a killed process left of files that were not whole yet, `atomic_path`'s folders."""
     for path in Path(folder).glob(f"{PARTIAL}????????.*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def open_regular(path, limit=None):
+    """Opens a regular file, behind symbolic links too, for reading bytes.
+
+    A pipe or a device would wait for ever or never end. Neither is opened.
+
+    Args:
+        path: str or path-like.
+        limit: int, the most bytes that the file may have, or None.
+
+    Returns:
+        A binary file object.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        ValueError: it is no regular file, or larger than `limit`. The message does not name the file.
+    """
+    require_regular(os.stat(path))
+    flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
+    file = open(os.open(path, os.O_RDONLY | sum(flags)), "rb")
+    try:
+        status = os.fstat(file.fileno())
+        require_regular(status)  # the path may lead elsewhere by now
+        if limit is not None and status.st_size > limit:
+            raise ValueError(f"the file has {status.st_size:,} bytes: at most {limit:,} are read")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def require_regular(status):
+    """Raises a ValueError where an `os.stat_result` is not that of a regular file."""
+    if not stat.S_ISREG(status.st_mode):
+        kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise ValueError(f"{kind}: expected a regular file")
+
+
+def read_regular(path, limit):
+    """Returns the bytes of a regular file of at most `limit` bytes, see `open_regular`."""
+    with open_regular(path, limit) as file:
+        return file.read(os.fstat(file.fileno()).st_size)  # and nothing of what is added meanwhile
 
 
 def sha256(path):
