@@ -301,6 +301,15 @@ def test_tags_that_never_stand_alone(tmp_path):
     assert files.is_multi_label and files.class_names == tuple(tags)
 
 
+def test_attributes_of_classes(tmp_path):
+    """Fewer combinations than attributes, as of Animals with Attributes: 50 kinds of 85 attributes."""
+    chance = random.Random(0)
+    attributes = [f"attribute_{i:02}" for i in range(30)]
+    kinds = [sorted(chance.sample(attributes, 10)) for _ in range(20)]
+    files = several(tmp_path, " ".join, {str(i): kinds[i % 20] for i in range(60)})
+    assert files.is_multi_label and files.class_names == tuple(attributes)
+
+
 @pytest.mark.parametrize(
     "names",
     [

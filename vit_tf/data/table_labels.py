@@ -12,7 +12,8 @@ BINARY = (({"0", "1"}, {"1"}), ({"-1", "1"}, {"1"}), ({"false", "true"}, {"true"
 SEPARATORS = {"|": "|", ";": ";", ",": ",", " ": "blanks"}
 CERTAIN = "|;"  # names of classes hold none of these
 QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-RECURRING = 0.8  # share of the parts
+RECURRING = 0.8  # share of the parts of cells that recur, from which on they are labels
+USES = 4  # of each part on average, in distinct cells
 
 
 def read_cells(cells):
@@ -66,8 +67,8 @@ def parts_labels(distinct, separator):
     """Returns whether a comma or blank parts labels, rather than being a part of the classes' names.
 
     It does so where all that it parts are labels of their own in other cells ("cat", "dog", "cat dog"), or
-    where few parts make many cells, recur, and are not bound to a place in the cell, as colours and
-    species in "black cat" are.
+    where parts recur in many cells, and are not bound to a place in the cell, as colours and species in
+    "black cat" are.
 
     Args:
         distinct: the distinct cells.
@@ -86,7 +87,7 @@ def parts_labels(distinct, separator):
     recurring = {part for part, count in counts.items() if count > 1 or part in alone}
     places = {(part, place) for parts in combined.values() for place, part in enumerate(parts)}
     free = sum(count > 1 for count in Counter(part for part, _ in places).values())
-    is_vocabulary = len(recurring) >= RECURRING * len(counts) and 2 * len(counts) <= len(combined)
+    is_vocabulary = len(recurring) >= RECURRING * len(counts) and sum(counts.values()) >= USES * len(counts)
     if is_vocabulary and 2 * free >= len(counts):
         return True
     unclear = [cell for cell, parts in combined.items() if not recurring.issuperset(parts)]

@@ -1,5 +1,6 @@
 """The image files that the cells of a table mean."""
 
+import contextlib
 import os
 import posixpath
 import unicodedata
@@ -19,7 +20,7 @@ class ImageFinder:
     """
 
     def __init__(self, table):
-        self.table, self.folder = table, table.parent
+        self.table, self.folder = table, os.fspath(table.parent)
 
     def find(self, cell):
         """Returns the path of a file, relative to the table's folder or absolute, None if there is none.
@@ -31,11 +32,11 @@ class ImageFinder:
             ValueError: several files fit.
         """
         for path in spellings(cell):
-            if os.path.isfile(self.folder / path):
+            if os.path.isfile(os.path.join(self.folder, path)):
                 return posixpath.normpath(path)
             if "/" in path:
                 for ending in ENDINGS:
-                    if os.path.isfile(self.folder / (path + ending)):
+                    if os.path.isfile(os.path.join(self.folder, path + ending)):
                         return posixpath.normpath(path + ending)
         found = {name for path in spellings(cell) for name in self.nearby(path)}
         if len(found) > 1:
@@ -59,7 +60,7 @@ class ImageFinder:
         while waiting:
             folder, depth = waiting.pop()
             try:
-                entries = sorted(os.scandir(self.folder / folder), key=lambda entry: entry.name)
+                entries = sorted(os.scandir(os.path.join(self.folder, folder)), key=lambda entry: entry.name)
             except OSError:  # its files are then reported as missing
                 continue
             for entry in entries:
@@ -80,9 +81,9 @@ class ImageFinder:
 
     def identity(self, name):
         """Returns what all spellings of a path, and links to the file, have in common."""
-        path = os.path.realpath(self.folder / name)
+        path = os.path.join(self.folder, name)
         status = os.stat(path)
-        return (status.st_dev, status.st_ino) if status.st_ino else path
+        return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
 
 
 def stem(name):
@@ -90,12 +91,14 @@ def stem(name):
 
 
 def spellings(cell):
-    """Returns the paths that a cell may mean: as written, with Windows' slashes, in other encodings."""
-    paths = [cell, cell.replace("\\", "/")]
-    if is_foreign(cell):
-        try:
-            paths.append(as_text(paths[1]))
-        except ValueError:  # no text, but perhaps a path
-            pass
-    forms = [unicodedata.normalize(form, path) for form in ("NFC", "NFD") for path in paths]
-    return list(dict.fromkeys(paths + forms))
+    """Yields the paths that a cell may mean: as written, with Windows' slashes, in other encodings."""
+    yield cell
+    path = cell.replace("\\", "/")
+    if path != cell:
+        yield path
+    if is_foreign(path):
+        with contextlib.suppress(ValueError):  # no text, but perhaps a path
+            path = as_text(path)
+            yield path
+    if not path.isascii():
+        yield from (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
