@@ -9,13 +9,13 @@ import keras
 from keras import ops
 
 from vit_tf.layers.dense import TokenDense
+from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.residual import make_norm, register
 from vit_tf.layers.scaled_dot_product import (
     attend_in_blocks,
     check_block_size,
     choose_block_size,
-    has_fused_attention,
     softmax,
 )
 
@@ -107,10 +107,10 @@ class DotProductAttention(HookedLayer):
         b, n, _ = ops.shape(qkv)
         heads, width = self.num_heads, self.head_width
         needs_scores = return_attention_scores or self.has_hook("scores")
-        if self.may_fuse(needs_scores, training) and has_fused_attention(self.compute_dtype):
+        if self.may_fuse(needs_scores, training) and has_fused_attention(self.compute_dtype, width):
             query, key, value = ops.unstack(ops.reshape(qkv, (b, n, 3, heads, width)), 3, axis=2)
             query, key = self.normalize(query, key)  # (b, n, H, k)
-            x = ops.dot_product_attention(query, key, value, scale=self.query_width**-0.5)
+            x = fused_attention(query, key, value, self.query_width**-0.5)
             return ops.reshape(x, (b, n, heads * width))
         query, key, value = self.split(qkv)
         if needs_scores or not self.block_size(qkv):

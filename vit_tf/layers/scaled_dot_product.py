@@ -33,15 +33,6 @@ def choose_block_size(num_tokens, query_block_size=None):
     return query_block_size if num_tokens and num_tokens > query_block_size else 0
 
 
-def has_fused_attention(dtype):
-    """Whether `ops.dot_product_attention` is a kernel that keeps no scores, on this backend and device."""
-    if keras.backend.backend() == "jax" and is_half(dtype):
-        import jax
-
-        return jax.default_backend() in ("gpu", "tpu")
-    return keras.backend.backend() == "torch"
-
-
 def attend_in_blocks(query, key, value, block_size, dropout_rate=0.0, seed_generator=None):
     """Returns softmax(Q K^T) V, without ever having the scores of more than one block of queries.
 
