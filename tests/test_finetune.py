@@ -99,7 +99,7 @@ def test_a_run_from_flat_files(pets, weights, tmp_path, capsys):
 def test_recipes(pets, weights, tmp_path, recipe):
     """Each trains what it says: the backbone's weights after a run against those before."""
     out = tmp_path / "run"
-    run(pets, out, "--weights", str(weights), "--recipe", recipe, "--epochs", "1", "--accumulate", "2")
+    run(pets, out, "--weights", str(weights), "--recipe", recipe, "--epochs", "2", "--accumulate", "2")
     before = {name: np.array(array) for name, array in read(weights).items()}
     after = weights_of(out)
     assert after.keys() == before.keys() and after["head.weight"].shape == (3, 16)

@@ -9,6 +9,7 @@ from vit_tf.preprocessing import Preprocessing
 from vit_tf.training import Recipe, make_mix, make_network, picture_augmentation, training_model
 from vit_tf.training.batches import graph_augmentation
 from vit_tf.training.run import balanced_weights
+from vit_tf.weights import open_named, save_weights
 
 SIZES = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=8, num_classes=3)
 
@@ -65,3 +66,17 @@ def test_mixing_is_asked_for():
     images, labels = np.zeros((2, 8, 8, 3), "uint8"), np.eye(2, dtype="float32")
     _, mixed = make_mix(Recipe(mixup=1.0))(images, labels, np.random.default_rng(0))
     assert 0 < mixed[0, 0] < 1
+
+
+def test_a_new_head_starts_at_zero_and_a_known_one_is_kept(tmp_path):
+    weights = save_weights(build_vit("vit_cifar10", **SIZES), tmp_path / "model.safetensors")
+    source = open_named(weights, "vit_cifar10")
+    kept, new = (
+        make_network("vit_cifar10", SIZES, Recipe(), weights=x) for x in (source, source.without_head())
+    )
+    assert np.abs(kept.get_layer("head").get_weights()[0]).max() > 0
+    assert all(not x.any() for x in new.get_layer("head").get_weights())
+    images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+    backbones = [keras.Model(x.input, x.get_layer("head").input)(images) for x in (kept, new)]
+    np.testing.assert_array_equal(*backbones)
+    assert np.abs(make_network("vit_cifar10", SIZES, Recipe()).get_layer("head").get_weights()[0]).max() > 0

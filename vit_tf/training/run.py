@@ -12,7 +12,7 @@ from vit_tf.training.batches import graph_augmentation
 from vit_tf.training.freezing import freeze
 from vit_tf.training.interrupts import Interrupted
 from vit_tf.training.lora import add_lora
-from vit_tf.training.optimizers import make_optimizer
+from vit_tf.training.optimizers import HEADS, make_optimizer
 from vit_tf.training.resolution import at_image_size, parse_resolutions, scaled_size
 from vit_tf.training.schedules import make_schedule
 from vit_tf.training.trainer import Schedule, Trainer
@@ -137,17 +137,28 @@ def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=N
         hyperparameters: dict, overrides of it.
         recipe: a `Recipe`.
         preprocessing: the `Preprocessing` whose mean and deviation normalise; None for the variant's.
-        weights: see `build_vit`; None for random ones.
+        weights: a `vit_tf.weights.Weights`, or None for random ones. A head that they lack starts at zero.
     """
     rates = {name: getattr(recipe, name) for name in ("drop_path_rate", "dropout_rate")}
     rates = {name: rate for name, rate in rates.items() if rate}
     with rematerialized_blocks() if recipe.remat else nullcontext():
-        return build_vit(
+        network = build_vit(
             variant,
             weights=weights,
             include_preprocessing=preprocessing or True,
             **{**hyperparameters, **rates},
         )
+    if weights is not None and "head.weight" not in weights.tensors:
+        zero_heads(network)
+    return network
+
+
+def zero_heads(network):
+    """Sets the kernels and biases of the heads to zero, as for fine-tuning in the ViT paper, section 3.2."""
+    for layer in network.layers:
+        if layer.name in HEADS:
+            for variable in layer.trainable_variables:
+                variable.assign(keras.ops.zeros_like(variable))
 
 
 def adapt_stem(network, images):
