@@ -89,6 +89,28 @@ def test_make_pretrained_refuses_what_got_worse(as_whole, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("place", ["size", "test", "install", "out"])
+def test_make_pretrained_fails_before_the_long_test(as_whole, tmp_path, monkeypatch, place):
+    """What comes after the test of all images is tried before it."""
+    write_run(tmp_path / "run", accuracy=0.7)
+    tested, test, out = [], make_pretrained.test, tmp_path / "out"
+
+    def fail(*_):
+        raise ValueError("it cannot be done")
+
+    monkeypatch.setattr(make_pretrained, "test", lambda *args: tested.append(len(args[-1])) or test(*args))
+    if place == "size":
+        monkeypatch.setattr(make_pretrained, "MOST_BYTES", 1000)
+    elif place == "out":
+        out.write_text("precious")
+    else:
+        monkeypatch.setattr(make_pretrained, place, fail)
+    with pytest.raises(ValueError, match="cannot be done|bytes, at most|is a file"):
+        make_pretrained.main([str(tmp_path / "run"), "--data", "any", "--out", str(out)])
+    assert tested in ([], [8])
+    assert {path.name for path in tmp_path.iterdir()} - {"out"} == {"run"}
+
+
 def test_make_pretrained_refuses_the_sample(tmp_path):
     with pytest.raises(ValueError, match="is the sample"):
         make_pretrained.main([str(tmp_path), "--data", "sample"])
