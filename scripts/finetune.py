@@ -96,11 +96,10 @@ def train(folder, command, recipe, saved):
     for note in images.notes:
         print(f"note: {printable(note)}")
     if saved:
-        found = len(images)
         images = data.read_split(images, folder / "split.csv")
+        for note in images.notes:
+            print(f"note: {printable(note)}")
         described = saved["model"]
-        if found > len(images):
-            print(f"{found - len(images):,} files are new since the run began, or bad: they are left out")
     else:
         described = describe_model(command, images.class_names)
         images = check_and_split(images, command, recipe, folder)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -130,7 +131,7 @@ def test_a_split_is_read_back(odd, tmp_path):
     np.testing.assert_array_equal(back.labels, odd.labels)
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[:2] == [["path", "label", "split"], [odd.names[0], "x", "train"]]
+    assert rows[:2] == [["path", "label", "split", "fingerprint"], [odd.names[0], "x", "train", ""]]
     assert os.listdir(tmp_path) == ["split.csv"]
 
 
@@ -142,6 +143,52 @@ def test_a_split_is_a_data_set_where_it_lies_in_its_folder(odd, tmp_path):
     write_split(kept, tmp_path / "split.csv")
     found = find_images(tmp_path / "split.csv")
     assert (found.names, found.splits) == (kept.names, kept.splits)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "csv"])
+def test_images_that_changed_since_are_noted(tmp_path, kind):
+    """The same size and time, another byte; a large file in its middle; what is new or gone is told, too."""
+    names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(4)]
+    contents = {name: bytes([i]) * (100_000 if i == 5 else 500) for i, name in enumerate(names)}
+    files = write_images(tmp_path, kind, contents)
+    write_split(split_files(files), tmp_path / "split.csv")
+    assert read_split(files, tmp_path / "split.csv").notes == ()
+    contents["cat/2.png"] = b"\x02" * 499 + b"x"
+    contents["dog/1.png"] = b"\x05" * 50_000 + b"x" + b"\x05" * 49_999
+    changed = read_split(write_images(tmp_path, kind, contents), tmp_path / "split.csv")
+    assert changed.notes == ("2 images have changed since the run began: 'cat/2.png', 'dog/1.png'",)
+    contents["dog/new.png"] = b"new"
+    notes = read_split(write_images(tmp_path, kind, contents), tmp_path / "split.csv").notes
+    assert len(notes) == 2
+    assert notes[0] == "1 files are new since the run began, or bad, and left out: 'dog/new.png'"
+    del contents["cat/0.png"]
+    with pytest.raises(ValueError, match="1 of its images are gone: 'cat/0.png'"):
+        read_split(write_images(tmp_path, kind, contents), tmp_path / "split.csv")
+
+
+def write_images(folder, kind, contents):
+    """Returns the `ImageFiles` of a folder, a zip or a CSV with these files in it."""
+    root = folder / "images"
+    shutil.rmtree(root, ignore_errors=True)
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+        os.utime(root / name, (10**9, 10**9))
+    if kind == "csv":
+        rows = "".join(f"{name},{name[:3]}\n" for name in contents)
+        (root / "labels.csv").write_text(f"path,label\n{rows}")
+        return find_images(root / "labels.csv")
+    if kind == "zip":
+        return find_images(shutil.make_archive(folder / "images", "zip", root))
+    return find_images(root)
+
+
+def test_a_split_of_version_0_1_has_no_fingerprints(tmp_path):
+    files = make_files(tmp_path, [4, 4])
+    write_split(split_files(files), tmp_path / "split.csv")
+    lines = (tmp_path / "split.csv").read_text().splitlines()
+    (tmp_path / "split.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines))
+    assert read_split(files, tmp_path / "split.csv").notes == ()
 
 
 def test_images_and_classes_that_are_new_since_are_left_out(tmp_path):

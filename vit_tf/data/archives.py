@@ -61,6 +61,11 @@ class ImageArchive:
             problem = _one_line(error)
         raise ValueError(f"damaged in the zip ({problem}): make or download the zip again")
 
+    def fingerprint(self, name):
+        """Returns the size and the checksum of the member `name`, as the zip's directory has them."""
+        member = self._members[name]
+        return f"{member.file_size}-{member.CRC:08x}"
+
     def _archive(self):
         # A forked process shares the file's position with its parent, so it opens the zip anew.
         if self._opened is None or self._opened[0] != os.getpid():

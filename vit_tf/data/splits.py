@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from vit_tf.data.cifar10 import _flat_labels, _one_line, _require
+from vit_tf.data.fingerprints import fingerprints
 from vit_tf.data.layouts import SPLITS, encode_labels, some
 from vit_tf.data.tables import read_rows
 from vit_tf.files import write_csv
 
-_SPLIT_HEADER = ["path", "label", "split"]
+_SPLIT_HEADER = ["path", "label", "split", "fingerprint"]
+_OLD_HEADER = _SPLIT_HEADER[:3]  # of version 0.1
 
 
 def stratified_split(labels, fraction, seed):
@@ -108,7 +110,9 @@ def _require_enough(files, pool, parts):
 
 
 def write_split(files, path):
-    """Writes the images with their classes and splits to a CSV of path, label and split, whole or not at all.
+    """Writes the images with their classes and splits to a CSV, whole or not at all.
+
+    Its columns are path, label, split, and fingerprint, by which `read_split` notices another content.
 
     Args:
         files: `ImageFiles`.
@@ -118,13 +122,15 @@ def write_split(files, path):
         OSError: the file cannot be written.
     """
     classes = [files.class_names[label] for label in files.labels]
-    write_csv(path, _SPLIT_HEADER, zip(files.names, classes, (split or "" for split in files.splits)))
+    splits = (split or "" for split in files.splits)
+    write_csv(path, _SPLIT_HEADER, zip(files.names, classes, splits, fingerprints(files)))
 
 
 def read_split(files, path):
     """Returns the images that `write_split` wrote, with their splits.
 
-    Images and classes that are new since then are left out, so that labels keep their meaning.
+    Images and classes that are new since then are left out, so that labels keep their meaning. What is new,
+    and what has another content than then, is in the `notes` of the result.
 
     Args:
         files: `ImageFiles` of the same data set.
@@ -142,14 +148,15 @@ def read_split(files, path):
 
 
 def _read_split(files, rows):
-    is_split = rows and rows[0][1] == _SPLIT_HEADER
+    header = rows[0][1] if rows else []
+    is_split = header in (_SPLIT_HEADER, _OLD_HEADER)
     _require(is_split, f"no split: expected the header {','.join(_SPLIT_HEADER)}, as write_split writes it")
     index, known = {name: i for i, name in enumerate(files.names)}, set(files.class_names)
-    splits, gone = {}, []
+    splits, prints, gone = {}, {}, []
     for line, cells in rows[1:]:
-        is_whole = len(cells) == 3 and cells[2] in (*SPLITS, "") and cells[0] not in splits
+        is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
         _require(is_whole, f"line {line} is damaged or twice there ({some(cells)}): make the split again")
-        name, label, split = cells
+        name, label, split = cells[:3]
         _require(label in known, f"line {line} has the class {label!r}, which the data set lacks")
         if name not in index:
             gone.append(name)
@@ -157,8 +164,23 @@ def _read_split(files, rows):
         now = files.class_names[files.labels[index[name]]]
         _require(now == label, f"{name!r} was of the class {label!r} and is now of {now!r}: move it back")
         splits[name] = split or None
+        prints[name] = "".join(cells[3:])
     _require(not gone, f"{len(gone):,} of its images are gone: {some(gone)}; bring them back, or split anew")
     subset = files.subset(sorted(index[name] for name in splits))
+    notes = _changes(files, subset, prints)
     class_names, labels = encode_labels([files.class_names[label] for label in subset.labels])
     splits = tuple(splits[name] for name in subset.names)
-    return replace(subset, class_names=class_names, labels=labels, splits=splits)
+    return replace(subset, class_names=class_names, labels=labels, splits=splits, notes=notes)
+
+
+def _changes(files, known, prints):
+    """Returns what is new or has changed since a split was made, one line each."""
+    notes = []
+    new = sorted(set(files.names) - set(known.names))
+    if new:
+        notes.append(f"{len(new):,} files are new since the run began, or bad, and left out: {some(new)}")
+    now = zip(known.names, fingerprints(known)) if any(prints.values()) else ()
+    changed = [name for name, text in now if prints[name] and text != prints[name]]
+    if changed:
+        notes.append(f"{len(changed):,} images have changed since the run began: {some(changed)}")
+    return tuple(notes)
