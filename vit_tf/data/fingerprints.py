@@ -16,9 +16,10 @@ NUM_THREADS = 16  # they wait for the disk
 def fingerprints(files):
     """Returns a text for each image of `ImageFiles`, which another content hardly has.
 
-    It is "" for what cannot be read. Of a zip it is the size and the checksum that the zip has of each file, which costs nothing. Of other
-    files it is the size and a hash of five blocks of 16 kB, from the beginning to the end: another
-    compressed picture differs there, though a pixel of a large uncompressed one may be missed.
+    It is "" for what cannot be read. Of a zip it is the size and the checksum that the zip has of each file,
+    which costs nothing. Of other files it is the size and a hash of five blocks of 16 kB, from the beginning
+    to the end: another compressed picture differs there, though a pixel of a large uncompressed one may be
+    missed.
     """
     archive = getattr(files.reader, "__self__", None)
     if isinstance(archive, ImageArchive):
