@@ -160,7 +160,7 @@ def limits(name):
 # Fine-tuning, one recipe a purpose. Rates are those of AdamW at a batch of 32.
 RECIPES = {
     # Only the head learns: minutes, and a figure for how good the features are.
-    "linear-probe": Recipe(freeze="backbone", learning_rate=3e-3, weight_decay=0.0, epochs=10),
+    "linear-probe": Recipe(freeze="backbone", learning_rate=1e-2, weight_decay=0.0, epochs=20),
     # Everything learns, the layers near the pixels slowly: BEiT's way (https://arxiv.org/abs/2106.08254).
     "full": Recipe(
         learning_rate=1e-4, layer_decay=0.75, drop_path_rate=0.1, label_smoothing=0.1, clip_norm=1.0
