@@ -24,12 +24,6 @@ def predict(**overrides):
     return model(IMAGES[..., :1] if overrides.get("in_channels") == 1 else IMAGES)
 
 
-def fit(_):
-    model = keras.Sequential([augment.RandomCrop(2), augment.RandomAffine(0.1, 0.1), build()])
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=True)
-    return model.fit(IMAGES, np.array([0, 2]), verbose=0).history["loss"]
-
-
 def reload(folder):
     path = folder / "model.keras"
     build().save(path)
@@ -60,7 +54,6 @@ RUNS = {  # name: function of a folder
         name: lambda _, name=name: getattr(augment, name)(**AUGMENTATIONS[name])(IMAGES, training=True)
         for name in AUGMENTATIONS
     },
-    "fit": fit,
     "a saved model": reload,
     "grad_cam": lambda _: vit_tf.grad_cam(build(), IMAGES, upsample=True),
     "patch_filters": lambda _: vit_tf.patch_filters(build()),

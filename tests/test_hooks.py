@@ -56,7 +56,7 @@ def test_threads_give_the_single_threads_numbers():
 
     def repeat(name):
         together.wait()
-        return [calls[name](model, images[name]) for _ in range(4)]
+        return [calls[name](model, images[name]) for _ in range(3)]
 
     with ThreadPoolExecutor(len(calls)) as pool:
         found = dict(zip(calls, pool.map(repeat, calls)))
