@@ -57,7 +57,7 @@ RUNS = {  # name: function of a folder
     "a saved model": reload,
     "grad_cam": lambda _: vit_tf.grad_cam(build(), IMAGES, upsample=True),
     "patch_filters": lambda _: vit_tf.patch_filters(build()),
-    "count_flops": lambda _: vit_tf.get_flops(build()),
+    "count_flops": lambda _: vit_tf.count_flops(build()).totals.flops,
 }
 
 

@@ -93,6 +93,7 @@ def test_nothing_is_left_behind(monkeypatch, name, error):
     np.testing.assert_allclose(call(model, images), before, atol=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="`predict` compiles nothing there")
 def test_functions_that_are_compiled_meanwhile_are_without_hooks():
     model, images = small(), some_images()
     before = predict(model, images)
