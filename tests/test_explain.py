@@ -380,10 +380,15 @@ def test_heads_of_ones_own_and_activations():
     logits = dense(model.output)
     mine = keras.Model(model.input, logits)
     softmax = keras.Model(model.input, keras.layers.Softmax()(logits))
+    inside = keras.layers.Dense(4, activation="softmax")
+    one_layer = keras.Model(model.input, inside(model.output))
+    dense.kernel.assign(300 * dense.kernel)  # whose softmax is all but 0 or 1, and has no gradient
+    inside.set_weights(dense.get_weights())
     for function in (vit_tf.class_relevance, vit_tf.grad_cam):
         found = function(mine, images, 3)
         assert found.max() > 0
         np.testing.assert_array_equal(function(softmax, images, 3), found)
+        np.testing.assert_allclose(function(one_layer, images, 3), found, rtol=1e-4, atol=1e-7)
     two = keras.Model(model.input, [logits, keras.layers.Dense(2)(model.output)])
     with pytest.raises(ValueError, match="outputs of several shapes"):
         vit_tf.class_relevance(two, images)

@@ -89,9 +89,7 @@ class Anatomy:
                 f"{self.model.name!r} has no head, and so no classes: build it with `num_classes`, or put a "
                 "Dense behind its features"
             )
-        outputs = keras.tree.flatten(self.model.output)
-        while any(isinstance(maker(x), ACTIVATIONS) for x in outputs):
-            outputs = [maker(x).input if isinstance(maker(x), ACTIVATIONS) else x for x in outputs]
+        outputs = [before_activations(x) for x in keras.tree.flatten(self.model.output)]
         if len({x.shape for x in outputs}) > 1:
             raise ValueError(
                 f"{self.model.name!r} gives outputs of several shapes, {[x.shape for x in outputs]}: give a "
@@ -206,6 +204,17 @@ def find(parts, kinds):
 def maker(tensor):
     """Returns the layer whose output a symbolic tensor is."""
     return tensor._keras_history.operation
+
+
+def before_activations(tensor):
+    """Returns the symbolic tensor that the activations behind a head take, its Dense layer's own included."""
+    layer = maker(tensor)
+    if isinstance(layer, ACTIVATIONS):
+        return before_activations(layer.input)
+    if isinstance(layer, keras.layers.Dense) and layer.activation is not keras.activations.linear:
+        products = keras.ops.matmul(layer.input, layer.kernel)
+        return products if layer.bias is None else products + layer.bias
+    return tensor
 
 
 def as_list(chosen):
