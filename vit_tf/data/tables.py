@@ -4,12 +4,13 @@ import codecs
 import csv
 import io
 import re
-from pathlib import Path
 
 from vit_tf.data.cifar10 import _one_line, _require
+from vit_tf.files import read_regular
 
 DELIMITERS = "\t,;| "  # a blank comes last: labels and paths hold blanks
 WESTERN = "‘’‚“”„–—…·°²³ºª«»´&€£\xa0"  # beside letters in names
+MAX_BYTES = 512 << 20  # some five million lines
 SAMPLE_CHARACTERS = 1 << 16  # from which the delimiter is found
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -26,7 +27,7 @@ def read_rows(path):
     Raises:
         ValueError: the file is no CSV. The message does not name the file.
     """
-    return parse(Path(path).read_bytes().decode("utf-8-sig", "surrogateescape"), ",")
+    return parse(read_regular(path, MAX_BYTES).decode("utf-8-sig", "surrogateescape"), ",")
 
 
 def read_table(path, is_header):
@@ -49,7 +50,7 @@ def read_table(path, is_header):
     Raises:
         ValueError: the file is no table. The message does not name the file.
     """
-    text, notes = decode(Path(path).read_bytes())
+    text, notes = decode(read_regular(path, MAX_BYTES))
     named = re.match(r"sep=(.)\r?\n", text)
     if named:
         delimiter, text = named[1], text[named.end() :]
