@@ -58,7 +58,7 @@ class Classifier:
         """Returns the likeliest classes: for each image a list of (label, probability), highest first.
 
         Args:
-            images: what `Preprocessing` takes: a path, a picture, an array, or a list of these.
+            images: what `Preprocessing` takes: a path, bytes or an open file, a picture, an array, or a list.
             top: int, how many classes of each image.
 
         Returns:

@@ -8,8 +8,8 @@ from pathlib import Path
 from stat import S_ISLNK
 
 from vit_tf.data.cifar10 import _one_line, _require
-from vit_tf.data.folders import MAX_IMAGE_BYTES
 from vit_tf.data.layouts import Paths, is_junk
+from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 
 # Images hardly pack: a zip that promises both of these is a bomb of many members, or of overlapping ones.
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 100

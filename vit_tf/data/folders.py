@@ -2,10 +2,9 @@
 
 import os
 
-from vit_tf.data.cifar10 import _require
 from vit_tf.data.layouts import Paths, is_junk
-
-MAX_IMAGE_BYTES = 256 << 20
+from vit_tf.files import read_regular
+from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 
 
 def walk(root):
@@ -35,11 +34,8 @@ def walk(root):
 
 
 def read_file(folder, name):
-    """Returns the bytes of a file; a ValueError where it is larger than 256 MiB."""
-    with open(os.path.join(folder, name), "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        _require(size <= MAX_IMAGE_BYTES, f"the file has {size:,} bytes: at most {MAX_IMAGE_BYTES:,}")
-        return file.read()
+    """Returns the bytes of a regular file; a ValueError where it is larger than 256 MiB."""
+    return read_regular(os.path.join(folder, name), MAX_IMAGE_BYTES)
 
 
 def _parents(path):

@@ -14,10 +14,10 @@ import numpy as np
 from vit_tf import terminal
 from vit_tf.data.archives import ImageArchive
 from vit_tf.data.cifar10 import _one_line, _require
-from vit_tf.data.decode import decode
 from vit_tf.data.folders import read_file, walk
 from vit_tf.data.label_tables import read_labels
 from vit_tf.data.layouts import SPLITS, encode_labels, label_images, shown, some
+from vit_tf.preprocessing.decode import decode
 
 _EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
 _CHECKED_AT_ONCE = 4096  # bounds the memory of a million waiting tasks

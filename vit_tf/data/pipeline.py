@@ -254,7 +254,7 @@ class Pictures:
         return len(self.files)
 
     def __getitem__(self, index):
-        from vit_tf.data.decode import decode
+        from vit_tf.preprocessing.decode import decode
 
         return decode(self.files.read(index), self.files.names[index])
 

@@ -34,15 +34,17 @@ class Preprocessing:
         mean, std: three numbers on the scale of pixels in [0, 1]: the result is `(x / 255 - mean) / std`.
 
     Call arguments:
-        images: A path, a PIL image, an array `(h, w, c)` or `(b, h, w, c)` with c of 1, 3 or 4 and values
-            in [0, 255], or a list of these, whose sizes may differ. Floats are rounded, alpha is dropped.
+        images: A path, the bytes of an image file, an open binary file, a PIL image, an array `(h, w, c)` or
+            `(b, h, w, c)` with c of 1, 3 or 4 and values in [0, 255], or a list of these, whose sizes may
+            differ. `decode.read_picture` tells which files are read. Floats are rounded, alpha is dropped.
             Unlike timm, 16-bit grey is scaled to 8 bits (Pillow clips it), and images are turned as their
             EXIF orientation says, on which telephones rely.
 
     Output shape: float32 `(b, H, W, 3)`.
 
     Raises:
-        ValueError: a setting is out of range; a file is no image; an array is of another shape or scale.
+        ValueError: a setting is out of range; a file is no image; an array is of another shape or scale; a
+            URL was given.
     """
 
     image_size: int | tuple[int, int]
