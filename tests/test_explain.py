@@ -407,13 +407,13 @@ def test_the_true_maps_are_faithful():
     """The package's model, without the fifth of the patches that relevance puts first, or last."""
     sample = data.load_cifar10("sample")
     model = build_vit("vit_cifar10", weights="cifar10")
-    x = vit_tf.preprocessing("vit_cifar10")(sample.x_test[:200])
-    labels, maps = sample.y_test[:200], vit_tf.class_relevance(model, x)
+    x = vit_tf.preprocessing("vit_cifar10")(sample.x_test[:100])
+    labels, maps = sample.y_test[:100], vit_tf.class_relevance(model, x)
     correct = [
         perturbation.correct(model, perturbation.without(x, maps, 0.2, first), labels)
         for first in (True, False)
     ]
-    assert correct[0] < correct[1] - 40  # measured: 114 and 181 of 200
+    assert correct[0] < correct[1] - 20  # measured: 55 and 90 of 100
 
 
 @not_on_jax
@@ -458,20 +458,21 @@ def test_grad_cam_against_finite_differences(block):
     model = small(block=block, num_layers=1)
     images, step = some_images(model, 1), 1e-2
     readers = model.get_layer("block_0").attention_layers()
+    many = np.repeat(images, 32, axis=0)  # a channel up or down in each
+    change = np.zeros((2, 16, 7, 16), "float32")
+    for channel in range(16):
+        change[:, channel, 1:, channel] = [[step], [-step]]
     cam = 0
     for reader in readers:
-        seen, slopes = [], np.zeros(16)
-        for channel, sign in [(channel, sign) for channel in range(16) for sign in (1, -1)]:
-            change = np.zeros((1, 7, 16), "float32")
-            change[:, 1:, channel] = sign * step
+        seen = []
 
-            def hook(x, change=change, seen=seen):
-                seen.append(keras.ops.convert_to_numpy(x))
-                return x + keras.ops.convert_to_tensor(change)
+        def hook(x, seen=seen):
+            seen.append(keras.ops.convert_to_numpy(x))
+            return x + keras.ops.convert_to_tensor(change.reshape(32, 7, 16))
 
-            logits = call_with_hooks({(reader, "tokens"): hook}, model, images)
-            slopes[channel] += sign * keras.ops.convert_to_numpy(logits)[0, 2] / (2 * step * 6)
-        cam = cam + seen[0][0, 1:] @ slopes
+        logits = keras.ops.convert_to_numpy(call_with_hooks({(reader, "tokens"): hook}, model, many))
+        above, below = logits[:, 2].reshape(2, 16)
+        cam = cam + seen[0][0, 1:] @ ((above - below) / (2 * step * 6))
     found = vit_tf.grad_cam(model, images, class_index=2)[0]
     expected = np.maximum(0, cam).reshape(2, 3)
     assert len(readers) == (2 if block == "parallel_things" else 1) and expected.max() > 1e-3
