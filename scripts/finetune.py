@@ -99,7 +99,7 @@ def train(folder, command, recipe, saved):
         images = data.read_split(images, folder / "split.csv")
         for note in images.notes:
             print(f"note: {printable(note)}")
-        described = saved["model"]
+        described = training.read_model(saved)
     else:
         described = describe_model(command, images.class_names)
         images = check_and_split(images, command, recipe, folder)

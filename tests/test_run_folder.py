@@ -75,7 +75,7 @@ def test_bad_folders(tmp_path, run):
         open_run(arguments(tmp_path / "full"), COMMAND, "", SCRIPT)
     for text in ("{", "[]", "{}", '{"command": {}}'):
         (run / "config.json").write_text(text)
-        with pytest.raises(ValueError, match="config.json' cannot be read"):
+        with pytest.raises(ValueError, match="config.json"):
             open_run(arguments(run), COMMAND, "", SCRIPT)
 
 

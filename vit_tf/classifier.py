@@ -20,6 +20,7 @@ from vit_tf.labels import (
 from vit_tf.models import build_vit
 from vit_tf.predictions import (
     DEFAULT_THRESHOLD,
+    check_labels,
     check_outputs,
     decode_predictions,
     decode_values,
@@ -111,16 +112,20 @@ def load(source, variant=None, headless=False):
     weights = open_named(source, variant)
     if "head.weight" not in weights.tensors and not headless:
         raise ValueError(f"{os.fspath(source)!r} has no head: it gives features, and no classes")
+    config = weights.checkpoint.config
+    labels, problem_type = labels_from_config(config), problem_type_from_config(config)
+    if labels and "head.weight" in weights.tensors:
+        try:
+            check_labels(labels, weights.tensors["head.weight"].shape[0], problem_type != REGRESSION)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(source)!r} has labels of another model: {error}") from error
     model = build_vit(variant, weights=weights)
     _, *image_size, channels = model.input_shape
     if channels != 3:
         raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, and pictures have 3")
     prepare = preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
-    config = weights.checkpoint.config
     thresholds = thresholds_from_config(config, model.output_shape[-1])
-    return Classifier(
-        model, prepare, labels_from_config(config), problem_type_from_config(config), thresholds
-    )
+    return Classifier(model, prepare, labels, problem_type, thresholds)
 
 
 def save(

@@ -4,6 +4,7 @@ import csv
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -11,6 +12,9 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
+from vit_tf.messages import brief, cut
+
+MOST_JSON_BYTES = 64 << 20
 PARTIAL = "partial."  # how temporary names begin
 
 
@@ -132,6 +136,40 @@ def require_space(folder, num_bytes):
         raise OSError(
             errno.ENOSPC, f"No space left: {num_bytes:,} bytes are needed, {free:,} are free", str(folder)
         )
+
+
+def read_json(path):
+    """Returns the JSON object of a file, as a dict.
+
+    Raises:
+        ValueError: the file is no JSON, holds no object, has over 64 MiB, or has a number that is not
+            finite, as `NaN`, or beyond 64 bits. The message names the file.
+    """
+    try:
+        size = os.path.getsize(path)
+        if size > MOST_JSON_BYTES:
+            raise ValueError(f"it has {size:,} bytes, expected {MOST_JSON_BYTES:,} at most")
+        text = Path(path).read_bytes()
+        numbers = dict(parse_constant=finite_number, parse_float=finite_number, parse_int=short_int)
+        content = json.loads(text, **numbers)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is not JSON that can be read: {brief(error)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def finite_number(text):
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it has the number {cut(text)}, expected finite ones")
+    return number
+
+
+def short_int(text):
+    if len(text) > 20 or abs(int(text)) >= 1 << 63:
+        raise ValueError(f"it has the number {cut(text)}, expected ints of 64 bits")
+    return int(text)
 
 
 def write_json(path, content):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
 from vit_tf.layers.patches import grid_size, pair
+from vit_tf.messages import shown
 
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),
@@ -15,6 +16,7 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "final_norm": ("tokens", "pooled", "none"),
 }
+LARGEST = 1 << 31  # of all numbers: what is counted in int32 somewhere
 NEEDS_CLASS_TOKEN = ("token", "token_avg")
 
 
@@ -120,8 +122,8 @@ def check_together(spec):
 
 def check_value(name, value):
     """Raises a ValueError that says what the hyperparameter `name` may be, unless `value` is one."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    number = isinstance(value, Real) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) < LARGEST
+    whole = number and isinstance(value, Integral)
     default = Variant.__dataclass_fields__[name].default
     if name in CHOICES:
         valid = value in CHOICES[name]
@@ -142,12 +144,14 @@ def check_value(name, value):
         expected = "True or False"
     elif name == "norm_epsilon":
         valid, expected = number and value > 0, "a positive number"
-    elif name in ("image_size", "patch_size", "activation"):
+    elif name in ("image_size", "patch_size"):
         return  # checked where they are taken apart
+    elif name == "activation":
+        valid, expected = isinstance(value, str) or callable(value), "the name of an activation"
     else:
         valid, expected = whole and value > 0, "a positive int"
     if not valid:
-        raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+        raise ValueError(f"`{name}` must be {expected}, got {shown(value)}")
 
 
 def suggestion(word, words):

@@ -94,6 +94,8 @@ def build_vit(
         overrides = {**fields, **overrides}
     variant = variant or DEFAULT
     spec = get_variant(variant, **overrides)
+    if hasattr(source, "check_head"):
+        source.check_head(spec)
     activation = check_activations(spec, classifier_activation)
     if separate_heads and not spec.distillation_token:
         raise ValueError(f"`separate_heads=True` needs a distillation token, and {variant!r} has none")

@@ -385,7 +385,7 @@ def list_models(pattern="*"):
     return sorted(names)
 
 
-def get_variant(name, **overrides):
+def get_variant(name, /, **overrides):
     """Returns the variant called `name`, or its alias, with some fields replaced.
 
     Raises:

@@ -12,13 +12,15 @@ from keras import ops
 
 from vit_tf.layers.mlp import get_activation
 from vit_tf.layers.residual import register
+from vit_tf.messages import shown
 
 
 def pair(value, name):
     """Returns `value`, an int or two ints (height, width), as a tuple of two positive ints."""
     sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(sizes) != 2 or not all(isinstance(s, Integral) and s > 0 for s in sizes):
-        raise ValueError(f"`{name}` must be a positive int or a pair of them (height, width), got {value!r}")
+    if len(sizes) != 2 or not all(isinstance(s, Integral) and 0 < s < 1 << 31 for s in sizes):
+        found = f"got {shown(value)}"
+        raise ValueError(f"`{name}` must be a positive int or a pair of them (height, width), {found}")
     return int(sizes[0]), int(sizes[1])
 
 

@@ -11,7 +11,8 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing
+from vit_tf.messages import brief, listing, shown
+from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
 
 
 def preprocessing(source, image_size=None):
@@ -27,13 +28,13 @@ def preprocessing(source, image_size=None):
         ValueError: an unknown name, or a configuration that says too little or asks for what is not here.
     """
     if isinstance(source, dict):
-        found = from_config(source, source)
+        found = read_configs(source, source)
     elif not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"`source` must be a name, a folder or a dict, got {source!r}")
     elif isinstance(source, os.PathLike) or not (found := from_name(source)):
         from vit_tf.weights.checkpoint import read_config
 
-        found = from_config(*read_config(source))
+        found = read_configs(*read_config(source))
     return found if image_size is None else replace(found, image_size=image_size)
 
 
@@ -66,6 +67,21 @@ def from_name(name):
     )
 
 
+def read_configs(config, preprocessor):
+    """As `from_config`; a ValueError also for values of other kinds, or pictures that take gigabytes."""
+    try:
+        found = from_config(config, preprocessor)
+    except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"the configuration is damaged ({brief(error)}): download it again") from error
+    height, width = found.image_size
+    if height * width > LARGEST_RESIZED:
+        raise ValueError(
+            f"the configuration wants pictures of {height:,} x {width:,} pixels, expected at most "
+            f"{LARGEST_RESIZED:,} in all"
+        )
+    return found
+
+
 def from_config(config, preprocessor):
     """Returns the Preprocessing of timm's config.json, or else of a preprocessor_config.json.
 
@@ -80,7 +96,7 @@ def from_config(config, preprocessor):
         return from_hugging_face(preprocessor)
     if config.get("model_type") in MODEL_TYPES:
         return from_hugging_face(default_preprocessor(config))
-    keys = ", ".join({**config, **preprocessor}) or "nothing"
+    keys = listing({**config, **preprocessor}) or "nothing"
     raise ValueError(
         "expected timm's config.json, with `pretrained_cfg` or `input_size`, or a preprocessor_config.json, "
         f"with `size`: got {keys}"
@@ -91,7 +107,7 @@ def from_timm(config, model_args=None):
     """Reads a pretrained configuration of timm; what is missing or null there is timm's own default."""
     size = config.get("input_size") or (3, 224, 224)
     if not isinstance(size, (list, tuple)) or len(size) != 3:
-        raise ValueError(f"`input_size` must be [channels, height, width], got {size!r}")
+        raise ValueError(f"`input_size` must be [channels, height, width], got {shown(size)}")
     channels, *image_size = size
     model_args = model_args or {}
     if (model_args.get("in_chans") or channels) != 3:
@@ -126,7 +142,9 @@ def from_hugging_face(config):
     if unclear or not given.get("do_resize", True) or resample not in range(6):
         names = ("do_resize", "size", "do_center_crop", "crop_size", "crop_pct", "resample")
         got = {name: given[name] for name in names if name in given}
-        raise ValueError(f"expected a preprocessor that resizes, and may crop, to one size: got {got}")
+        raise ValueError(
+            f"expected a preprocessor that resizes, and may crop, to one size: got {shown(got, 300)}"
+        )
     normalizes = given.get("do_normalize", True)
     if normalizes and not {"image_mean", "image_std"} <= given.keys():
         raise ValueError("the preprocessor normalises, but lacks `image_mean` or `image_std`: add them")

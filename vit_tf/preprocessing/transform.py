@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from vit_tf.layers.patches import pair
+from vit_tf.messages import shown
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 LARGEST_RESIZED = 64_000_000  # pixels
@@ -58,14 +59,14 @@ class Preprocessing:
         object.__setattr__(self, "image_size", pair(self.image_size, "image_size"))
         for name, choices in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
             if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` must be one of {choices}, got {getattr(self, name)!r}")
+                raise ValueError(f"`{name}` must be one of {choices}, got {shown(getattr(self, name))}")
         if not (is_number(self.crop_fraction) and 0 < self.crop_fraction <= 1):
-            raise ValueError(f"`crop_fraction` must be a number in (0, 1], got {self.crop_fraction!r}")
+            raise ValueError(f"`crop_fraction` must be a number in (0, 1], got {shown(self.crop_fraction)}")
         for name, lowest in (("mean", -math.inf), ("std", 0)):
             values = getattr(self, name)
             if np.shape(values) != (3,) or not all(is_number(v) and v > lowest for v in values):
                 kind = "positive numbers" if name == "std" else "numbers"
-                raise ValueError(f"`{name}` must be three {kind} (red, green, blue), got {values!r}")
+                raise ValueError(f"`{name}` must be three {kind} (red, green, blue), got {shown(values)}")
             object.__setattr__(self, name, tuple(float(value) for value in values))
 
     def __call__(self, images):
@@ -137,7 +138,7 @@ class Preprocessing:
 
 
 def is_number(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def crop_start(size, kept, xp=np):

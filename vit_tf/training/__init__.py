@@ -12,7 +12,7 @@ from vit_tf.training.precision import fast_bfloat16
 from vit_tf.training.progress import clock
 from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
 from vit_tf.training.run import adapt_stem, configure, make_network, make_trainer, run, training_model
-from vit_tf.training.run_folder import locked, open_run, versions
+from vit_tf.training.run_folder import locked, open_run, read_model, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
 from vit_tf.training.trainer import Schedule, Trainer
 
@@ -48,6 +48,7 @@ __all__ = [
     "picture_augmentation",
     "predict",
     "run",
+    "read_model",
     "read_recipe",
     "rehearse",
     "training_model",

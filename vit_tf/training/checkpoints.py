@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vit_tf.files import atomic_path, remove_partial_files, require_space, sha256
+from vit_tf.messages import brief
 
 NAME = re.compile(r"step-([0-9]{8,})-([0-9a-f]{16})\.safetensors")
 
@@ -120,8 +121,8 @@ def read(path):
         with safe_open(path, framework="numpy") as file:
             state = json.loads(file.metadata()["state"])
             return {name: file.get_tensor(name) for name in file.keys()}, state
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+    except (SafetensorError, KeyError, TypeError, RecursionError) as error:  # no or another header
+        raise ValueError(brief(error)) from error
 
 
 def to_arrays(groups):

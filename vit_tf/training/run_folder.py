@@ -1,6 +1,5 @@
 """The folder of a run: a new one, or one to go on with, and nobody else's meanwhile."""
 
-import json
 import time
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -8,10 +7,17 @@ from pathlib import Path
 
 import keras
 
-from vit_tf.files import PARTIAL, remove_partial_files
+from vit_tf.files import PARTIAL, read_json, remove_partial_files
+from vit_tf.messages import brief, shown
+from vit_tf.preprocessing import Preprocessing
 from vit_tf.terminal import outliving, shell_quoted
+from vit_tf.variants import get_variant
 
 CONFIG, LOCK = "config.json", ".lock"
+KINDS = {  # of values in a run's config.json and in its command; any may be null
+    **dict.fromkeys(("script", "data", "source", "weights", "variant", "preset"), str),
+    **dict.fromkeys(("settings", "hyperparameters"), dict),
+}
 
 
 def choose_folder(out, resume, name):
@@ -76,14 +82,43 @@ def versions():
 
 
 def read_config(folder):
+    """Returns the config.json of a run; a ValueError where it is damaged."""
+    config = read_json(folder / CONFIG)
+    if not all(isinstance(config.get(key), dict) for key in ("command", "recipe")):
+        raise ValueError(f"{str(folder / CONFIG)!r} cannot be read: it is not a run's")
+    config["command"] = Saved(config["command"])
+    for part in (config, config["command"]):
+        for key in KINDS.keys() & part.keys():
+            if part[key] is not None and not isinstance(part[key], KINDS[key]):
+                found = f"{KINDS[key].__name__} as {key!r}, got {shown(part[key])}"
+                raise ValueError(f"{str(folder / CONFIG)!r} must have {found}")
+    return Saved(config)
+
+
+class Saved(dict):
+    """A part of a run's config.json, in which a missing key is a ValueError."""
+
+    def __missing__(self, key):
+        raise ValueError(f"the run's {CONFIG} has no {key!r}: bring the file back from a copy, or start anew")
+
+
+def read_model(saved):
+    """Returns what a run's config.json says of the model: variant, hyperparameters, preprocessing, new_head.
+
+    Raises:
+        ValueError: no model can be built by it.
+    """
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        parts = [config.get(key) for key in ("command", "recipe")] if isinstance(config, dict) else [None]
-        if not all(isinstance(part, dict) for part in parts):
-            raise ValueError("it is not a run's")
-        return config
-    except ValueError as error:
-        raise ValueError(f"{str(folder / CONFIG)!r} cannot be read: {error}") from error
+        described = Saved(saved["model"].items())
+        described["new_head"]
+        get_variant(described["variant"], **described["hyperparameters"])
+        Preprocessing(**described["preprocessing"])
+    except (TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"the run's {CONFIG} describes no model that can be built ({brief(error)}): bring the file back "
+            "from a copy, or start anew"
+        ) from error
+    return described
 
 
 def check_same_command(folder, saved, given):

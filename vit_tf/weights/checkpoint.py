@@ -5,13 +5,13 @@ Hugging Face hub, or the name of such a repository: `hf:owner/name`, `hf:owner/n
 Damage is found when a source is opened. Every mistake in it is a `ValueError`.
 """
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from vit_tf.files import read_json
 from vit_tf.messages import brief, listing
 from vit_tf.weights.readers import READERS, read_file
 from vit_tf.weights.tensor import Tensor
@@ -126,22 +126,12 @@ def _find_on_hub(repository, revision, name):
 
 
 def _read_configs(find):
-    config = _read_json(find(CONFIG))
+    config = read_json(find(CONFIG))
     try:
         path = find(PREPROCESSOR)
     except _Missing:
         return config, {}
-    return config, _read_json(path)
-
-
-def _read_json(path):
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{str(path)!r} is not JSON that can be read: {brief(error)}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{str(path)!r} must hold a JSON object, got {type(content).__name__}")
-    return content
+    return config, read_json(path)
 
 
 def _find_weights(source, find):
@@ -164,7 +154,7 @@ def _find_weights(source, find):
 
 def _open_parts(index, find):
     """The tensors of a checkpoint in several files."""
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{str(index)!r} must name the file of every tensor in `weight_map`")
     parts = {}

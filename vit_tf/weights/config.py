@@ -1,5 +1,7 @@
 """Values of a config.json, which strangers wrote: of the kind that is needed, or a clear error."""
 
+from vit_tf.messages import shown
+
 
 def read(config, key, kinds, default=None):
     """Returns `config[key]`, or `default` where it is absent or null.
@@ -18,7 +20,7 @@ def read(config, key, kinds, default=None):
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"config.json must have {expected} as {key!r}, got {value!r}")
+        raise ValueError(f"config.json must have {expected} as {key!r}, got {shown(value)}")
     return value
 
 
@@ -28,5 +30,7 @@ def read_image_size(config):
     if size is None:
         return None
     if len(size) != 3 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(f"config.json must have [channels, height, width] as 'input_size', got {size!r}")
+        raise ValueError(
+            f"config.json must have [channels, height, width] as 'input_size', got {shown(size)}"
+        )
     return tuple(size[1:])

@@ -8,8 +8,10 @@ later ones each class alone; scanned ones stack the blocks' weights along a firs
 
 import re
 
+from vit_tf.messages import listing
 from vit_tf.weights.tensor import Tensor
 
+MOST_BLOCKS = 1000
 PREFIXES = ("opt/target/", "params/img/", "params/", "")
 PATCH = "embedding/kernel"
 SIMPLE = {
@@ -54,8 +56,8 @@ def from_google(tensors):
     for index, block in blocks.items():
         if index is None:
             lengths = {t.shape[0] for t in block.values()}
-            if len(lengths) != 1:
-                raise ValueError(f"the stacked blocks are {', '.join(map(str, sorted(lengths)))} in number")
+            if len(lengths) != 1 or max(lengths) > MOST_BLOCKS:
+                raise ValueError(f"the stacked blocks are {listing(sorted(lengths))} in number")
             for i in range(lengths.pop()):
                 result |= convert_block({name: t[i] for name, t in block.items()}, f"blocks.{i}.")
         else:

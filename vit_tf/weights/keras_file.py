@@ -5,6 +5,7 @@ from collections import Counter
 
 import keras
 
+from vit_tf.messages import brief, listing, shown
 from vit_tf.weights.report import LoadReport
 
 
@@ -19,12 +20,12 @@ def load(model, path):
             # Keras only warns where layers find no weights in the file.
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
+    except Exception as error:  # Keras and h5py raise nearly everything over a damaged file
         for variable, value in zip(model.variables, before):
             variable.assign(value)
         raise ValueError(
             f"the weights in {str(path)!r} do not fit {model.name}: build the model with the variant "
-            f"and the options that saved them ({' '.join(str(error).split())[:300]})"
+            f"and the options that saved them ({brief(error)})"
         ) from error
     return LoadReport(str(path), "keras", [variable.path for variable in model.weights])
 
@@ -33,17 +34,34 @@ def check_shapes(model, path):
     """Raises a ValueError where file and model have other shapes; Keras would leave surplus ones out."""
     import h5py
 
-    found = []
+    links, items = {}, {}
     with h5py.File(path, "r") as file:
-        file.visititems(
-            lambda name, item: (
-                found.append(tuple(item.shape))
-                if isinstance(item, h5py.Dataset) and not name.startswith("optimizer")
-                else None
-            )
-        )
+        file.visititems_links(lambda name, link: links.update({name: link}))
+        file.visititems(lambda name, item: items.update({name: item}))
+        for name, link in links.items():
+            check_link(name, link)
+        datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
+        for name, item in datasets.items():
+            check_plain(name, item)
+        found = [tuple(item.shape) for name, item in datasets.items() if not name.startswith("optimizer")]
     theirs, ours = Counter(found), Counter(tuple(variable.shape) for variable in model.weights)
     if theirs != ours:
         parts = [f"{n} more of shape {shape} in the file" for shape, n in (theirs - ours).items()]
         parts += [f"{n} more of shape {shape} in the model" for shape, n in (ours - theirs).items()]
-        raise ValueError("; ".join(parts))
+        raise ValueError(listing(parts))
+
+
+def check_link(name, link):
+    """Raises a ValueError where a link leads to another file; Keras would follow it."""
+    import h5py
+
+    if isinstance(link, h5py.ExternalLink):
+        raise ValueError(f"{shown(name)} is a link to another file, {shown(link.filename)}")
+
+
+def check_plain(name, dataset):
+    """Raises a ValueError where values lie in other files, or are packed: Keras writes neither."""
+    if dataset.external or dataset.is_virtual:
+        raise ValueError(f"{shown(name)} has its values in another file")
+    if dataset.chunks is not None:
+        raise ValueError(f"{shown(name)} is packed in chunks, which may unpack to any size")

@@ -9,9 +9,11 @@ import keras
 import numpy as np
 
 from vit_tf.layers.patches import pair
-from vit_tf.variants import resampling
+from vit_tf.messages import brief
+from vit_tf.variants import get_variant, resampling
 from vit_tf.weights import google, huggingface, keras_file, resample, timm, vit_pytorch
 from vit_tf.weights.checkpoint import Checkpoint, open_checkpoint
+from vit_tf.weights.claims import check_claims, check_head
 from vit_tf.weights.config import read, read_image_size
 from vit_tf.weights.readers import read_metadata
 from vit_tf.weights.report import LoadReport
@@ -41,7 +43,25 @@ class Weights:
 
         A `variant` that is given keeps all its own, but for the number of classes, which is that of the
         weights. Without one the config.json tells both; a bare file cannot.
+
+        Raises:
+            ValueError: the config.json describes no model, or one far larger than the weights.
         """
+        is_described = variant is None and self.checkpoint.config
+        try:
+            variant, fields = self.read_description(variant)
+            if is_described:
+                check_claims(get_variant(variant, **fields), self.tensors)
+        except ValueError as error:
+            raise ValueError(f"{self.checkpoint.source!r}: {error}") from error
+        except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
+            raise ValueError(
+                f"{self.checkpoint.source!r}: config.json is damaged ({brief(error)}), download it again, or "
+                "name the variant"
+            ) from error
+        return variant, fields
+
+    def read_description(self, variant):
         fields, config = {}, self.checkpoint.config
         if variant is None and "vit_tf" in config:  # of a folder that vit_tf.classifier wrote
             own = read(config, "vit_tf", dict)
@@ -52,10 +72,15 @@ class Weights:
             variant, fields = "vit_base_patch16_224", huggingface.variant_from_config(config)
         head = self.tensors.get("head.weight")
         if head is not None and (len(head.shape) != 2 or 0 in head.shape):
-            raise ValueError(
-                f"{self.checkpoint.source!r} has a head of shape {head.shape}, expected two sides"
-            )
+            raise ValueError(f"a head of shape {head.shape}, expected two sides")
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
+
+    def check_head(self, spec):
+        """Raises a ValueError where a model of a `Variant` would get a head that is not the weights'."""
+        try:
+            check_head(spec, self.tensors)
+        except ValueError as error:
+            raise ValueError(f"{self.checkpoint.source!r}: {error}") from error
 
     def without_head(self):
         """Returns these weights without their heads, so that a model starts with new ones."""
@@ -249,7 +274,7 @@ def unfold_patches(flat, shape, pixels_first):
 def fit_positions(tensors, encoder, weights, sampling, given, report):
     """Returns the tensors with a position table of the model's grid."""
     table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
-    if table is None or len(table.shape) != 3 or table.shape[0] != 1:
+    if table is None or len(table.shape) != 3 or table.shape[0] != 1 or 0 in table.shape:
         return tensors
     old = source_grid(table.shape[1] - prefix, new, weights, given)
     if old is None or old == new:

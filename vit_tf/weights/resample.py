@@ -98,6 +98,7 @@ def resample_patch_kernel(weights, new_size, method="bicubic", antialias=True):
     if tuple(old_size) == tuple(new_size):
         return np.asarray(weights, "float32")
     rows, columns = (resize_matrix(old, new, method, antialias) for old, new in zip(old_size, new_size))
-    inverse = np.linalg.pinv(np.kron(rows, columns))  # (old pixels, new pixels)
-    flat = np.asarray(weights, "float64").reshape(old_size[0] * old_size[1], -1)
-    return (inverse.T @ flat).reshape(*new_size, *weights.shape[2:]).astype("float32")
+    # The pseudo-inverse of a Kronecker product is that of its factors.
+    rows, columns = np.linalg.pinv(rows), np.linalg.pinv(columns)  # (old, new)
+    weights = np.asarray(weights, "float64")
+    return np.einsum("hr,wc,hwio->rcio", rows, columns, weights, optimize=True).astype("float32")

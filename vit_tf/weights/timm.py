@@ -216,7 +216,7 @@ def variant_from_config(config):
     Raises:
         ValueError: it has `model_args` that are not known, or values of another kind.
     """
-    name = config_file.read(config, "architecture", str).partition(".")[0]
+    name = config_file.read(config, "architecture", str, "").partition(".")[0]
     arguments = config_file.read(config, "model_args", dict, {})
     arguments = {key: value for key, value in arguments.items() if value is not None}
     known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}

@@ -1,0 +1,50 @@
+"""What a config.json claims against what the tensors beside it hold, before a model is built by it."""
+
+import math
+import re
+
+SMALL, RATIO = 1 << 22, 4  # values that any file may claim, and claimed values per value that it holds
+FEW_PATCHES, PATCH_RATIO = 4096, 16
+
+
+def check_claims(spec, tensors):
+    """Raises a ValueError where a model would be far larger than the weights that it is built for.
+
+    Args:
+        spec: a `Variant`.
+        tensors: the `Tensor`s by timm's names.
+    """
+    blocks = {match[1] for match in map(re.compile(r"blocks\.(\d+)\.").match, tensors) if match}
+    if spec.num_layers > len(blocks):
+        raise ValueError(f"config.json describes {spec.num_layers:,} blocks, the weights have {len(blocks)}")
+    table = tensors.get("pos_embed")
+    rows = table.shape[1] if table is not None and len(table.shape) == 3 else 0
+    patches = math.prod(spec.grid_size)
+    if patches > max(FEW_PATCHES, PATCH_RATIO * rows):
+        raise ValueError(
+            f"config.json describes images of {patches:,} patches, the weights have positions for {rows:,}: "
+            "give a larger `image_size` yourself if that is meant"
+        )
+    claimed = num_values(spec)
+    held = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    if claimed > max(SMALL, RATIO * held):
+        raise ValueError(f"config.json describes a model of {claimed:,} values, the weights have {held:,}")
+
+
+def num_values(spec):
+    """Returns how many values the large weights of a model have: matrices, positions, tokens."""
+    width = spec.hidden_dim
+    inner = spec.num_heads * (spec.head_dim or width // spec.num_heads)
+    stem = math.prod(spec.patch_size) * spec.in_channels + math.prod(spec.grid_size) + spec.num_registers
+    return width * (spec.num_layers * (4 * inner + 2 * spec.mlp_dim) + stem + spec.num_classes)
+
+
+def check_head(spec, tensors):
+    """Raises a ValueError where a head is of another width than the features that it would be built for.
+
+    The number of its classes is the tensor's, also where the user names the variant.
+    """
+    head = tensors.get("head.weight")
+    widths = (spec.hidden_dim, 2 * spec.hidden_dim)  # class token and mean joined
+    if head is not None and head.shape[0] == spec.num_classes and head.shape[1] not in widths:
+        raise ValueError(f"the weights have a head of {head.shape[1]} features, the model {spec.hidden_dim}")
