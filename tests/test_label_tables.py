@@ -57,6 +57,17 @@ def test_dialects(tmp_path, header, delimiter, how):
     assert labels_of(find(tmp_path, written(delimiter, header=header, **how))) == dict(SINGLE)
 
 
+@pytest.mark.parametrize("quotes", ["''", "“”", "„“", "«»"])
+def test_quotes_that_csv_does_not_know(tmp_path, quotes):
+    left, right = quotes
+    rows = [("path", "label"), *((name, f"{left}{label}{right}") for name, label in SINGLE)]
+    assert labels_of(find(tmp_path, "".join(f"{a}, {b}\n" for a, b in rows))) == dict(SINGLE)
+    rows = [[f"{left}{cell}{right}" for cell in row] for row in (("path", "label"), *SINGLE)]
+    assert labels_of(find(tmp_path, "".join(f"{a},{b}\n" for a, b in rows))) == dict(SINGLE)
+    files = find(tmp_path, "path,label\ncat/1.jpg,'quoted'\ndog/3.png,plain\n")
+    assert files.class_names == ("'quoted'", "plain")
+
+
 def test_words_parted_by_blanks(tmp_path):
     assert labels_of(find(tmp_path, written(" ", header=()), name="val.txt")) == dict(SINGLE)
 
@@ -336,6 +347,13 @@ def test_names_that_look_like_lists_are_said(tmp_path):
     assert "'hot dog' are taken as one class each; several are written as cat|dog" in files.notes[-1]
     files = several(tmp_path, str, {"1": "hot potato", "2": "dog", "3": "cat"})
     assert not any("one class each" in note for note in files.notes)
+
+
+@pytest.mark.parametrize("label", ["nan", "None", "NULL", "N/A"])
+def test_labels_that_mean_none_are_said(tmp_path, label):
+    files = several(tmp_path, str, {"1": "dog", "2": label, "3": label})
+    assert label in files.class_names
+    assert files.notes[-1] == f"2 images have the label {label!r}, which is taken as a class"
 
 
 def test_both_at_once_is_unclear(tmp_path):

@@ -12,6 +12,7 @@ BINARY = (({"0", "1"}, {"1"}), ({"-1", "1"}, {"1"}), ({"false", "true"}, {"true"
 SEPARATORS = {"|": "|", ";": ";", ",": ",", " ": "blanks"}
 CERTAIN = "|;"  # names of classes hold none of these
 QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "?", "unknown")  # what programs write for no label
 RECURRING = 0.8  # share of the parts of cells that recur, from which on they are labels
 USES = 4  # of each part on average, in distinct cells
 
@@ -30,6 +31,16 @@ def read_cells(cells):
         ValueError: some cells read as several labels, and others as names with a blank or comma.
     """
     distinct = Counter(cells)
+    labels, notes = parted(cells, distinct)
+    absent = [cell for cell in distinct if cell.lower() in MISSING]
+    if absent:
+        count = sum(distinct[cell] for cell in absent)
+        notes = [*notes, f"{count:,} images have the label {some(absent)}, which is taken as a class"]
+    return labels, notes
+
+
+def parted(cells, distinct):
+    """Returns what `read_cells` does, but for notes on missing labels; `distinct` are the distinct cells."""
     if any(distinct) and all(cell[:1] + cell[-1:] == "[]" for cell in distinct if cell):
         return several(cells, listed, "in brackets")
     for separator, name in SEPARATORS.items():

@@ -11,6 +11,7 @@ from vit_tf.files import read_regular
 DELIMITERS = "\t,;| "  # a blank comes last: labels and paths hold blanks
 WESTERN = "‘’‚“”„–—…·°²³ºª«»´&€£\xa0"  # beside letters in names
 MAX_BYTES = 512 << 20  # some five million lines
+QUOTES = ("''", '""', "“”", "„“", "‘’", "«»")
 SAMPLE_CHARACTERS = 1 << 16  # from which the delimiter is found
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -35,7 +36,8 @@ def read_table(path, is_header):
 
     Read are UTF-8 and UTF-16 with a byte order mark, and UTF-8 without one. Bytes that are not UTF-8 stay as
     `os.fsdecode` has them: see `as_text`. Cells are parted by a comma, semicolon, tab, | or blank, and may be
-    quoted, with blanks before the quotes. A first line `sep=;`, as Excel writes it, names the delimiter.
+    quoted, with blanks before the quotes; single and typographic quotes are known, too, where all cells of
+    a column have them. A first line `sep=;`, as Excel writes it, names the delimiter.
 
     Args:
         path: the file.
@@ -57,6 +59,7 @@ def read_table(path, is_header):
     else:
         delimiter = find_delimiter(text[:SAMPLE_CHARACTERS], is_header)
     rows = [(line + bool(named), stripped(cells)) for line, cells in parse(text, delimiter, True)]
+    remove_quotes([cells for _, cells in rows])
     return rows, delimiter, notes
 
 
@@ -121,6 +124,20 @@ def parse(text, delimiter, skips_blanks=False, strict=True):
     except csv.Error as error:
         problem = _one_line(error)
     raise ValueError(f"line {reader.line_num} is no CSV ({problem}): mend its quotes")
+
+
+def remove_quotes(rows):
+    """Takes the quotes that CSV does not know, such as 'cat', off columns where every cell has them."""
+    for column in range(max(map(len, rows), default=0)):
+        cells = [cells[column] for cells in rows[1:] if len(cells) > column and cells[column]]
+        if cells and any(all(is_quoted(cell, pair) for cell in cells) for pair in QUOTES):
+            for row in rows:
+                if len(row) > column and any(is_quoted(row[column], pair) for pair in QUOTES):
+                    row[column] = row[column][1:-1].strip()
+
+
+def is_quoted(cell, pair):
+    return len(cell) > 1 and cell[0] + cell[-1] == pair and pair[0] not in cell[1:-1]
 
 
 def stripped(cells):
