@@ -17,6 +17,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
 
 from vit_tf import cli, data, files, training
+from vit_tf.flops import require_memory
 from vit_tf.labels import labels_from_config
 from vit_tf.preprocessing import Preprocessing, preprocessing
 from vit_tf.terminal import printable, shell_quoted
@@ -102,6 +103,8 @@ def train(folder, command, recipe, saved):
         described = training.read_model(saved)
     else:
         described = describe_model(command, images.class_names)
+        # `make_network` does this, too; it need not wait until all images are checked.
+        require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
         images = check_and_split(images, command, recipe, folder)
 
     # -----------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from vit_tf import terminal
 from vit_tf.classifier import load
 from vit_tf.command import Parser, run
 from vit_tf.files import atomic_path, require_space
-from vit_tf.flops import count_flops
+from vit_tf.flops import count_flops, require_memory
 from vit_tf.hyperparameters import Variant
 from vit_tf.models import build_vit
 from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
@@ -260,7 +260,9 @@ def convert_command(args):
         raise ValueError(f"{str(args.out)!r} is there already: choose another name, or add --force")
     source = open_named(args.source, args.model)
     variant, described = source.describe(args.model)
-    model = build_vit(variant, **{**described, **sizes(args)})
+    hyperparameters = {**described, **sizes(args)}
+    require_memory(variant, hyperparameters)
+    model = build_vit(variant, **hyperparameters)
     print(load_weights(model, source))
     if ending == ".safetensors":
         save_weights(model, args.out)

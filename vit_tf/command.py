@@ -7,6 +7,7 @@ import signal
 import sys
 
 from vit_tf import terminal
+from vit_tf.memory import describe, is_out_of_memory
 
 MOST_LETTERS = 2000  # of an error
 
@@ -24,9 +25,13 @@ def run(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
-    except (ValueError, OSError) as error:
-        if os.environ.get("VIT_TF_TRACEBACK") == "1":
+    except Exception as error:
+        out_of_memory = is_out_of_memory(error)
+        is_expected = out_of_memory or isinstance(error, (ValueError, OSError))
+        if not is_expected or os.environ.get("VIT_TF_TRACEBACK") == "1":
             raise
+        if out_of_memory:
+            error = f"out of memory{describe(error)}: take smaller or fewer images, or a smaller model"
         print(f"error: {one_line(error)}", file=sys.stderr)
         code = 2
     finally:

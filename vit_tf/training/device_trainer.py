@@ -11,6 +11,7 @@ import numpy as np
 from vit_tf import augment
 from vit_tf.training.batches import graph_augmentation, make_mix
 from vit_tf.training.device import assign, groups, make_epoch, make_predict, make_step, values_of
+from vit_tf.training.memory_limit import require_step_memory
 from vit_tf.training.recipes import Recipe
 from vit_tf.training.run import recipe_optimizer, recipe_schedule
 from vit_tf.training.trainer import Trainer
@@ -196,6 +197,7 @@ def make_device_trainer(network, recipe, train, validation, folder):
         ValueError: a setting has no meaning on the device, or Keras does not compute by JAX.
     """
     check_recipe(recipe)
+    require_step_memory(network, recipe)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
     network.compile(recipe_optimizer(network, recipe), loss)
     return DeviceTrainer(

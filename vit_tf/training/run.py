@@ -6,12 +6,14 @@ import keras
 import numpy as np
 
 from vit_tf import augment
+from vit_tf.flops import require_memory
 from vit_tf.models import build_vit
 from vit_tf.terminal import shell_quoted
 from vit_tf.training.batches import graph_augmentation
 from vit_tf.training.freezing import freeze
 from vit_tf.training.interrupts import Interrupted
 from vit_tf.training.lora import add_lora
+from vit_tf.training.memory_limit import memory_explained, require_step_memory
 from vit_tf.training.optimizers import HEADS, make_optimizer
 from vit_tf.training.resolution import at_image_size, parse_resolutions, scaled_size
 from vit_tf.training.schedules import make_schedule
@@ -48,6 +50,7 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_on.split(","))
     else:
         freeze(network, recipe.freeze)
+    require_step_memory(network, recipe)
     optimizer = recipe_optimizer(network, recipe)
     augmentation = graph_augmentation(recipe, image_size)
 
@@ -139,6 +142,8 @@ def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=N
         preprocessing: the `Preprocessing` whose mean and deviation normalise; None for the variant's.
         weights: a `vit_tf.weights.Weights`, or None for random ones. A head that they lack starts at zero.
     """
+    flows = recipe.freeze == "none"  # LoRA's gradients do, too
+    require_memory(variant, hyperparameters, recipe.batch_size, trains_blocks=flows)
     rates = {name: getattr(recipe, name) for name in ("drop_path_rate", "dropout_rate")}
     rates = {name: rate for name, rate in rates.items() if rate}
     with rematerialized_blocks() if recipe.remat else nullcontext():
@@ -186,7 +191,8 @@ def run(trainer, folder):
         done = "it was at its end" if progress.finished else f"going on in epoch {progress.epoch + 1}"
         print(f"resumed at step {progress.step}: {done}")
     try:
-        trainer.run()
+        with memory_explained(trainer):
+            trainer.run()
     except Interrupted:
         print(f"interrupted at step {trainer.progress.step}; go on with --resume {shell_quoted(folder)}")
         return False
