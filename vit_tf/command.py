@@ -8,6 +8,7 @@ import sys
 
 from vit_tf import terminal
 from vit_tf.memory import describe, is_out_of_memory
+from vit_tf.messages import brief
 
 MOST_LETTERS = 2000  # of an error
 
@@ -32,20 +33,11 @@ def run(main):
             raise
         if out_of_memory:
             error = f"out of memory{describe(error)}: take smaller or fewer images, or a smaller model"
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {brief(error, MOST_LETTERS)}", file=sys.stderr)
         code = 2
     finally:
         terminal.end()
     sys.exit(code)
-
-
-def one_line(error):
-    """Returns an error's message as one line; a very long one is cut in its middle."""
-    text = " ".join(str(error).split())
-    if len(text) <= MOST_LETTERS:
-        return text
-    half = MOST_LETTERS // 2
-    return f"{text[:half]} ... ({len(text) - 2 * half:,} letters left out) ... {text[-half:]}"
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from vit_tf.terminal import printable
+
 
 @dataclass
 class LoadReport:
@@ -38,4 +40,5 @@ class LoadReport:
             lines.append(f"  not used: {', '.join(self.unused)}")
         if self.not_finite:
             lines.append(f"  NaN or infinity in: {', '.join(self.not_finite)}")
-        return "\n".join(lines + ([f"  {self.faults}"] if self.faults else []))
+        lines += [f"  {self.faults}"] if self.faults else []
+        return "\n".join(map(printable, lines))
