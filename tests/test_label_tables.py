@@ -3,6 +3,7 @@
 import io
 import os
 import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -125,6 +126,22 @@ def test_paths_may_be_composed_or_not(tmp_path):
 def test_unknown_encodings_are_refused(tmp_path, data, match):
     with pytest.raises(ValueError, match=match):
         find(tmp_path, data, ["a.jpg"])
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a.csv", "a.ods", "a.xls"])
+def test_spreadsheets_are_to_be_saved_as_text(tmp_path, name):
+    file = io.BytesIO(b"\xd0\xcf\x11\xe0")
+    if name != "a.xls":
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("xl/workbook.xml", "<x/>")
+    with pytest.raises(ValueError, match="spreadsheet's own format: save it there as 'CSV UTF-8'"):
+        find(tmp_path, file.getvalue(), name=name)
+
+
+def test_a_folder_that_holds_a_table_says_so(tmp_path):
+    find(tmp_path, "id,breed\n1,terrier\n2,beagle\n", ["train/1.jpg", "train/2.jpg"])
+    with pytest.raises(ValueError, match="no training images .*; or give 'labels.csv' instead of the folder"):
+        find_images(tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from vit_tf.data.cifar10 import _one_line, _require
 from vit_tf.data.folders import read_file, walk
 from vit_tf.data.label_tables import read_labels
 from vit_tf.data.layouts import SPLITS, encode_labels, label_images, shown, some
+from vit_tf.data.tables import TABLE_ENDINGS, require_no_spreadsheet
 from vit_tf.preprocessing.decode import decode
 
 _EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
@@ -160,15 +161,17 @@ def _find_images(root):
         open(root, "rb").close()  # raises what `is_zipfile` would swallow
     reader, notes = None, ()
     if root.is_dir():
-        labelled, notes = label_images(walk(root))
+        labelled, notes = _label_folder(root)
     elif zipfile.is_zipfile(root):
+        require_no_spreadsheet(root)
         archive = ImageArchive(root)
         reader = archive.read
         labelled, notes = label_images(archive.paths)
     else:
         suffix = root.suffix.lower()
         _require(suffix != ".zip", "damaged or incomplete zip: download or copy it again")
-        _require(root.is_file() and suffix in (".csv", ".tsv", ".txt"), f"unknown kind: {_EXPECTED_SOURCE}")
+        require_no_spreadsheet(root)
+        _require(root.is_file() and suffix in TABLE_ENDINGS, f"unknown kind: {_EXPECTED_SOURCE}")
         labelled, notes = read_labels(root)
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
@@ -176,6 +179,23 @@ def _find_images(root):
     _require(len(class_names) > 1, f"{found}: expected images of two classes or more")
     splits = tuple(labelled[name][1] for name in names)
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
+
+
+def _label_folder(root):
+    """Returns what `label_images` does; its error says which tables in the folder may have the labels."""
+    paths = walk(root)
+    try:
+        return label_images(paths)
+    except ValueError as error:
+        tables = [
+            name for name in paths.others if "/" not in name and name.lower().endswith(TABLE_ENDINGS[:2])
+        ]
+        if not tables:
+            raise
+        problem = error
+    raise ValueError(
+        f"{problem}; or give {some(sorted(tables))} instead of the folder if the labels are there"
+    )
 
 
 def _reader(root):

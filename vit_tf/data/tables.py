@@ -4,10 +4,13 @@ import codecs
 import csv
 import io
 import re
+import zipfile
 
 from vit_tf.data.cifar10 import _one_line, _require
 from vit_tf.files import read_regular
 
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 DELIMITERS = "\t,;| "  # a blank comes last: labels and paths hold blanks
 WESTERN = "‘’‚“”„–—…·°²³ºª«»´&€£\xa0"  # beside letters in names
 MAX_BYTES = 512 << 20  # some five million lines
@@ -61,6 +64,13 @@ def read_table(path, is_header):
     rows = [(line + bool(named), stripped(cells)) for line, cells in parse(text, delimiter, True)]
     remove_quotes([cells for _, cells in rows])
     return rows, delimiter, notes
+
+
+def require_no_spreadsheet(path):
+    """Raises a ValueError for a spreadsheet's own format, whatever the file's name: such are zips, too."""
+    ending = path.suffix.lower()
+    is_one = ending in SPREADSHEETS or (ending in TABLE_ENDINGS and zipfile.is_zipfile(path))
+    _require(not is_one, "a spreadsheet's own format: save it there as 'CSV UTF-8', and give that file")
 
 
 def decode(data):
