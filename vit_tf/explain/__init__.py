@@ -2,7 +2,7 @@
 
 Every function takes a model of `build_vit` as it is, and gives NumPy arrays, which `vit_tf.plots` draws.
 The model is never changed: several threads may explain one model at a time, and predict with it meanwhile.
-Not so on JAX: Keras's own `predict` and `fit` take the variables out of a model while they run.
+Not so on JAX: Keras's own `predict`, `predict_on_batch` and `fit` take a model's variables while they run.
 """
 
 from vit_tf.explain.attention import attention_distance, attention_maps
