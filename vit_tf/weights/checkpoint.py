@@ -1,6 +1,7 @@
 """Weights of any source as named tensors that are read one at a time, and nothing that runs code.
 
-A source is a file (.safetensors, .npz, .pth, .pt, .bin), a folder laid out as a repository of the
+A source is a file (.safetensors, .npz, .pth, .pt, .bin, .ckpt, .pth.tar, or the
+model.safetensors.index.json of a checkpoint in parts), a folder laid out as a repository of the
 Hugging Face hub, or the name of such a repository: `hf:owner/name`, `hf:owner/name@revision`.
 Damage is found when a source is opened. Every mistake in it is a `ValueError`.
 """
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from vit_tf.files import read_json
 from vit_tf.messages import brief, listing
-from vit_tf.weights.readers import READERS, read_file
-from vit_tf.weights.tensor import Tensor
+from vit_tf.weights.readers import READERS, read_file, reader_of
+from vit_tf.weights.tensor import Refused, Tensor
+from vit_tf.weights.unwrap import Unwrapped, unwrap
 
 CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
+INDEX_ENDING = ".safetensors.index.json"
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
 
@@ -28,9 +31,11 @@ class Checkpoint:
     Args:
         source: The source as the user wrote it.
         path: The weight file on this disk; of a checkpoint in parts, the index of the parts.
-        tensors: Every tensor by its name in the file.
+        tensors: The tensors of the ViT by their names in the file, without the prefix.
         config: The content of config.json beside it, empty for a bare file.
         preprocessor: The content of preprocessor_config.json, empty if there is none.
+        prefix: What stood before all the names, see `vit_tf.weights.unwrap`.
+        left: Names of the file's other tensors.
     """
 
     source: str
@@ -38,24 +43,32 @@ class Checkpoint:
     tensors: dict[str, Tensor]
     config: dict
     preprocessor: dict
+    prefix: str = ""
+    left: tuple[str, ...] = ()
 
 
 # What comes with the package, by name; scripts/make_pretrained.py makes it.
 PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "vit_cifar10"}
 
 
-def open_checkpoint(source):
+def open_checkpoint(source, prefix=None):
     """Opens a file, a folder, `hf:owner/name[@revision]` or "cifar10" and returns its `Checkpoint`.
 
+    The ViT may stand under a key or a prefix, see `unwrap`; `prefix` chooses one of several.
     No tensor is read, but those of an .npz file, as nothing less shows whether it is whole.
     """
-    find = _finder(source)
+    find, config, preprocessor = _finder(source), {}, {}
     if find is None:
-        return Checkpoint(str(source), Path(source), read_file(Path(source)), {}, {})
-    config, preprocessor = _read_configs(find)
-    path = _find_weights(source, find)
-    tensors = _open_parts(path, find) if path.name == INDEX else read_file(path)
-    return Checkpoint(str(source), path, tensors, config, preprocessor)
+        path = Path(source)
+    else:
+        config, preprocessor = _read_configs(find)
+        path = _find_weights(source, find)
+    select = partial(unwrap, prefix=prefix)
+    if path.name.endswith(INDEX_ENDING):
+        found = _open_parts(path, find or partial(_find_in_folder, path.parent), select)
+    else:
+        found = read_file(path, select)
+    return Checkpoint(str(source), path, found.tensors, config, preprocessor, found.prefix, found.left)
 
 
 def read_config(source):
@@ -143,7 +156,7 @@ def _find_weights(source, find):
             missing.append(error)
     if str(source).startswith("hf:"):
         raise ValueError(f"no weights ({', '.join(WEIGHTS)}) in {source}: {missing[0]}") from missing[0]
-    found = [path for path in sorted(Path(source).iterdir()) if path.suffix.lower() in READERS]
+    found = [path for path in sorted(Path(source).iterdir()) if reader_of(path)]
     if len(found) != 1:
         raise ValueError(
             f"the folder {str(source)!r} must hold one of {', '.join(WEIGHTS)}, or a single other weight "
@@ -152,8 +165,8 @@ def _find_weights(source, find):
     return found[0]
 
 
-def _open_parts(index, find):
-    """The tensors of a checkpoint in several files."""
+def _open_parts(index, find, select):
+    """The `Unwrapped` tensors of a checkpoint in several files."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{str(index)!r} must name the file of every tensor in `weight_map`")
@@ -167,8 +180,11 @@ def _open_parts(index, find):
         root = path.parents[3] if path.parent.parent.name == "snapshots" else path.parent
         if not path.resolve().is_relative_to(root.resolve()):
             raise ValueError(f"{str(path)!r} is a link out of its folder: put the file itself there")
-        parts[part] = read_file(path)
+        parts[part] = read_file(path, Unwrapped).tensors
     lacking = [name for name, part in weight_map.items() if name not in parts[part]]
     if lacking:
         raise ValueError(f"{str(index)!r} names tensors that are not in their files: {listing(lacking)}")
-    return {name: parts[part][name] for name, part in weight_map.items()}
+    try:
+        return select({name: parts[part][name] for name, part in weight_map.items()})
+    except Refused as error:
+        raise ValueError(f"{str(index)!r} {error}") from error

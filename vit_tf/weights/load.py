@@ -1,6 +1,7 @@
 """Weights into a model: from any source, whole or not at all."""
 
 import os
+import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,12 @@ from vit_tf.weights.readers import read_metadata
 from vit_tf.weights.report import LoadReport
 from vit_tf.weights.tensor import Tensor
 
+# What training scripts keep beside a ViT that no ViT has a use for.
+FOREIGN = re.compile(
+    r"(?:n_averaged|mask_token|logit_scale|logit_bias"
+    r"|(?:criterion|loss|loss_fn|decoder|predictor|projector|dino_head|ibot_head|(?:train|val|test)_\w+"
+    r"|decoder_\w+)(?:\..*)?)"
+)
 HEADS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 
 
@@ -95,16 +102,18 @@ FORMATS = {
 }
 
 
-def open_weights(source):
+def open_weights(source, prefix=None):
     """Opens a source and translates its names to timm's; no tensor is read before it is needed.
 
     Args:
         source: see `load_weights`.
+        prefix: str, keys and prefixes before the ViT's names, joined by dots, such as "teacher.backbone.".
+            Defaults to where the patch embedding of a known format stands.
 
     Raises:
-        ValueError: the source cannot be read, or its names belong to no known format.
+        ValueError: the source cannot be read, holds several ViTs, or its names belong to no known format.
     """
-    checkpoint = open_checkpoint(source)
+    checkpoint = open_checkpoint(source, prefix)
     for name, (recognises, translate) in FORMATS.items():
         if recognises(checkpoint.tensors):
             try:
@@ -113,7 +122,9 @@ def open_weights(source):
                 raise ValueError(
                     f"{checkpoint.source!r} has tensors of shapes that a {name} file has not: {error}"
                 ) from error
-            return Weights(checkpoint, name, tensors, tuple(unused))
+            foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
+            tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
+            return Weights(checkpoint, name, tensors, (*unused, *foreign))
     first = ", ".join(sorted(checkpoint.tensors)[:5])
     raise ValueError(
         f"{checkpoint.source!r} is no ViT of a known format (timm, Google's npz, Hugging Face ViT, DeiT "
@@ -139,10 +150,12 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
 
     Args:
         model: a model of `build_vit`.
-        source: a file (`.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, or `.weights.h5` of Keras), a folder
-            with `config.json` and the weights, or `hf:owner/name`, a repository of the Hugging Face
-            hub, or "cifar10", the small model that comes with the package. Names may be timm's,
-            Google's, Hugging Face's or vit-pytorch's.
+        source: a file (`.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, `.ckpt`, `.pth.tar`, a
+            `model.safetensors.index.json`, or `.weights.h5` of Keras), a folder with `config.json` and the
+            weights, or `hf:owner/name`, a repository of the Hugging Face hub, or "cifar10", the small
+            model that comes with the package. Names may be timm's,
+            Google's, Hugging Face's, vit-pytorch's, or those of the makers of CLIP, DINOv2, BEiT-3, AIMv2
+            and RADIO, under any keys and prefixes (see `open_weights`); or what `open_weights` returns.
         strict: bool. False loads what fits, and returns the rest in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what timm takes: "bilinear"
             without antialias for Google's files, FlexiViT and RADIO (models that have a variant's name),
@@ -171,6 +184,7 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
     weights = source if isinstance(source, Weights) else open_weights(source)
     entries = timm.model_entries(model)
     report = LoadReport(weights.checkpoint.source, weights.format, unused=list(weights.unused))
+    report.prefix, report.left = weights.checkpoint.prefix, list(weights.checkpoint.left)
     tensors = dict(weights.tensors)
     if "dist_token" not in entries and "reg_token" in entries and "reg_token" not in tensors:
         # A distillation token that no head reads, as in transformers' plain DeiT, is a register.

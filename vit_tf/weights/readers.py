@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,22 +11,23 @@ import numpy as np
 from vit_tf.messages import brief, cut, shown
 from vit_tf.weights import torch_file
 from vit_tf.weights.tensor import BFLOAT16, Refused, Tensor, kind_of, standard
+from vit_tf.weights.unwrap import flatten, unwrap
 from vit_tf.zips import check_members, read_npy
 
-STATE_DICT_KEYS = (  # averaged weights first, as timm takes them
-    *("state_dict_ema", "model_ema"),
-    *("state_dict", "model", "model_state_dict"),
-)
-PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and of torch.compile
 SAFETENSORS_DTYPES = {
     **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": BFLOAT16, "BOOL": "?"},
     **{f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (1, 2, 4, 8)},
 }
 
 
-def read_file(path):
-    """Returns the tensors of one file by name; a ValueError names the file and what is wrong with it."""
-    reader = READERS.get(path.suffix.lower())
+def read_file(path, select=unwrap):
+    """Returns the `Unwrapped` tensors of one file; a ValueError names the file and what is wrong with it.
+
+    Args:
+        path: Path of the file.
+        select: function that turns all tensors of the file, by name, into an `Unwrapped`.
+    """
+    reader = reader_of(path)
     if reader is None:
         raise ValueError(f"a weight file must end in {', '.join(READERS)}, got {str(path)!r}")
     try:
@@ -34,7 +36,8 @@ def read_file(path):
         tensors = reader(path)
         if not tensors:
             raise Refused("holds no tensors: expected a dictionary of them by name")
-        return tensors
+        found = select(tensors)
+        return replace(found, tensors=_make_tensors(path, found.tensors))
     except Refused as error:
         raise ValueError(f"{str(path)!r} {brief(error)}") from error
     except OSError as error:
@@ -112,30 +115,28 @@ def _read_torch(path):
     if isinstance(content, torch_file.Foreign):
         name = shown(content.name)
         raise Refused(f"holds {name}, and no class is loaded as it could run code: save its `state_dict()`")
-    tensors = _find_state_dict(content, torch_file.is_tensor)
-    tensors = {name: torch_file.to_tensor(path, name, view, places) for name, view in tensors.items()}
-    total = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
-    if total > 16 * path.stat().st_size:  # the same storage under many names
-        raise Refused(
-            f"has tensors of {total:,} bytes in a file of {path.stat().st_size:,}: save clones of them"
-        )
-    return tensors
+    return {
+        name: partial(torch_file.to_tensor, path, name, view, places)
+        for name, view in flatten(content, torch_file.is_tensor).items()
+    }
 
 
-def _find_state_dict(content, is_tensor):
-    """The tensors by name; training scripts keep them under a key, beside the optimizer's and others."""
-    if not isinstance(content, dict):
-        return {}
-    for group in [*(content.get(key) for key in STATE_DICT_KEYS), content]:
-        tensors = {n: v for n, v in group.items() if is_tensor(v)} if isinstance(group, dict) else {}
-        if tensors:
-            break
-    tensors = {str(name): value for name, value in tensors.items()}
-    for prefix in PREFIXES * 2:  # in either order
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+def _make_tensors(path, named):
+    """Returns the tensors of a file, of which PyTorch's are made only now that their names were chosen."""
+    tensors = {name: t if isinstance(t, Tensor) else t() for name, t in named.items()}
+    if reader_of(path) is _read_torch:
+        total = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+        if total > 16 * path.stat().st_size:  # the same storage under many names
+            size = path.stat().st_size
+            raise Refused(f"has tensors of {total:,} bytes in a file of {size:,}: save clones of them")
     return tensors
 
 
 READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
-READERS.update(dict.fromkeys((".pth", ".pt", ".bin"), _read_torch))
+READERS.update(dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pth.tar"), _read_torch))
+
+
+def reader_of(path):
+    """Returns what reads a file with this ending, None where nothing does."""
+    name = path.name.lower()
+    return next((reader for ending, reader in READERS.items() if name.endswith(ending)), None)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from vit_tf.messages import listing
 from vit_tf.terminal import printable
 
 
@@ -18,6 +19,9 @@ class LoadReport:
     resampled: list[str] = field(default_factory=list)  # "name: what became what"
     new_head: bool = False  # the head stayed at its random start: the source has none of its width
     unused: list[str] = field(default_factory=list)  # known parts without a place here, such as a pooler
+    prefix: str = ""  # of the source's names, which the ViT stood under: keys, and names of wrappers
+    left: list[str] = field(default_factory=list)  # tensors elsewhere in the source: of an optimizer, a loss
+    adapted: list[str] = field(default_factory=list)  # "name: what became what", for other input channels
     not_finite: list[str] = field(default_factory=list)  # tensors that hold NaN or infinity
 
     @property
@@ -33,11 +37,16 @@ class LoadReport:
 
     def __str__(self):
         lines = [f"{len(self.loaded)} tensors from {self.source} ({self.format})"]
+        if self.prefix:
+            lines.append(f"  unwrapped from {self.prefix!r}")
+        if self.left:
+            lines.append(f"  left: {listing(self.left)}")
+        lines += [f"  adapted {text}" for text in self.adapted]
         lines += [f"  resampled {text}" for text in self.resampled]
         if self.new_head:
             lines.append("  the head is new: it starts at random")
         if self.unused:
-            lines.append(f"  not used: {', '.join(self.unused)}")
+            lines.append(f"  not used: {listing(self.unused)}")
         if self.not_finite:
             lines.append(f"  NaN or infinity in: {', '.join(self.not_finite)}")
         lines += [f"  {self.faults}"] if self.faults else []
