@@ -189,6 +189,7 @@ def test_headers(tmp_path, path, label):
 def test_columns_beside_them(tmp_path, table):
     files = find(tmp_path, table)
     assert labels_of(files) == dict(SINGLE)
+    assert ("not used" in files.notes[0]) == any(name in table for name in ("width", "id,", "set,"))
     expected = ("validation", "train", "train") if "is_valid" in table else (None,) * 3
     assert files.splits == expected
 

@@ -103,6 +103,11 @@ def normalised(name):
     return re.sub(r"[\W_]", "", name.lower())
 
 
+def is_index(name):
+    """Whether a column has no name: pandas and R write row numbers so."""
+    return not re.sub(r"unnamed\d*", "", normalised(name))
+
+
 def is_header(cells):
     """Whether cells name both a path and a label."""
     names = {normalised(cell) for cell in cells}
@@ -158,11 +163,13 @@ def finds(finder, cell):
 
 
 def find_split(names, rows):
-    """Returns the column of the split, None if there is none."""
+    """Returns the column of the split, None if there is none. Some names count if all cells are splits."""
     for name in (*SPLIT_NAMES, *VALIDATION_NAMES):
-        column = names.index(name) if name in names else None
-        cells = {cells[column].lower() for _, cells in rows if len(cells) > column} if name in names else ()
-        if name in names and (name not in SPLIT_NAMES[1:] or cells <= {*SPLIT_OF_NAME, ""}):
+        if name not in names:
+            continue
+        column = names.index(name)
+        cells = {cells[column].lower() for _, cells in rows if len(cells) > column}
+        if name not in SPLIT_NAMES[1:] or cells <= {*SPLIT_OF_NAME, ""}:
             return column
     return None
 
@@ -179,10 +186,7 @@ def find_label_columns(header, names, rows, path, split):
     others = [
         column
         for column, name in enumerate(names)
-        if column not in (path, split)
-        and name not in NO_LABELS
-        and not re.fullmatch(r"(unnamed\d*)?", name)
-        and any(cells(column))
+        if column not in (path, split) and name not in NO_LABELS and not is_index(name) and any(cells(column))
     ]
     others = [column for column in others if names[column] not in PATH_NAMES] or others
     if len(others) > 1 and all(is_binary(cells(column)) for column in others):
@@ -250,13 +254,16 @@ def shown_entry(entry):
 
 
 def described(columns):
-    """Returns the note which columns were taken."""
+    """Returns the note which columns were taken, and which were not."""
     if columns.header is None:
         return "the table has no header: its first column is taken as the path, the second as the label"
+    used = {columns.path, columns.split, *columns.labels}
+    unused = [name for column, name in enumerate(columns.header) if column not in used and not is_index(name)]
     path, labels = columns.header[columns.path], [columns.header[column] for column in columns.labels]
     what = "label" if len(labels) == 1 else "classes"
     split = "" if columns.split is None else f", {columns.header[columns.split]!r} the split"
-    return f"of the table's columns {path!r} is the path, {some(labels)} the {what}{split}"
+    rest = f"; not used: {some(unused)}" if unused else ""
+    return f"of the table's columns {path!r} is the path, {some(labels)} the {what}{split}{rest}"
 
 
 def foreign_note(rows, columns):
