@@ -3,6 +3,7 @@
 import ast
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -89,6 +90,20 @@ def test_streams_and_consoles_escape_names(name, monkeypatch):
     text = drawn(show, False, monkeypatch)
     assert is_safe(text)
     assert "[bold red]cat[/]:cat:" not in name or text.count(name) == 4
+
+
+def test_log_lines_of_libraries_are_escaped(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    handler = logging.StreamHandler()  # as libraries make one at their import
+    logger = logging.getLogger("a.library")
+    logger.addHandler(handler)
+    try:
+        terminal.guard()
+        logger.warning("a name: \x1b[2J")
+    finally:
+        logger.removeHandler(handler)
+    assert stream.getvalue() == "a name: \\x1b[2J\n"
 
 
 def test_what_is_printed_while_a_bar_shows_is_escaped(monkeypatch):

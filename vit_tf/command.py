@@ -19,7 +19,9 @@ def run(main):
     Exit codes: 0 done, 2 the user's mistake or a machine's (one line on stderr, no traceback),
     130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends a run as Ctrl-C does
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # `kill`; a closed terminal
+        if signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, signal.default_int_handler)
     terminal.guard()
     try:
         code = main()

@@ -7,6 +7,7 @@ of its own.
 
 import errno
 import json
+import logging
 import os
 import re
 import shlex
@@ -150,6 +151,16 @@ def guard():
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")  # of letters that the encoding lacks
             setattr(sys, name, EscapingStream(stream))
+            redirect_logging(stream, getattr(sys, name))
+
+
+def redirect_logging(before, after):
+    """Gives another stream to the handlers that libraries made for one when they were imported."""
+    for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
+        for handler in getattr(logger, "handlers", ()):
+            handler = getattr(handler, "python_handler", handler)  # that of absl
+            if getattr(handler, "stream", None) is before:
+                handler.setStream(after)
 
 
 @contextmanager
