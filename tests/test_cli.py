@@ -1,4 +1,6 @@
 import json
+import os
+import shutil
 import signal
 
 import keras
@@ -8,8 +10,9 @@ from conftest import randomize
 from keras import ops
 from PIL import Image
 
-from vit_tf import build_vit, cli, decode_predictions, preprocessing, save_weights
+from vit_tf import build_vit, cli, decode_predictions, load, preprocessing, save_weights
 from vit_tf.variants import VARIANTS
+from vit_tf.weights.checkpoint import open_checkpoint
 
 
 def exit_code(main):
@@ -125,6 +128,65 @@ def test_predict_with_a_bare_file_and_many_images(capsys, hub):
         capsys, "predict", *[folder / "obst 0.png"] * 9, "--weights", weights, "--model", "test_vit"
     )
     assert output.count("class 3") == 9
+
+
+def test_predict_good_files_beside_bad_ones(capsys, hub, monkeypatch):
+    _, folder = hub
+    monkeypatch.chdir(folder)
+    photos = folder / "photos"
+    (photos / "deep").mkdir(parents=True)
+    for i, name in enumerate(("10.png", "9.png", "deep/bare")):
+        shutil.copy(folder / f"obst {i % 2}.png", photos / name)
+    (photos / "notes.txt").write_text("words")
+    (photos / "bad.jpg").write_text("words")
+    (photos / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.png")
+    options = ["--weights", str(folder), "--top", "1"]
+    classifier = load(folder)
+    monkeypatch.setattr(cli, "load", lambda source, variant: classifier)
+
+    def predicted(*arguments):
+        code = cli.main(["predict", *arguments, *options])
+        out, err = capsys.readouterr()
+        names = [line for line in out.splitlines() if not line.startswith(" ")]
+        return code, names, err.splitlines()
+
+    good = [f"photos/{name}" for name in ("9.png", "10.png", "deep/bare")]
+    code, names, errors = predicted("photos", "gone.png", "pipe.png", "obst 0.png", "https://x.org/a.png")
+    assert (code, names) == (1, [*good, "obst 0.png"])
+    assert [line.split(":")[0] for line in errors] == ["note", "note"] + ["error"] * 4
+    for part, line in zip(("1 .txt", "zero.jpg", "gone.png", "bad.jpg", "pipe.png", "//x.org/a.png"), errors):
+        assert part in line
+    assert predicted("obst*.png", "photos/**/[b1]*") == (
+        1,
+        ["obst 0.png", "obst 1.png", "photos/10.png", "photos/deep/bare"],
+        [errors[3]],
+    )
+    assert predicted("photos/deep") == (0, ["photos/deep/bare"], [])
+    assert predicted("pho*/deep", "photos/*/") == (0, ["photos/deep/bare"] * 2, [])
+    for bad in (["photos/bad.jpg"], ["*.webp"], ["gone.png", "pipe.png"], ["a" * 100_000]):
+        code, names, errors = predicted(*bad)
+        assert (code, names, len(errors)) == (2, [], len(bad)) and len(errors[0]) < 2000
+    (folder / "empty").mkdir()
+    assert predicted("empty")[0] == 2
+    content = json.loads(printed(capsys, "predict", "photos", "gone.png", "--json", *options))
+    assert [image["image"] for image in content] == good
+
+
+def test_a_run_s_folder_is_its_model(hub, tmp_path):
+    _, folder = hub
+    run = tmp_path / "run"
+    (run / "model").mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps({"command": {"script": "finetune.py"}}))
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(folder / name, run / "model" / name)
+    for source in (run, str(run), f"{run}/", run / "model"):
+        checkpoint = open_checkpoint(source)
+        assert checkpoint.path == run / "model" / "model.safetensors"
+        assert checkpoint.config["architecture"] == "test_vit"
+    assert load(run).labels == ("apple", "pear", "plum", "quince")
+    shutil.copytree(run / "model", folder / "model")  # of a repository, whose own weights count
+    assert open_checkpoint(folder).path == folder / "model.safetensors"
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".weights.h5", ".keras"])

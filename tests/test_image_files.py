@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from vit_tf.data import ImageFiles, archives, check_images, find_images, folders, image_files, layouts
+from vit_tf.preprocessing import formats
 from vit_tf.preprocessing.decode import decode
 
 RNG = np.random.default_rng(3)
@@ -178,7 +179,7 @@ def test_finds_classes(tmp_path, layout, kind):
     assert files.labels.dtype == np.int64 and len(files) == 4
     assert files.read(0) == JPEG
     if layout == "folders":
-        assert files.notes == ()
+        assert files.notes == ("files left out, no images that can be read: 1 .txt",)
 
 
 SPLIT_NAMES = [("train", "val", "test"), ("Training", "VALID", "testing"), ("train", "dev", "Test")]
@@ -225,6 +226,7 @@ def test_what_has_no_class_is_left_out_with_a_note(tmp_path):
     files = find_images(tmp_path)
     assert files.names == ("cat/1.jpg", "dog/1.jpg") and files.class_names == ("cat", "dog")
     assert files.notes == (
+        "files left out, no images that can be read: 1 .txt",
         "1 images lie in no class, left out: 'stray.jpg'",
         "no image in the folder 'empty', 'notes', left out",
     )
@@ -276,8 +278,15 @@ def test_symbolic_links(tmp_path):
     (elsewhere / "deeper" / "back").symlink_to(".")
     os.mkfifo(root / "cat" / "pipe.jpg")  # reading it would wait forever
     names = ["cat/1.jpg", "dog/deep/1.jpg", "dog/gone.jpg", "dog/linked.jpg", "owl/2.jpg", "zwl/1.jpg"]
+    os.mkfifo(tmp_path / "pipe")
+    (root / "cat" / "linked pipe.jpg").symlink_to("../../pipe")
+    (root / "owl.jpg").symlink_to("/dev/zero")
     files = find_images(root)
     assert classes(files) == {name: name[:3] for name in names}
+    assert files.notes == (
+        "files left out, no images that can be read: 1 .txt",
+        "3 left out, no regular files: 'cat/linked pipe.jpg', 'cat/pipe.jpg', 'owl.jpg'",
+    )
     good, bad = check_images(files, max_bad=0.5, progress=False)
     assert bad == [("dog/gone.jpg", "No such file or directory")] and len(good) == 5
 
@@ -286,7 +295,10 @@ def test_symbolic_links(tmp_path):
     ("names", "match"),
     [
         ([], "no images, it holds nothing: expected a folder a class"),
-        (["a.txt", "b/c.heic"], "no images, it holds 'a.txt', 'b/c.heic': expected a folder a class"),
+        (
+            ["a.txt", "b/c.jxl"],
+            "no images, it holds 'a.txt', 'b/c.jxl'; .*: 1 .txt, 1 .jxl: expected",
+        ),
         (["cat/1.jpg", "cat/2.jpg"], "fewer than two classes in 2 images; 2 images lie in no class"),
         (["1.jpg", "IMG_2.jpg"], "fewer than two classes in 2 images"),
         (["cat.1.jpg", "cat.2.jpg"], "fewer than two classes"),
@@ -343,6 +355,53 @@ def test_a_huge_file_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "MAX_IMAGE_BYTES", len(JPEG) - 1)
     with pytest.raises(ValueError, match="the file has .* bytes: at most"):
         files.read(0)
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("package_is_there", [True, False])
+def test_what_is_left_out_is_counted_by_ending(tmp_path, monkeypatch, kind, package_is_there):
+    monkeypatch.setattr(formats, "find_spec", lambda module: package_is_there or None)
+    formats.readable_endings.cache_clear()
+    images = ["cat/1.jpg", "dog/2.avif", "dog/3.jp2", "dog/4.MPO", "dog/5.ppm"]
+    bare = ["cat/IMG_17", "dog/photo.jpg_large", "dog/9.2", "cat/no. 5"]
+    phone = [f"cat/{i}.HEIC" for i in range(3)]
+    others = ["cat/a.cr2", "dog/b.CR2", "dog/c.jxl"]
+    source = write(tmp_path / "set", images + bare + phone + others)
+    write(source, ["cat/LICENSE", "dog/v1.0"], b"words")
+    if kind == "zip":
+        names = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            for name in names:
+                archive.write(source / name, str(name))
+        source = tmp_path / "set.zip"
+    try:
+        files = find_images(source)
+    finally:
+        formats.readable_endings.cache_clear()
+    assert set(files.names) == {*images, *bare, *(phone if package_is_there else [])}
+    left_out = "2 .cr2, 2 without an ending, 1 .jxl"
+    if not package_is_there:
+        left_out = "3 .heic (pip install 'vit_tf[heif]' reads them), " + left_out
+    (note,) = files.notes
+    start, _, counts = note.partition(": ")
+    assert start == "files left out, no images that can be read"
+    assert sorted(counts.split(", ")) == sorted(left_out.split(", "))
+
+
+def test_a_file_without_an_ending_in_a_zip_is_never_unpacked_without_a_bound(tmp_path):
+    path = write_zip(tmp_path / "a.zip", LAYOUTS["folders"])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("cat/bare", JPEG, zipfile.ZIP_BZIP2)
+    assert find_images(path).notes == ("files left out, no images that can be read: 1 without an ending",)
+
+
+@pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/dev/random"])
+def test_the_data_set_itself_is_a_regular_file_or_folder(tmp_path, target):
+    os.mkfifo(tmp_path / "pipe")
+    source = tmp_path / "set.zip"
+    source.symlink_to(target if target.startswith("/") else tmp_path / target)
+    with pytest.raises(ValueError, match="set.zip': a .*: expected a regular file"):
+        find_images(source)
 
 
 # ---------------------------------------------------------------- hostile zips

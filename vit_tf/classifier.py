@@ -98,8 +98,8 @@ def load(source, variant=None, headless=False):
     """Loads a classifier from the folder that a fine-tuning run left, or from any published weights.
 
     Args:
-        source: such as "runs/pets/model" or "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see
-            `vit_tf.load_weights`.
+        source: such as "runs/pets", which means "runs/pets/model", or
+            "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see `vit_tf.load_weights`.
         variant: name of the variant, where the source is a bare file, which knows none.
         headless: bool, whether a model without a head will do, which gives features.
 

@@ -4,13 +4,16 @@
     vit-tf summary vit_base_patch16_224                     # layers, parameters, FLOPs by component
     vit-tf predict cat.jpg                                  # the likeliest of CIFAR-10's ten classes
     vit-tf predict cat.jpg --weights hf:timm/NAME           # of that model's classes
+    vit-tf predict photos 'more/*.png' --weights runs/pets  # of all images in a folder, and of a pattern
     vit-tf convert hf:timm/NAME model.keras                 # or .weights.h5, .safetensors
 
-`predict` marks with a star the labels of a multi-label model that reach their thresholds, and always prints
-these; a regression gives its values.
+`predict` answers for every image that can be read and names the others on stderr. Its exit code is then 1,
+and 2 if there is no answer at all. It marks with a star the labels of a multi-label model that reach their
+thresholds, and always prints these; a regression gives its values.
 
-SOURCE is a file (.safetensors, .npz, .pth, .bin), a folder with config.json and model.safetensors,
-hf:owner/name on the Hugging Face hub, or cifar10, the small model that comes with the package.
+SOURCE is a file (.safetensors, .npz, .pth, .bin), a run's folder, a folder with config.json and
+model.safetensors, hf:owner/name on the Hugging Face hub, or cifar10, the small model that comes with the
+package.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import keras
+import numpy as np
 from rich.table import Table
 
 from vit_tf import terminal
@@ -27,6 +31,7 @@ from vit_tf.command import Parser, run
 from vit_tf.files import atomic_path, require_space
 from vit_tf.flops import count_flops, require_memory
 from vit_tf.hyperparameters import Variant
+from vit_tf.messages import brief
 from vit_tf.models import build_vit
 from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
 from vit_tf.weights import load_weights, open_named, save_weights
@@ -42,7 +47,7 @@ def entry():
 
 def main(arguments=None):
     args = parse_arguments(arguments)
-    args.command(args)
+    return args.command(args)
 
 
 def parse_arguments(arguments):
@@ -60,7 +65,9 @@ def parse_arguments(arguments):
     command.set_defaults(command=summary_command)
 
     command = commands.add_parser("predict", help="the likeliest classes of images")
-    command.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders, or patterns like '*.jpg'"
+    )
     command.add_argument(
         "--weights", metavar="SOURCE", help="default: cifar10, the small model that comes with the package"
     )
@@ -207,19 +214,55 @@ def print_components(table):
 # vit-tf predict
 # ---------------------------------------------------------------------------------------------------
 def predict_command(args, batch_size=8):
-    for image in args.images:
-        if not image.is_file():
-            raise ValueError(f"no image at {str(image)!r}: there is no such file")
+    """Returns the exit code: 0, 1 if some images have no answer, 2 if none has one."""
+    from vit_tf.data.picture_paths import find_pictures
+
     if args.top < 1:
         raise ValueError(f"--top must be at least 1, got {args.top}")
+    paths, problems, notes = find_pictures(args.images)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    for problem in problems:
+        print_error(problem)
+    if not paths:
+        return 2
     if args.weights is None:
         print("no --weights: this is the package's small model, for CIFAR-10's ten classes", file=sys.stderr)
     classifier = load(args.weights or "cifar10", args.model)
-    results = []
-    starts = range(0, len(args.images), batch_size)
-    for start in terminal.track(starts, "predicting", disable=len(starts) < 2):
-        results += classifier.predict(args.images[start : start + batch_size], args.top)
-    print_predictions(args.images, results, args.json)
+    answered, results = [], []
+    bar = terminal.track(paths, "predicting", disable=not args.json or len(paths) <= batch_size)
+    for names, images in readable_batches(bar, classifier.preprocessing, batch_size):
+        batch_results = classifier.decode(classifier.model.predict_on_batch(images), args.top)
+        if not args.json:
+            print_predictions(names, batch_results, as_json=False)
+            sys.stdout.flush()
+        answered += names
+        results += batch_results
+    if args.json:
+        print_predictions(answered, results, as_json=True)
+    if not answered:
+        return 2
+    return 1 if problems or len(answered) < len(paths) else 0
+
+
+def readable_batches(paths, preprocessing, batch_size):
+    """Yields ([paths], images (b, h, w, c)) of the files that can be read, and names the others on stderr."""
+    names, images = [], []
+    for path in paths:
+        try:
+            images.append(preprocessing(path))
+            names.append(path)
+        except (ValueError, OSError) as error:
+            print_error(error)
+        if len(names) == batch_size:
+            yield names, np.concatenate(images)
+            names, images = [], []
+    if names:
+        yield names, np.concatenate(images)
+
+
+def print_error(error):
+    print(f"error: {brief(error)}", file=sys.stderr)
 
 
 def print_predictions(images, results, as_json):

@@ -4,16 +4,19 @@ import os
 import posixpath
 import re
 import zipfile
+from functools import partial
 from pathlib import Path
 from stat import S_ISLNK
 
 from vit_tf.data.cifar10 import _one_line, _require
 from vit_tf.data.layouts import Paths, is_junk
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
+from vit_tf.preprocessing.formats import NUM_LOOKED_AT
 
 # Images hardly pack: a zip that promises both of these is a bomb of many members, or of overlapping ones.
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 100
 
+_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds what no other method yields
 _MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
 
 
@@ -66,6 +69,16 @@ class ImageArchive:
         member = self._members[name]
         return f"{member.file_size}-{member.CRC:08x}"
 
+    def _read_start(self, member):
+        """Returns the first bytes of a member, which tell its format; none where it cannot be read."""
+        if member.compress_type not in _BOUNDED_METHODS:
+            return b""
+        try:
+            with self._archive().open(member) as file:
+                return file.read(NUM_LOOKED_AT)
+        except Exception:  # a damaged member can raise nearly anything
+            return b""
+
     def _archive(self):
         # A forked process shares the file's position with its parent, so it opens the zip anew.
         if self._opened is None or self._opened[0] != os.getpid():
@@ -89,14 +102,13 @@ class ImageArchive:
         is_link = S_ISLNK(member.external_attr >> 16)
         _require(not is_link, f"{label} is a symbolic link: zip the files themselves (without zip -y)")
         num_images = len(self.paths.images)
-        self.paths.add(name)
+        self.paths.add(name, partial(self._read_start, member))
         if len(self.paths.images) == num_images:
             self.paths.folders.add(posixpath.dirname(name))
             return
         _require(name not in self._members, f"{label} is twice in the zip: make it again from the folder")
         _require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
-        # Python bounds what deflate yields, and no other method.
-        is_deflate = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        is_deflate = member.compress_type in _BOUNDED_METHODS
         _require(
             is_deflate, f"{label} is packed by method {member.compress_type}: use deflate, zip's usual one"
         )

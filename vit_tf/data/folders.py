@@ -1,10 +1,12 @@
 """Images in a folder: its tree, walked once, and its files, read whole."""
 
 import os
+from functools import partial
 
 from vit_tf.data.layouts import Paths, is_junk
-from vit_tf.files import read_regular
+from vit_tf.files import open_regular, read_regular
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
+from vit_tf.preprocessing.formats import NUM_LOOKED_AT
 
 
 def walk(root):
@@ -38,6 +40,15 @@ def read_file(folder, name):
     return read_regular(os.path.join(folder, name), MAX_IMAGE_BYTES)
 
 
+def read_start(path):
+    """Returns the first bytes of a file, which tell its format; none where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(NUM_LOOKED_AT)
+    except (OSError, ValueError):
+        return b""
+
+
 def _parents(path):
     while path != (path := os.path.dirname(path)):
         yield path
@@ -55,8 +66,11 @@ def _walk_real_folders(root, folder, seen, paths):
                     continue
                 is_link = entry.is_symlink()
                 if not os.path.isdir(entry.path):
-                    if is_link or entry.is_file():  # no pipes or devices: reading them would wait
-                        paths.add(name)
+                    is_file = entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
+                    if is_file or not os.path.exists(entry.path):
+                        paths.add(name, partial(read_start, entry.path))
+                    else:
+                        paths.special.append(name)
                 elif is_link:
                     links.append(name)
                 elif (real_path := os.path.realpath(entry.path)) not in seen:

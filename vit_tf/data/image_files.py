@@ -18,6 +18,7 @@ from vit_tf.data.folders import read_file, walk
 from vit_tf.data.label_tables import read_labels
 from vit_tf.data.layouts import SPLITS, encode_labels, label_images, shown, some
 from vit_tf.data.tables import TABLE_ENDINGS, require_no_spreadsheet
+from vit_tf.files import open_regular
 from vit_tf.preprocessing.decode import decode
 
 _EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
@@ -157,8 +158,8 @@ def _find_images(root):
         siblings = os.listdir(root.parent) if root.parent.is_dir() else []
         nearest = difflib.get_close_matches(root.name, siblings, n=1)
         raise ValueError(f"no such path: {f'did you mean {nearest[0]!r}?' if nearest else _EXPECTED_SOURCE}")
-    if root.is_file():
-        open(root, "rb").close()  # raises what `is_zipfile` would swallow
+    if not root.is_dir():
+        open_regular(root).close()  # raises what `is_zipfile` would swallow, and keeps it from waiting
     reader, notes = None, ()
     if root.is_dir():
         labelled, notes = _label_folder(root)
@@ -199,7 +200,7 @@ def _label_folder(root):
 
 
 def _reader(root):
-    if zipfile.is_zipfile(root):
+    if root.is_file() and zipfile.is_zipfile(root):
         return ImageArchive(root).read
     return partial(read_file, root if root.is_dir() else root.parent)
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vit_tf.data.cifar10 import _require
-from vit_tf.data.layouts import IMAGE_SUFFIXES, SPLIT_OF_NAME, some
+from vit_tf.data.layouts import SPLIT_OF_NAME, some
 from vit_tf.data.table_labels import is_binary, read_cells, read_columns
 from vit_tf.data.table_paths import ImageFinder
 from vit_tf.data.tables import as_text, is_foreign, read_table
+from vit_tf.preprocessing.formats import ENDINGS
 
 # Headers in lower case without blanks and punctuation, the most telling first.
 PATH_NAMES = (
@@ -136,7 +137,7 @@ def names_columns(first, rest, finder):
     """Whether the first line of a table is a header."""
     if is_header(first):
         return True
-    if any(cell.lower().endswith(IMAGE_SUFFIXES) or finds(finder, cell) for cell in first):
+    if any(cell.lower().endswith(ENDINGS) or finds(finder, cell) for cell in first):
         return False
     if not {normalised(cell) for cell in first}.isdisjoint(PATH_NAMES):
         return True

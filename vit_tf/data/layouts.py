@@ -4,13 +4,14 @@ Paths are relative to the data set, with / between their parts.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from vit_tf.data.cifar10 import _require
+from vit_tf.preprocessing.formats import FORMATS, format_of_name, readable_endings
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 SPLITS = ("train", "validation", "test")
 SPLIT_OF_NAME = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -21,6 +22,7 @@ EXPECTED_LAYOUTS = (
     "expected a folder a class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
     "train, val and test folders of these"
 )
+_ENDING = re.compile(r".+(\.[a-z][a-z0-9]{0,9})", re.DOTALL)  # not so photo.1 and photo.jpg_large
 _CLASS_AND_NUMBER = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")  # cat.12.jpg
 _MAX_WRAPPERS = 8  # folders that each hold nothing but the next one
 _JUNK = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synology and Windows leave behind
@@ -28,14 +30,54 @@ _JUNK = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synolo
 
 @dataclass
 class Paths:
-    """What lies in a folder or zip: images and other files, and folders, whether they hold any or not."""
+    """What lies in a folder or zip.
+
+    Args:
+        images: the names of files that can be read as images.
+        others: the names of other files.
+        special: the names of pipes, devices and sockets, which are never opened.
+        folders: the names of folders, whether they hold any files or not.
+    """
 
     images: list = field(default_factory=list)
     others: list = field(default_factory=list)
+    special: list = field(default_factory=list)
     folders: set = field(default_factory=set)
 
-    def add(self, name):
-        (self.images if name.lower().endswith(IMAGE_SUFFIXES) else self.others).append(name)
+    def add(self, name, read_start):
+        """Adds a file. `read_start()` returns its first bytes, which count where the name has no ending."""
+        is_image = name.lower().endswith(readable_endings())
+        if not is_image and not ending(name):
+            start = read_start()
+            is_image = any(format.can_be_read and format.is_at(start) for format in FORMATS)
+        (self.images if is_image else self.others).append(name)
+
+
+def ending(name):
+    """Returns the ending of a file's name in lower case, or ""."""
+    match = _ENDING.fullmatch(name.rpartition("/")[2].lower())
+    return match[1] if match else ""
+
+
+def left_out_as_no_images(paths):
+    """Returns a list of at most two notes on files that are no images or cannot be read as such."""
+    notes = []
+    if paths.others:
+        counts = Counter(map(ending, paths.others)).most_common()
+        kinds = [f"{count:,} {kind or 'without an ending'}{remedy(kind)}" for kind, count in counts[:8]]
+        rest = sum(count for _, count in counts[8:])
+        kinds += [f"{rest:,} of {len(counts) - 8:,} other endings"] if rest else []
+        notes.append(f"files left out, no images that can be read: {', '.join(kinds)}")
+    if paths.special:
+        count = len(paths.special)
+        notes.append(f"{count:,} left out, no regular files: {some(sorted(paths.special))}")
+    return notes
+
+
+def remedy(kind):
+    """Returns what makes files of an ending readable, in brackets, or ""."""
+    format = format_of_name(kind)
+    return f" ({format.remedy})" if format and format.remedy else ""
 
 
 def is_junk(part):
@@ -92,21 +134,23 @@ def label_images(paths):
         paths: the `Paths` of a folder or zip.
 
     Returns:
-        (labelled, notes): {path: (class_name, split or None)}, and one line for everything left out:
-        images without a class, folders without an image, a test folder without labels.
+        (labelled, notes): {path: (class_name, split or None)}, and one line for everything left out: other
+        files, by their endings, images without a class, folders without an image, a test folder without
+        labels.
 
     Raises:
         ValueError: no images, fewer than two classes, or folders that could be classes as well as splits.
     """
     there = some(sorted(paths.others) or sorted(paths.folders)) or "nothing"
-    _require(paths.images, f"no images, it holds {there}: {EXPECTED_LAYOUTS}")
+    found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
+    _require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
     for depth in range(_MAX_WRAPPERS):
         groups = _by_folder(paths.images, depth)
         if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
             break
     labelled = _in_splits(groups, depth + 1)
     labelled = labelled or {name: (label, None) for name, label in _classes(paths.images).items()}
-    notes = []
+    notes = left_out_as_no_images(paths)
     left_out = sorted(name for name in paths.images if name not in labelled)
     if left_out:
         notes.append(f"{len(left_out):,} images lie in no class, left out: {some(left_out)}")

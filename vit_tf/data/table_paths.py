@@ -6,10 +6,11 @@ import posixpath
 import unicodedata
 from functools import cached_property
 
-from vit_tf.data.layouts import IMAGE_SUFFIXES, is_junk, some
+from vit_tf.data.layouts import is_junk, some
 from vit_tf.data.tables import as_text, is_foreign
+from vit_tf.preprocessing import formats
 
-ENDINGS = tuple(ending for suffix in IMAGE_SUFFIXES for ending in (suffix, suffix.upper()))
+ENDINGS = tuple(ending for suffix in formats.ENDINGS for ending in (suffix, suffix.upper()))
 
 
 class ImageFinder:
@@ -69,7 +70,7 @@ class ImageFinder:
                     continue
                 if entry.is_dir():
                     waiting += [(name, depth + 1)] if depth < 2 else []
-                elif name.lower().endswith(IMAGE_SUFFIXES) and entry.is_file():
+                elif name.lower().endswith(formats.ENDINGS) and entry.is_file():
                     for key in {entry.name, stem(entry.name)}:
                         found.setdefault(key, []).append(name)
         return found
@@ -87,7 +88,7 @@ class ImageFinder:
 
 
 def stem(name):
-    return name.rpartition(".")[0] if name.lower().endswith(IMAGE_SUFFIXES) else name
+    return name.rpartition(".")[0] if name.lower().endswith(formats.ENDINGS) else name
 
 
 def spellings(cell):

@@ -22,6 +22,7 @@ CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.
 INDEX_ENDING = ".safetensors.index.json"
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
+RUN_MODEL = "model"  # where a run leaves its model
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def _finder(source):
             raise ValueError(f"a name on the hub is hf:owner/name or hf:owner/name@revision, got {source!r}")
         return partial(_find_on_hub, *match.groups())
     if os.path.isdir(source):
+        source = _repository(source)
         if not os.path.isfile(os.path.join(source, CONFIG)):
             raise ValueError(
                 f"the folder {source!r} has no {CONFIG}, expected it beside model.safetensors as in a "
@@ -104,6 +106,14 @@ def _finder(source):
             f"{CONFIG} and model.safetensors, a name on the hub as hf:owner/name, or {', '.join(PACKAGED)}"
         )
     return None
+
+
+def _repository(folder):
+    """The folder that holds config.json and the weights: of a run's folder, its model/."""
+    inside = os.path.join(folder, RUN_MODEL)
+    is_run = os.path.isfile(os.path.join(inside, CONFIG))
+    has_weights = any(os.path.isfile(os.path.join(folder, name)) for name in WEIGHTS)
+    return inside if is_run and not has_weights else folder
 
 
 def _find_in_folder(folder, name):

@@ -152,10 +152,10 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
         model: a model of `build_vit`.
         source: a file (`.safetensors`, `.npz`, `.pth`, `.pt`, `.bin`, `.ckpt`, `.pth.tar`, a
             `model.safetensors.index.json`, or `.weights.h5` of Keras), a folder with `config.json` and the
-            weights, or `hf:owner/name`, a repository of the Hugging Face hub, or "cifar10", the small
-            model that comes with the package. Names may be timm's,
-            Google's, Hugging Face's, vit-pytorch's, or those of the makers of CLIP, DINOv2, BEiT-3, AIMv2
-            and RADIO, under any keys and prefixes (see `open_weights`); or what `open_weights` returns.
+            weights, the folder of a run, `hf:owner/name`, a repository of the Hugging Face hub, or
+            "cifar10", the small model that comes with the package. Names may be timm's, Google's,
+            Hugging Face's, vit-pytorch's, or those of the makers of CLIP, DINOv2, BEiT-3, AIMv2 and RADIO,
+            under any keys and prefixes (see `open_weights`); or what `open_weights` returns.
         strict: bool. False loads what fits, and returns the rest in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what timm takes: "bilinear"
             without antialias for Google's files, FlexiViT and RADIO (models that have a variant's name),
