@@ -48,3 +48,18 @@ def write_torch(path, opcodes, storages=None, compression=zipfile.ZIP_STORED):
         for key, data in (storages or {"0": bytes(24)}).items():
             archive.writestr(f"archive/data/{key}", data)
     return path
+
+
+def write_legacy(path, opcodes, storages=None):
+    """As `write_torch`, in the format before PyTorch 1.6, whose storages have a sixth entry."""
+    storages = storages or {"0": bytes(24)}
+    plain = [
+        0x1950A86A20F9469CFC6C,
+        1001,
+        {"protocol_version": 1001, "little_endian": True, "type_sizes": {}},
+    ]
+    content = [pickle.dumps(part, 2) for part in plain] + [b"\x80\x02" + opcodes + b"."]
+    content.append(pickle.dumps(list(storages), 2))
+    content += [(len(data) // 4).to_bytes(8, "little") + data for data in storages.values()]
+    path.write_bytes(b"".join(content))
+    return path

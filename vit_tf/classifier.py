@@ -114,9 +114,10 @@ def load(source, variant=None, headless=False):
         raise ValueError(f"{os.fspath(source)!r} has no head: it gives features, and no classes")
     config = weights.checkpoint.config
     labels, problem_type = labels_from_config(config), problem_type_from_config(config)
-    if labels and "head.weight" in weights.tensors:
+    head = weights.tensors.get("head.weight")
+    if labels and head is not None and head.shape:
         try:
-            check_labels(labels, weights.tensors["head.weight"].shape[0], problem_type != REGRESSION)
+            check_labels(labels, head.shape[0], problem_type != REGRESSION)
         except ValueError as error:
             raise ValueError(f"{os.fspath(source)!r} has labels of another model: {error}") from error
     model = build_vit(variant, weights=weights)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vit_tf.messages import shown
+
 # What the outputs of a model are, in transformers' words: logits of classes that exclude each other, logits
 # of classes of which an image may have several or none, and plain values.
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -51,7 +53,7 @@ def labels_from_config(config):
     if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
         return None
     if not all(isinstance(name, str) for name in names):
-        raise ValueError(f"config.json must have text as labels, got {names[:3]!r}, ...")
+        raise ValueError(f"config.json must have text as labels, got {shown(names[:3])}, ...")
     descriptions = read(config, "label_descriptions", dict, {})
     return tuple(str(descriptions.get(name, name)) for name in names)
 

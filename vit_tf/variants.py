@@ -10,6 +10,7 @@ import fnmatch
 from dataclasses import fields, replace
 
 from vit_tf.hyperparameters import Variant, suggestion
+from vit_tf.messages import cut, shown
 
 # Width, blocks, heads, width of the MLP.
 TINY = dict(hidden_dim=192, num_layers=12, num_heads=3, mlp_dim=768)
@@ -398,13 +399,14 @@ def get_variant(name, /, **overrides):
         if tag and architecture in VARIANTS:
             nearest = f" (a checkpoint of {architecture!r}: give it as `weights='hf:timm/{name}'`)"
         raise ValueError(
-            f"unknown variant {name!r}{nearest}: `vit_tf.list_models()` lists the {len(VARIANTS)} names"
+            f"unknown variant {shown(name)}{cut(nearest)}: `vit_tf.list_models()` lists the "
+            f"{len(VARIANTS)} names"
         )
     known = [field.name for field in fields(Variant)]
     for override in overrides:
         if override not in known:
             raise ValueError(
-                f"unknown hyperparameter {override!r}{suggestion(override, known)}; "
+                f"unknown hyperparameter {shown(override)}{suggestion(override, known)}; "
                 f"those of a variant are {', '.join(known)}"
             )
     return replace(VARIANTS[name], **overrides)

@@ -58,11 +58,11 @@ def from_name(name):
     if name.startswith("hf:") or os.path.exists(name):
         return None
     if tags:
-        raise ValueError(f"unknown tag {tag!r} of {architecture}, its tags are {', '.join(tags)}")
+        raise ValueError(f"unknown tag {shown(tag)} of {architecture}, its tags are {', '.join(tags)}")
     known = {**table["architectures"], **ALIASES, **VARIANTS}
     nearest = ", ".join(difflib.get_close_matches(architecture, known)) or "those of vit_tf.list_models()"
     raise ValueError(
-        f"unknown name {name!r}, the nearest are {nearest}; a folder must exist, and a name on "
+        f"unknown name {shown(name)}, the nearest are {nearest}; a folder must exist, and a name on "
         "the hub must be hf:owner/name"
     )
 

@@ -7,6 +7,7 @@ of the files, and `attention.q_proj` of the modules since version 5.
 
 import re
 
+from vit_tf.messages import shown
 from vit_tf.weights.config import read
 from vit_tf.weights.tensor import Tensor
 
@@ -109,7 +110,7 @@ def variant_from_config(config):
     kind = read(config, "model_type", str)
     if kind not in MODEL_TYPES:
         raise ValueError(
-            f"config.json has model_type {kind!r}, and these are known: {', '.join(MODEL_TYPES)}"
+            f"config.json has model_type {shown(kind)}, and these are known: {', '.join(MODEL_TYPES)}"
         )
     dino = kind.startswith("dinov2")
     architectures = str(read(config, "architectures", list, []))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from vit_tf.layers.patches import pair
-from vit_tf.messages import brief
+from vit_tf.messages import brief, listing
 from vit_tf.variants import get_variant, resampling
 from vit_tf.weights import google, huggingface, keras_file, resample, timm, vit_pytorch
 from vit_tf.weights.checkpoint import Checkpoint, open_checkpoint
@@ -125,7 +125,7 @@ def open_weights(source, prefix=None):
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
             return Weights(checkpoint, name, tensors, (*unused, *foreign))
-    first = ", ".join(sorted(checkpoint.tensors)[:5])
+    first = listing(sorted(checkpoint.tensors)[:5])
     raise ValueError(
         f"{checkpoint.source!r} is no ViT of a known format (timm, Google's npz, Hugging Face ViT, DeiT "
         f"and DINOv2, vit-pytorch): its {len(checkpoint.tensors)} names begin with {first}"
@@ -220,7 +220,7 @@ def set_heads_apart(tensors, entries, report):
             report.unused.append(name)
             del tensors[name]
     theirs, ours = tensors.get("head.weight"), entries.get("head.weight")
-    if has_head and (theirs is None or theirs.shape[0] != ours.shape[0]):
+    if has_head and (theirs is None or (len(theirs.shape) == 2 and theirs.shape[0] != ours.shape[0])):
         report.new_head = True
         tensors = {name: tensor for name, tensor in tensors.items() if name not in HEADS}
     if report.new_head or not has_head:
@@ -275,6 +275,8 @@ def fit_patches(tensors, shape, sampling, report):
 
 def unfold_patches(flat, shape, pixels_first):
     """Returns `(d, channels, rows, columns)` of a flat patch kernel: in the model's sides if they fit it."""
+    if len(flat.shape) != 2 or 0 in flat.shape:
+        return flat
     channels, rows, columns = shape[1:]
     if flat.shape[1] != channels * rows * columns:
         rows = columns = round((flat.shape[1] / channels) ** 0.5)
@@ -358,7 +360,6 @@ def assign(names, tensors, entries, report):
         report.loaded.append(name)
     if report.not_finite:
         warnings.warn(
-            f"{report.source!r} holds NaN or infinity in {', '.join(report.not_finite[:10])}: "
-            "the model will, too",
+            f"{report.source!r} holds NaN or infinity in {listing(report.not_finite)}: the model will, too",
             stacklevel=3,
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from vit_tf.messages import listing
+from vit_tf.messages import cut, listing
 from vit_tf.terminal import printable
 
 
@@ -32,7 +32,7 @@ class LoadReport:
             names = getattr(self, kind)
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                parts.append(f"{len(names)} {kind}: {', '.join(names[:5])}{more}")
+                parts.append(f"{len(names)} {kind}: {', '.join(map(cut, names[:5]))}{more}")
         return "; ".join(parts)
 
     def __str__(self):
@@ -48,6 +48,6 @@ class LoadReport:
         if self.unused:
             lines.append(f"  not used: {listing(self.unused)}")
         if self.not_finite:
-            lines.append(f"  NaN or infinity in: {', '.join(self.not_finite)}")
+            lines.append(f"  NaN or infinity in: {listing(self.not_finite)}")
         lines += [f"  {self.faults}"] if self.faults else []
         return "\n".join(map(printable, lines))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_tf.messages import listing, shown
 from vit_tf.variants import get_variant
 from vit_tf.weights import config as config_file
 
@@ -223,7 +224,7 @@ def variant_from_config(config):
     unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
     if unknown:
         raise ValueError(
-            f"config.json builds {name!r} with {', '.join(unknown)}, which are not known: "
+            f"config.json builds {shown(name)} with {listing(unknown)}, which are not known: "
             "name the variant and its hyperparameters yourself"
         )
     size = config_file.read_image_size(config)
