@@ -1,7 +1,10 @@
 """Damaged files that once raised something else than a ValueError, or loaded."""
 
 import json
+import shutil
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -19,11 +22,26 @@ SIZES = dict(
 LONG = "x" * 60_000
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    """Nothing here uses chance, and clearing Keras's state takes longer than most of these tests."""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_vit("vit_b16", **SIZES)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("model")
+    classifier.save(folder, model, "vit_base_patch16_224", SIZES, None, list("abcde"))
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path):
-    model = build_vit("vit_b16", **SIZES)
-    classifier.save(tmp_path, model, "vit_base_patch16_224", SIZES, None, list("abcde"))
-    return tmp_path
+def folder(saved, tmp_path):
+    return Path(shutil.copytree(saved, tmp_path / "model"))
 
 
 def change(folder, **changes):
@@ -98,8 +116,7 @@ def test_tensors_of_other_shapes(folder, name, shape):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (5,), (0, 0), (1,) * 7])
-def test_flat_patch_kernels_of_other_shapes(tmp_path, shape):
-    model = build_vit("vit_b16", **SIZES)
+def test_flat_patch_kernels_of_other_shapes(tmp_path, model, shape):
     save_file({"to_patch_embedding.2.weight": np.zeros(shape, "float32")}, tmp_path / "a.safetensors")
     assert "missing" in refused(load_weights, model, tmp_path / "a.safetensors")
     assert not load_weights(model, tmp_path / "a.safetensors", strict=False).loaded
@@ -118,10 +135,7 @@ def test_long_names_of_tensors(folder):
 
 
 @pytest.mark.parametrize("damage", ["text", "references", "group", "nothing"])
-def test_keras_weights(tmp_path, damage):
-    import h5py
-
-    model = build_vit("vit_b16", **SIZES)
+def test_keras_weights(tmp_path, model, damage):
     path = tmp_path / "a.weights.h5"
     model.save_weights(path)
     before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
