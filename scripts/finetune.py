@@ -5,7 +5,8 @@
     python scripts/finetune.py --resume runs/NAME            # after Ctrl-C, a crash or a power cut
 
 DATA is a folder with a folder a class, a folder of files named like cat.12.jpg, either of them under
-train/, val/ and test/, a zip of any of these, or a CSV of path and label. The run's folder has all that
+train/, val/ and test/, a zip of any of these, or a CSV of path and label, or of path and several labels
+(cat|dog, or a column per class), which trains by sigmoid cross-entropy. The run's folder has all that
 comes of it; RUN/model is read by `vit-tf predict --weights RUN/model` and `vit_tf.load("RUN/model")`.
 """
 
@@ -18,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs 
 
 from vit_tf import cli, data, files, training
 from vit_tf.flops import require_memory
-from vit_tf.labels import labels_from_config
+from vit_tf.labels import labels_from_config, problem_type_from_config
 from vit_tf.preprocessing import Preprocessing, preprocessing
 from vit_tf.terminal import printable, shell_quoted
 from vit_tf.variants import get_variant
@@ -44,6 +45,12 @@ def parse_arguments(arguments):
     parser.add_argument("--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH; the weights' own")
     parser.add_argument("--recipe", choices=training.RECIPES, help="what the settings start from (full)")
     parser.add_argument(
+        "--task",
+        choices=training.TASKS,
+        help="one class per image, several, or two by one logit; by default single-label or multi-label, as "
+        "DATA has it",
+    )
+    parser.add_argument(
         "--validation-fraction", type=float, metavar="SHARE", help="where DATA has none (0.1)"
     )
     parser.add_argument("--test-fraction", type=float, metavar="SHARE", help="where DATA has none (0.1)")
@@ -65,6 +72,7 @@ def make_command(args):
         "weights": os.path.abspath(args.weights) if os.path.exists(args.weights or "") else args.weights,
         "image_size": args.image_size and list(cli.parse_image_size(args.image_size)),
         "recipe": args.recipe or "full",
+        "task": args.task,
         "validation_fraction": 0.1 if args.validation_fraction is None else args.validation_fraction,
         "test_fraction": 0.1 if args.test_fraction is None else args.test_fraction,
         "max_bad": 0.01 if args.max_bad is None else args.max_bad,
@@ -96,13 +104,15 @@ def train(folder, command, recipe, saved):
     images = data.find_images(command["data"])
     for note in images.notes:
         print(f"note: {printable(note)}")
+    described = training.read_model(saved) if saved else {"task": command["task"]}
+    task = training.choose_task(images, described.get("task", "single-label"))  # version 0.1 wrote none
+    images = task.prepare(images)
     if saved:
         images = data.read_split(images, folder / "split.csv")
         for note in images.notes:
             print(f"note: {printable(note)}")
-        described = training.read_model(saved)
     else:
-        described = describe_model(command, images.class_names)
+        described = describe_model(command, images.class_names, task)
         # `make_network` does this, too; it need not wait until all images are checked.
         require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
         images = check_and_split(images, command, recipe, folder)
@@ -119,9 +129,9 @@ def train(folder, command, recipe, saved):
     # -----------------------------------------------------------------------------------------------
     # Training
     # -----------------------------------------------------------------------------------------------
-    parts = {part: training.make_batches(images, part, recipe, prepare) for part in data.SPLITS}
+    parts = {part: training.make_batches(images, part, recipe, prepare, task) for part in data.SPLITS}
     trainer = training.make_trainer(
-        network, recipe, parts["train"], parts["validation"], prepare.image_size, folder
+        network, recipe, parts["train"], parts["validation"], prepare.image_size, folder, task=task
     )
     test = parts["test"] or parts["validation"]
     tested_on = "test" if parts["test"] else "validation (there are no test images)"
@@ -140,7 +150,8 @@ def train(folder, command, recipe, saved):
         config = {"command": command, "recipe": asdict(recipe), "model": described}
         files.write_json(folder / "config.json", {**config, "versions": training.versions()})
     sizes = ", ".join(f"{part.num_images:,} for {name}" for name, part in parts.items() if part)
-    print(f"{variant} on {len(images.class_names)} classes, images: {sizes}; run folder {printable(folder)}")
+    classes = f"{len(images.class_names)} classes ({task.name})"
+    print(f"{variant} on {classes}, images: {sizes}; run folder {printable(folder)}")
     if described["new_head"] is False:
         print("the weights know these classes: their head is kept")
     if command["weights"] is None and not saved:
@@ -152,9 +163,9 @@ def train(folder, command, recipe, saved):
     # Report: the weights that were best in validation, once, on the test images
     # -----------------------------------------------------------------------------------------------
     metrics = ending.write(trainer, folder)
-    print(training.per_class(metrics))
+    print(task.table(metrics))
     print(
-        f"{tested_on} accuracy {metrics['accuracy']:.2%} (weights of epoch "
+        f"{tested_on} {task.summary(metrics)} (weights of epoch "
         f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; "
         f"everything is in {printable(folder)}\n"
         f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"
@@ -175,25 +186,26 @@ def check_and_split(images, command, recipe, folder):
     return images
 
 
-def describe_model(command, class_names):
+def describe_model(command, class_names, task=training.TASKS["single-label"]):
     """Returns what `training.make_network` needs to build the model, ready for JSON.
 
-    The head is new, unless the weights were trained for the same classes.
+    The head is new, unless the weights were trained for the same classes and the same kind of task.
     """
-    fields = {"num_classes": len(class_names)}
+    fields = {"num_classes": task.num_outputs(len(class_names))}
     if command["image_size"]:
         fields["image_size"] = command["image_size"]
     variant, config, new_head = command["model"] or DEFAULT_MODEL, None, True
     if command["weights"]:
         source = open_named(command["weights"], command["model"])
         variant, described = source.describe(command["model"])
+        config, about = source.preprocessing_config, source.checkpoint.config
+        known = labels_from_config(about), problem_type_from_config(about), described["num_classes"]
+        new_head = known != (class_names, task.problem_type, fields["num_classes"])
         fields = {**described, **fields}
-        config = source.preprocessing_config
-        new_head = labels_from_config(source.checkpoint.config) != class_names
     image_size = get_variant(variant, **fields).image_size
     prepare = preprocessing(config or variant, image_size=image_size)
     model = {"variant": variant, "hyperparameters": fields, "preprocessing": prepare.to_dict()}
-    return {**model, "new_head": new_head}
+    return {**model, "task": task.name, "new_head": new_head}
 
 
 def open_source(command, described):

@@ -44,9 +44,9 @@ def test_a_rehearsal_writes_everything_and_changes_nothing(tmp_path, monkeypatch
     written = []
     original = ending.check_model
 
-    def look(few, network, folder):
+    def look(few, actor, folder):
         written.extend(path.name for path in folder.parent.iterdir())
-        original(few, network, folder)
+        original(few, actor, folder)
         assert len(few.test.labels) == ending.NUM_REHEARSED
 
     monkeypatch.setattr(ending, "check_model", look)
@@ -69,10 +69,10 @@ def failing(*_, **__):
     raise ValueError("it cannot be done")
 
 
-def lossy(folder, model, *arguments):
+def lossy(folder, model, *arguments, **outputs):
     """Saves another model than it was given."""
     randomize(model)
-    original_save(folder, model, *arguments)
+    original_save(folder, model, *arguments, **outputs)
     randomize(model, scale=0.3)
 
 

@@ -118,7 +118,7 @@ def test_the_same_generator_draws_the_same():
         (lambda: Mix(0, 0), "must be above 0, got 0 for both"),
         (lambda: Mix(probability=1.5), "`probability`"),
         (lambda: Mix(switch=float("nan")), "`switch`"),
-        (lambda: MixUp()(np.zeros((2, 4, 4, 3)), np.zeros(2), drawn(0)), r"one-hot labels \(b, k\)"),
+        (lambda: MixUp()(np.zeros((2, 4, 4, 3)), np.zeros(2), drawn(0)), r"labels \(b, k\)"),
         (lambda: CutMix()(np.zeros((4, 4, 3)), np.zeros((4, 2)), drawn(0)), r"images \(b, h, w, c\)"),
         (lambda: Mix(probability=0)(np.zeros((2, 4, 4, 3)), np.zeros((3, 2)), drawn(0)), "of one b"),
     ],

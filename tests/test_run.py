@@ -8,7 +8,7 @@ from vit_tf.data.transforms import HorizontalFlip, RandomErasing, RandomResizedC
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.training import Recipe, make_mix, make_network, picture_augmentation, training_model
 from vit_tf.training.batches import graph_augmentation
-from vit_tf.training.run import balanced_weights
+from vit_tf.training.tasks import balanced_weights
 from vit_tf.weights import open_named, save_weights
 
 SIZES = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=8, num_classes=3)

@@ -1,8 +1,9 @@
 """MixUp and CutMix: every image of a batch is blended with its partner, and so are their labels.
 
-Each is called with images (b, h, w, c) in [0, 255], labels (b, k) whose rows sum to 1, and a
-`numpy.random.Generator`, from which it draws everything; it returns both as new float32 arrays. As in timm
-one draw serves a batch, and an image's partner is its mirror in the batch: the first goes with the last.
+Each is called with images (b, h, w, c) in [0, 255], labels (b, k) in [0, 1], and a `numpy.random.Generator`,
+from which it draws everything; it returns both as new float32 arrays. Labels whose rows sum to 1 still do
+afterwards; in those of images with several classes, each class is blended by itself. As in timm one draw
+serves a batch, and an image's partner is its mirror in the batch: the first goes with the last.
 Shapes: b images, h rows, w columns, c channels, k classes.
 """
 
@@ -137,6 +138,6 @@ def check_batch(images, labels):
     """Raises a ValueError unless images are (b, h, w, c) and labels (b, k)."""
     if np.ndim(images) != 4 or np.ndim(labels) != 2 or len(images) != len(labels):
         raise ValueError(
-            "expected images (b, h, w, c) and one-hot labels (b, k) of one b, "
+            "expected images (b, h, w, c) and labels (b, k) of one b, "
             f"got the shapes {np.shape(images)} and {np.shape(labels)}"
         )

@@ -32,7 +32,8 @@ class Batches(keras.utils.PyDataset):
     Args:
         images: sequence with `len()`, whose items are what `transform` takes: `Pictures`,
             `CachedPictures`, or an array (n, h, w, c). Several threads read it at once.
-        labels: integers [n] in 0 .. num_classes - 1.
+        labels: integers [n] in 0 .. num_classes - 1; or, of images with several classes or none, bool
+            [n, k].
         num_classes: int, k.
         batch_size: int, b.
         transform: callable `(item, numpy.random.Generator) -> image (h, w, c)`, uint8 or float32 or a
@@ -119,7 +120,7 @@ class Batches(keras.utils.PyDataset):
 
         Yields:
             (images, labels): images (b, h, w, c), uint8 or float32 as the transform gives them or float32
-            after `mix`; labels float32 (b, k), whose rows sum to 1.
+            after `mix`; labels float32 (b, k), whose rows sum to 1 unless images have several classes.
 
         Raises:
             ValueError: `epoch` or `start` is out of range; while iterating, the images of a batch differ in
@@ -221,8 +222,7 @@ class Batches(keras.utils.PyDataset):
     def _labelled(self, epoch, order, index, images):
         """Returns batch `index` with its labels, mixed."""
         first = index * self.batch_size
-        labels = np.zeros((len(images), self.num_classes), "float32")
-        labels[np.arange(len(images)), self.labels[order[first : first + len(images)]]] = 1
+        labels = as_targets(self.labels[order[first : first + len(images)]], self.num_classes)
         if self.mix:
             images, labels = called(self.mix, images, labels, self._generator(epoch, MIX, index))
         return images, labels
@@ -340,9 +340,25 @@ def called(function, *args):
         raise RuntimeError(f"{function!r} raised {error!r}") from error
 
 
+def as_targets(labels, num_classes):
+    """Returns labels, int [b] or bool [b, k], as float32 (b, k) of zeros and ones."""
+    if labels.ndim == 2:
+        return labels.astype("float32")
+    targets = np.zeros((len(labels), num_classes), "float32")
+    targets[np.arange(len(labels)), labels] = 1
+    return targets
+
+
 def checked_labels(labels, num_images, num_classes):
-    """Returns labels as int64 [n]; raises a ValueError unless there is one for each image, in range."""
+    """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the images."""
     labels = np.asarray(labels)
+    if labels.dtype == bool and labels.ndim == 2:
+        if labels.shape != (num_images, num_classes) or not num_images:
+            raise ValueError(
+                f"expected at least one image and bool labels of shape {(num_images, num_classes)}, one "
+                f"column per class, got {num_images} images and labels of shape {labels.shape}"
+            )
+        return labels
     if labels.shape != (num_images,) or labels.dtype.kind not in "iu" or not num_images:
         raise ValueError(
             "expected at least one image and one integer label for each, got "

@@ -1,12 +1,14 @@
 """Splits of a data set by class."""
 
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 
 from vit_tf.data.cifar10 import _flat_labels, _one_line, _require
 from vit_tf.data.fingerprints import fingerprints
-from vit_tf.data.layouts import SPLITS, encode_labels, some
+from vit_tf.data.layouts import SPLITS, some
+from vit_tf.data.stratification import class_counts, draw_stratified
 from vit_tf.data.tables import read_rows
 from vit_tf.files import write_csv
 
@@ -34,7 +36,7 @@ def stratified_split(labels, fraction, seed):
     _require_seed(seed)
     _, counts = np.unique(labels, return_counts=True)
     _require(counts.max() > 1, "no class of labels has two members: a split needs one in each part")
-    is_validation = _draw(labels, fraction, np.random.default_rng(seed))
+    is_validation = draw_stratified(labels, fraction, np.random.default_rng(seed))
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
 
 
@@ -42,25 +44,12 @@ def _require_seed(seed):
     _require(isinstance(seed, (int, np.integer)) and seed >= 0, f"seed is {seed!r}: expected an integer >= 0")
 
 
-def _draw(labels, fraction, generator, num_kept=1):
-    """Draws members of every class: bool [n]. A class of more than `num_kept` gives one and keeps these."""
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    quotas = counts * float(fraction)
-    taken = np.floor(quotas).astype(np.int64)
-    num_left = max(round(quotas.sum()) - taken.sum(), 0)
-    taken[np.argsort(taken - quotas, kind="stable")[:num_left]] += 1
-    most = np.maximum(counts - num_kept, 0)
-    taken = np.clip(taken, np.minimum(most, 1), most)
-    members = np.split(np.argsort(classes, kind="stable"), np.cumsum(counts)[:-1])
-    drawn = np.concatenate([generator.permutation(m)[:k] for m, k in zip(members, taken)])
-    return np.isin(np.arange(len(labels), dtype=np.int64), drawn)
-
-
 def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
     """Gives every image a split; what the data set says already stays.
 
     A validation or test part that the data set lacks is drawn by class from the rest, which is its train
-    part and the images without a split. Only the names, the labels and the seed matter, so that the same
+    part and the images without a split; of multi-label images by iterative stratification, see
+    `vit_tf.data.stratification`. Only the names, the labels and the seed matter, so that the same
     files are split alike on every machine.
 
     Args:
@@ -93,14 +82,14 @@ def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
     generator = np.random.default_rng(seed)
     num_later, left = len(parts), 1.0
     for split, fraction in parts.items():
-        drawn = _draw(files.labels[pool], fraction / left, generator, num_kept=num_later)
+        drawn = draw_stratified(files.labels[pool], fraction / left, generator, num_kept=num_later)
         splits[pool[drawn]] = split
         pool, left, num_later = pool[~drawn], left - fraction, num_later - 1
     return replace(files, splits=tuple(splits))
 
 
 def _require_enough(files, pool, parts):
-    counts = np.bincount(files.labels[pool], minlength=len(files.class_names))
+    counts = class_counts(files.labels[pool], len(files.class_names))
     need = 1 + len(parts)
     short = [f"{name!r} has {n}" for name, n in zip(files.class_names, counts) if n < need]
     found = f"{len(short)} classes have too few images to train with ({', '.join(short[:5])})"
@@ -114,6 +103,8 @@ def write_split(files, path):
 
     Its columns are path, label, split, and fingerprint, by which `read_split` notices another content.
 
+    Several classes of an image are parted by |.
+
     Args:
         files: `ImageFiles`.
         path: the CSV, in UTF-8; names that are not keep their bytes.
@@ -121,9 +112,8 @@ def write_split(files, path):
     Raises:
         OSError: the file cannot be written.
     """
-    classes = [files.class_names[label] for label in files.labels]
     splits = (split or "" for split in files.splits)
-    write_csv(path, _SPLIT_HEADER, zip(files.names, classes, splits, fingerprints(files)))
+    write_csv(path, _SPLIT_HEADER, zip(files.names, _label_cells(files), splits, fingerprints(files)))
 
 
 def read_split(files, path):
@@ -152,25 +142,40 @@ def _read_split(files, rows):
     is_split = header in (_SPLIT_HEADER, _OLD_HEADER)
     _require(is_split, f"no split: expected the header {','.join(_SPLIT_HEADER)}, as write_split writes it")
     index, known = {name: i for i, name in enumerate(files.names)}, set(files.class_names)
+    now = _label_cells(files)
     splits, prints, gone = {}, {}, []
     for line, cells in rows[1:]:
         is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
         _require(is_whole, f"line {line} is damaged or twice there ({some(cells)}): make the split again")
         name, label, split = cells[:3]
-        _require(label in known, f"line {line} has the class {label!r}, which the data set lacks")
+        is_known = files.is_multi_label or label in known
+        _require(is_known, f"line {line} has the class {label!r}, which the data set lacks")
         if name not in index:
             gone.append(name)
             continue
-        now = files.class_names[files.labels[index[name]]]
-        _require(now == label, f"{name!r} was of the class {label!r} and is now of {now!r}: move it back")
+        found = f"{name!r} was of the class {label!r} and is now of {now[index[name]]!r}"
+        _require(now[index[name]] == label, f"{found}: move it back")
         splits[name] = split or None
         prints[name] = "".join(cells[3:])
     _require(not gone, f"{len(gone):,} of its images are gone: {some(gone)}; bring them back, or split anew")
     subset = files.subset(sorted(index[name] for name in splits))
     notes = _changes(files, subset, prints)
-    class_names, labels = encode_labels([files.class_names[label] for label in subset.labels])
     splits = tuple(splits[name] for name in subset.names)
-    return replace(subset, class_names=class_names, labels=labels, splits=splits, notes=notes)
+    return replace(_with_used_classes(subset), splits=splits, notes=notes)
+
+
+def _label_cells(files):
+    """Returns the classes of each image as text."""
+    if not files.is_multi_label:
+        return [files.class_names[label] for label in files.labels]
+    return ["|".join(compress(files.class_names, row)) for row in files.labels]
+
+
+def _with_used_classes(files):
+    """Returns `ImageFiles` without the classes that no image has."""
+    used = np.flatnonzero(class_counts(files.labels, len(files.class_names)))
+    labels = files.labels[:, used] if files.is_multi_label else np.searchsorted(used, files.labels)
+    return replace(files, class_names=tuple(files.class_names[i] for i in used), labels=labels)
 
 
 def _changes(files, known, prints):

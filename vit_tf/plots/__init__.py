@@ -16,6 +16,7 @@ from vit_tf.plots.inside import (
     similarity_matrix,
 )
 from vit_tf.plots.models import model_sizes
+from vit_tf.plots.multi_label import average_precisions, multi_label_predictions
 from vit_tf.plots.pictures import pictures
 from vit_tf.plots.style import BLUE, FORMATS, GREEN, INK, ORANGE, Figure, check_path, save, styled
 from vit_tf.plots.training import confusion, curves, predictions
@@ -29,6 +30,7 @@ __all__ = [
     "Figure",
     "attention_distances",
     "attention_heads",
+    "average_precisions",
     "check_path",
     "confusion",
     "curves",
@@ -37,6 +39,7 @@ __all__ = [
     "filters",
     "heat_maps",
     "model_sizes",
+    "multi_label_predictions",
     "pictures",
     "position_similarities",
     "predictions",

@@ -11,6 +11,8 @@ from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, legible, legible_name,
 def curves(history, title):
     """Draws loss and accuracy against epochs, for training and validation.
 
+    Where the rows have `val_map`, the mean average precision of the validation images is drawn, too.
+
     Args:
         history: list of dicts, one an epoch, with the keys `epoch`, `loss`, `accuracy`, `val_loss`
             and `val_accuracy`; accuracies from 0 to 1. None and NaN leave a gap.
@@ -26,15 +28,22 @@ def curves(history, title):
             f"`history` must be a list of dicts with {', '.join(keys)}, and lacks "
             f"{', '.join(missing) if history else 'every epoch'}"
         )
+    has_map = all("val_map" in row for row in history)
+    keys += ("val_map",) * has_map
     values = {key: np.array([row[key] for row in history], dtype=float) for key in keys}
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    panels = {"loss": "Loss", "accuracy": "Accuracy"}
+    if has_map:
+        panels["map"] = "Mean average precision"
+    figure = Figure(figsize=(4.5 * len(panels), 3.6), layout="constrained")
     figure.suptitle(legible(title))
-    for axes, key, best in zip(figure.subplots(1, 2), ("loss", "accuracy"), (np.nanargmin, np.nanargmax)):
-        axes.set(title=key.capitalize(), xlabel="epoch")
+    for axes, (key, name) in zip(figure.subplots(1, len(panels)), panels.items()):
+        best = np.nanargmin if key == "loss" else np.nanargmax
+        axes.set(title=name, xlabel="epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if key == "accuracy":
+        if key != "loss":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
-        draw_curve(axes, values["epoch"], values[key], "train", BLUE, "--", None)
+        if key in values:
+            draw_curve(axes, values["epoch"], values[key], "train", BLUE, "--", None)
         draw_curve(axes, values["epoch"], values[f"val_{key}"], "validation", ORANGE, "-", best)
         axes.legend(handlelength=2.6)
     return figure
@@ -44,7 +53,7 @@ def draw_curve(axes, epochs, values, name, color, line, best):
     """Draws one curve; the legend tells its last value and, where `best` finds it, its best."""
     values = np.where(np.isfinite(values), values, np.nan)
     known = np.flatnonzero(~np.isnan(values))
-    shown = "{:.1%}".format if axes.get_title() == "Accuracy" else "{:.3f}".format
+    shown = "{:.1%}".format if axes.get_title() != "Loss" else "{:.3f}".format
     label = f"{name}: no values"
     if len(known):
         label = f"{name}: last {shown(values[known[-1]])}"
@@ -101,7 +110,7 @@ def confusion(matrix, class_names, title):
 
 
 @styled
-def predictions(images, labels, probabilities, class_names, title):
+def predictions(images, labels, probabilities, class_names, title, predicted=None):
     """Draws up to 24 images with the predicted class, and the true one where that was wrong.
 
     Args:
@@ -110,6 +119,7 @@ def predictions(images, labels, probabilities, class_names, title):
         probabilities: float array (n, k).
         class_names: k names.
         title: str.
+        predicted: int array (n,), the predicted classes. Default: those of the highest probability.
 
     Raises:
         ValueError: the shapes do not fit each other, or a label is no class.
@@ -125,14 +135,14 @@ def predictions(images, labels, probabilities, class_names, title):
         )
     if labels.min() < 0 or labels.max() >= k:
         raise ValueError(f"`labels` must be from 0 to {k - 1}, got {labels.min()} to {labels.max()}")
+    predicted = probabilities.argmax(axis=1) if predicted is None else predicted
     figure, places = picture_grid(n, title)
     for i, axes in enumerate(places):
-        draw_prediction(axes, images[i], labels[i], probabilities[i], class_names)
+        draw_prediction(axes, images[i], labels[i], predicted[i], probabilities[i], class_names)
     return figure
 
 
-def draw_prediction(axes, image, label, probabilities, class_names):
-    guess = probabilities.argmax()
+def draw_prediction(axes, image, label, guess, probabilities, class_names):
     right = guess == label
     caption = f"{'✓' if right else '✗'} {class_names[guess]} {probabilities[guess]:.0%}"
     show_picture(axes, image)

@@ -14,6 +14,7 @@ from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
 from vit_tf.training.run import adapt_stem, configure, make_network, make_trainer, run, training_model
 from vit_tf.training.run_folder import locked, open_run, read_model, versions
 from vit_tf.training.schedules import make_schedule, warmup_cosine
+from vit_tf.training.tasks import TASKS, choose_task
 from vit_tf.training.trainer import Schedule, Trainer
 
 __all__ = [
@@ -22,11 +23,13 @@ __all__ = [
     "Ending",
     "Recipe",
     "Schedule",
+    "TASKS",
     "Trainer",
     "adapt_stem",
     "add_lora",
     "add_settings",
     "averaged_weights",
+    "choose_task",
     "clock",
     "configure",
     "evaluate",

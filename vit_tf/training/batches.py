@@ -5,9 +5,10 @@ from vit_tf.data import Batches, CachedPictures, Fit, Pictures
 from vit_tf.data.mixing import Mix
 from vit_tf.data.randaugment import RandAugment
 from vit_tf.data.transforms import Compose, HorizontalFlip, RandomErasing, RandomResizedCrop
+from vit_tf.training.tasks import SINGLE_LABEL
 
 
-def make_batches(images, part, recipe, preprocessing):
+def make_batches(images, part, recipe, preprocessing, task=SINGLE_LABEL):
     """Returns the `vit_tf.data.Batches` of a part of one's own images; None where it is empty.
 
     Args:
@@ -15,6 +16,7 @@ def make_batches(images, part, recipe, preprocessing):
         part: "train", which is shuffled and augmented, "validation" or "test".
         recipe: a `Recipe`.
         preprocessing: the `Preprocessing` whose resizing and cropping make the evaluation's view.
+        task: one of `vit_tf.training.tasks.TASKS`, for which the images are prepared.
     """
     members = [i for i, split in enumerate(images.splits) if split == part]
     if not members:
@@ -27,8 +29,8 @@ def make_batches(images, part, recipe, preprocessing):
     augmentation = picture_augmentation(recipe, preprocessing.image_size, view)
     return Batches(
         pictures,
-        chosen.labels,
-        len(chosen.class_names),
+        task.encode(chosen.labels),
+        task.num_outputs(len(chosen.class_names)),
         recipe.batch_size,
         transform=augmentation if is_train else view,
         mix=make_mix(recipe) if is_train else None,

@@ -14,7 +14,7 @@ from vit_tf.training.device import assign, groups, make_epoch, make_predict, mak
 from vit_tf.training.memory_limit import require_step_memory
 from vit_tf.training.recipes import Recipe
 from vit_tf.training.run import recipe_optimizer, recipe_schedule
-from vit_tf.training.trainer import Trainer
+from vit_tf.training.trainer import BEST, Trainer
 
 # The other settings of a recipe must have their defaults: they are for images that the CPU prepares.
 SETTINGS = (
@@ -44,6 +44,11 @@ class ArrayBatches:
 
     def __init__(self, images, labels, num_classes, batch_size):
         images, labels = np.asarray(images), np.asarray(labels)
+        if labels.dtype == bool:
+            raise ValueError(
+                "training on the device takes one class per image, got bool labels of several: train by "
+                "scripts/finetune.py"
+            )
         if images.dtype != np.uint8 or images.ndim != 4 or labels.shape != (len(images),):
             raise ValueError(
                 "expected uint8 images (n, h, w, c) and integer labels (n,), got "
@@ -166,7 +171,7 @@ class DeviceTrainer(Trainer):
         progress = self.progress
         logits = np.asarray(self.predict(*self.evaluated(values_of(self.groups)), self.validation_images))
         row = self.history_row(logits, self.validation.targets)
-        progress.best = {name: row[name] for name in ("epoch", "val_accuracy", "val_loss")}
+        progress.best = {name: row[name] for name in row if name in BEST}
         progress.rows.append(row)
         progress.epoch += 1
         progress.finished = self.share >= 1

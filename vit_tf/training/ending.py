@@ -62,19 +62,21 @@ class Ending:
         """
         details = {**self.details, **details}
         metrics, logits = write_metrics(trainer, self.recipe, self.test, self.class_names, folder, details)
-        self.save_model(trainer.network, folder / "model")
-        draw_report(trainer.progress.rows, self.test, logits, self.class_names, folder, self.title)
+        self.save_model(trainer, folder / "model", metrics.get("thresholds"))
+        draw_report(trainer.progress.rows, self.test, logits, metrics, self.class_names, folder, self.title)
         return metrics
 
-    def save_model(self, network, folder):
+    def save_model(self, trainer, folder, thresholds=None):
         save_model(
-            network,
+            trainer.network,
             self.recipe,
             folder,
             self.variant,
             self.hyperparameters,
             self.preprocessing,
             self.class_names,
+            problem_type=trainer.task.problem_type,
+            thresholds=thresholds,
         )
 
 
@@ -103,7 +105,7 @@ def rehearse(ending, trainer):
             few = replace(ending, test=ending.test.head(NUM_REHEARSED))
             actor = understudy(few, trainer)
             few.write(actor, Path(folder))
-            check_model(few, actor.network, Path(folder) / "model")
+            check_model(few, actor, Path(folder) / "model")
         except ValueError as error:
             raise ValueError(f"the rehearsal of this run's end failed, before its start: {error}") from error
         except Exception as error:
@@ -130,6 +132,7 @@ def understudy(ending, trainer):
     """
     actor = copy.copy(trainer)
     actor.load_best = lambda: None
+    actor.validation = trainer.validation.head(NUM_REHEARSED)
     actor.started = time.perf_counter()
     actor.progress = Progress(step=1, images=1, train_seconds=1.0)
     actor.progress.totals = {"images": 1, "seconds": 1.0, "loss": 0.0, "accuracy": 0.0}
@@ -144,16 +147,18 @@ def understudy(ending, trainer):
     return actor
 
 
-def check_model(ending, network, folder):
+def check_model(ending, trainer, folder):
     """Raises a ValueError where a model's folder does not give the same model back."""
     if ending.preprocessing is None:
         read = build_vit(weights=folder)
     else:
         loaded = classifier.load(folder)
         read = loaded.model
+        if loaded.problem_type != trainer.task.problem_type:
+            raise ValueError(f"the model's folder gives outputs of {loaded.problem_type}")
         if loaded.preprocessing != ending.preprocessing:
             raise ValueError(f"the model's folder gives {loaded.preprocessing}, not {ending.preprocessing}")
-    ours, theirs = arrays_of(network), arrays_of(read)
+    ours, theirs = arrays_of(trainer.network), arrays_of(read)
     differing = [name for name in ours | theirs if not np.array_equal(ours.get(name), theirs.get(name))]
     if differing:
         raise ValueError(f"the model's folder gives other weights than were written: {listing(differing)}")

@@ -50,10 +50,12 @@ class ProgressBar:
 
     def end_epoch(self, row):
         """Prints the line of an epoch, a row of the history."""
+        mean_average_precision = f"val mAP {row['val_map']:.1%}  " if "val_map" in row else ""
         self.print(
             f"epoch {row['epoch']:3d}  {clock(row['seconds'])}  "
             f"loss {row['loss']:.3f} (val {row['val_loss']:.3f})  "
             f"accuracy {row['accuracy']:.1%} (val {row['val_accuracy']:.1%})  "
+            f"{mean_average_precision}"
             f"{row['images_per_second']:.0f} images/s"
         )
 

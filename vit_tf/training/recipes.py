@@ -26,7 +26,8 @@ class Recipe:
     minutes: float | None = setting(None, "the run ends when these are over, if its epochs do not end it")
     monitor: str = setting(
         "accuracy",
-        "of validation, says which epoch's weights are the best; loss is less noisy where images are few",
+        "of validation, says which epoch's weights are the best (mean average precision in the place of "
+        "accuracy for several labels per image); loss is less noisy where images are few",
         ("accuracy", "loss"),
     )
     patience: int | None = setting(None, "epochs without better weights that end the run")
@@ -61,7 +62,12 @@ class Recipe:
     drop_path_rate: float = setting(0.0, "chance that the last block is skipped for an image")
     dropout_rate: float = setting(0.0, "of attention's and the MLP's outputs")
     label_smoothing: float = setting(0.0, "share of each label that goes to all classes")
-    class_weights: str = setting("none", "balanced: rare classes count more", ("none", "balanced"))
+    class_weights: str = setting(
+        "none",
+        "balanced: rare classes count more; where images have several labels, the images with a class count "
+        "for it as much as those without",
+        ("none", "balanced"),
+    )
     # Augmentation
     crop: str = setting(
         "resized",

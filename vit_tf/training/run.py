@@ -3,7 +3,6 @@
 from contextlib import nullcontext
 
 import keras
-import numpy as np
 
 from vit_tf import augment
 from vit_tf.flops import require_memory
@@ -17,6 +16,7 @@ from vit_tf.training.memory_limit import memory_explained, require_step_memory
 from vit_tf.training.optimizers import HEADS, make_optimizer
 from vit_tf.training.resolution import at_image_size, parse_resolutions, scaled_size
 from vit_tf.training.schedules import make_schedule
+from vit_tf.training.tasks import SINGLE_LABEL
 from vit_tf.training.trainer import Schedule, Trainer
 
 
@@ -30,7 +30,7 @@ def configure(recipe):
         tf.config.experimental.enable_op_determinism()
 
 
-def make_trainer(network, recipe, train, validation, image_size, folder, callbacks=()):
+def make_trainer(network, recipe, train, validation, image_size, folder, callbacks=(), task=SINGLE_LABEL):
     """Returns the `Trainer` of a network by a recipe, at the start of its run.
 
     Args:
@@ -39,7 +39,7 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         train, validation: `vit_tf.data.Batches`.
         image_size: (height, width) in pixels of the images in them.
         folder: the run's folder.
-        callbacks: see `Trainer`.
+        callbacks, task: see `Trainer`.
     """
     if recipe.epochs and recipe.accumulate > recipe.epochs * len(train):
         raise ValueError(
@@ -54,10 +54,13 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
     optimizer = recipe_optimizer(network, recipe)
     augmentation = graph_augmentation(recipe, image_size)
 
+    balanced = recipe.class_weights == "balanced"
+    class_weights, positive_weights = task.class_weights(train) if balanced else (None, None)
+
     def compiled(network):
         model = training_model(network, image_size, augmentation)
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
-        model.compile(optimizer=optimizer, loss=loss, metrics=["accuracy"])
+        loss = task.loss(recipe.label_smoothing, positive_weights)
+        model.compile(optimizer=optimizer, loss=loss, metrics=[task.accuracy()])
         return model
 
     sizes = [scaled_size(network, share) for share in parse_resolutions(recipe.resolutions)]
@@ -71,7 +74,8 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         folder,
         stages=[models[size] for size in sizes],
         label_smoothing=recipe.label_smoothing,
-        class_weights=balanced_weights(train) if recipe.class_weights == "balanced" else None,
+        class_weights=class_weights,
+        task=task,
         monitor=recipe.monitor,
         patience=recipe.patience,
         checkpoint_minutes=recipe.checkpoint_minutes,
@@ -121,15 +125,6 @@ def training_model(network, image_size, augmentation=()):
     for layer in augmentation:
         x = layer(x)
     return keras.Model(images, network(x), name=f"{network.name}_training")
-
-
-def balanced_weights(batches):
-    """Returns how much an image of each class counts, float32 (k,), so that all classes weigh the same.
-
-    The mean over the images is one. King and Zeng, "Logistic Regression in Rare Events Data" (2001).
-    """
-    counts = np.bincount(batches.labels, minlength=batches.num_classes)
-    return (len(batches.labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype("float32")
 
 
 def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=None):

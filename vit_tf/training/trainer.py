@@ -7,15 +7,17 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
 
 import keras
-import numpy as np
 
 from vit_tf.files import write_csv
 from vit_tf.training.checkpoints import Checkpoints, from_arrays, to_arrays
 from vit_tf.training.generators import generator_arrays, restore_generators
 from vit_tf.training.interrupts import Interrupted, Interrupts
-from vit_tf.training.metrics import cross_entropy, predict
+from vit_tf.training.metrics import predict
 from vit_tf.training.optimizers import averaged_weights
 from vit_tf.training.progress import ProgressBar
+from vit_tf.training.tasks import SINGLE_LABEL
+
+BEST = ("epoch", "val_accuracy", "val_map", "val_loss")  # what is kept of the best row of the history
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Progress:
     images: int = 0  # trained on since the start
     train_seconds: float = 0.0  # in training steps, validation left out
     rows: list = field(default_factory=list)  # the history, a dict an epoch
-    best: dict | None = None  # its epoch, val_accuracy and val_loss
+    best: dict | None = None  # its epoch, val_loss, val_accuracy and perhaps val_map
     finished: bool = False
 
 
@@ -93,7 +95,9 @@ class Trainer:
         folder: the run's folder. `history.csv` and `checkpoints/` are written there.
         label_smoothing: float, that of the loss, so that validation has the same.
         class_weights: float array (k,), how much an image of each class counts; None for all alike.
-        monitor: "accuracy" or "loss" of the validation images: which weights are the best.
+        task: one of `vit_tf.training.tasks.TASKS`.
+        monitor: which weights are the best: "accuracy" of the validation images, in whose place multi-label
+            and binary tasks have mean average precision, or their "loss".
         patience: int, how many epochs without better weights end the run; None for no end.
         checkpoint_minutes: float, how often the state is saved within an epoch.
         callbacks: Keras callbacks; they hear of the beginning and the end of training and of epochs.
@@ -111,6 +115,7 @@ class Trainer:
         stages=(),
         label_smoothing=0.0,
         class_weights=None,
+        task=SINGLE_LABEL,
         monitor="accuracy",
         patience=None,
         checkpoint_minutes=10.0,
@@ -125,6 +130,7 @@ class Trainer:
         self.folder = folder
         self.label_smoothing = label_smoothing
         self.class_weights = class_weights
+        self.task = task
         self.monitor = monitor
         self.patience = patience
         self.checkpoint_seconds = 60 * checkpoint_minutes
@@ -280,7 +286,7 @@ class Trainer:
             logits, targets = predict(self.model, self.validation, after_batch=self.leave_if_asked)
             row = self.history_row(logits, targets)
             if self.is_best(row):
-                progress.best = {name: row[name] for name in ("epoch", "val_accuracy", "val_loss")}
+                progress.best = {name: row[name] for name in row if name in BEST}
                 self.best_weights = to_arrays({"best": self.network.variables})
         progress.rows.append(row)
         progress.epoch += 1
@@ -298,7 +304,7 @@ class Trainer:
             return True
         if self.monitor == "loss":
             return row["val_loss"] < best["val_loss"]
-        return row["val_accuracy"] > best["val_accuracy"]
+        return row[self.task.score] > best[self.task.score]
 
     def history_row(self, logits, targets):
         progress = self.progress
@@ -311,8 +317,7 @@ class Trainer:
             "learning_rate": float(self.model.optimizer.learning_rate),
             "loss": progress.totals["loss"] / images,
             "accuracy": progress.totals["accuracy"] / images,
-            "val_loss": cross_entropy(logits, targets, self.label_smoothing),
-            "val_accuracy": float(np.mean(logits.argmax(-1) == targets.argmax(-1))),
+            **self.task.validate(logits, targets, self.label_smoothing),
         }
 
     def write_history(self):
