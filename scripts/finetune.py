@@ -176,7 +176,10 @@ def check_and_split(images, command, recipe, folder):
     """Returns the images that can be read, with their splits, and writes both down in the run's folder."""
     fractions = command["validation_fraction"], command["test_fraction"]
     data.split_files(images, *fractions, recipe.seed)  # what is wrong there need not wait for the check
+    num_notes = len(images.notes)
     images, bad = data.check_images(images, command["max_bad"])
+    for note in images.notes[num_notes:]:
+        print(f"note: {printable(note)}")
     (folder / "bad_files.csv").unlink(missing_ok=True)  # of a start that was killed
     if bad:
         files.write_csv(folder / "bad_files.csv", ("path", "reason"), bad)

@@ -194,6 +194,89 @@ def test_finds_splits(tmp_path, folders, layout):
     assert table(files) == {name: (name.split("/")[2][:3], split_of[name.split("/")[1]]) for name in names}
 
 
+WORDY_SPLITS = [
+    {"training_set": "train", "test_set": "test"},
+    {"seg_train/seg_train": "train", "seg_test/seg_test": "test"},
+    {"Train_Images": "train", "val-images": "validation", "test images": "test"},
+    {"dataset.train": "train", "dataset.dev": "validation"},
+    {"train": "train", "test_set": "test"},
+    {"train": "train", "test1": "test"},
+]
+
+
+@pytest.mark.parametrize("folders", WORDY_SPLITS, ids=" ".join)
+@pytest.mark.parametrize("wrapper", ["", "archive/"])
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_split_folders_under_other_names(tmp_path, folders, wrapper, kind):
+    expected = {
+        f"{wrapper}{folder}/{label}/{i}.jpg": (label, split)
+        for folder, split in folders.items()
+        for label in ("cats", "dogs")
+        for i in range(2)
+    }
+    unlabelled = [f"{wrapper}seg_pred/seg_pred/{i}.jpg" for i in range(3)] if "seg" in str(folders) else []
+    names = [*expected, *unlabelled]
+    files = find_images(write(tmp_path, names) if kind == "folder" else write_zip(tmp_path / "a.zip", names))
+    assert table(files) == expected
+    said = [f"the folder {f.split('/')[0]!r} is taken for {s}" for f, s in folders.items() if f != "train"]
+    assert sorted(files.notes[: len(said)]) == sorted(said)
+    assert len(files.notes) == len(said) + bool(unlabelled)
+
+
+def test_a_split_may_lack_classes(tmp_path):
+    names = ["training_set/cats/1.jpg", "training_set/dogs/1.jpg", "test_set/cats/2.jpg"]
+    assert find_images(write(tmp_path, names)).splits == ("test", "train", "train")
+
+
+@pytest.mark.parametrize(
+    "folders", [["fold1", "fold2", "fold10"], ["part-1", "part-2"], ["test_a", "test_b"], ["Set 1", "Set 2"]]
+)
+def test_folders_that_may_be_parts_are_asked_about(tmp_path, folders):
+    write(tmp_path, [f"{folder}/{label}/1.jpg" for folder in folders for label in ("cats", "dogs")])
+    with pytest.raises(ValueError, match="all hold the folders 'cats', 'dogs', which are classes or"):
+        find_images(tmp_path)
+
+
+def test_classes_that_hold_the_same_folders_are_noted(tmp_path):
+    files = find_images(write(tmp_path, [f"{a}/{b}/1.jpg" for a in ("owl", "cat") for b in ("in", "out")]))
+    note = "the folders 'cat', 'owl' all hold the folders 'in', 'out', and are taken for the classes"
+    assert files.class_names == ("cat", "owl") and files.notes == (note,)
+
+
+@pytest.mark.parametrize("folders", [["train_station", "bus"], ["train_a", "train_b"], ["batch1", "x"]])
+def test_classes_may_have_the_words_of_splits(tmp_path, folders):
+    files = find_images(write(tmp_path, [f"{folder}/{i}.jpg" for folder in folders for i in range(2)]))
+    assert set(files.class_names) == set(folders) and files.splits == (None,) * 4
+
+
+SIMILAR_CLASSES = {
+    "case": ["Cat", "cat"],
+    "blank": ["cat", "cat "],
+    "blanks": ["red fox", "red  fox"],
+    "encoding": ["caf\u00e9", "cafe\u0301"],
+    "compatibility": ["\ufb01sh", "fish"],
+    "three": ["CAT", "Cat", "cat "],
+}
+
+
+@pytest.mark.parametrize("names", SIMILAR_CLASSES.values(), ids=SIMILAR_CLASSES)
+def test_classes_that_look_alike_are_noted(tmp_path, names):
+    files = find_images(write_zip(tmp_path / "a.zip", [f"{name}/1.jpg" for name in [*names, "owl"]]))
+    (note,) = files.notes
+    assert note.startswith("classes that differ by case, blanks or encoding alone: ")
+    assert note.count("(1 images)") == len(names)
+    shown_names = re.findall(r"('.*?') \(", note)
+    assert len(set(shown_names)) == len(names) and {eval(name) for name in shown_names} == set(names)
+    assert note.isascii() == (names[0] != "\ufb01sh")
+
+
+def test_unequal_classes_are_noted(tmp_path):
+    for count, is_noted in ((99, False), (100, True)):
+        names = [*(f"cat/{i}.jpg" for i in range(count)), "owl/1.jpg"]
+        notes = find_images(write_zip(tmp_path / f"{count}.zip", names, b"")).notes
+        assert notes == (("unequal classes: 'cat' has 100 images, 'owl' has 1",) if is_noted else ())
+
+
 def test_splits_may_have_their_own_layouts_and_one_class(tmp_path):
     names = ["train/cat/1.jpg", "train/dog/1.jpg", "val/dog.1.jpg", "val/cat.1.jpg", "test/cat/9.jpg"]
     assert table(find_images(write(tmp_path, names))) == {
@@ -698,6 +781,26 @@ def test_check_images_allows_the_share_itself(six, tmp_path):
         check_images(six, 0.16, progress=False)
 
 
+def test_check_images_notes_copies(tmp_path):
+    groups = {
+        "train/cat/1.jpg train/dog/1.jpg": "with different labels",
+        "train/cat/2.jpg val/cat/2.jpg": "in different splits",
+        "train/cat/3.jpg train/cat/4.jpg": "with the same label",
+        "train/dog/5.jpg": None,
+        "val/dog/6.jpg": None,
+    }
+    for i, names in enumerate(groups):
+        write(tmp_path, names.split(), encoded(Image.new("RGB", (4, 4), (i, 0, 0))))
+    write(tmp_path, ["train/dog/7.jpg", "train/dog/8.jpg"], b"words")  # bad ones do not count
+    files = replace(find_images(tmp_path), notes=("an earlier note",))
+    good, _ = check_images(files, max_bad=0.5, progress=False)
+    assert good.notes[0] == "an earlier note" and len(good.notes) == 4
+    for (names, where), note in zip(groups.items(), good.notes[1:]):
+        first, second = names.split()
+        assert note.startswith(f"1 images are there several times {where}")
+        assert note.endswith(f"such as {first!r} and {second!r}")
+
+
 @pytest.mark.parametrize("max_bad", [-0.1, 1.1, "0.1", None, float("nan")])
 def test_check_images_refuses_max_bad(six, max_bad):
     with pytest.raises(ValueError, match="max_bad is .*: expected a share from 0 to 1"):
@@ -725,6 +828,6 @@ def test_check_images_is_interrupted_at_once(six, monkeypatch):
     assert time.monotonic() - start < 15
     release.set()
     for thread in threading.enumerate():
-        if thread.name.startswith("ThreadPoolExecutor"):
+        if thread.name.startswith("ThreadPoolExecutor") and thread.is_alive():
             thread.join(10)
     assert len(started) <= 16  # those that had begun

@@ -1,6 +1,7 @@
 """One's own labelled images: finding them in a folder, a zip or a CSV, and checking that they can be read."""
 
 import difflib
+import hashlib
 import os
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from vit_tf.data.cifar10 import _one_line, _require
 from vit_tf.data.folders import read_file, walk
 from vit_tf.data.label_tables import read_labels
 from vit_tf.data.layouts import SPLITS, encode_labels, label_images, shown, some
+from vit_tf.data.surprises import class_notes, copy_notes
 from vit_tf.data.tables import TABLE_ENDINGS, require_no_spreadsheet
 from vit_tf.files import open_regular
 from vit_tf.preprocessing.decode import decode
@@ -124,13 +126,14 @@ def find_images(source):
     """Finds the labelled images of a folder, a zip or a CSV, by their names alone.
 
     Understood are a folder a class; files named `cat.12.jpg`; train, val and test folders of either
-    (train/training, val/valid/validation/dev, test/testing); a zip of any of these, which is read in
+    (train/training, val/valid/validation/dev, test/testing; also names that hold such a word, such as
+    training_set and test_set, where the classes inside are the same); a zip of any of these, which is read in
     place; and a table (.csv, .tsv, .txt) of path and label, with one label per image or several, and a
-    split if it likes (see `label_tables.read_labels`). One
-    folder around everything is looked through. Hidden files and what operating systems leave behind
-    (__MACOSX, Thumbs.db) do not count, other files neither. Symbolic links in a folder are followed, to
-    each folder once. What has no label, such as Kaggle's test images, and class folders without an image
-    are left out with a line in `notes`.
+    split if it likes (see `label_tables.read_labels`). One folder around everything is looked through.
+    Hidden files and what operating systems leave behind (__MACOSX, Thumbs.db) do not count. Images are known
+    by the endings of `preprocessing.formats`, and by their first bytes where a name has no ending. Symbolic
+    links in a folder are followed, to each folder once. Other files, what has no label, such as Kaggle's test
+    images, and class folders without an image are left out with a line in `notes`.
 
     Args:
         source: the path of the folder, zip or CSV.
@@ -179,6 +182,7 @@ def _find_images(root):
     found = f"only the class {some(class_names)}" if class_names else "no images"
     _require(len(class_names) > 1, f"{found}: expected images of two classes or more")
     splits = tuple(labelled[name][1] for name in names)
+    notes = (*notes, *class_notes(class_names, labels))
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
 
 
@@ -208,7 +212,8 @@ def _reader(root):
 def check_images(files, max_bad=0.01, progress=True):
     """Decodes every image once, on all cores, and leaves out those that cannot be decoded.
 
-    Ctrl-C ends it at once.
+    Images of the same bytes are noted: under different labels, in different splits, or elsewhere. Ctrl-C ends
+    it at once.
 
     Args:
         files: `ImageFiles`.
@@ -216,7 +221,8 @@ def check_images(files, max_bad=0.01, progress=True):
         progress: whether a bar with the time left is shown on stderr.
 
     Returns:
-        (good, bad): `ImageFiles`, and a list of (name, reason) in the order of the names.
+        (good, bad): `ImageFiles`, whose notes are those of `files` and then the new ones, and a list of
+        (name, reason) in the order of the names.
 
     Raises:
         ValueError: more bad images than `max_bad` allows, with the first five of them and why.
@@ -225,31 +231,34 @@ def check_images(files, max_bad=0.01, progress=True):
     _require(is_share, f"max_bad is {max_bad!r}: expected a share from 0 to 1, such as 0.01")
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     try:
-        bar = terminal.track(_reasons(pool, files), "checking images", len(files), disable=not progress)
-        reasons = list(bar)
+        bar = terminal.track(_checks(pool, files), "checking images", len(files), disable=not progress)
+        checks = list(bar)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    bad = [(name, reason) for name, reason in zip(files.names, reasons) if reason]
+    bad = [(name, reason) for name, (reason, _) in zip(files.names, checks) if reason]
     first = "; ".join(f"{shown(name)}: {reason}" for name, reason in bad[:5])
     found = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
     share = np.ceil(len(bad) / max(len(files), 1) * 1000) / 1000
     hint = f"mend or remove them, or go on without them by --max-bad {share:g}"
     _require(len(bad) <= max_bad * len(files), f"{found}; {hint}")
-    return files.subset(np.array([not reason for reason in reasons], bool)), bad
+    notes = (*files.notes, *copy_notes(files, [digest for _, digest in checks]))
+    good = files.subset(np.array([not reason for reason, _ in checks], bool))
+    return replace(good, notes=notes), bad
 
 
-def _reasons(pool, files):
-    """Yields why each file is bad, "" for a good one, in order."""
+def _checks(pool, files):
+    """Yields for each file in order why it is bad, "" for a good one, and a hash of a good one's bytes."""
     for start in range(0, len(files), _CHECKED_AT_ONCE):
         indices = range(start, min(start + _CHECKED_AT_ONCE, len(files)))
-        yield from pool.map(partial(_reason, files), indices)
+        yield from pool.map(partial(_check, files), indices)
 
 
-def _reason(files, i):
+def _check(files, i):
     try:
-        decode(files.read(i))
+        data = files.read(i)
+        decode(data)
     except OSError as error:
-        return error.strerror or _one_line(error)
+        return error.strerror or _one_line(error), None
     except ValueError as error:
-        return _one_line(error)
-    return ""
+        return _one_line(error), None
+    return "", hashlib.blake2b(data, digest_size=16).digest()

@@ -18,6 +18,8 @@ SPLIT_OF_NAME = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+UNLABELLED = ("pred", "prediction", "predictions", "unlabeled", "unlabelled")  # seg_pred of Kaggle
+FOLD = re.compile(r"(?i)(cv|folds?|parts?|splits?|subsets?|sets?|batch)[ _.-]*[0-9]+")
 EXPECTED_LAYOUTS = (
     "expected a folder a class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
     "train, val and test folders of these"
@@ -148,9 +150,18 @@ def label_images(paths):
         groups = _by_folder(paths.images, depth)
         if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
             break
-    labelled = _in_splits(groups, depth + 1)
-    labelled = labelled or {name: (label, None) for name, label in _classes(paths.images).items()}
+    split_of = split_folders(groups, depth + 1)
+    labelled = _in_splits(groups, split_of, depth + 1)
     notes = left_out_as_no_images(paths)
+    if labelled:
+        notes += [
+            f"the folder {shown(folder)} is taken for {split}"
+            for folder, split in split_of.items()
+            if folder.lower() not in SPLIT_OF_NAME and any(name in labelled for name in groups[folder])
+        ]
+    else:
+        notes += folders_inside(groups, depth + 1)
+        labelled = {name: (label, None) for name, label in _classes(paths.images).items()}
     left_out = sorted(name for name in paths.images if name not in labelled)
     if left_out:
         notes.append(f"{len(left_out):,} images lie in no class, left out: {some(left_out)}")
@@ -190,13 +201,61 @@ def _classes(names, depth=0, known=frozenset()):
     return {}
 
 
-def _in_splits(groups, depth):
+def split_folders(groups, depth):
+    """Returns {folder: split, or "" where it has no labels} of the folders that are splits by their names.
+
+    Those of `SPLIT_OF_NAME` count as they are. Others that hold such a word, such as training_set or
+    seg_test, count where no folder is called plainly so; and without a train folder among these, they do so
+    where they have classes in common.
+    """
+    plain = {folder: SPLIT_OF_NAME.get(folder.lower()) for folder in groups}
+    plain = {folder: split for folder, split in plain.items() if split}
+    wordy = {folder: split_in(folder) for folder in groups if folder not in plain}
+    wordy = {f: split for f, split in wordy.items() if split is not None and split not in plain.values()}
+    found = list(wordy.values())
+    if any(found.count(split) > 1 for split in SPLITS):  # train_images beside train_masks
+        return plain
+    if plain:
+        return plain | wordy if "train" in plain.values() else plain
+    train_names = [name for folder, split in wordy.items() if split == "train" for name in groups[folder]]
+    train = frozenset(_classes(train_names, depth).values())
+    others = [_classes(groups[f], depth, train) for f, split in wordy.items() if split in SPLITS[1:]]
+    is_same = train and all(train & set(classes.values()) for classes in others if classes)
+    return wordy if is_same and len(found) > 1 else {}
+
+
+def split_in(folder):
+    """Returns the split that a word of a folder's name means, "" of images without labels, or None."""
+    words = re.findall("[a-z]+", folder.lower())
+    found = {SPLIT_OF_NAME[word] for word in words if word in SPLIT_OF_NAME}
+    if len(found) == 1:
+        return found.pop()
+    return "" if not found and set(words) & set(UNLABELLED) else None
+
+
+def folders_inside(groups, depth):
+    """Returns a list of a note where folders that are taken for classes all hold the same folders.
+
+    Raises:
+        ValueError: they are called like parts of a data set.
+    """
+    inside = {frozenset(_by_folder(names, depth)) for names in groups.values()}
+    names = sorted(next(iter(inside), ()))
+    if len(groups) < 2 or len(inside) > 1 or len(names) < 2:
+        return []
+    found = f"the folders {some(sorted(groups))} all hold the folders {some(names)}"
+    is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
+    hint = "call them train, val and test, give one of them by itself, or write a table of path, label, split"
+    _require(not is_parts, f"{found}, which are classes or parts: {hint}")
+    return [f"{found}, and are taken for the classes"]
+
+
+def _in_splits(groups, split_of, depth):
     """Returns {name: (class, split)} of train, validation and test folders, {} of other folders."""
     members = {split: [] for split in SPLITS}
-    others = []
-    for folder, names in groups.items():
-        split = SPLIT_OF_NAME.get(folder.lower())
-        members[split].extend(names) if split else others.append(folder)
+    others = [folder for folder in groups if folder not in split_of]
+    for folder, split in split_of.items():
+        members.get(split, []).extend(groups[folder])
     classes = _classes(members["train"], depth)
     if not classes:
         is_all_splits = groups and not others
