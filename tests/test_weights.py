@@ -18,6 +18,9 @@ SMALL = dict(
 )
 
 
+AS_TIMM = "bicubic with antialias, as timm does"
+
+
 def small_vit(**overrides):
     return randomize(build_vit("vit_b16", **{**SMALL, **overrides}))
 
@@ -222,7 +225,7 @@ def test_another_image_size_resamples_the_positions(tmp_path):
     path = save_weights(model, tmp_path / "model.safetensors")
     other = small_vit(image_size=(48, 96), num_registers=2)
     report = load_weights(other, path)
-    assert report.resampled == ["pos_embed: (4, 4) to (3, 6)"]
+    assert report.resampled == [f"pos_embed: (4, 4) to (3, 6), {AS_TIMM}"]
     expected = resample.resample_positions(positions(model), (4, 4), (3, 6), num_prefix=3)
     np.testing.assert_array_equal(positions(other), expected)
     load_weights(other, path, method="bilinear", antialias=False)
@@ -249,17 +252,19 @@ def test_who_tells_the_source_s_grid(tmp_path):
     model = small_vit(image_size=(32, 128))  # 2 x 8
     path = save_weights(model, tmp_path / "model.safetensors")
     other = small_vit(image_size=64)
-    assert load_weights(other, path, grid_size=(8, 2)).resampled == ["pos_embed: (8, 2) to (4, 4)"]
-    assert load_weights(other, path).resampled == ["pos_embed: (2, 8) to (4, 4)"]
+    assert load_weights(other, path, grid_size=(8, 2)).resampled == [
+        f"pos_embed: (8, 2) to (4, 4), {AS_TIMM}"
+    ]
+    assert load_weights(other, path).resampled == [f"pos_embed: (2, 8) to (4, 4), {AS_TIMM}"]
     save_file(load_file(path), path)  # without metadata
     assert load_weights(other, path).resampled == []
-    assert load_weights(model, path).resampled == ["pos_embed: (4, 4) to (2, 8)"]
+    assert load_weights(model, path).resampled == [f"pos_embed: (4, 4) to (2, 8), {AS_TIMM}"]
     config = dict(architecture="vit_base_patch16_224", pretrained_cfg=dict(input_size=[3, 32, 128]))
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_weights(other, tmp_path).resampled == ["pos_embed: (2, 8) to (4, 4)"]
+    assert load_weights(other, tmp_path).resampled == [f"pos_embed: (2, 8) to (4, 4), {AS_TIMM}"]
     config["model_args"] = dict(img_size=[128, 32])
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert load_weights(other, tmp_path).resampled == ["pos_embed: (8, 2) to (4, 4)"]
+    assert load_weights(other, tmp_path).resampled == [f"pos_embed: (8, 2) to (4, 4), {AS_TIMM}"]
     (tmp_path / "config.json").unlink()
     model = small_vit(image_size=(32, 48))  # six patches are no square
     save_weights(model, path)
@@ -270,7 +275,7 @@ def test_who_tells_the_source_s_grid(tmp_path):
 def test_another_patch_size_resamples_the_kernel(saved):
     model, path, _ = saved
     other = small_vit(patch_size=8, image_size=(16, 24))  # the same grid
-    assert load_weights(other, path).resampled == ["patch_embed.proj.weight: (16, 16) to (8, 8)"]
+    assert load_weights(other, path).resampled == [f"patch_embed.proj.weight: (16, 16) to (8, 8), {AS_TIMM}"]
     kernel = ops.convert_to_numpy(model.get_layer("patch_embedding").projection.kernel)
     np.testing.assert_array_equal(
         other.get_layer("patch_embedding").projection.kernel, resample.resample_patch_kernel(kernel, (8, 8))

@@ -69,7 +69,8 @@ def build_vit(
             "softmax". None gives logits.
         separate_heads: bool, for variants with a distillation token: True gives the logits of both heads
             instead of their mean.
-        name: name of the model. Defaults to the variant's full name.
+        name: name of the model. Defaults to the variant's full name; for weights of transformers that are
+            of no variant, to their kind and sizes.
         **overrides: any other field of `vit_tf.hyperparameters.Variant`, such as `num_layers=6`.
 
     Returns:
@@ -85,7 +86,7 @@ def build_vit(
     for key, value in (("num_classes", num_classes), ("image_size", image_size)):
         if value is not None:
             overrides[key] = value
-    source = weights
+    source, is_described = weights, variant is None
     if weights is not None and not str(weights).endswith(".weights.h5"):
         from vit_tf.weights import Weights, open_weights
 
@@ -118,6 +119,8 @@ def build_vit(
         load_weights(model, source)  # resamples as the variant of this name needs it
     if name is not None:
         model.name = name
+    elif is_described and hasattr(source, "model_name"):
+        model.name = source.model_name(variant, overrides)
     return model
 
 

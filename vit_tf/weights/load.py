@@ -11,12 +11,15 @@ import numpy as np
 
 from vit_tf.layers.patches import pair
 from vit_tf.messages import brief, listing
-from vit_tf.variants import get_variant, resampling
-from vit_tf.weights import google, huggingface, keras_file, resample, timm, vit_pytorch
+from vit_tf.variants import ALIASES, get_variant
+from vit_tf.weights import google, huggingface, keras_file, makers, timm, vit_pytorch
+from vit_tf.weights.channels import fit_channels
 from vit_tf.weights.checkpoint import Checkpoint, open_checkpoint
 from vit_tf.weights.claims import check_claims, check_head
-from vit_tf.weights.config import read, read_image_size
-from vit_tf.weights.readers import read_metadata
+from vit_tf.weights.config import read
+from vit_tf.weights.fitting import fit_patches, fit_positions, sampling_options, unfold_kernels
+from vit_tf.weights.huggingface import MODEL_TYPES
+from vit_tf.weights.naming import model_name, name_variant
 from vit_tf.weights.report import LoadReport
 from vit_tf.weights.tensor import Tensor
 
@@ -34,7 +37,7 @@ class Weights:
     """A checkpoint under timm's names, which `open_weights` returns."""
 
     checkpoint: Checkpoint
-    format: str  # "timm", "google", "huggingface" or "vit_pytorch"
+    format: str  # a key of `FORMATS`
     tensors: dict[str, Tensor]
     unused: tuple[str, ...]  # names of the file that no model has a use for
 
@@ -76,11 +79,19 @@ class Weights:
         elif variant is None and "architecture" in config:
             variant, fields = timm.variant_from_config(config)
         elif variant is None and config:
-            variant, fields = "vit_base_patch16_224", huggingface.variant_from_config(config)
+            fields = huggingface.variant_from_config(config)
+            variant, fields = name_variant(config["model_type"], fields)
         head = self.tensors.get("head.weight")
         if head is not None and (len(head.shape) != 2 or 0 in head.shape):
             raise ValueError(f"a head of shape {head.shape}, expected two sides")
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
+
+    def model_name(self, variant, fields):
+        """Returns what to call a model of this description: transformers' have no names of variants."""
+        config = self.checkpoint.config
+        if {"vit_tf", "architecture"} & config.keys() or config.get("model_type") not in MODEL_TYPES:
+            return ALIASES.get(variant, variant)
+        return model_name(config["model_type"], variant, fields)
 
     def check_head(self, spec):
         """Raises a ValueError where a model of a `Variant` would get a head that is not the weights'."""
@@ -98,7 +109,8 @@ FORMATS = {
     "google": (google.recognises, google.from_google),
     "huggingface": (huggingface.recognises, huggingface.from_huggingface),
     "vit_pytorch": (vit_pytorch.recognises, vit_pytorch.from_vit_pytorch),
-    "timm": (timm.recognises, timm.from_timm),
+    **makers.FORMATS,
+    "timm": (timm.recognises, timm.from_timm),  # the last, as some makers' files have most of its names
 }
 
 
@@ -146,7 +158,9 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
     """Loads published weights into a model of `build_vit`: all of them, or none.
 
     The position table and the patch kernel are resampled when the model's image or patch size is
-    another than the source's. A head of another width is left as it is, and the report says so.
+    another than the source's. Of weights for RGB, a model of other input channels takes the sum (one
+    channel), or the three in turn, scaled by 3 / channels. A head of another width is left as it is. The
+    report says all of this.
 
     Args:
         model: a model of `build_vit`.
@@ -157,10 +171,12 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
             Hugging Face's, vit-pytorch's, or those of the makers of CLIP, DINOv2, BEiT-3, AIMv2 and RADIO,
             under any keys and prefixes (see `open_weights`); or what `open_weights` returns.
         strict: bool. False loads what fits, and returns the rest in the report.
-        method: "bicubic" or "bilinear", for resampling. Defaults to what timm takes: "bilinear"
-            without antialias for Google's files, FlexiViT and RADIO (models that have a variant's name),
-            else "bicubic" with it.
-        antialias: bool, see `method`.
+        method: "bicubic" or "bilinear", for resampling. Defaults to what the library of the source's format
+            does, and the report says which: timm's files "bicubic" with antialias; Google's, FlexiViT and
+            RADIO (models that have a variant's name) "bilinear" without; transformers' "bicubic" without,
+            but with it for DINOv2 with registers; DINOv2's makers' as transformers, with their offset of
+            0.1. The patch kernel is resampled as timm does.
+        antialias: bool, whether shrinking averages. Defaults to True with a `method`, else see there.
         grid_size: (rows, columns) of the source's position table. Defaults to what its metadata or its
             config.json say, else to a square, else to the model's own.
 
@@ -190,7 +206,9 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
         # A distillation token that no head reads, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
     tensors = set_heads_apart(tensors, entries, report)
-    sampling = sampling_options(model.name, weights.format, method, antialias)
+    sampling = sampling_options(model.name, weights, method, antialias)
+    tensors = unfold_kernels(tensors, entries)
+    tensors = fit_channels(tensors, entries, report)
     if "patch_embed.proj.weight" in entries:  # not so of an overlapping stem
         tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
     tensors = fit_positions(tensors, model.get_layer("patch_encoder"), weights, sampling, grid_size, report)
@@ -233,101 +251,6 @@ def set_heads_apart(tensors, entries, report):
             report.unused.append(name)
             del tensors[name]
     return tensors
-
-
-def sampling_options(name, source_format, method, antialias):
-    """Returns the options of resampling: the user's, else timm's for this format and variant."""
-    options = resampling(name)
-    if source_format == "google":
-        options = {**options, "method": "bilinear", "antialias": False}
-    if method is not None:
-        resample.check_method(method)
-        options = {"method": method, "antialias": True}
-    return options if antialias is None else {**options, "antialias": antialias}
-
-
-def fit_patches(tensors, shape, sampling, report):
-    """Returns the tensors with a patch kernel of the model's patch size; `shape` is the model's."""
-    tensors = dict(tensors)
-    flat = tensors.pop(vit_pytorch.FLAT, None)
-    if flat is not None:
-        tensors["patch_embed.proj.weight"] = unfold_patches(flat, shape, pixels_first=True)
-    patch = tensors.get("patch_embed.proj.weight")
-    if patch is not None and len(patch.shape) == 2 and len(shape) == 4:  # timm's first checkpoints
-        patch = tensors["patch_embed.proj.weight"] = unfold_patches(patch, shape, pixels_first=False)
-    if patch is None or len(patch.shape) != 4 or 0 in patch.shape or patch.shape[2:] == shape[2:]:
-        return tensors
-    if "patch_embed.norm_in.weight" in tensors:
-        raise ValueError(
-            f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}: "
-            "with a norm of the cut pixels they cannot be resampled"
-        )
-    report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}")
-    options = {key: sampling[key] for key in ("method", "antialias")}
-
-    def resampled(x):
-        kernel = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), shape[2:], **options)
-        return kernel.transpose(3, 2, 0, 1)
-
-    tensors["patch_embed.proj.weight"] = patch.map(resampled, (*patch.shape[:2], *shape[2:]))
-    return tensors
-
-
-def unfold_patches(flat, shape, pixels_first):
-    """Returns `(d, channels, rows, columns)` of a flat patch kernel: in the model's sides if they fit it."""
-    if len(flat.shape) != 2 or 0 in flat.shape:
-        return flat
-    channels, rows, columns = shape[1:]
-    if flat.shape[1] != channels * rows * columns:
-        rows = columns = round((flat.shape[1] / channels) ** 0.5)
-    if flat.shape[1] != channels * rows * columns:
-        return flat
-    if pixels_first:
-        return flat.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
-    return flat.reshape(-1, channels, rows, columns)
-
-
-def fit_positions(tensors, encoder, weights, sampling, given, report):
-    """Returns the tensors with a position table of the model's grid."""
-    table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
-    if table is None or len(table.shape) != 3 or table.shape[0] != 1 or 0 in table.shape:
-        return tensors
-    old = source_grid(table.shape[1] - prefix, new, weights, given)
-    if old is None or old == new:
-        return tensors
-    report.resampled.append(f"pos_embed: {old} to {new}")
-    shape = (1, prefix + new[0] * new[1], table.shape[2])
-    resampled = table.map(lambda x: resample.resample_positions(x, old, new, prefix, **sampling), shape)
-    return {**tensors, "pos_embed": resampled}
-
-
-def source_grid(count, model_grid, weights, given):
-    """Returns (rows, columns) of a table of `count` patches, None when no rectangle can be told."""
-    if given is not None and given[0] * given[1] != count:
-        raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
-    side = round(max(count, 0) ** 0.5)
-    for grid in (given, *told_grids(weights), (side, side), model_grid):
-        if grid is not None and grid[0] * grid[1] == count and count:
-            return tuple(grid)
-    return None
-
-
-def told_grids(weights):
-    """Yields the grids that the file's metadata and the config.json tell."""
-    rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
-    if rows.isdecimal() and columns.isdecimal():
-        yield int(rows), int(columns)
-    patch, config = weights.tensors.get("patch_embed.proj.weight"), weights.checkpoint.config
-    if patch is None or len(patch.shape) != 4 or 0 in patch.shape:
-        return
-    arguments = read(config, "model_args", dict, {})
-    for size in (
-        read(arguments, "img_size", (int, list)),
-        read_image_size(config),
-        read(config, "image_size", (int, list)),
-    ):
-        if size is not None:
-            yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))
 
 
 def compare(tensors, entries, report):

@@ -13,18 +13,19 @@ def check_method(method):
         raise ValueError(f'`method` must be "bicubic" or "bilinear", got {method!r}')
 
 
-def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=False):
+def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=False, offset=0.0):
     """Returns the matrix (new, old) in float64 that resizes a vector of `old` values to `new`.
 
     Pixel centres are at half-integers, unless `align_corners` maps the ends onto each other. As in
     PyTorch, `antialias` widens the filter when it shrinks, renormalises it at the borders, and makes
     the cubic kernel's parameter -0.5; without it the parameter is -0.75 and borders are repeated.
+    `offset` makes the scale (new + offset) / old, as DINO and DINOv2 do against errors of rounding.
     """
     check_method(method)
     if align_corners and new > 1:
         centers = np.arange(new) * (old - 1) / (new - 1)
     else:
-        centers = (np.arange(new) + 0.5) * old / new - 0.5
+        centers = (np.arange(new) + 0.5) * old / (new + offset) - 0.5
     radius = 2 if method == "bicubic" else 1
     if antialias and not align_corners:
         stretch = max(1.0, old / new)
@@ -53,7 +54,14 @@ def kernel(x, method, a):
 
 
 def resample_positions(
-    table, old_grid, new_grid, num_prefix=0, method="bicubic", antialias=True, align_corners=False
+    table,
+    old_grid,
+    new_grid,
+    num_prefix=0,
+    method="bicubic",
+    antialias=True,
+    align_corners=False,
+    offset=0.0,
 ):
     """Resamples a position table to another grid; both may be rectangular.
 
@@ -62,7 +70,7 @@ def resample_positions(
         old_grid, new_grid: (rows, columns).
         num_prefix: int, rows at the head that belong to prefix tokens and stay as they are.
         method: "bicubic" or "bilinear".
-        antialias, align_corners: see `resize_matrix`.
+        antialias, align_corners, offset: see `resize_matrix`.
 
     Returns:
         float32 array `(1, num_prefix + new rows * new columns, d)`: timm's `resample_abs_pos_embed`.
@@ -72,7 +80,8 @@ def resample_positions(
     if tuple(old_grid) == tuple(new_grid):
         return table
     rows, columns = (
-        resize_matrix(old, new, method, antialias, align_corners) for old, new in zip(old_grid, new_grid)
+        resize_matrix(old, new, method, antialias, align_corners, offset)
+        for old, new in zip(old_grid, new_grid)
     )
     grid = patches.reshape(*old_grid, -1).astype("float64")
     grid = np.einsum("rh,cw,hwd->rcd", rows, columns, grid, optimize=True)

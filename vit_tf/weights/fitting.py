@@ -1,0 +1,167 @@
+"""Tensors of a checkpoint for the sides of a model: flat kernels, patch sizes, grids of positions."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from vit_tf.layers.patches import pair
+from vit_tf.variants import resampling
+from vit_tf.weights import resample, vit_pytorch
+from vit_tf.weights.channels import RGB
+from vit_tf.weights.config import read, read_image_size
+from vit_tf.weights.readers import read_metadata
+
+# How each format's own library resamples a position table, where it is not as timm does for the variant.
+# transformers and DINOv2's makers take another way for models with registers, which is timm's.
+OWN_WAYS = {
+    "google": dict(method="bilinear", antialias=False),
+    "huggingface": dict(method="bicubic", antialias=False),
+    "dinov2": dict(method="bicubic", antialias=False, offset=0.1),
+}
+LIBRARIES = {"huggingface": "transformers", "dinov2": "DINOv2's makers"}
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How position tables and patch kernels are resampled: options of `vit_tf.weights.resample`."""
+
+    positions: dict
+    kernels: dict
+    whose: str  # who does it so, for the report
+
+    def tell(self, options):
+        offset = f" and an offset of {options['offset']}" if options.get("offset") else ""
+        antialias = "with" if options["antialias"] else "without"
+        return f"{options['method']} {antialias} antialias{offset}, {self.whose}"
+
+
+def sampling_options(name, weights, method, antialias):
+    """Returns the `Sampling`: the user's, else that of the format's own library.
+
+    Args:
+        name: of the model.
+        weights: a `Weights`.
+        method, antialias: see `load_weights`.
+    """
+    positions = resampling(name)
+    kernels = {key: positions[key] for key in ("method", "antialias")}
+    whose = f"as {LIBRARIES.get(weights.format, 'timm')} does"
+    if weights.format not in LIBRARIES or "reg_token" not in weights.tensors:
+        positions |= OWN_WAYS.get(weights.format, {})
+    if weights.format == "google":
+        kernels = dict(OWN_WAYS["google"])
+    given = {}
+    if method is not None:
+        resample.check_method(method)
+        positions, kernels = {}, {}
+        given = {"method": method, "antialias": True}
+    if antialias is not None:
+        given["antialias"] = antialias
+    whose = "as asked for" if given else whose
+    return Sampling({**positions, **given}, {**kernels, **given}, whose)
+
+
+def fit_patches(tensors, shape, sampling, report):
+    """Returns the tensors with a patch kernel of the model's patch size; `shape` is the model's."""
+    tensors = dict(tensors)
+    patch = tensors.get("patch_embed.proj.weight")
+    if patch is None or len(patch.shape) != 4 or 0 in patch.shape or patch.shape[2:] == shape[2:]:
+        return tensors
+    if "patch_embed.norm_in.weight" in tensors:
+        raise ValueError(
+            f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}: "
+            "with a norm of the cut pixels they cannot be resampled"
+        )
+    how = sampling.tell(sampling.kernels)
+    report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}, {how}")
+
+    def resampled(x):
+        kernel = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), shape[2:], **sampling.kernels)
+        return kernel.transpose(3, 2, 0, 1)
+
+    tensors["patch_embed.proj.weight"] = patch.map(resampled, (*patch.shape[:2], *shape[2:]))
+    return tensors
+
+
+def unfold_kernels(tensors, entries):
+    """Returns the tensors with a patch kernel of four sides, where the source has a flat one."""
+    entry, tensors = entries.get("patch_embed.proj.weight"), dict(tensors)
+    if entry is None:
+        return tensors
+    flat = tensors.pop(vit_pytorch.FLAT, None)
+    if flat is not None:
+        tensors["patch_embed.proj.weight"] = unfold_patches(flat, entry.shape, pixels_first=True)
+    patch = tensors.get("patch_embed.proj.weight")
+    if patch is not None and len(patch.shape) == 2 and len(entry.shape) == 4:  # timm's first checkpoints
+        tensors["patch_embed.proj.weight"] = unfold_patches(patch, entry.shape, pixels_first=False)
+    return tensors
+
+
+def unfold_patches(flat, shape, pixels_first):
+    """Returns `(d, channels, rows, columns)` of a flat patch kernel: in the model's sides if they fit it.
+
+    Else the patches are squares, of the model's channels or of three.
+    """
+    if len(flat.shape) != 2 or 0 in flat.shape:
+        return flat
+    square = ((channels, math.isqrt(flat.shape[1] // channels)) for channels in (shape[1], RGB))
+    for channels, rows, columns in (shape[1:], *((channels, side, side) for channels, side in square)):
+        if channels * rows * columns == flat.shape[1]:
+            break
+    else:
+        return flat
+    if pixels_first:
+        return flat.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
+    return flat.reshape(-1, channels, rows, columns)
+
+
+def fit_positions(tensors, encoder, weights, sampling, given, report):
+    """Returns the tensors with a position table of the model's grid."""
+    table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
+    if table is None or len(table.shape) != 3 or table.shape[0] != 1 or 0 in table.shape:
+        return tensors
+    old = source_grid(table.shape[1] - prefix, new, weights, given)
+    if old is None or old == new:
+        return tensors
+    options = sampling.positions
+    report.resampled.append(f"pos_embed: {old} to {new}, {sampling.tell(options)}")
+    shape = (1, prefix + new[0] * new[1], table.shape[2])
+    # RADIO resizes to a square of the longer side, and takes its upper left part.
+    side = (max(new), max(new)) if weights.format == "radio" else new
+
+    def resampled(x):
+        x = resample.resample_positions(x, old, side, prefix, **options)
+        patches = x[:, prefix:].reshape(*side, -1)[: new[0], : new[1]]
+        return np.concatenate([x[:, :prefix], patches.reshape(1, -1, x.shape[-1])], axis=1)
+
+    return {**tensors, "pos_embed": table.map(resampled, shape)}
+
+
+def source_grid(count, model_grid, weights, given):
+    """Returns (rows, columns) of a table of `count` patches, None when no rectangle can be told."""
+    if given is not None and given[0] * given[1] != count:
+        raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
+    side = round(max(count, 0) ** 0.5)
+    for grid in (given, *told_grids(weights), (side, side), model_grid):
+        if grid is not None and grid[0] * grid[1] == count and count:
+            return tuple(grid)
+    return None
+
+
+def told_grids(weights):
+    """Yields the grids that the file's metadata and the config.json tell."""
+    rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
+    if rows.isdecimal() and columns.isdecimal():
+        yield int(rows), int(columns)
+    patch, config = weights.tensors.get("patch_embed.proj.weight"), weights.checkpoint.config
+    if patch is None or len(patch.shape) != 4 or 0 in patch.shape:
+        return
+    arguments = read(config, "model_args", dict, {})
+    for size in (
+        read(arguments, "img_size", (int, list)),
+        read_image_size(config),
+        read(config, "image_size", (int, list)),
+    ):
+        if size is not None:
+            yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))

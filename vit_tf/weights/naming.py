@@ -1,0 +1,50 @@
+"""Names for models of transformers, whose config.json has hyperparameters alone."""
+
+from dataclasses import replace
+
+from vit_tf.variants import ALIASES, VARIANTS, get_variant
+
+BASE = "vit_base_patch16_224"
+# Fields that belong to a use of a model, to its start, or to its last digits, and not to what it is.
+ACCIDENTAL = dict(image_size=1, patch_size=1, in_channels=3, num_classes=0, norm_epsilon=1.0)
+ACCIDENTAL |= dict(pooling="token", class_token=True)
+FAMILIES = {"vit": "vit_", "deit": "deit_", "dinov2": "dinov2", "dinov2_with_registers": "dinov2"}
+
+
+def name_variant(kind, fields):
+    """Returns (variant, fields): the variant of these hyperparameters, and those that it has not itself.
+
+    Args:
+        kind: the `model_type` of transformers' config.json.
+        fields: dict of hyperparameters over those of ViT-B/16, see `huggingface.variant_from_config`.
+    """
+    wanted = get_variant(BASE, **fields)
+    found = [name for name, spec in VARIANTS.items() if essence(spec) == essence(wanted)]
+    if not found:
+        return BASE, fields
+
+    def fitness(name):
+        return FAMILIES[kind] in name, VARIANTS[name].image_size == wanted.image_size
+
+    variant = max(found, key=fitness)  # the first of equals
+    own = VARIANTS[variant]
+    other = {key: value for key, value in fields.items() if getattr(wanted, key) != getattr(own, key)}
+    other.pop("layer_scale_init", None)  # where LayerScale starts, and the weights are loaded
+    return variant, other
+
+
+def essence(spec):
+    """Returns what two variants must have in common to be called by one name, to be compared."""
+    scale = None if spec.layer_scale_init is None else 1.0
+    pooling = "token" if spec.pooling == "token_avg" else spec.pooling
+    apart = spec.patch_size, spec.has_class_token, pooling
+    return apart, replace(spec, **ACCIDENTAL, layer_scale_init=scale)
+
+
+def model_name(kind, variant, fields):
+    """Returns the name of a model: its variant's, else its kind and its sizes."""
+    spec = get_variant(variant, **fields)
+    if essence(spec) == essence(get_variant(variant)):
+        return ALIASES.get(variant, variant)
+    patch, size = ("x".join(map(str, dict.fromkeys(sides))) for sides in (spec.patch_size, spec.image_size))
+    return f"{kind}_width{spec.hidden_dim}_depth{spec.num_layers}_patch{patch}_{size}"
