@@ -319,6 +319,7 @@ def test_augmentation_model():
         (dict(labels=np.zeros(3, int)), r"int64 \(3,\)"),
         (dict(labels=np.array([0, 1, 2, 3])), "from 0 to 2.*from 0 to 3"),
         (dict(labels=np.zeros(4)), "4 of float64"),
+        (dict(labels=np.zeros((4, K), bool)), "one class per image, got bool labels of several"),
         (dict(batch_size=5), "got 5 for 4 images"),
         (dict(batch_size=0), "got 0"),
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import vit_tf
-from vit_tf import training, variants
+from vit_tf import cli, training, variants
 from vit_tf.predictions import probabilities
 
 spec = importlib.util.spec_from_file_location(
@@ -85,7 +85,7 @@ def test_a_multi_label_run(colors, trained):
     assert json.loads((out / "config.json").read_text())["model"]["task"] == "multi-label"
 
 
-def test_the_model_of_a_multi_label_run_predicts_sets(colors, trained):
+def test_the_model_of_a_multi_label_run_predicts_sets(colors, trained, tmp_path, capsys):
     """Sigmoid of the logits, the thresholds of validation, and the right colours in new pictures."""
     out, metrics = trained
     classifier = vit_tf.load(out / "model")
@@ -101,6 +101,10 @@ def test_the_model_of_a_multi_label_run_predicts_sets(colors, trained):
         for name, share, threshold in zip(COLORS, shares, metrics["thresholds"]):
             assert by_label[name].probability == pytest.approx(share, abs=1e-6)
             assert by_label[name].selected == (share >= threshold)
+    images[0].save(tmp_path / "none.png")
+    cli.main(["predict", str(tmp_path / "none.png"), "--weights", str(out / "model"), "--json"])
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert [x["selected"] for x in answer["predictions"]] == [x.selected for x in found[0]]
 
 
 @pytest.mark.parametrize("recipe", ["lora", "small-data"])  # the others differ in what is trained alone

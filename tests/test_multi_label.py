@@ -1,5 +1,7 @@
 """Metrics, losses and splits of images with several labels, against scikit-learn's numbers and by hand."""
 
+from types import SimpleNamespace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from vit_tf.data import Batches, ImageFiles, read_split, split_files, write_spli
 from vit_tf.data.mixing import CutMix, MixUp
 from vit_tf.training import metrics, multi_label, ranking, tasks
 from vit_tf.training.losses import WeightedBinaryCrossentropy, label_accuracy
+from vit_tf.training.trainer import Progress, Trainer
 
 # Drawn by default_rng(7) and rounded, so that scores are tied; the last class has no image.
 LOGITS = np.array(
@@ -214,6 +217,17 @@ def test_the_labels_choose_the_task(tmp_path):
     three = ImageFiles(tmp_path, ("a", "b", "c"), ("1", "2", "3"), np.arange(3), (None,) * 3)
     with pytest.raises(ValueError, match="--task binary needs two classes, got 3"):
         tasks.BINARY.prepare(three)
+
+
+@pytest.mark.parametrize(
+    ("task", "monitor", "is_best"),
+    [("single-label", "accuracy", False), ("multi-label", "accuracy", True), ("multi-label", "loss", False)],
+)
+def test_the_best_weights_are_those_of_the_best_average_precision(task, monitor, is_best):
+    row = {"val_loss": 0.4, "val_accuracy": 0.9, "val_map": 0.8}
+    best = {"val_loss": 0.3, "val_accuracy": 0.95, "val_map": 0.7}
+    trainer = SimpleNamespace(progress=Progress(best=best), monitor=monitor, task=tasks.TASKS[task])
+    assert Trainer.is_best(trainer, row) == is_best
 
 
 def test_binary_metrics_by_hand():
