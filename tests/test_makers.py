@@ -5,6 +5,7 @@ docs/checkpoints.md says which of timm's checkpoints has which layout.
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cases import small
 from conftest import randomize
 from safetensors.numpy import load_file, save_file
 
-from vit_tf import build_vit, load_weights, save_weights
+from vit_tf import build_vit, list_models, load_weights, save_weights
 
 
 def renamed(arrays, *rules):
@@ -177,6 +178,17 @@ LAYOUTS = {
     "AIMv2": (aimv2, "aimv2_large_patch14_224"),
     "RADIO": (radio, "vit_base_patch16_radio_v3"),
 }
+
+
+def test_the_layouts_of_all_of_timm_s_files_are_tested_in_files():
+    page = (Path(__file__).parents[1] / "docs" / "checkpoints.md").read_text("utf-8")
+    layouts = dict(re.findall(r"^\| ([^|]+) \| (\d+) \|$", page, re.M))
+    assert layouts.keys() - {"Google npz"} <= LAYOUTS.keys()  # Google's are in tests/test_parity.py
+    rows = re.findall(r"^\| (\w+) \| \S+ \| ([^|]+) \| ([^|]+) \| (yes|-) \|$", page, re.M)
+    assert len(rows) == 354 and {name for name, *_ in rows} <= set(list_models())
+    counted = [layout for _, hub, makers, _ in rows for layout in {hub, makers} if layout != "-"]
+    assert {layout: str(counted.count(layout)) for layout in set(counted)} == layouts
+    assert all((hub == makers == "-") == (loads == "-") for _, hub, makers, loads in rows)
 
 
 def sizes(name):
