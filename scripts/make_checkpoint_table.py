@@ -47,9 +47,15 @@ Google's in `tests/test_parity.py`); the published files themselves are not down
 """
 
 
+def given_path(text):
+    if not text.strip():  # as of an unset variable
+        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a path")
+    return Path(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Makes the table of timm's checkpoints and their layouts.")
-    parser.add_argument("file", nargs="?", type=Path, default=TARGET, help="default: %(default)s")
+    parser.add_argument("file", nargs="?", type=given_path, default=TARGET, help="default: %(default)s")
     parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
     path = parser.parse_args().file
     try:

@@ -11,25 +11,30 @@ later; the same timm always gives the same files. It takes a few seconds; the ex
 mistake.
 """
 
+import argparse
 import csv
 import json
 import sys
 from importlib.resources import files
 from pathlib import Path
 
-from vit_tf.command import Parser, run
-
 MODULES = ("vision_transformer", "deit")
 FIELDS = ("input_size", "crop_pct", "interpolation", "mean", "std", "crop_mode", "num_classes")
 ASSETS = Path(__file__).resolve().parents[1] / "vit_tf" / "assets"
 
 
+def given_path(text):
+    if not text.strip():  # as of an unset variable
+        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a path")
+    return Path(text)
+
+
 def main():
-    parser = Parser(description="Makes the tables of class names and of preprocessing.")
-    parser.add_argument("folder", nargs="?", type=Path, default=ASSETS, help="default: %(default)s")
+    parser = argparse.ArgumentParser(description="Makes the tables of class names and of preprocessing.")
+    parser.add_argument("folder", nargs="?", type=given_path, default=ASSETS, help="default: %(default)s")
     parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
+    folder = parser.parse_args().folder
     try:
-        folder = parser.parse_args().folder
         if not folder.is_dir():
             raise ValueError(f"there is no folder {folder}, make it first")
         texts = {
@@ -117,4 +122,4 @@ def write_text(path, text):
 
 
 if __name__ == "__main__":
-    run(main)
+    sys.exit(main())

@@ -1,4 +1,12 @@
-"""What messages show of values that strangers chose: short, whatever the values are."""
+"""What messages show of values that strangers chose: short, and safe to print, whatever the values are."""
+
+import re
+
+# Control characters (C0, DEL, C1), separators of lines, overrides of the direction of writing, invisible
+# tags, and bytes of file names that are no text (surrogates).
+CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f\ud800-\udfff"
+IN_NAMES = re.compile(f"[{CONTROL}]")
+IN_LINES = re.compile(f"(?![\n\t])[{CONTROL}]")
 
 
 def shown(value, most=100):
@@ -26,3 +34,17 @@ def cut(text, most=100):
     """Returns a text, or its two ends where it has more than `most` letters."""
     half = (most - 3) // 2
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
+
+
+def printable(text):
+    """Returns a name as one line of text that is safe to print: `repr`'s escapes for control characters."""
+    return IN_NAMES.sub(escape, str(text))
+
+
+def printable_lines(text):
+    """Returns `printable` of a text of several lines: line breaks and tabs stay."""
+    return IN_LINES.sub(escape, str(text))
+
+
+def escape(match):
+    return match[0].encode("unicode_escape").decode()

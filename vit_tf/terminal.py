@@ -18,27 +18,10 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 from rich.progress import Progress
 
-# Control characters (C0, DEL, C1), separators of lines, overrides of the direction of writing, invisible
-# tags, and bytes of file names that are no text (surrogates).
-CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f\ud800-\udfff"
-IN_NAMES = re.compile(f"[{CONTROL}]")
-IN_LINES = re.compile(f"(?![\n\t])[{CONTROL}]")
+from vit_tf.messages import IN_LINES, IN_NAMES, printable, printable_lines
+
 REDRAWN = re.compile("[\b\r]+")  # how a write begins by which Keras and tqdm move their bars
 COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
-
-
-def printable(text):
-    """Returns a name as one line of text that is safe to print: `repr`'s escapes for control characters."""
-    return IN_NAMES.sub(escape, str(text))
-
-
-def printable_lines(text):
-    """Returns `printable` of a text of several lines: line breaks and tabs stay."""
-    return IN_LINES.sub(escape, str(text))
-
-
-def escape(match):
-    return match[0].encode("unicode_escape").decode()
 
 
 def shell_quoted(name):

@@ -9,7 +9,7 @@ import matplotlib
 import matplotlib.figure
 
 from vit_tf.files import atomic_path
-from vit_tf.terminal import printable_lines
+from vit_tf.messages import printable_lines
 
 BLUE, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#009E73", "#222222"
 STYLE = {

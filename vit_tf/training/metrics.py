@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from vit_tf.messages import printable
 from vit_tf.predictions import probabilities
-from vit_tf.terminal import printable
 
 MAX_SHOWN = 20  # classes
 

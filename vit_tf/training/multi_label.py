@@ -5,8 +5,8 @@ Shapes: n images, k classes.
 
 import numpy as np
 
+from vit_tf.messages import printable
 from vit_tf.predictions import probabilities
-from vit_tf.terminal import printable
 from vit_tf.training.metrics import MAX_SHOWN, share
 from vit_tf.training.ranking import average_precision, choose_threshold
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from vit_tf.messages import cut, listing
-from vit_tf.terminal import printable
+from vit_tf.messages import cut, listing, printable
 
 
 @dataclass
