@@ -90,7 +90,7 @@ class DotProductAttention(HookedLayer):
             self.query_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "query_norm")
             self.key_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "key_norm")
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         b, n, width = input_shape
         self.head_width = width // (3 * self.num_heads)
         if self.qk_norm:
@@ -204,8 +204,8 @@ class DifferentialAttention(DotProductAttention):
     def query_width(self):
         return self.head_width // 2
 
-    def build(self, input_shape):
-        super().build(input_shape)
+    def build_parts(self, input_shape):
+        super().build_parts(input_shape)
         if self.head_width % 2:
             raise ValueError(
                 f"differential attention halves its heads, and {self.head_width} is odd: choose `num_heads` "
@@ -366,7 +366,7 @@ class MultiHeadSelfAttention(HookedLayer):
         )
         self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         *leading, d = input_shape
         self.head_width = head_width(d, self.num_heads, self.head_dim)
         inner_dim = self.num_heads * self.head_width

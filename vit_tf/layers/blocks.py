@@ -145,7 +145,7 @@ class Block(HookedLayer):
     def attentions(self):
         return [layer.heads for layer in self.attention_layers()]
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         for layer in self.parts():
             layer.build(input_shape)
 
@@ -314,7 +314,7 @@ class ParallelScalingBlock(Block):
         self.scale = self.make_scale("scale")
         self.drop_path = self.make_drop_path("drop_path")
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         *leading, d = input_shape
         inner_dim = self.num_heads * head_width(d, self.num_heads, self.options["head_dim"])
         self.norm.build(input_shape)

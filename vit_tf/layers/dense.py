@@ -31,6 +31,29 @@ class TokenDense(keras.layers.Dense):
             rows = super().call(rows)
         return ops.reshape(rows, (*leading, self.units))
 
+    def quantized_call(self, inputs, training=None):
+        *leading, width = ops.shape(inputs)
+        rows = super().quantized_call(ops.reshape(inputs, (-1, width)), training=training)
+        return ops.reshape(rows, (*leading, self.units))
+
+    def quantize(self, mode=None, type_check=True, config=None):
+        """Quantises the kernel; see `keras.Model.quantize`, which calls this.
+
+        Args:
+            mode: "int8", "int4" or "float8".
+            type_check: ignored. Keras refuses subclasses of `Dense`, whose calls may differ; this one's does
+                not.
+            config: a `keras.quantizers.QuantizationConfig` or None.
+
+        Raises:
+            ValueError: a mode that needs calibration ("gptq", "awq").
+        """
+        if mode in ("gptq", "awq"):
+            raise ValueError(
+                f'{mode!r} needs calibration, which a ViT has not: choose "int8", "int4" or "float8"'
+            )
+        return super().quantize(mode, type_check=False, config=config)
+
     @property
     def has_costly_activation(self):
         return self.activation not in (None, keras.activations.linear, keras.activations.relu)

@@ -8,6 +8,8 @@ from contextvars import ContextVar, copy_context
 
 import keras
 
+from vit_tf.layers.composite import CompositeLayer
+
 HOOKS = ContextVar("HOOKS", default=None)  # (trace, {(layer, place): hook}) or None
 
 
@@ -60,7 +62,7 @@ def is_compiled_by_torch():
     return torch.compiler.is_compiling()
 
 
-class HookedLayer(keras.layers.Layer):
+class HookedLayer(CompositeLayer):
     """A layer that runs hooks on some of its inner tensors; its docstring names these places."""
 
     def has_hook(self, place):

@@ -6,6 +6,7 @@ Shapes in the comments: b batch, n tokens, d model width.
 import keras
 from keras import ops
 
+from vit_tf.layers.composite import CompositeLayer
 from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.residual import make_norm, register
 
@@ -33,7 +34,7 @@ def get_activation(value):
 
 
 @register
-class MLP(keras.layers.Layer):
+class MLP(CompositeLayer):
     """Two dense layers with an activation between them, applied to each token.
 
     Args:
@@ -60,6 +61,7 @@ class MLP(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.mlp_dim = mlp_dim
+        self.supports_masking = True
         self.activation = get_activation(activation)
         self.dropout_rate = dropout_rate
         self.use_bias = use_bias
@@ -73,7 +75,7 @@ class MLP(keras.layers.Layer):
             width, activation=activation, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
         )
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         *leading, d = input_shape
         self.build_first(input_shape)
         self.inner_norm = None

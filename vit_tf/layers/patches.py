@@ -10,6 +10,7 @@ from numbers import Integral
 import keras
 from keras import ops
 
+from vit_tf.layers.composite import CompositeLayer
 from vit_tf.layers.mlp import get_activation
 from vit_tf.layers.residual import register
 from vit_tf.messages import shown
@@ -46,6 +47,12 @@ def token_shape(input_shape, patch_size, width, allow_remainder=False):
     """Returns (b, n, width) for images of `input_shape` cut by `patch_size`."""
     rows, columns = grid_size(input_shape[1:3], patch_size, allow_remainder)
     return input_shape[0], None if None in (rows, columns) else rows * columns, width
+
+
+def as_tokens(x):
+    """Returns `(b, n, d)`, rows first, of `(b, g, g, d)`."""
+    b, rows, columns, d = ops.shape(x)
+    return ops.reshape(x, (b, rows * columns, d))
 
 
 @register
@@ -86,7 +93,7 @@ class Patches(keras.layers.Layer):
 
 
 @register
-class PatchEmbedding(keras.layers.Layer):
+class PatchEmbedding(CompositeLayer):
     """Embeds non-overlapping patches linearly, by a convolution whose stride is its kernel.
 
     Args:
@@ -119,14 +126,15 @@ class PatchEmbedding(keras.layers.Layer):
             name="projection",
         )
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         grid_size(input_shape[1:3], self.patch_size, self.allow_remainder)
         self.projection.build(input_shape)
 
     def call(self, images):
         grid_size(images.shape[1:3], self.patch_size, self.allow_remainder)
-        x = self.projection(images)  # (b, g, g, d)
-        return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+        if images.shape[0] == 0:  # of which TensorFlow's convolutions make another shape
+            return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
+        return as_tokens(self.projection(images))
 
     def compute_output_shape(self, input_shape):
         return token_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
@@ -142,7 +150,7 @@ class PatchEmbedding(keras.layers.Layer):
 
 
 @register
-class OverlapPatchEmbedding(keras.layers.Layer):
+class OverlapPatchEmbedding(CompositeLayer):
     """Embeds overlapping patches by a stack of 3x3 convolutions of stride 2.
 
     The width doubles from stage to stage up to `hidden_dim`. Small data sets gain most from it.
@@ -190,15 +198,16 @@ class OverlapPatchEmbedding(keras.layers.Layer):
             name=name,
         )
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         for stage in self.stages:
             stage.build(input_shape)
             input_shape = stage.compute_output_shape(input_shape)
 
     def call(self, images):
         grid_size(images.shape[1:3], self.patch_size)
-        x = self.embed(images)  # (b, g, g, d)
-        return ops.reshape(x, (ops.shape(x)[0], -1, self.hidden_dim))
+        if images.shape[0] == 0:
+            return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
+        return as_tokens(self.embed(images))
 
     def embed(self, x):
         for stage in self.stages:

@@ -26,12 +26,12 @@ class LayerNormalization(keras.layers.LayerNormalization):
         if use_kernels(training):
             from vit_tf.layers.tensorflow_kernels import layer_norm
 
-            return layer_norm(inputs, self.gamma, self.beta, self.epsilon)
+            return ops.cast(layer_norm(inputs, self.gamma, self.beta, self.epsilon), self.compute_dtype)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         x = ops.cast(inputs, dtype)
         x = x - ops.mean(x, axis=-1, keepdims=True)
         x = x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
-        return ops.cast(x * ops.cast(self.gamma, dtype) + ops.cast(self.beta, dtype), inputs.dtype)
+        return ops.cast(x * ops.cast(self.gamma, dtype) + ops.cast(self.beta, dtype), self.compute_dtype)
 
 
 def make_norm(kind, epsilon, dtype, name, initial_scale=None):
@@ -76,6 +76,7 @@ class DropPath(keras.layers.Layer):
             raise ValueError(f"`rate` must be in [0, 1), got {rate!r}")
         self.rate = rate
         self.seed = seed
+        self.supports_masking = True
         if rate:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -108,6 +109,7 @@ class LayerScale(keras.layers.Layer):
     def __init__(self, initial_value=1e-5, **kwargs):
         super().__init__(**kwargs)
         self.initial_value = initial_value
+        self.supports_masking = True
 
     def build(self, input_shape):
         self.gamma = self.add_weight(

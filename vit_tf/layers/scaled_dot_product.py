@@ -137,7 +137,7 @@ def after(done, *tensors):
     """
     if not done or keras.backend.backend() == "torch":  # which computes in order
         return tensors
-    largest = sum(ops.tanh(ops.cast(ops.max(x), "float32")) for x in done)
+    largest = sum(ops.tanh(ops.cast(ops.max(x, initial=0), "float32")) for x in done)
     return [ops.where(largest > 2 * len(done), ops.zeros((), x.dtype), x) for x in tensors]
 
 

@@ -3,10 +3,13 @@
 Shapes in the comments: b batch, n tokens, p prefix tokens, d model width.
 """
 
+import math
+
 import keras
 from keras import ops
 
 from vit_tf.layers.attention import head_width
+from vit_tf.layers.composite import CompositeLayer
 from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import MLP, get_activation
@@ -16,7 +19,7 @@ from vit_tf.layers.scaled_dot_product import softmax
 
 
 @register
-class PatchEncoder(keras.layers.Layer):
+class PatchEncoder(CompositeLayer):
     """Prepends the prefix tokens and adds learned positions (ViT paper, eq. 1).
 
     The prefix tokens are, in this order: class token, distillation token (DeiT,
@@ -61,7 +64,7 @@ class PatchEncoder(keras.layers.Layer):
         """Rows at the head of the position table that belong to prefix tokens."""
         return self.num_prefix_tokens if self.prefix_positions else 0
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         _, num_patches, width = input_shape
         rows, columns = self.grid_size
         if num_patches not in (None, rows * columns):
@@ -139,11 +142,14 @@ class TokenPooling(keras.layers.Layer):
         if self.pooling == "token":
             return token
         if self.pooling == "max":
-            return ops.max(patches, axis=1)
+            return self.maximum(patches)
         average = ops.mean(patches, axis=1)
         if self.pooling == "avgmax":
-            return (ops.max(patches, axis=1) + average) / 2
+            return (self.maximum(patches) + average) / 2
         return average if self.pooling == "avg" else ops.concatenate([token, average], axis=-1)
+
+    def maximum(self, patches):
+        return ops.max(patches, axis=1, initial=-math.inf)  # without it, Keras refuses an empty batch
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], input_shape[-1] * (2 if self.pooling == "token_avg" else 1)
@@ -201,7 +207,7 @@ class AttentionPooling(HookedLayer):
         self.mlp_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "mlp_norm")
         self.mlp = MLP(mlp_dim, activation, dtype=self.dtype_policy, name="mlp")
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         d = input_shape[-1]
         self.head_width = head_width(d, self.num_heads)
         self.latent = self.add_weight(

@@ -13,6 +13,11 @@ from vit_tf.layers.residual import make_norm, register
 SIDE = 3  # of the patches that are whitened
 
 
+def orthogonal(shape, dtype=None):
+    """An initialiser with orthogonal filters, computed in float32: half precision has no QR decomposition."""
+    return ops.cast(keras.initializers.Orthogonal()(shape, "float32"), dtype)
+
+
 @register
 class WhitenedPatchEmbedding(OverlapPatchEmbedding):
     """`OverlapPatchEmbedding` of whitened pixels: their 3x3 surroundings, decorrelated and of variance one.
@@ -38,16 +43,16 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         stage.activation = keras.activations.linear  # behind the norm
         return stage
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         channels = input_shape[-1]
         filters = SIDE * SIDE * channels
         self.whitening = self.add_weight(
             shape=(SIDE, SIDE, channels, filters),
-            initializer=keras.initializers.Orthogonal(),
+            initializer=orthogonal,
             trainable=False,
             name="whitening",
         )
-        super().build((*input_shape[:-1], 2 * filters))
+        super().build_parts((*input_shape[:-1], 2 * filters))
         for stage, norm in zip(self.stages, self.norms):
             norm.build((None, None, None, stage.filters))
 

@@ -14,8 +14,8 @@ def freeze(model, what):
     """Freezes weights of a model, and makes all others trainable, whatever they were before.
 
     It is the variables that are frozen, so a model around this one sees it, too. Compile after it: a compiled
-    training step keeps what it was compiled with. Setting `trainable` of a model or a layer undoes it, as
-    does loading a whole `.keras` file, which does not store it.
+    training step keeps what it was compiled with. Setting `trainable` of a model or a layer undoes it.
+    `.keras` files, `keras.models.clone_model` and `vit_tf.resize` keep it.
 
     Args:
         model: a model of `build_vit`.
@@ -103,3 +103,6 @@ def train_only(model, chosen):
     can_train = {id(variable) for variable in model.trainable_variables}  # no whitening, no averages
     for variable in model.weights:
         variable.trainable = id(variable) in can_train and bool(chosen(variable))
+    for layer in model.layers:
+        if layer.weights and not layer.trainable_variables:
+            layer.trainable = False  # which files store

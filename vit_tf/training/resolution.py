@@ -46,7 +46,7 @@ class ResampledPatchEncoder(PatchEncoder):
     """
 
     def __init__(self, encoder, grid_size):
-        config = encoder.get_config()
+        config = {**encoder.get_config(), "parts": None}
         super().__init__(**{**config, "grid_size": grid_size, "dtype": encoder.dtype_policy})
         self.encoder = encoder
         rows, columns = (resize_matrix(old, new) for old, new in zip(encoder.grid_size, grid_size))
@@ -59,7 +59,7 @@ class ResampledPatchEncoder(PatchEncoder):
             ]
         ).astype("float32")
 
-    def build(self, input_shape):
+    def build_parts(self, input_shape):
         self.prefix = self.encoder.prefix
 
     @property

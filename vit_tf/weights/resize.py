@@ -26,7 +26,8 @@ def resize(model, image_size=None, patch_size=None, *, method="bicubic", antiali
 
     Raises:
         ValueError: the model is not one of `build_vit`, the sizes do not fit each other, or its patch
-            stem has no kernel that can be resampled (an overlapping stem, a norm of the cut pixels).
+            stem has no kernel that can be resampled (an overlapping stem, a norm of the cut pixels, a
+            quantized kernel).
     """
     resample.check_method(method)
     stem, encoder = find_parts(model)
@@ -41,6 +42,8 @@ def resize(model, image_size=None, patch_size=None, *, method="bicubic", antiali
             f"the patches of {model.name!r} ({type(stem).__name__}, {old_patch}) cannot be resampled to "
             f"{new_patch}: an overlapping stem and a norm of the cut pixels have no kernel for that"
         )
+    if new_patch != old_patch and model.get_layer("patch_embedding").quantization_mode:
+        raise ValueError(f"the patch kernel of {model.name!r} is quantized: resize first, then quantize")
     changes = {stem.name: {"patch_size": new_patch}, encoder.name: {"grid_size": new_grid}}
 
     def clone(layer):
@@ -71,7 +74,9 @@ def has_layer(model, name):
 
 def copy_weights(old, new, old_patch, new_patch, options):
     """Copies one layer's weights, resampling those that depend on the grid or the patch."""
-    for source, target in zip(old.weights, new.weights):
+    targets = {weight.path: weight for weight in new.weights}  # whose order depends on when it was quantized
+    for source in old.weights:
+        target = targets[source.path]
         value = keras.ops.convert_to_numpy(source.value)
         if source.path.endswith("position_embedding"):
             value = resample.resample_positions(

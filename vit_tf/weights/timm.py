@@ -140,6 +140,11 @@ def model_entries(model):
                 strange.append(variable.path)
             else:
                 entries[name] = make_entry(name, variable, model)
+    if any(layer.quantization_mode for layer in model._flatten_layers()):
+        raise ValueError(
+            f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
+            "save the weights before `quantize`"
+        )
     if strange or "pos_embed" not in entries:
         raise ValueError(
             f"{model.name!r} is not a plain model of `build_vit`: "

@@ -1,0 +1,98 @@
+"""Layers that are made of layers, and the settings of these parts that Keras would lose."""
+
+import keras
+
+
+class CompositeLayer(keras.layers.Layer):
+    """A layer whose parts keep what was set on them: frozen, quantized, adapted by LoRA.
+
+    A layer makes its parts anew wherever it is made from its config: `.keras` files, `clone_model`,
+    `vit_tf.resize`. Keras stores such settings for the layers of a model and not for the parts of a layer, so
+    the config has them under "parts" where they differ from what the layer would give its parts.
+
+    Subclasses make their parts in `__init__` or in `build_parts`, which takes the place of `build`.
+
+    Args:
+        parts: dict from the path of a part, such as "attention/qkv" ("" is the layer itself), to its
+            settings, see `part_settings`. Defaults to none.
+    """
+
+    def __init__(self, parts=None, **kwargs):
+        super().__init__(**kwargs)
+        self.given_settings = parts or {}
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if not getattr(self, "_trainable", True):  # parts of a frozen layer are frozen
+            for part in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(part, keras.layers.Layer):
+                    part.trainable = False
+
+    def build(self, input_shape):
+        self.build_parts(input_shape)
+        for _, _, part in walk(self):
+            if not part.built:  # without weights: dropout and the like
+                part.build(input_shape)
+        found = {"": self, **{path: part for path, _, part in walk(self)}}
+        for path, settings in self.given_settings.items():
+            if path not in found:
+                raise ValueError(f"{self.name!r} has no part {path!r}, its parts are {', '.join(found)}")
+            apply_settings(found[path], settings)
+
+    def build_parts(self, input_shape):
+        """Creates all weights, those of the parts included."""
+        raise NotImplementedError
+
+    def get_config(self):
+        settings = {"": part_settings(self, self.trainable)}
+        settings |= {path: part_settings(part, parent.trainable) for path, parent, part in walk(self)}
+        settings = {path: values for path, values in settings.items() if values}
+        config = super().get_config()
+        return {**config, "parts": settings} if settings else config
+
+
+def walk(layer, prefix=""):
+    """Yields (path, parent, part) for all parts of a layer, parents first."""
+    for part in layer._flatten_layers(include_self=False, recursive=False):
+        path = f"{prefix}{part.name}"
+        yield path, layer, part
+        yield from walk(part, f"{path}/")
+
+
+def part_settings(part, inherited):
+    """Returns what a part would lose when its parent makes it again, as a dict that is ready for JSON.
+
+    Keys: "trainable", a bool, where it is not `inherited`; "frozen", the names of single weights; "dtype", a
+    policy that quantizes, with "quantization_config"; "lora_rank" and "lora_alpha".
+    """
+    settings = {}
+    if part.quantization_mode is not None:
+        settings["dtype"] = part.dtype_policy.name
+        if part.quantization_config is not None:
+            config = keras.saving.serialize_keras_object(part.quantization_config)
+            settings["quantization_config"] = config
+    if getattr(part, "lora_enabled", False):
+        settings |= {"lora_rank": part.lora_rank, "lora_alpha": part.lora_alpha}
+    if part.trainable != inherited:
+        settings["trainable"] = part.trainable
+    frozen = [v.name for v in part._trainable_variables if not v.trainable] if part.trainable else []
+    if "lora_rank" in settings:
+        frozen = [name for name in frozen if name != "kernel"]  # which LoRA freezes by itself
+    return {**settings, "frozen": frozen} if frozen else settings
+
+
+def apply_settings(part, settings):
+    """Gives a built part the settings of `part_settings`."""
+    if "dtype" in settings:
+        config = keras.saving.deserialize_keras_object(settings.get("quantization_config"))
+        if config is None:
+            part.dtype_policy = settings["dtype"]  # which quantizes a layer that is built
+        else:
+            part.quantize(config=config)
+    if "lora_rank" in settings:
+        part.enable_lora(settings["lora_rank"], settings["lora_alpha"])
+    if "trainable" in settings:
+        part.trainable = settings["trainable"]
+    for variable in part._trainable_variables:
+        if variable.name in settings.get("frozen", ()):
+            variable.trainable = False
