@@ -132,7 +132,7 @@ def test_all_that_draws_or_reads_options_does_it_here():
             names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             own = {"Console", "Progress", "track"} & set(names) and node.module.startswith("rich")
             is_parser = isinstance(node, ast.Attribute) and node.attr == "ArgumentParser"
-            # Not those of maintainers that import timm: TensorFlow, which comes with vit_tf, ends the process.
+            # Not those of maintainers that import timm: TensorFlow, which vit_tf imports, ends the process.
             beside_torch = path.name in ("make_timm_tables.py", "make_checkpoint_table.py")
             if own or (is_parser and not beside_torch):
                 found.append(str(path.relative_to(ROOT)))
