@@ -7,6 +7,7 @@ import zipfile
 from functools import partial
 from pathlib import Path
 from stat import S_ISLNK
+from threading import Lock
 
 from vit_tf.data.cifar10 import _one_line, _require
 from vit_tf.data.layouts import Paths, is_junk
@@ -41,7 +42,7 @@ class ImageArchive:
         self._members = {}
         self._opened = None
         try:
-            archive = self._archive()
+            archive, _ = self._archive()
         except Exception as error:  # a damaged directory can raise nearly anything
             raise ValueError(f"damaged zip ({_one_line(error)}): download or copy it again") from error
         for member in archive.infolist():
@@ -58,8 +59,7 @@ class ImageArchive:
         """Returns the bytes of the member `name`; a ValueError where it is damaged."""
         member = self._members[name]
         try:
-            with self._archive().open(member) as file:
-                return file.read(member.file_size + 1)  # never unpacks more than that at once
+            return self._unpack(member, member.file_size + 1)
         except Exception as error:  # a damaged member can raise nearly anything
             problem = _one_line(error)
         raise ValueError(f"damaged in the zip ({problem}): make or download the zip again")
@@ -74,16 +74,22 @@ class ImageArchive:
         if member.compress_type not in _BOUNDED_METHODS:
             return b""
         try:
-            with self._archive().open(member) as file:
-                return file.read(NUM_LOOKED_AT)
+            return self._unpack(member, NUM_LOOKED_AT)
         except Exception:  # a damaged member can raise nearly anything
             return b""
 
+    def _unpack(self, member, most):
+        """Returns the first bytes of a member, `most` of them at the most."""
+        archive, lock = self._archive()
+        with lock, archive.open(member) as file:
+            return file.read(most)
+
     def _archive(self):
-        # A forked process shares the file's position with its parent, so it opens the zip anew.
+        # A forked process shares the file's position with its parent, so it opens the zip anew. Threads take
+        # turns: in Python 3.12 and 3.13 zipfile gives one thread another's bytes.
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = os.getpid(), zipfile.ZipFile(self.path)
-        return self._opened[1]
+            self._opened = os.getpid(), zipfile.ZipFile(self.path), Lock()
+        return self._opened[1:]
 
     def _add(self, member):
         path = member.filename.replace("\\", "/")  # some programs of Windows write these
