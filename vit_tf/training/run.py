@@ -158,7 +158,7 @@ def zero_heads(network):
     for layer in network.layers:
         if layer.name in HEADS:
             for variable in layer.trainable_variables:
-                variable.assign(keras.ops.zeros_like(variable))
+                variable.assign(np.zeros(variable.shape, "float32"))
 
 
 def adapt_stem(network, images):
