@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import keras
+import numpy as np
 
 from vit_tf import augment
 from vit_tf.flops import require_memory
