@@ -11,8 +11,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import vit_tf
-from vit_tf import build_vit, classifier, load_weights
-from vit_tf.messages import brief, listing, shown
+from vit_tf import build_vit, classifier, load_weights, training
+from vit_tf.data.transforms import RandomShift
+from vit_tf.explain import attention_maps, class_relevance
+from vit_tf.messages import brief, listing, quoted, shown
 from vit_tf.training.run_folder import read_config, read_model
 from vit_tf.weights import open_weights
 
@@ -20,6 +22,7 @@ SIZES = dict(
     image_size=32, patch_size=16, hidden_dim=24, num_layers=2, num_heads=3, mlp_dim=32, num_classes=5
 )
 LONG = "x" * 60_000
+IMAGES = np.full((1, 32, 32, 3), 0.5, "float32")
 
 
 @pytest.fixture(autouse=True)
@@ -197,7 +200,31 @@ def test_what_messages_show():
     assert listing(range(12), 3) == "0, 1, 2, ... (12 in all)" and listing([]) == ""
     assert len(listing(["x" * 1000] * 1000)) < 1200
     assert brief(ValueError(" a\n b ")) == "a b" and brief(KeyError()) == "KeyError"
+    assert quoted("abcdef") == "'a', 'b', 'c', 'd', 'e', ... (6 in all)" and len(quoted([LONG])) == 99
     nested = []
     for _ in range(100_000):
         nested = [nested]
     assert shown(nested) == "<list>" and shown(10**5000) == "<int>"
+
+
+@pytest.mark.parametrize("value", [LONG, LONG.encode(), ["x"] * 30_000, {LONG}], ids=type)
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model, value: open_weights(value),
+        lambda model, value: vit_tf.save_weights(model, str(value) if isinstance(value, str) else LONG),
+        lambda model, value: vit_tf.preprocessing(value),
+        lambda model, value: vit_tf.decode_predictions(np.zeros((1, 3)), top=value),
+        lambda model, value: vit_tf.decode_predictions(value),
+        lambda model, value: attention_maps(model, value),
+        lambda model, value: attention_maps(model, IMAGES, layers=[str(value)[:2] + LONG]),
+        lambda model, value: class_relevance(model, IMAGES, value),
+        lambda model, value: training.get_recipe("full", optimizer=value),
+        lambda model, value: training.freeze(model, value),
+        lambda model, value: training.add_lora(model, rank=value),
+        lambda model, value: training.make_optimizer(model, value),
+        lambda model, value: RandomShift(value),
+    ],
+)
+def test_no_message_repeats_its_input_at_length(model, function, value):
+    refused(function, model, value)

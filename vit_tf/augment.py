@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops, random
 
 from vit_tf.layers.patches import pair
+from vit_tf.messages import shown
 from vit_tf.preprocessing.transform import resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
@@ -83,7 +84,7 @@ class RandomCrop(RandomLayer):
     def __init__(self, padding=4, **kwargs):
         super().__init__(**kwargs)
         if padding < 0:
-            raise ValueError(f"`padding` must be 0 pixels or more, got {padding!r}")
+            raise ValueError(f"`padding` must be 0 pixels or more, got {shown(padding)}")
         self.padding = padding
 
     def build(self, input_shape):
@@ -134,9 +135,9 @@ class RandomAffine(RandomLayer):
     def __init__(self, rotation=0.0, zoom=0.0, **kwargs):
         super().__init__(**kwargs)
         if rotation < 0:
-            raise ValueError(f"`rotation` must be 0 turns or more, got {rotation!r}")
+            raise ValueError(f"`rotation` must be 0 turns or more, got {shown(rotation)}")
         if not 0 <= zoom < 1:
-            raise ValueError(f"`zoom` must be in [0, 1), got {zoom!r}")
+            raise ValueError(f"`zoom` must be in [0, 1), got {shown(zoom)}")
         self.rotation = rotation
         self.zoom = zoom
         self.supports_jit = keras.backend.backend() != "tensorflow"
@@ -237,7 +238,7 @@ class RandomColor(RandomLayer):
     def __init__(self, strength=0.4, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= strength <= 1:
-            raise ValueError(f"`strength` must be in [0, 1], got {strength!r}")
+            raise ValueError(f"`strength` must be in [0, 1], got {shown(strength)}")
         self.strength = strength
 
     def augment(self, images):
@@ -288,7 +289,7 @@ class RandomErasing(RandomLayer):
     def __init__(self, probability=0.25, area=(0.02, 1 / 3), ratio=(0.3, 3.3), **kwargs):
         super().__init__(**kwargs)
         if not 0 <= probability <= 1:
-            raise ValueError(f"`probability` must be in [0, 1], got {probability!r}")
+            raise ValueError(f"`probability` must be in [0, 1], got {shown(probability)}")
         for name, (low, high), largest in (("area", area, 1), ("ratio", ratio, math.inf)):
             if not 0 < low <= high <= largest:
                 raise ValueError(

@@ -31,7 +31,7 @@ from vit_tf.command import Parser, run
 from vit_tf.files import atomic_path, require_space
 from vit_tf.flops import count_flops, require_memory
 from vit_tf.hyperparameters import Variant
-from vit_tf.messages import brief
+from vit_tf.messages import brief, shown
 from vit_tf.models import build_vit
 from vit_tf.variants import ALIASES, VARIANTS, family, get_variant, list_models
 from vit_tf.weights import load_weights, open_named, save_weights
@@ -107,7 +107,7 @@ def parse_image_size(text):
     """Returns (height, width) of "224" or "224x288"."""
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"--image-size takes 224 or 224x288 (height x width), got {text!r}")
+        raise ValueError(f"--image-size takes 224 or 224x288 (height x width), got {shown(text)}")
     return tuple(int(part) for part in (parts * 2)[:2])
 
 

@@ -142,14 +142,11 @@ def read_json(path):
     """Returns the JSON object of a file, as a dict.
 
     Raises:
-        ValueError: the file is no JSON, holds no object, has over 64 MiB, or has a number that is not
-            finite, as `NaN`, or beyond 64 bits. The message names the file.
+        ValueError: it is no regular file, or no JSON, holds no object, has over 64 MiB, or has a number that
+            is not finite, as `NaN`, or beyond 64 bits. The message names the file.
     """
     try:
-        size = os.path.getsize(path)
-        if size > MOST_JSON_BYTES:
-            raise ValueError(f"it has {size:,} bytes, expected {MOST_JSON_BYTES:,} at most")
-        text = Path(path).read_bytes()
+        text = read_regular(path, MOST_JSON_BYTES)
         numbers = dict(parse_constant=finite_number, parse_float=finite_number, parse_int=short_int)
         content = json.loads(text, **numbers)
     except (OSError, ValueError, RecursionError) as error:

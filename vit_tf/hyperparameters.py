@@ -108,14 +108,14 @@ def check_together(spec):
         )
     if spec.distillation_token and spec.pooling != "token":
         raise ValueError(
-            f"a distillation token goes with a class token and pooling='token', got {spec.pooling!r}"
+            f"a distillation token goes with a class token and pooling='token', got {shown(spec.pooling)}"
         )
     if spec.patch_norm and spec.patch_stem != "patches":
         raise ValueError(
-            f"patch_norm=True needs the cut patches: patch_stem='patches', got {spec.patch_stem!r}"
+            f"patch_norm=True needs the cut patches: patch_stem='patches', got {shown(spec.patch_stem)}"
         )
     if spec.allow_remainder and spec.patch_stem != "conv":
-        raise ValueError(f"allow_remainder=True needs patch_stem='conv', got {spec.patch_stem!r}")
+        raise ValueError(f"allow_remainder=True needs patch_stem='conv', got {shown(spec.patch_stem)}")
     if spec.block == "parallel_scaling" and (spec.mlp != "mlp" or spec.sub_norm):
         raise ValueError("block='parallel_scaling' goes with mlp='mlp' and sub_norm=False only")
 

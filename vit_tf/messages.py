@@ -25,6 +25,11 @@ def listing(values, limit=10, most=100):
     return text + (f", ... ({len(values):,} in all)" if len(values) > limit else "")
 
 
+def quoted(names, limit=5):
+    """Returns `listing` of names in quotes, each as `shown`."""
+    return listing(map(shown, names), limit)
+
+
 def brief(error, most=500):
     """Returns the message of an error on one line, cut in its middle where it is long."""
     return cut(" ".join(str(error).split()), most) or type(error).__name__

@@ -3,6 +3,7 @@
 import keras
 
 from vit_tf import layers
+from vit_tf.messages import shown
 from vit_tf.variants import ALIASES, get_variant
 
 BLOCKS = {
@@ -234,7 +235,7 @@ def check_activations(spec, classifier_activation):
         except ValueError:
             raise ValueError(
                 f"`{key}` must be a Keras activation such as 'gelu' or 'softmax', 'quick_gelu' or "
-                f"'gelu_tanh', got {value!r}"
+                f"'gelu_tanh', got {shown(value)}"
             ) from None
     if classifier_activation is not None and not spec.num_classes:
         raise ValueError(

@@ -15,6 +15,7 @@ from vit_tf.labels import (
     problem_type_from_config,
     thresholds_from_config,
 )
+from vit_tf.messages import shown
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 DEFAULT_THRESHOLD = 0.5
@@ -237,7 +238,10 @@ def check_outputs(outputs):
     """Returns a model's outputs as float64 (b, k); a ValueError if they are of another rank or not finite."""
     if keras.ops.is_tensor(outputs):
         outputs = keras.ops.convert_to_numpy(outputs)
-    outputs = np.asarray(outputs, "float64")
+    try:
+        outputs = np.asarray(outputs, "float64")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"`logits` must be an array of numbers, got {shown(outputs)}") from error
     if outputs.ndim not in (1, 2) or not outputs.shape[-1]:
         raise ValueError(
             f"`logits` must be (b, num_classes) or (num_classes,), got the shape {outputs.shape}"
@@ -249,7 +253,7 @@ def check_outputs(outputs):
 
 def check_top(top):
     if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-        raise ValueError(f"`top` must be an int from 1, got {top!r}")
+        raise ValueError(f"`top` must be an int from 1, got {shown(top)}")
 
 
 def check_labels(labels, num_outputs, pair_of_one=True):

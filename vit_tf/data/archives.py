@@ -9,8 +9,9 @@ from pathlib import Path
 from stat import S_ISLNK
 from threading import Lock
 
-from vit_tf.data.cifar10 import _one_line, _require
+from vit_tf.data.cifar10 import _require
 from vit_tf.data.layouts import Paths, is_junk
+from vit_tf.messages import brief
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.formats import NUM_LOOKED_AT
 
@@ -44,7 +45,7 @@ class ImageArchive:
         try:
             archive, _ = self._archive()
         except Exception as error:  # a damaged directory can raise nearly anything
-            raise ValueError(f"damaged zip ({_one_line(error)}): download or copy it again") from error
+            raise ValueError(f"damaged zip ({brief(error)}): download or copy it again") from error
         for member in archive.infolist():
             self._add(member)
         total = sum(member.file_size for member in self._members.values())
@@ -61,7 +62,7 @@ class ImageArchive:
         try:
             return self._unpack(member, member.file_size + 1)
         except Exception as error:  # a damaged member can raise nearly anything
-            problem = _one_line(error)
+            problem = brief(error)
         raise ValueError(f"damaged in the zip ({problem}): make or download the zip again")
 
     def fingerprint(self, name):

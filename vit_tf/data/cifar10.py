@@ -21,6 +21,8 @@ from stat import S_ISLNK
 
 import numpy as np
 
+from vit_tf.messages import brief
+
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 SAMPLE_PATH = Path(__file__).parents[1] / "assets" / "cifar10_sample.png"
 SAMPLE_TRAIN_PER_CLASS, SAMPLE_TEST_PER_CLASS = 160, 40
@@ -31,16 +33,13 @@ _BATCH_FILES = {name + suffix for name in _BATCHES for suffix in ("", ".bin")}
 _PIXELS = 3 * 32 * 32  # of one image in the original files: a plane of red, of green, of blue
 # The originals are 31 MB a batch and 186 MB a tar: room for twice that, and none for a bomb.
 _MAX_BATCH_BYTES, _MAX_ARCHIVE_BYTES, _MAX_NPZ_BYTES = 64 << 20, 512 << 20, 4 << 30
+MOST_LETTERS = 1000  # of a message
 _EXPECTED = "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds data_batch_1 ... test_batch"
-
-
-def _one_line(error):
-    return " ".join(str(error).split())[:1000] or type(error).__name__
 
 
 def _require(is_met, message):
     if not is_met:
-        raise ValueError(_one_line(message))
+        raise ValueError(brief(message, MOST_LETTERS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +135,7 @@ def _download():
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
     except Exception as error:  # Keras raises a bare Exception for a failed download
-        raise OSError(_one_line(error)) from error
+        raise OSError(brief(error)) from error
     finally:
         socket.setdefaulttimeout(timeout)
     if keras.config.image_data_format() == "channels_first":
@@ -168,8 +167,8 @@ def _load_path(path):
     except PermissionError as error:
         problem = f"{error.strerror}: make it readable for you (chmod u+r)"
     except Exception as error:  # a damaged archive can raise nearly anything
-        problem = f"damaged or incomplete ({_one_line(error)}): download or copy it again"
-    raise ValueError(_one_line(f"{path}: {problem}"))
+        problem = f"damaged or incomplete ({brief(error)}): download or copy it again"
+    raise ValueError(brief(f"{path}: {problem}", MOST_LETTERS))
 
 
 def _read_path(path):
@@ -297,7 +296,7 @@ def _parse_pickle(data, name):
         _require(0 < len(pixels) == len(labels), f"it has {len(pixels)} images but {len(labels)} labels")
         return pixels, np.array(list(labels))
     except Exception as error:  # a damaged pickle can raise nearly anything
-        problem = _one_line(error)
+        problem = brief(error)
     raise ValueError(f"{name} is not a CIFAR-10 batch: {problem}; download or copy it again")
 
 

@@ -2,11 +2,11 @@
 
 import hashlib
 import os
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from vit_tf.data.archives import ImageArchive
+from vit_tf.files import open_regular
 
 BLOCK = 1 << 14  # bytes
 NUM_BLOCKS = 5  # of a large file; a smaller one is read whole
@@ -33,15 +33,13 @@ def file_fingerprint(folder, name):
     """Returns the fingerprint of a file, "" where it cannot be read."""
     path = os.path.join(folder, name)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return ""
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             digest = hashlib.blake2b(digest_size=8)
             for start in block_starts(size):
                 file.seek(start)
                 digest.update(file.read(BLOCK))
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return f"{size}-{digest.hexdigest()}"
 

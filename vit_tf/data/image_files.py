@@ -14,13 +14,14 @@ import numpy as np
 
 from vit_tf import terminal
 from vit_tf.data.archives import ImageArchive
-from vit_tf.data.cifar10 import _one_line, _require
+from vit_tf.data.cifar10 import MOST_LETTERS, _require
 from vit_tf.data.folders import read_file, walk
 from vit_tf.data.label_tables import read_labels
-from vit_tf.data.layouts import SPLITS, encode_labels, label_images, shown, some
+from vit_tf.data.layouts import SPLITS, encode_labels, label_images
 from vit_tf.data.surprises import class_notes, copy_notes
 from vit_tf.data.tables import TABLE_ENDINGS, require_no_spreadsheet
 from vit_tf.files import open_regular
+from vit_tf.messages import brief, quoted, shown
 from vit_tf.preprocessing.decode import decode
 
 _EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
@@ -60,7 +61,7 @@ class ImageFiles:
         _require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
         unknown = set(self.splits) - {*SPLITS, None}
         _require(
-            not unknown, f"unknown splits {some(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
+            not unknown, f"unknown splits {quoted(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
         )
         object.__setattr__(self, "root", Path(self.root))
         for field_name in ("class_names", "names", "splits", "notes"):
@@ -153,7 +154,7 @@ def find_images(source):
         problem = f"{error.filename!r} may not be read: make it readable for you (chmod u+rX)"
     except ValueError as error:
         problem = error
-    raise ValueError(_one_line(f"{os.fspath(root)!r}: {problem}"))
+    raise ValueError(brief(f"{os.fspath(root)!r}: {problem}", MOST_LETTERS))
 
 
 def _find_images(root):
@@ -179,7 +180,7 @@ def _find_images(root):
         labelled, notes = read_labels(root)
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
-    found = f"only the class {some(class_names)}" if class_names else "no images"
+    found = f"only the class {quoted(class_names)}" if class_names else "no images"
     _require(len(class_names) > 1, f"{found}: expected images of two classes or more")
     splits = tuple(labelled[name][1] for name in names)
     notes = (*notes, *class_notes(class_names, labels))
@@ -199,7 +200,7 @@ def _label_folder(root):
             raise
         problem = error
     raise ValueError(
-        f"{problem}; or give {some(sorted(tables))} instead of the folder if the labels are there"
+        f"{problem}; or give {quoted(sorted(tables))} instead of the folder if the labels are there"
     )
 
 
@@ -258,7 +259,7 @@ def _check(files, i):
         data = files.read(i)
         decode(data)
     except OSError as error:
-        return error.strerror or _one_line(error), None
+        return error.strerror or brief(error), None
     except ValueError as error:
-        return _one_line(error), None
+        return brief(error), None
     return "", hashlib.blake2b(data, digest_size=16).digest()

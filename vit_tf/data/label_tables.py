@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vit_tf.data.cifar10 import _require
-from vit_tf.data.layouts import SPLIT_OF_NAME, some
+from vit_tf.data.layouts import SPLIT_OF_NAME
 from vit_tf.data.table_labels import is_binary, read_cells, read_columns
 from vit_tf.data.table_paths import ImageFinder
 from vit_tf.data.tables import as_text, is_foreign, read_table
+from vit_tf.messages import quoted
 from vit_tf.preprocessing.formats import ENDINGS
 
 # Headers in lower case without blanks and punctuation, the most telling first.
@@ -91,7 +92,7 @@ def read_labels(path):
         again += known in labelled
         labelled[known] = entry
     hint = f"paths are relative to the CSV's folder; if the first line is a header, {EXPECTED}"
-    _require(not missing, f"{len(missing):,} of its files do not exist: {some(missing)}; {hint}")
+    _require(not missing, f"{len(missing):,} of its files do not exist: {quoted(missing)}; {hint}")
     if again:
         notes.append(f"{again:,} lines name an image that an earlier line has with the same label")
     return labelled, tuple(notes)
@@ -119,7 +120,7 @@ def find_columns(rows, finder):
     """Returns (`Columns`, rows without the header); each row has a cell for every name of the header."""
     first, rest = rows[0][1], rows[1:]
     if not names_columns(first, rest, finder):
-        _require(len(first) == 2, f"its first line is {some(first)}: {EXPECTED}")
+        _require(len(first) == 2, f"its first line is {quoted(first)}: {EXPECTED}")
         return Columns(0, [1], None, None), rows
     if rest and all(len(cells) == len(first) + 1 for _, cells in rest):
         first = ["", *first]  # R names no column of row numbers
@@ -128,7 +129,7 @@ def find_columns(rows, finder):
     sample = [cells for _, cells in rest[:SAMPLE_ROWS]]
     path = find_path(names, sample, finder)
     split = find_split(names, rest)
-    _require(path is not None, f"its first line is {some(first)}: {EXPECTED}")
+    _require(path is not None, f"its first line is {quoted(first)}: {EXPECTED}")
     labels = find_label_columns(header, names, [cells for _, cells in rest], path, split)
     return Columns(path, labels, split, header), rest
 
@@ -192,8 +193,8 @@ def find_label_columns(header, names, rows, path, split):
     others = [column for column in others if names[column] not in PATH_NAMES] or others
     if len(others) > 1 and all(is_binary(cells(column)) for column in others):
         return others
-    _require(others, f"its first line is {some(header)}: {EXPECTED}")
-    which = f"which column is the label, {some(header[column] for column in others)}?"
+    _require(others, f"its first line is {quoted(header)}: {EXPECTED}")
+    which = f"which column is the label, {quoted(header[column] for column in others)}?"
     hint = "call it 'label', or leave nothing but 0 and 1 in a column per class"
     _require(len(others) == 1, f"{which} {hint}; {EXPECTED}")
     return others
@@ -263,8 +264,8 @@ def described(columns):
     path, labels = columns.header[columns.path], [columns.header[column] for column in columns.labels]
     what = "label" if len(labels) == 1 else "classes"
     split = "" if columns.split is None else f", {columns.header[columns.split]!r} the split"
-    rest = f"; not used: {some(unused)}" if unused else ""
-    return f"of the table's columns {path!r} is the path, {some(labels)} the {what}{split}{rest}"
+    rest = f"; not used: {quoted(unused)}" if unused else ""
+    return f"of the table's columns {path!r} is the path, {quoted(labels)} the {what}{split}{rest}"
 
 
 def foreign_note(rows, columns):
@@ -273,4 +274,4 @@ def foreign_note(rows, columns):
     foreign = [as_text(cell) for cell in cells if is_foreign(cell)]
     if not foreign:
         return []
-    return [f"{len(foreign):,} labels are not UTF-8 and read as Windows-1252, such as {some(foreign[:1])}"]
+    return [f"{len(foreign):,} labels are not UTF-8 and read as Windows-1252, such as {quoted(foreign[:1])}"]

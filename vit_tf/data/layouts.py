@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from vit_tf.data.cifar10 import _require
+from vit_tf.messages import quoted, shown
 from vit_tf.preprocessing.formats import FORMATS, format_of_name, readable_endings
 
 SPLITS = ("train", "validation", "test")
@@ -72,7 +73,7 @@ def left_out_as_no_images(paths):
         notes.append(f"files left out, no images that can be read: {', '.join(kinds)}")
     if paths.special:
         count = len(paths.special)
-        notes.append(f"{count:,} left out, no regular files: {some(sorted(paths.special))}")
+        notes.append(f"{count:,} left out, no regular files: {quoted(sorted(paths.special))}")
     return notes
 
 
@@ -113,18 +114,6 @@ def encode_labels(labels):
     return class_names, encoded
 
 
-def some(names, limit=5):
-    """Returns the first of `names` as a message shows them."""
-    names = list(names)
-    rest = f" and {len(names) - limit:,} more" if len(names) > limit else ""
-    return ", ".join(map(shown, names[:limit])) + rest
-
-
-def shown(name):
-    """Returns a name in quotes; long ones lose their beginning, and what cannot be printed is escaped."""
-    return repr(name if len(name) <= 80 else f"...{name[-77:]}")
-
-
 def label_images(paths):
     """Tells every image's class and split by its path.
 
@@ -143,7 +132,7 @@ def label_images(paths):
     Raises:
         ValueError: no images, fewer than two classes, or folders that could be classes as well as splits.
     """
-    there = some(sorted(paths.others) or sorted(paths.folders)) or "nothing"
+    there = quoted(sorted(paths.others) or sorted(paths.folders)) or "nothing"
     found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
     _require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
     for depth in range(_MAX_WRAPPERS):
@@ -164,10 +153,10 @@ def label_images(paths):
         labelled = {name: (label, None) for name, label in _classes(paths.images).items()}
     left_out = sorted(name for name in paths.images if name not in labelled)
     if left_out:
-        notes.append(f"{len(left_out):,} images lie in no class, left out: {some(left_out)}")
+        notes.append(f"{len(left_out):,} images lie in no class, left out: {quoted(left_out)}")
     empty = _empty_folders(paths)
     if empty:
-        notes.append(f"no image in the folder {some(empty)}, left out")
+        notes.append(f"no image in the folder {quoted(empty)}, left out")
     found = f"fewer than two classes in {len(paths.images):,} images"
     is_enough = len({label for label, _ in labelled.values()}) > 1
     _require(is_enough, f"{'; '.join([found, *notes])}: {EXPECTED_LAYOUTS}")
@@ -243,7 +232,7 @@ def folders_inside(groups, depth):
     names = sorted(next(iter(inside), ()))
     if len(groups) < 2 or len(inside) > 1 or len(names) < 2:
         return []
-    found = f"the folders {some(sorted(groups))} all hold the folders {some(names)}"
+    found = f"the folders {quoted(sorted(groups))} all hold the folders {quoted(names)}"
     is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
     hint = "call them train, val and test, give one of them by itself, or write a table of path, label, split"
     _require(not is_parts, f"{found}, which are classes or parts: {hint}")
@@ -260,12 +249,12 @@ def _in_splits(groups, split_of, depth):
     if not classes:
         is_all_splits = groups and not others
         hint = "expected two or more classes in a train folder, or give one of these folders by itself"
-        _require(not is_all_splits, f"no training images by class in the folders {some(groups)}: {hint}")
+        _require(not is_all_splits, f"no training images by class in the folders {quoted(groups)}: {hint}")
         return {}
     # Kaggle's test1 has no labels and may lie there; what has another name could as well be a class.
     unclear = [folder for folder in others if not folder.lower().startswith(tuple(SPLIT_OF_NAME))]
-    hint = f"move {some(unclear)} elsewhere, or rename the train folder if it is a class"
-    _require(not unclear, f"a train folder of classes lies beside {some(unclear)}: {hint}")
+    hint = f"move {quoted(unclear)} elsewhere, or rename the train folder if it is a class"
+    _require(not unclear, f"a train folder of classes lies beside {quoted(unclear)}: {hint}")
     labelled = {name: (label, "train") for name, label in classes.items()}
     for split in SPLITS[1:]:
         labels = _classes(members[split], depth, known=frozenset(classes.values()))

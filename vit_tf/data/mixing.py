@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_tf.messages import shown
 from vit_tf.preprocessing.transform import is_number
 
 
@@ -107,7 +108,7 @@ class Mix:
         for name in ("probability", "switch"):
             value = getattr(self, name)
             if not (is_number(value) and 0 <= value <= 1):
-                raise ValueError(f"`{name}` must be a number in [0, 1], got {value!r}")
+                raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")
 
     def __call__(self, images, labels, generator):
         is_mixed, is_cut = generator.random(2) < (self.probability, self.switch)
@@ -131,7 +132,7 @@ def blended(values, weight):
 def check_alpha(name, value):
     """Raises a ValueError unless `value` is a number above 0."""
     if not (is_number(value) and value > 0):
-        raise ValueError(f"`{name}` must be a number above 0, got {value!r}")
+        raise ValueError(f"`{name}` must be a number above 0, got {shown(value)}")
 
 
 def check_batch(images, labels):

@@ -16,6 +16,8 @@ from numbers import Integral
 import keras
 import numpy as np
 
+from vit_tf.messages import shown
+
 LARGEST_SEED = 2**32 - 1
 # A generator's purpose is a part of its seed, so that no two draw the same numbers.
 ORDER, IMAGE, MIX = range(3)
@@ -77,9 +79,9 @@ class Batches(keras.utils.PyDataset):
         check_int("num_threads", 1 if num_threads is None else num_threads, 1)
         for name, value in (("transform", transform), ("mix", mix)):
             if not (value is None or callable(value)):
-                raise ValueError(f"`{name}` must be a callable or None, got {value!r}")
+                raise ValueError(f"`{name}` must be a callable or None, got {shown(value)}")
         if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-            raise ValueError(f"`images` must be a sequence, with len() and images[i], got {images!r}")
+            raise ValueError(f"`images` must be a sequence, with len() and images[i], got {shown(images)}")
         super().__init__()
         self.images = images
         self.labels = checked_labels(labels, len(images), num_classes)
@@ -377,7 +379,7 @@ def check_int(name, value, lowest, highest=None):
     is_int = isinstance(value, Integral) and not isinstance(value, bool)
     if not (is_int and value >= lowest and (highest is None or value <= highest)):
         limits = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
-        raise ValueError(f"`{name}` must be an int {limits}, got {value!r}")
+        raise ValueError(f"`{name}` must be an int {limits}, got {shown(value)}")
 
 
 def check_image(image):

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from vit_tf.data.transforms import as_picture, check_probability
+from vit_tf.messages import shown
 from vit_tf.preprocessing.transform import is_number
 
 HIGHEST_MAGNITUDE = 10
@@ -92,11 +93,13 @@ class RandAugment:
 
     def __post_init__(self):
         if not (isinstance(self.num_ops, Integral) and self.num_ops >= 0):
-            raise ValueError(f"`num_ops` must be an int of 0 or more, got {self.num_ops!r}")
+            raise ValueError(f"`num_ops` must be an int of 0 or more, got {shown(self.num_ops)}")
         if not (is_number(self.magnitude) and 0 <= self.magnitude <= HIGHEST_MAGNITUDE):
-            raise ValueError(f"`magnitude` must be in [0, {HIGHEST_MAGNITUDE}], got {self.magnitude!r}")
+            raise ValueError(f"`magnitude` must be in [0, {HIGHEST_MAGNITUDE}], got {shown(self.magnitude)}")
         if not (is_number(self.magnitude_std) and self.magnitude_std >= 0):
-            raise ValueError(f"`magnitude_std` must be a number of 0 or more, got {self.magnitude_std!r}")
+            raise ValueError(
+                f"`magnitude_std` must be a number of 0 or more, got {shown(self.magnitude_std)}"
+            )
         check_probability("probability", self.probability)
 
     def __call__(self, image, generator):

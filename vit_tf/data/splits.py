@@ -5,12 +5,13 @@ from itertools import compress
 
 import numpy as np
 
-from vit_tf.data.cifar10 import _flat_labels, _one_line, _require
+from vit_tf.data.cifar10 import MOST_LETTERS, _flat_labels, _require
 from vit_tf.data.fingerprints import fingerprints
-from vit_tf.data.layouts import SPLITS, some
+from vit_tf.data.layouts import SPLITS
 from vit_tf.data.stratification import class_counts, draw_stratified
 from vit_tf.data.tables import read_rows
 from vit_tf.files import write_csv
+from vit_tf.messages import brief, quoted
 
 _SPLIT_HEADER = ["path", "label", "split", "fingerprint"]
 _OLD_HEADER = _SPLIT_HEADER[:3]  # of version 0.1
@@ -134,7 +135,7 @@ def read_split(files, path):
         return _read_split(files, read_rows(path))
     except ValueError as error:
         problem = error
-    raise ValueError(_one_line(f"{str(path)!r}: {problem}"))
+    raise ValueError(brief(f"{str(path)!r}: {problem}", MOST_LETTERS))
 
 
 def _read_split(files, rows):
@@ -146,7 +147,7 @@ def _read_split(files, rows):
     splits, prints, gone = {}, {}, []
     for line, cells in rows[1:]:
         is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
-        _require(is_whole, f"line {line} is damaged or twice there ({some(cells)}): make the split again")
+        _require(is_whole, f"line {line} is damaged or twice there ({quoted(cells)}): make the split again")
         name, label, split = cells[:3]
         is_known = files.is_multi_label or label in known
         _require(is_known, f"line {line} has the class {label!r}, which the data set lacks")
@@ -157,7 +158,9 @@ def _read_split(files, rows):
         _require(now[index[name]] == label, f"{found}: move it back")
         splits[name] = split or None
         prints[name] = "".join(cells[3:])
-    _require(not gone, f"{len(gone):,} of its images are gone: {some(gone)}; bring them back, or split anew")
+    _require(
+        not gone, f"{len(gone):,} of its images are gone: {quoted(gone)}; bring them back, or split anew"
+    )
     subset = files.subset(sorted(index[name] for name in splits))
     notes = _changes(files, subset, prints)
     splits = tuple(splits[name] for name in subset.names)
@@ -183,9 +186,9 @@ def _changes(files, known, prints):
     notes = []
     new = sorted(set(files.names) - set(known.names))
     if new:
-        notes.append(f"{len(new):,} files are new since the run began, or bad, and left out: {some(new)}")
+        notes.append(f"{len(new):,} files are new since the run began, or bad, and left out: {quoted(new)}")
     now = zip(known.names, fingerprints(known)) if any(prints.values()) else ()
     changed = [name for name, text in now if prints[name] and text != prints[name]]
     if changed:
-        notes.append(f"{len(changed):,} images have changed since the run began: {some(changed)}")
+        notes.append(f"{len(changed):,} images have changed since the run began: {quoted(changed)}")
     return tuple(notes)

@@ -4,7 +4,7 @@ import unicodedata
 
 import numpy as np
 
-from vit_tf.data.layouts import shown
+from vit_tf.messages import shown
 
 IMBALANCE = 100
 
@@ -50,10 +50,13 @@ def copy_notes(files, digests):
     for i, digest in enumerate(digests):
         if digest is not None:
             groups.setdefault(digest, []).append(i)
-    copies = [group for group in groups.values() if len(group) > 1]
-    in_labels = [g for g in copies if len({files.labels[i].tobytes() for i in g}) > 1]
-    in_splits = [g for g in copies if len({files.splits[i] for i in g}) > 1]
-    same = [g for g in copies if g not in in_labels and g not in in_splits]
+    in_labels, in_splits, same = [], [], []
+    for group in groups.values():
+        has_labels = len({files.labels[i].tobytes() for i in group}) > 1
+        has_splits = len({files.splits[i] for i in group}) > 1
+        in_labels += [group] if has_labels else []
+        in_splits += [group] if has_splits else []
+        same += [group] if len(group) > 1 and not (has_labels or has_splits) else []
     notes = []
     for found, where in (
         (in_labels, "with different labels: one of them is wrong"),

@@ -5,7 +5,7 @@ from collections import Counter
 from functools import partial
 
 from vit_tf.data.cifar10 import _require
-from vit_tf.data.layouts import some
+from vit_tf.messages import quoted
 
 # What columns hold that say of one class whether it is there, and which of them means yes.
 BINARY = (({"0", "1"}, {"1"}), ({"-1", "1"}, {"1"}), ({"false", "true"}, {"true"}), ({"no", "yes"}, {"yes"}))
@@ -35,7 +35,7 @@ def read_cells(cells):
     absent = [cell for cell in distinct if cell.lower() in MISSING]
     if absent:
         count = sum(distinct[cell] for cell in absent)
-        notes = [*notes, f"{count:,} images have the label {some(absent)}, which is taken as a class"]
+        notes = [*notes, f"{count:,} images have the label {quoted(absent)}, which is taken as a class"]
     return labels, notes
 
 
@@ -55,7 +55,7 @@ def several(cells, read, how):
     """Returns (labels, notes) of cells that hold several labels, which `read` parts."""
     labels = [tuple(sorted(set(read(cell)))) for cell in cells]
     classes, most = {name for each in labels for name in each}, max(map(len, labels))
-    note = f"several labels per image, {how}: {len(classes)} classes ({some(sorted(classes))}), "
+    note = f"several labels per image, {how}: {len(classes)} classes ({quoted(sorted(classes))}), "
     return labels, [f"{note}up to {most} per image{without_label(labels)}"]
 
 
@@ -104,7 +104,7 @@ def parts_labels(distinct, separator):
     unclear = [cell for cell, parts in combined.items() if not recurring.issuperset(parts)]
     _require(
         not made or not unclear,
-        f"the labels {some(made[:1])} and {some(unclear[:1])} may be names or several labels each: write "
+        f"the labels {quoted(made[:1])} and {quoted(unclear[:1])} may be names or several labels each: write "
         "several labels as cat|dog, and names with _ instead of blanks and commas",
     )
     return False
@@ -117,7 +117,7 @@ def names_note(distinct, separator):
     if not any(count > 1 or part in distinct for part, count in counts.items()):
         return []
     return [
-        f"labels such as {some(combined[:1])} are taken as one class each; several are written as cat|dog"
+        f"labels such as {quoted(combined[:1])} are taken as one class each; several are written as cat|dog"
     ]
 
 
@@ -141,13 +141,15 @@ def read_columns(names, columns):
     """
     values = {plain(cell) for cells in columns for cell in cells}
     yes = next((yes for allowed, yes in BINARY if values <= allowed), None)
-    _require(yes, f"the columns {some(names)} mix kinds of values: {some(sorted(values))}; expected 0 and 1")
+    _require(
+        yes, f"the columns {quoted(names)} mix kinds of values: {quoted(sorted(values))}; expected 0 and 1"
+    )
     present = [[plain(cell) in yes for cell in cells] for cells in columns]
     labels = [tuple(sorted(name for name, has in zip(names, row) if has)) for row in zip(*present)]
     never = [name for name, has in zip(names, present) if not any(has)]
-    notes = [f"no image has the class {some(never)}, left out"] if never else []
+    notes = [f"no image has the class {quoted(never)}, left out"] if never else []
     used = len(names) - len(never)
-    _require(used, f"no image has a class: the columns {some(names)} hold no {'/'.join(sorted(yes))}")
+    _require(used, f"no image has a class: the columns {quoted(names)} hold no {'/'.join(sorted(yes))}")
     if all(len(each) == 1 for each in labels):
         return [label for (label,) in labels], [
             f"a column per class, one class per image: {used} classes",

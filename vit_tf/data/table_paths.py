@@ -6,8 +6,9 @@ import posixpath
 import unicodedata
 from functools import cached_property
 
-from vit_tf.data.layouts import is_junk, some
+from vit_tf.data.layouts import is_junk
 from vit_tf.data.tables import as_text, is_foreign
+from vit_tf.messages import quoted, shown
 from vit_tf.preprocessing import formats
 
 ENDINGS = tuple(ending for suffix in formats.ENDINGS for ending in (suffix, suffix.upper()))
@@ -43,7 +44,9 @@ class ImageFinder:
         if len(found) > 1:
             found = {name for name in found if self.is_for_this_table(name)} or found
         if len(found) > 1:
-            raise ValueError(f"{cell!r} may be {some(sorted(found))}: write folder and ending into the table")
+            raise ValueError(
+                f"{shown(cell)} may be {quoted(sorted(found))}: write folder and ending into the table"
+            )
         return found.pop() if found else None
 
     def nearby(self, path):

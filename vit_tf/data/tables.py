@@ -6,8 +6,9 @@ import io
 import re
 import zipfile
 
-from vit_tf.data.cifar10 import _one_line, _require
+from vit_tf.data.cifar10 import _require
 from vit_tf.files import read_regular
+from vit_tf.messages import brief
 
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
@@ -132,7 +133,7 @@ def parse(text, delimiter, skips_blanks=False, strict=True):
     try:
         return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
-        problem = _one_line(error)
+        problem = brief(error)
     raise ValueError(f"line {reader.line_num} is no CSV ({problem}): mend its quotes")
 
 

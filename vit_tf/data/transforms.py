@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from vit_tf.layers.patches import pair
+from vit_tf.messages import shown
 from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing, is_number
 
 TRIES = 10  # of drawing a rectangle that fits, as torchvision and timm have it
@@ -39,7 +40,7 @@ class Compose:
         object.__setattr__(self, "transforms", tuple(self.transforms))
         for transform in self.transforms:
             if not callable(transform):
-                raise ValueError(f"`transforms` must be callables (image, generator), got {transform!r}")
+                raise ValueError(f"`transforms` must be callables (image, generator), got {shown(transform)}")
 
     def __call__(self, image, generator):
         for transform in self.transforms:
@@ -76,7 +77,9 @@ class RandomResizedCrop:
         check_range("scale", self.scale, highest=1)
         check_range("ratio", self.ratio)
         if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(f"`interpolation` must be one of {INTERPOLATIONS}, got {self.interpolation!r}")
+            raise ValueError(
+                f"`interpolation` must be one of {INTERPOLATIONS}, got {shown(self.interpolation)}"
+            )
 
     def __call__(self, image, generator):
         picture = as_picture(image)
@@ -115,7 +118,7 @@ class RandomShift:
 
     def __post_init__(self):
         if not (isinstance(self.padding, Integral) and self.padding >= 0):
-            raise ValueError(f"`padding` must be an int of 0 pixels or more, got {self.padding!r}")
+            raise ValueError(f"`padding` must be an int of 0 pixels or more, got {shown(self.padding)}")
 
     def __call__(self, image, generator):
         image = as_array(image)
@@ -217,7 +220,8 @@ class Fit:
     def __post_init__(self):
         if not isinstance(self.preprocessing, Preprocessing):
             raise ValueError(
-                f"`preprocessing` must be what `vit_tf.preprocessing` returns, got {self.preprocessing!r}"
+                "`preprocessing` must be what `vit_tf.preprocessing` returns, got "
+                f"{shown(self.preprocessing)}"
             )
 
     def __call__(self, image, generator=None):
@@ -269,10 +273,10 @@ def check_range(name, value, highest=math.inf):
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value))
     if not (is_pair and 0 < value[0] <= value[1] <= highest):
         limit = "" if highest == math.inf else f" <= {highest}"
-        raise ValueError(f"`{name}` must be two numbers, 0 < lowest <= highest{limit}, got {value!r}")
+        raise ValueError(f"`{name}` must be two numbers, 0 < lowest <= highest{limit}, got {shown(value)}")
 
 
 def check_probability(name, value):
     """Raises a ValueError unless `value` is a number in [0, 1]."""
     if not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"`{name}` must be a number in [0, 1], got {value!r}")
+        raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")

@@ -8,6 +8,7 @@ import numpy as np
 from vit_tf import layers as vit_layers
 from vit_tf.hyperparameters import suggestion
 from vit_tf.layers.blocks import Block
+from vit_tf.messages import shown
 
 PATCHES = "patches"
 PREFIX = ("class_token", "distillation_token", "register_tokens")
@@ -34,7 +35,7 @@ class Anatomy:
             name = getattr(model, "name", type(model).__name__)
             lacks = "image patches at its entrance" if self.blocks else "encoder blocks"
             raise ValueError(
-                f"expected a model of `vit_tf.build_vit`, got {name!r}, without {lacks}{hint(model)}"
+                f"expected a model of `vit_tf.build_vit`, got {shown(name)}, without {lacks}{hint(model)}"
             )
         self.model = model
 
@@ -110,7 +111,7 @@ class Anatomy:
         places = self.places()
         if name not in places:
             raise ValueError(
-                f"{self.model.name!r} has no tokens {name!r}: choose {' or '.join(map(repr, places))}"
+                f"{self.model.name!r} has no tokens {shown(name)}: choose {' or '.join(map(repr, places))}"
                 f"{suggestion(name, places)}"
             )
         return places[name]
@@ -157,8 +158,8 @@ class Anatomy:
                 key = names[key]
             if key not in names:
                 raise ValueError(
-                    f"{self.model.name!r} has no block {key!r}: choose from {names[0]!r} to {names[-1]!r}, "
-                    f"by name or by number from {-len(names)} to {len(names) - 1}"
+                    f"{self.model.name!r} has no block {shown(key)}: choose from {names[0]!r} to "
+                    f"{names[-1]!r}, by name or by number from {-len(names)} to {len(names) - 1}"
                 )
             found.add(key)
         if not found:
@@ -178,7 +179,7 @@ class Anatomy:
         except ValueError:
             raise ValueError(f"{takes}, got several shapes: resize them") from None
         if images.dtype.kind not in "fiu" or not images.ndim:
-            what = f"an array of {images.dtype}" if images.ndim else repr(given)
+            what = f"an array of {images.dtype}" if images.ndim else shown(given)
             raise ValueError(f"{takes}, got {what}: `vit_tf.preprocessing` reads files and pictures")
         if images.shape[1:] != expected or not len(images):
             raise ValueError(f"{takes}, got {images.shape}: {shape_hint(images.shape, expected)}")

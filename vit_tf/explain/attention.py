@@ -10,6 +10,7 @@ from keras import ops
 from vit_tf.explain.anatomy import PATCHES, Anatomy, as_list
 from vit_tf.explain.gradient import run
 from vit_tf.layers.hooks import call_with_hooks
+from vit_tf.messages import shown
 
 REDUCTIONS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
 BLOCK_BYTES = 256 * 2**20  # of scores that the backend has in memory at a time
@@ -43,7 +44,7 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
     anatomy = Anatomy(model)
     images = anatomy.check_images(images)
     if reduce is not None and reduce not in REDUCTIONS:
-        raise ValueError(f"`reduce` must be {', '.join(map(repr, REDUCTIONS))} or None, got {reduce!r}")
+        raise ValueError(f"`reduce` must be {', '.join(map(repr, REDUCTIONS))} or None, got {shown(reduce)}")
     rows = slice(0, anatomy.num_tokens) if queries is None else anatomy.tokens(queries)
     chosen = None if layers is None else as_list(layers)
     pooled = pooling_map(anatomy, images, reduce) if "pooling" in (chosen or ()) else {}

@@ -9,6 +9,7 @@ from vit_tf import layers as vit_layers
 from vit_tf.explain.anatomy import PATCHES, Anatomy
 from vit_tf.explain.attention import to_numpy
 from vit_tf.explain.gradient import run
+from vit_tf.messages import shown
 
 
 def forward_features(model, images, layers=None, norm=True, reshape=True):
@@ -136,7 +137,7 @@ def patch_filters(model, count=28):
     """
     anatomy = Anatomy(model)
     if not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"`count` must be a positive int, got {count!r}")
+        raise ValueError(f"`count` must be a positive int, got {shown(count)}")
     kernel = first_kernel(anatomy)
     shape, filters = kernel.shape[:3], kernel.reshape(-1, kernel.shape[-1])
     if isinstance(anatomy.model.get_layer("patch_embedding"), vit_layers.WhitenedPatchEmbedding):

@@ -13,6 +13,7 @@ from vit_tf.explain.anatomy import PATCHES, Anatomy
 from vit_tf.explain.attention import REDUCTIONS, attention_maps, to_numpy
 from vit_tf.explain.gradient import gradient, run
 from vit_tf.layers.hooks import call_with_hooks
+from vit_tf.messages import shown
 
 
 def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, query=None, upsample=False):
@@ -45,9 +46,11 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
     """
     anatomy = Anatomy(model)
     if head_fusion not in REDUCTIONS:
-        raise ValueError(f"`head_fusion` must be {', '.join(map(repr, REDUCTIONS))}, got {head_fusion!r}")
+        raise ValueError(
+            f"`head_fusion` must be {', '.join(map(repr, REDUCTIONS))}, got {shown(head_fusion)}"
+        )
     if not isinstance(discard_ratio, Real) or not 0 <= discard_ratio < 1:
-        raise ValueError(f"`discard_ratio` must be in [0, 1), got {discard_ratio!r}")
+        raise ValueError(f"`discard_ratio` must be in [0, 1), got {shown(discard_ratio)}")
     rows = query_rows(anatomy, query)  # (1, n)
     layers = [*anatomy.blocks]
     if query is None and anatomy.pools_by_attention:
@@ -151,7 +154,7 @@ def grad_cam(model, images, class_index=None, layer=-1, *, upsample=False):
     images = anatomy.check_images(images)
     names = anatomy.choose(layer)
     if len(names) != 1:
-        raise ValueError(f"`layer` must be one block, got {layer!r}")
+        raise ValueError(f"`layer` must be one block, got {shown(layer)}")
     block, patches = anatomy.blocks[names[0]], anatomy.tokens(PATCHES)
     readers = block.attention_layers()
     shapes = [(len(images), *block.input.shape[1:])] * len(readers)
@@ -227,7 +230,7 @@ def class_chooser(anatomy, classifier, images, class_index):
         ):
             raise ValueError(
                 f"`class_index` must be an int from 0 to {num_classes - 1}, or one for each of {len(images)} "
-                f"images, got {class_index!r}"
+                f"images, got {shown(class_index)}"
             )
         classes = np.broadcast_to(classes, (len(images),))
     chosen = np.eye(num_classes, dtype="float32")[classes]

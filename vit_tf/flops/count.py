@@ -11,6 +11,7 @@ import keras
 from vit_tf import layers
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
 from vit_tf.layers.scaled_dot_product import choose_block_size
+from vit_tf.messages import shown
 
 ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 
@@ -67,7 +68,7 @@ def check_arguments(model, batch_size):
         raise ValueError(f"{model.name!r} is not built: call it once on data, or give it an Input")
     whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
     if not whole or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive int, got {batch_size!r}")
+        raise ValueError(f"`batch_size` must be a positive int, got {shown(batch_size)}")
 
 
 @singledispatch

@@ -18,6 +18,7 @@ from vit_tf.layers.scaled_dot_product import (
     choose_block_size,
     softmax,
 )
+from vit_tf.messages import shown
 
 
 def attention_spec(layer, shape, return_attention_scores):
@@ -282,7 +283,7 @@ def make_attention(kind, num_heads, block_index=0, **options):
         return DotProductAttention(num_heads, **options)
     if kind == "differential":
         return DifferentialAttention(num_heads, block_index=block_index, **options)
-    raise ValueError(f'`attention` must be "softmax" or "differential", got {kind!r}')
+    raise ValueError(f'`attention` must be "softmax" or "differential", got {shown(kind)}')
 
 
 @register

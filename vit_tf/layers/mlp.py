@@ -9,6 +9,7 @@ from keras import ops
 from vit_tf.layers.composite import CompositeLayer
 from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.residual import make_norm, register
+from vit_tf.messages import shown
 
 
 @register
@@ -171,4 +172,4 @@ def make_mlp(kind, mlp_dim, **options):
         return MLP(mlp_dim, **options)
     if kind in ("swiglu", "swiglu_split"):
         return GatedMLP(mlp_dim, packed=kind == "swiglu", **options)
-    raise ValueError(f'`mlp` must be "mlp", "swiglu" or "swiglu_split", got {kind!r}')
+    raise ValueError(f'`mlp` must be "mlp", "swiglu" or "swiglu_split", got {shown(kind)}')

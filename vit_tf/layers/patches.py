@@ -178,7 +178,7 @@ class OverlapPatchEmbedding(CompositeLayer):
         if self.patch_size != (side, side) or side < 2 or side & (side - 1):
             raise ValueError(
                 "an overlapping patch embedding halves the image in each of its stages: "
-                f"`patch_size` must be 2, 4, 8, 16 or a higher power of two, got {patch_size!r}"
+                f"`patch_size` must be 2, 4, 8, 16 or a higher power of two, got {shown(patch_size)}"
             )
         num_stages = side.bit_length() - 1
         self.stages = [

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from vit_tf.messages import shown
+
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
@@ -47,7 +49,7 @@ def make_norm(kind, epsilon, dtype, name, initial_scale=None):
         raise ValueError('a norm that starts at `layer_scale_init` must be `norm="layer"`')
     if kind == "rms":
         return keras.layers.RMSNormalization(epsilon=epsilon, dtype=dtype, name=name)
-    raise ValueError(f'`norm` must be "layer" or "rms", got {kind!r}')
+    raise ValueError(f'`norm` must be "layer" or "rms", got {shown(kind)}')
 
 
 @register
@@ -73,7 +75,7 @@ class DropPath(keras.layers.Layer):
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1), got {rate!r}")
+            raise ValueError(f"`rate` must be in [0, 1), got {shown(rate)}")
         self.rate = rate
         self.seed = seed
         self.supports_masking = True

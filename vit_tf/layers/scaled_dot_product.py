@@ -8,6 +8,8 @@ from numbers import Integral
 import keras
 from keras import ops
 
+from vit_tf.messages import shown
+
 # Measured on a CPU with 12 heads. At 4,097 tokens blocks of 256 to 1,024 take the same time, and 512 an
 # eighth of the memory. Training computes scores twice, a third more work: up to 1,024 tokens (50 MB of scores
 # an image and layer) that is not worth the memory.
@@ -18,7 +20,9 @@ def check_block_size(value):
     """Raises a ValueError unless `query_block_size` may have this value."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if value is not None and not (whole and value >= 0):
-        raise ValueError(f"`query_block_size` must be an int from 0 (0 for no blocks) or None, got {value!r}")
+        raise ValueError(
+            f"`query_block_size` must be an int from 0 (0 for no blocks) or None, got {shown(value)}"
+        )
 
 
 def choose_block_size(num_tokens, query_block_size=None):

@@ -16,6 +16,7 @@ from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.patches import pair
 from vit_tf.layers.residual import make_norm, register
 from vit_tf.layers.scaled_dot_product import softmax
+from vit_tf.messages import shown
 
 
 @register
@@ -132,7 +133,7 @@ class TokenPooling(keras.layers.Layer):
     def __init__(self, pooling="token", token_index=0, num_prefix_tokens=0, **kwargs):
         super().__init__(**kwargs)
         if pooling not in self.KINDS:
-            raise ValueError(f"`pooling` must be one of {', '.join(self.KINDS)}, got {pooling!r}")
+            raise ValueError(f"`pooling` must be one of {', '.join(self.KINDS)}, got {shown(pooling)}")
         self.pooling = pooling
         self.token_index = token_index
         self.num_prefix_tokens = num_prefix_tokens

@@ -30,7 +30,7 @@ def preprocessing(source, image_size=None):
     if isinstance(source, dict):
         found = read_configs(source, source)
     elif not isinstance(source, (str, os.PathLike)):
-        raise ValueError(f"`source` must be a name, a folder or a dict, got {source!r}")
+        raise ValueError(f"`source` must be a name, a folder or a dict, got {shown(source)}")
     elif isinstance(source, os.PathLike) or not (found := from_name(source)):
         from vit_tf.weights.checkpoint import read_config
 

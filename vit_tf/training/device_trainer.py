@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from vit_tf import augment
+from vit_tf.messages import shown
 from vit_tf.training.batches import graph_augmentation, make_mix
 from vit_tf.training.device import assign, groups, make_epoch, make_predict, make_step, values_of
 from vit_tf.training.memory_limit import require_step_memory
@@ -222,13 +223,13 @@ def make_device_trainer(network, recipe, train, validation, folder):
 def check_recipe(recipe):
     """Raises a ValueError that names the first setting which training on the device does not know."""
     if recipe.crop not in CROPS:
-        raise ValueError(f"on the device --crop must be one of {', '.join(CROPS)}, got {recipe.crop!r}")
+        raise ValueError(f"on the device --crop must be one of {', '.join(CROPS)}, got {shown(recipe.crop)}")
     for item in fields(Recipe):
         value = getattr(recipe, item.name)
         if item.name not in SETTINGS and value != item.default:
             raise ValueError(
-                f"training on the device has no --{item.name.replace('_', '-')}, got {value!r}: leave it "
-                "out, or train by scripts/train_cifar10.py"
+                f"training on the device has no --{item.name.replace('_', '-')}, got {shown(value)}: leave "
+                "it out, or train by scripts/train_cifar10.py"
             )
 
 

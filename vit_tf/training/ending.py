@@ -13,13 +13,13 @@ import numpy as np
 
 from vit_tf import classifier
 from vit_tf.files import PARTIAL
+from vit_tf.messages import listing
 from vit_tf.models import build_vit
 from vit_tf.training.generators import generator_arrays, restore_generators
 from vit_tf.training.lora import add_lora
 from vit_tf.training.report import draw_report, save_model, write_metrics
 from vit_tf.training.run import make_network
 from vit_tf.training.trainer import Progress
-from vit_tf.weights.tensor import listing
 from vit_tf.weights.timm import model_entries
 
 NUM_REHEARSED = 4  # test images

@@ -5,6 +5,7 @@ import re
 from numbers import Integral
 
 from vit_tf.hyperparameters import suggestion
+from vit_tf.messages import shown
 from vit_tf.training.optimizers import STEM, block_index, count_blocks, is_head
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")
@@ -88,11 +89,12 @@ def number_of_blocks(what, num_layers):
     if not word and not whole:
         known = ", ".join(map(repr, CHOICES))
         raise ValueError(
-            f"`what` must be one of {known} (K a number of blocks), got {what!r}{suggestion(what, CHOICES)}"
+            f"`what` must be one of {known} (K a number of blocks), got {shown(what)}"
+            f"{suggestion(what, CHOICES)}"
         )
     count = int(word[1]) if word else int(what)
     if not 0 <= count <= num_layers:
-        raise ValueError(f"{what!r} is not a number of blocks of this model: it has {num_layers}")
+        raise ValueError(f"{shown(what)} is not a number of blocks of this model: it has {num_layers}")
     return count
 
 

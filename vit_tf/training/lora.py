@@ -9,6 +9,7 @@ from keras import ops
 
 from vit_tf.hyperparameters import suggestion
 from vit_tf.layers.blocks import Block
+from vit_tf.messages import shown
 from vit_tf.training.freezing import train_only
 from vit_tf.training.optimizers import is_head
 
@@ -53,7 +54,7 @@ def add_lora(model, rank=8, alpha=None, on=("qkv", "projection")):
     layers = chosen_layers(model, (on,) if isinstance(on, str) else tuple(on))
     check_rank(rank, layers)
     if alpha is not None and not (is_number(alpha, Real) and 0 < alpha < math.inf):
-        raise ValueError(f"`alpha` must be a positive number or None for the rank, got {alpha!r}")
+        raise ValueError(f"`alpha` must be a positive number or None for the rank, got {shown(alpha)}")
     for layer in layers:
         layer.enable_lora(int(rank), lora_alpha=alpha)
     train_only(model, lambda variable: variable.name.startswith("lora_kernel") or is_head(variable))
@@ -129,7 +130,7 @@ def chosen_layers(model, on):
     for word in on:
         if word not in PROJECTIONS:
             known = ", ".join(map(repr, PROJECTIONS))
-            raise ValueError(f"`on` must be among {known}, got {word!r}{suggestion(word, PROJECTIONS)}")
+            raise ValueError(f"`on` must be among {known}, got {shown(word)}{suggestion(word, PROJECTIONS)}")
     if not on:
         raise ValueError("`on` names no projection to adapt: choose at least one, such as 'qkv'")
     names = {name for word in on for name in PROJECTIONS[word]}
@@ -139,7 +140,7 @@ def chosen_layers(model, on):
 def check_rank(rank, layers):
     """Raises a ValueError unless `rank` is an int that all kernels of `layers` have room for."""
     if not is_number(rank, Integral) or rank < 1:
-        raise ValueError(f"`rank` must be an int from 1, got {rank!r}")
+        raise ValueError(f"`rank` must be an int from 1, got {shown(rank)}")
     for layer in layers:
         if rank > min(layer.kernel.shape):
             raise ValueError(

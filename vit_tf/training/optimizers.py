@@ -14,6 +14,7 @@ from keras import ops
 
 from vit_tf.hyperparameters import suggestion
 from vit_tf.layers.residual import register
+from vit_tf.messages import shown
 
 STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
 HEADS = ("head", "distillation_head")
@@ -262,11 +263,11 @@ def make_optimizer(
 
 def check_options(name, accumulate, **numbers):
     """Raises a ValueError that says what an option of `make_optimizer` may be, unless it is that."""
-    if name not in OPTIMIZERS:
+    if not isinstance(name, str) or name not in OPTIMIZERS:
         known = ", ".join(map(repr, OPTIMIZERS))
-        raise ValueError(f"`name` must be one of {known}, got {name!r}{suggestion(name, OPTIMIZERS)}")
+        raise ValueError(f"`name` must be one of {known}, got {shown(name)}{suggestion(name, OPTIMIZERS)}")
     if not isinstance(accumulate, Integral) or isinstance(accumulate, bool) or accumulate < 1:
-        raise ValueError(f"`accumulate` must be an int from 1, got {accumulate!r}")
+        raise ValueError(f"`accumulate` must be an int from 1, got {shown(accumulate)}")
     ranges = {
         "learning_rate": (lambda x: 0 < x < math.inf, "a positive number"),
         "weight_decay": (lambda x: 0 <= x < math.inf, "a number from 0"),
@@ -280,7 +281,7 @@ def check_options(name, accumulate, **numbers):
         if value is None and expected.endswith("None"):
             continue
         if not isinstance(value, Real) or isinstance(value, bool) or not valid(value):
-            raise ValueError(f"`{key}` must be {expected}, got {value!r}")
+            raise ValueError(f"`{key}` must be {expected}, got {shown(value)}")
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 
 from vit_tf.hyperparameters import suggestion
+from vit_tf.messages import shown
 from vit_tf.training.lora import PROJECTIONS
 from vit_tf.training.resolution import parse_resolutions
 
@@ -106,7 +107,7 @@ class Recipe:
             )
         parse_resolutions(self.resolutions)
         if not set(self.lora_on.split(",")) <= set(PROJECTIONS):
-            raise ValueError(f"`lora_on` must be some of {','.join(PROJECTIONS)}, got {self.lora_on!r}")
+            raise ValueError(f"`lora_on` must be some of {','.join(PROJECTIONS)}, got {shown(self.lora_on)}")
 
 
 POSITIVE = (
@@ -141,7 +142,7 @@ def check(name, value, choices):
         limit, right = limits(name)
         valid, expected = valid and right(value), f"{'a whole number' if whole else 'a number'} {limit}"
     if not valid:
-        raise ValueError(f"`{name}` must be {expected}, got {value!r}")
+        raise ValueError(f"`{name}` must be {expected}, got {shown(value)}")
 
 
 def limits(name):

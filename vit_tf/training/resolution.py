@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from vit_tf.layers import PatchEncoder
+from vit_tf.messages import shown
 from vit_tf.weights.resample import resize_matrix
 
 
@@ -94,6 +95,6 @@ def parse_resolutions(text):
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(
             "`resolutions` must be none, or shares of the image's side above 0 and at most 1 with commas, "
-            f"such as 0.5,0.75,1, got {text!r}"
+            f"such as 0.5,0.75,1, got {shown(text)}"
         )
     return shares

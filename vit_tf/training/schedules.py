@@ -5,6 +5,7 @@ from functools import partial
 from numbers import Real
 
 from vit_tf.hyperparameters import suggestion
+from vit_tf.messages import shown
 
 
 def warm_up(progress, warmup):
@@ -54,17 +55,17 @@ def make_schedule(name, warmup=0.1, decay=None):
     Raises:
         ValueError: an unknown name, a value out of range, or a decay that is missing or has no use.
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         known = ", ".join(map(repr, SCHEDULES))
-        raise ValueError(f"`name` must be one of {known}, got {name!r}{suggestion(name, SCHEDULES)}")
+        raise ValueError(f"`name` must be one of {known}, got {shown(name)}{suggestion(name, SCHEDULES)}")
     if not is_number(warmup) or not 0 <= warmup < 1:
-        raise ValueError(f"`warmup` must be a share of the run in [0, 1), got {warmup!r}")
+        raise ValueError(f"`warmup` must be a share of the run in [0, 1), got {shown(warmup)}")
     if name == "step":
         if not is_number(decay) or not 0 < decay <= 1:
-            raise ValueError(f"`decay` must be a factor an epoch in (0, 1] for 'step', got {decay!r}")
+            raise ValueError(f"`decay` must be a factor an epoch in (0, 1] for 'step', got {shown(decay)}")
         return partial(step_decay, decay=decay, warmup=warmup)
     if decay is not None:
-        raise ValueError(f"`decay` goes with the schedule 'step' alone, got {decay!r} for {name!r}")
+        raise ValueError(f"`decay` goes with the schedule 'step' alone, got {shown(decay)} for {name!r}")
     shape = {"cosine": warmup_cosine, "constant": constant}[name]
     return lambda progress, epoch: shape(progress, warmup)
 

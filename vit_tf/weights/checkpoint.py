@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from vit_tf.files import read_json
-from vit_tf.messages import brief, listing
+from vit_tf.messages import brief, listing, shown
 from vit_tf.weights.readers import READERS, read_file, reader_of
 from vit_tf.weights.tensor import Refused, Tensor
 from vit_tf.weights.unwrap import Unwrapped, unwrap
@@ -90,7 +90,9 @@ def _finder(source):
     if source.startswith("hf:"):
         match = HUB_NAME.fullmatch(source)
         if not match or ".." in source:
-            raise ValueError(f"a name on the hub is hf:owner/name or hf:owner/name@revision, got {source!r}")
+            raise ValueError(
+                f"a name on the hub is hf:owner/name or hf:owner/name@revision, got {shown(source)}"
+            )
         return partial(_find_on_hub, *match.groups())
     if os.path.isdir(source):
         source = _repository(source)
@@ -102,8 +104,9 @@ def _finder(source):
         return partial(_find_in_folder, Path(source))
     if not os.path.isfile(source):
         raise ValueError(
-            f"there is no file or folder {source!r}: give a {', '.join(READERS)} file, a folder with "
-            f"{CONFIG} and model.safetensors, a name on the hub as hf:owner/name, or {', '.join(PACKAGED)}"
+            f"there is no file or folder {shown(source, 300)}: give a {', '.join(READERS)} file, a folder "
+            f"with {CONFIG} and model.safetensors, a name on the hub as hf:owner/name, or "
+            f"{', '.join(PACKAGED)}"
         )
     return None
 

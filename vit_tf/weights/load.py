@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from vit_tf.layers.patches import pair
-from vit_tf.messages import brief, listing
+from vit_tf.messages import brief, listing, shown
 from vit_tf.variants import ALIASES, get_variant
 from vit_tf.weights import google, huggingface, keras_file, makers, timm, vit_pytorch
 from vit_tf.weights.channels import fit_channels
@@ -191,7 +191,7 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
         UserWarning: a tensor holds NaN or infinity.
     """
     if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a model of `build_vit`, got {model!r}")
+        raise ValueError(f"`model` must be a model of `build_vit`, got {shown(model)}")
     if str(source).endswith(".weights.h5"):
         if not strict or (method, antialias, grid_size) != (None, None, None):
             raise ValueError("a .weights.h5 file fits its own model alone: load it without other options")

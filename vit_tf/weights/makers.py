@@ -17,9 +17,11 @@ def replace_all(name, rules):
 
 
 # DINOv2 ------------------------------------------------------------------------------------------
-
-
-DINOV2 = [(r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."), ("^register_tokens$", "reg_token")]
+DINOV2 = [
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"^register_tokens$", "reg_token"),
+]
 
 
 def recognises_dinov2(names):
@@ -35,12 +37,7 @@ def from_dinov2(tensors):
 
     With registers, the class token has a position and they have none: the position is added to the token.
     """
-    rules = [
-        (r"\.mlp\.w12\.", ".mlp.fc1."),
-        (r"\.mlp\.w3\.", ".mlp.fc2."),
-        ("^register_tokens$", "reg_token"),
-    ]
-    result = {replace_all(name, rules): tensor for name, tensor in tensors.items()}
+    result = {replace_all(name, DINOV2): tensor for name, tensor in tensors.items()}
     unused = [name for name in ("mask_token",) if result.pop(name, None) is not None]
     if {"reg_token", "cls_token", "pos_embed"} <= result.keys():
         positions = result["pos_embed"]

@@ -5,12 +5,14 @@ Both rest on the matrix of a 1-D resize, which is that of `torch.nn.functional.i
 
 import numpy as np
 
+from vit_tf.messages import shown
+
 METHODS = ("bicubic", "bilinear")
 
 
 def check_method(method):
     if method not in METHODS:
-        raise ValueError(f'`method` must be "bicubic" or "bilinear", got {method!r}')
+        raise ValueError(f'`method` must be "bicubic" or "bilinear", got {shown(method)}')
 
 
 def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=False, offset=0.0):

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from vit_tf.files import atomic_path, require_space
+from vit_tf.messages import shown
 from vit_tf.weights import timm
 
 
@@ -31,11 +32,11 @@ def save_weights(model, path, format="timm", dtype="float32"):
 
     path = Path(path)
     if format != "timm":
-        raise ValueError(f'`format` must be "timm", got {format!r}')
+        raise ValueError(f'`format` must be "timm", got {shown(format)}')
     if dtype not in ("float32", "float16"):
-        raise ValueError(f'`dtype` must be "float32" or "float16", got {dtype!r}')
+        raise ValueError(f'`dtype` must be "float32" or "float16", got {shown(dtype)}')
     if path.suffix != ".safetensors":
-        raise ValueError(f"`path` must end in .safetensors, got {str(path)!r}")
+        raise ValueError(f"`path` must end in .safetensors, got {shown(str(path))}")
     if not path.parent.is_dir():
         raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into: make it first")
     arrays = {}

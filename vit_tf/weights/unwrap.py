@@ -8,7 +8,7 @@ Dictionaries in dictionaries are flattened to names joined by dots, so that keys
 import re
 from dataclasses import dataclass
 
-from vit_tf.messages import listing, shown
+from vit_tf.messages import quoted, shown
 from vit_tf.weights.tensor import Refused
 
 HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
@@ -144,7 +144,3 @@ def preferred(prefixes):
     keys = {prefix: prefix.partition(".")[0] for prefix in prefixes}
     worse = {second for first, second in PREFERRED if first in keys.values()}
     return [prefix for prefix, key in keys.items() if key not in worse]
-
-
-def quoted(prefixes):
-    return listing([repr(prefix) for prefix in prefixes])
