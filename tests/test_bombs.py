@@ -27,16 +27,16 @@ MANY = 1 << 28  # bytes
 
 
 @contextmanager
-def cheaply(most_bytes=8 << 20, most_seconds=5):
+def cheaply(most_bytes=24 << 20, most_seconds=5):
     """A scope that may take neither much memory nor much time."""
     start = time.perf_counter()
     tracemalloc.start()
     try:
         yield
+    finally:  # after an error, too
         peak = tracemalloc.get_traced_memory()[1]
-    finally:
         tracemalloc.stop()
-    assert peak < most_bytes and time.perf_counter() - start < most_seconds
+        assert peak < most_bytes and time.perf_counter() - start < most_seconds
 
 
 def refused(function, source, *messages):
@@ -165,6 +165,24 @@ TORCH_BOMBS = {
     + b"uq\2("
     + b"h\1h\2\x85R" * 5000
     + b"l",
+    "copies of a shape": b"]("
+    + b"K\1" * 50_000
+    + b"eq\1"
+    + op_dict(
+        **{
+            f"a{i}": op_call("torch._utils._rebuild_tensor_v2", op_storage(), op(0), b"h\1", b"h\1")
+            for i in range(50)
+        }
+    ),
+    "copies of attributes": b"}("
+    + b"".join(op(str(i)) + b"N" for i in range(5000))
+    + b"uq\1"
+    + op_dict(**{f"a{i}": op_call("collections.OrderedDict") + b"h\1b" for i in range(500)}),
+    "copies of a name": op(LONG)
+    + b"q\1"
+    + op_tensor()
+    + b"q\2"
+    + op_dict(**{f"a{i}": b"}h\1h\2s" for i in range(5000)}),
     "classes": b"".join(op_global(f"a.b{i}") + b"0" for i in range(20_000)) + b"N",
 }
 

@@ -21,8 +21,6 @@ from stat import S_ISLNK
 
 import numpy as np
 
-from vit_tf.messages import brief
-
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 SAMPLE_PATH = Path(__file__).parents[1] / "assets" / "cifar10_sample.png"
 SAMPLE_TRAIN_PER_CLASS, SAMPLE_TEST_PER_CLASS = 160, 40
@@ -37,9 +35,15 @@ MOST_LETTERS = 1000  # of a message
 _EXPECTED = "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds data_batch_1 ... test_batch"
 
 
+def _one_line(error):
+    from vit_tf.messages import brief  # late, as this module is of use without the package
+
+    return brief(error, MOST_LETTERS)
+
+
 def _require(is_met, message):
     if not is_met:
-        raise ValueError(brief(message, MOST_LETTERS))
+        raise ValueError(_one_line(message))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +139,7 @@ def _download():
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
     except Exception as error:  # Keras raises a bare Exception for a failed download
-        raise OSError(brief(error)) from error
+        raise OSError(_one_line(error)) from error
     finally:
         socket.setdefaulttimeout(timeout)
     if keras.config.image_data_format() == "channels_first":
@@ -167,8 +171,8 @@ def _load_path(path):
     except PermissionError as error:
         problem = f"{error.strerror}: make it readable for you (chmod u+r)"
     except Exception as error:  # a damaged archive can raise nearly anything
-        problem = f"damaged or incomplete ({brief(error)}): download or copy it again"
-    raise ValueError(brief(f"{path}: {problem}", MOST_LETTERS))
+        problem = f"damaged or incomplete ({_one_line(error)}): download or copy it again"
+    raise ValueError(_one_line(f"{path}: {problem}"))
 
 
 def _read_path(path):
@@ -296,7 +300,7 @@ def _parse_pickle(data, name):
         _require(0 < len(pixels) == len(labels), f"it has {len(pixels)} images but {len(labels)} labels")
         return pixels, np.array(list(labels))
     except Exception as error:  # a damaged pickle can raise nearly anything
-        problem = brief(error)
+        problem = _one_line(error)
     raise ValueError(f"{name} is not a CIFAR-10 batch: {problem}; download or copy it again")
 
 

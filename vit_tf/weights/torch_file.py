@@ -20,6 +20,7 @@ from vit_tf.weights.tensor import BFLOAT16, Refused, Tensor, kind_of, standard
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
 MOST_NAMES = 1000  # of classes and functions in a pickle
+MOST_SIDES = 64  # of a tensor: NumPy takes no more
 STORAGES = {  # types of elements; those of kind "V" are not read, but for BFLOAT16
     **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16},
     **{"LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1"},
@@ -47,6 +48,15 @@ class Foreign:
         pass
 
     __setstate__ = __setitem__ = append = extend = add = ignore
+
+
+class Dictionary(dict):
+    """What stands in for an `OrderedDict`. Attributes are dropped: many of these may share a large state."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        pass
 
 
 @dataclass(frozen=True)
@@ -174,8 +184,6 @@ class Unpickler(pickle.Unpickler):
             "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
             "torch._tensor._rebuild_from_type_v2": lambda function, kind, args, state: function(*args),
         }
-        # A class of its own, since a pickle may set attributes of what it is given.
-        self.dictionary = type("Dictionary", (dict,), {})
 
     def find_class(self, module, name):
         """Returns what makes plain tensors and dictionaries, and for all other names a kind of `Foreign`."""
@@ -202,10 +210,12 @@ class Unpickler(pickle.Unpickler):
         self.num_left -= len(items)
         if self.num_left < 0:
             raise ValueError("the pickle has the same dictionary too often")
-        return self.dictionary(items)
+        return Dictionary(items)
 
     def make_view(self, storage, offset, shape, strides, *rest):
         """Returns the `View` that PyTorch's function would; `rest` may end in flags such as {"neg": True}."""
+        if max(len(shape), len(strides)) > MOST_SIDES:  # which would be copied below
+            raise ValueError(f"a tensor has over {MOST_SIDES} dimensions")
         flags = rest[2] if len(rest) > 2 and isinstance(rest[2], dict) else {}
         dtype = STORAGES.get(storage.kind)
         return View(storage, dtype, offset, tuple(shape), tuple(strides), bool(flags.get("neg")))

@@ -38,7 +38,8 @@ PREFERRED = (
     ("model_ema", "model"),
     ("encoder", "target_encoder"),
 )
-MOST_ITEMS, MOST_LEVELS = 1_000_000, 8  # of nested dictionaries: a pickle may hold one dictionary many times
+# Of nested dictionaries: a pickle may hold one dictionary, or one key, many times.
+MOST_ITEMS, MOST_LEVELS, MOST_LETTERS = 1_000_000, 8, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,23 @@ def flatten(content, is_tensor):
         is_tensor: function of a value.
 
     Raises:
-        Refused: two tensors get the same name, or there are too many items.
+        Refused: two tensors get the same name, or there are too many items, or letters in their names.
     """
-    found, count = {}, 0
-    level = [("", content)]
+    found, count, letters = {}, 0, 0
+    level = [("", content)] if isinstance(content, dict) else []
     for _ in range(MOST_LEVELS):
         deeper = []
         for prefix, group in level:
-            count += len(group) if isinstance(group, dict) else 0
+            count += len(group)
             if count > MOST_ITEMS:
                 raise Refused(f"holds over {MOST_ITEMS:,} items: save the `state_dict()` alone")
-            for key, value in group.items() if isinstance(group, dict) else ():
+            for key, value in group.items():
+                if not is_tensor(value) and not isinstance(value, dict):
+                    continue
                 name = f"{prefix}{key}"
+                letters += len(name)
+                if letters > MOST_LETTERS:
+                    raise Refused("has names of many megabytes: save the `state_dict()` alone")
                 if not is_tensor(value):
                     deeper.append((f"{name}.", value))
                 elif name in found:
