@@ -58,8 +58,8 @@ def open_run(args, command, name, script):
         ValueError: see `choose_folder` and `check_same_command`; or `--resume` has other options beside it.
     """
     folder, saved = choose_folder(args.out, args.resume, name)
-    if saved and saved["command"].get("script") != script:
-        raise ValueError(f"{str(folder)!r} holds a run of {saved['command'].get('script')}: go on with that")
+    if saved and saved["command"]["script"] != script:
+        raise ValueError(f"{str(folder)!r} holds a run of {saved['command']['script']}: go on with that")
     if args.resume:
         given = [key for key, value in vars(args).items() if value is not None]
         if others := [key for key in given if key != "resume"]:
