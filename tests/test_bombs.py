@@ -183,6 +183,7 @@ TORCH_BOMBS = {
     + op_tensor()
     + b"q\2"
     + op_dict(**{f"a{i}": b"}h\1h\2s" for i in range(5000)}),
+    "tuples of tuples": b")q\1" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 50)) + b"}h2Ns",
     "classes": b"".join(op_global(f"a.b{i}") + b"0" for i in range(20_000)) + b"N",
 }
 
