@@ -573,6 +573,12 @@ def test_hostile_pickle_runs_nothing(tmp_path, arrays, protocol, container):
     assert not marker.exists()
 
 
+# As a key it has 2 ** 49 leaves to hash.
+TUPLES_OF_TUPLES = (
+    b"\x80\x02)q\1" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 50)) + b"}h2Ns."
+)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -589,6 +595,7 @@ def test_hostile_pickle_runs_nothing(tmp_path, arrays, protocol, container):
         (b"\x80\x02\x82\x01.", "unregistered extension"),
         (b"\x80\x02}r\xff\xff\xff\x7f.", "memo bomb"),
         (b"\x80\x02}p2000000000\n.", "memo bomb"),
+        (TUPLES_OF_TUPLES, "the same tuples too often"),
         (b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00.", "expected .* bytes"),
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00.", "expected .* bytes"),
         (b"\x80\x02cnumpy\nndarray\nN}X\x05\x00\x00\x00stateK\x01s\x86b.", "missing 1 required positional"),

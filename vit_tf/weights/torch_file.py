@@ -8,7 +8,6 @@ import io
 import math
 import mmap
 import pickle
-import pickletools
 import zipfile
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,12 +15,11 @@ from functools import partial
 import numpy as np
 
 from vit_tf.messages import shown
+from vit_tf.pickles import check_pickle
 from vit_tf.weights.tensor import BFLOAT16, Refused, Tensor, kind_of, standard
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
 MOST_NAMES = 1000  # of classes and functions in a pickle
-MOST_LEAVES = 1_000_000  # of a value that may be hashed
-UNHASHABLE = (pickletools.pydict, pickletools.pylist, pickletools.pyset)
 MOST_SIDES = 64  # of a tensor: NumPy takes no more
 STORAGES = {  # types of elements; those of kind "V" are not read, but for BFLOAT16
     **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16},
@@ -156,43 +154,6 @@ def read_legacy(data):
         if offset > len(data):
             raise ValueError(f"the storage {shown(key)} reaches beyond the end")
     return content, places
-
-
-def check_pickle(file):
-    """Reads a pickle's opcodes to its end, and raises a ValueError where they cost more than they take.
-
-    An index of the memo may be huge. A tuple may hold another one twice, which holds a third one twice, and
-    so on: as the key of a dictionary it is hashed in as many steps as there are leaves.
-    """
-    stack, memo = [], {}  # of how many leaves values have; None is a mark
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name.endswith("PUT"):
-            if argument > file.tell():
-                raise ValueError("the pickle has a memo bomb")
-            memo[argument] = stack[-1]
-        elif opcode.name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif opcode.name.endswith("GET"):
-            stack.append(memo[argument])
-        elif opcode.name == "MARK":
-            stack.append(None)
-        else:
-            leaves = pop_leaves(stack, opcode.stack_before)
-            if leaves > MOST_LEAVES:
-                raise ValueError("the pickle has the same tuples too often")
-            stack += [1 if kind in UNHASHABLE else leaves for kind in opcode.stack_after]
-
-
-def pop_leaves(stack, kinds):
-    """Takes what an opcode takes off the stack of `check_pickle`; returns its leaves, 1 at least."""
-    leaves, kinds = 0, list(kinds)
-    if pickletools.markobject in kinds:
-        while (top := stack.pop()) is not None:
-            leaves += top
-        kinds = kinds[: kinds.index(pickletools.markobject)]
-    for _ in kinds:
-        leaves += stack.pop() or 0
-    return max(leaves, 1)
 
 
 class Unpickler(pickle.Unpickler):
