@@ -3,8 +3,8 @@
     python benchmarks/quantization.py --data cifar10.npz
 
 `--data` takes what `scripts/train_cifar10.py --data` takes. Each quantized model is saved as `.keras`, loaded
-again, and tested on all test images. Keras quantizes the kernels of dense layers; the convolutions of the stem
-stay float32.
+again, and tested on all test images. Keras quantizes the kernels of dense layers. The convolutions of the
+stem stay float32.
 """
 
 import argparse

@@ -314,3 +314,7 @@ def convert_command(args):
         with atomic_path(args.out) as partial:
             (model.save_weights if ending == ".weights.h5" else model.save)(partial)
     print(f"{model.name} is in {terminal.printable(args.out)}")
+
+
+if __name__ == "__main__":  # python -m vit_tf.cli
+    entry()
