@@ -65,5 +65,6 @@ def copy_notes(files, digests):
     ):
         if found:
             first = " and ".join(shown(files.names[i]) for i in found[0][:3])
-            notes.append(f"{len(found):,} images are there several times {where}, such as {first}")
+            count = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
+            notes.append(f"{count} there several times {where}, such as {first}")
     return notes
