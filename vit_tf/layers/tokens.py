@@ -150,7 +150,11 @@ class TokenPooling(keras.layers.Layer):
         return average if self.pooling == "avg" else ops.concatenate([token, average], axis=-1)
 
     def maximum(self, patches):
-        return ops.max(patches, axis=1, initial=-math.inf)  # without it, Keras refuses an empty batch
+        if patches.shape[0] == 0:
+            return patches[:, 0]
+        return ops.max(
+            patches, axis=1, initial=-math.inf
+        )  # without it, Keras refuses an empty batch in a graph
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], input_shape[-1] * (2 if self.pooling == "token_avg" else 1)
