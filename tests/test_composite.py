@@ -65,6 +65,7 @@ def test_each_frozen_part_stays_frozen(make, shape):
         if not isinstance(layer, CompositeLayer):
             continue  # Keras's own, and those of one variable
         again = type(layer).from_config(layer.get_config())
+        assert again.get_config().get("parts") == layer.get_config().get("parts")  # before it is built
         wrap(again, shape)
         assert trainable(again) == trainable(layer)
 

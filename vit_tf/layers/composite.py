@@ -47,6 +47,8 @@ class CompositeLayer(keras.layers.Layer):
         settings = {"": part_settings(self, self.trainable)}
         settings |= {path: part_settings(part, parent.trainable) for path, parent, part in walk(self)}
         settings = {path: values for path, values in settings.items() if values}
+        if not self.built:  # what was given waits for its parts
+            settings = {**self.given_settings, **settings}
         config = super().get_config()
         return {**config, "parts": settings} if settings else config
 

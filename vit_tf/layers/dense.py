@@ -37,7 +37,7 @@ class TokenDense(keras.layers.Dense):
         return ops.reshape(rows, (*leading, self.units))
 
     def quantize(self, mode=None, type_check=True, config=None):
-        """Quantises the kernel; see `keras.Model.quantize`, which calls this.
+        """Quantizes the kernel; see `keras.Model.quantize`, which calls this.
 
         Args:
             mode: "int8", "int4" or "float8".
@@ -50,7 +50,7 @@ class TokenDense(keras.layers.Dense):
         """
         if mode in ("gptq", "awq"):
             raise ValueError(
-                f'{mode!r} needs calibration, which a ViT has not: choose "int8", "int4" or "float8"'
+                f'{mode!r} calibrates on text, which a ViT does not take: choose "int8", "int4" or "float8"'
             )
         return super().quantize(mode, type_check=False, config=config)
 

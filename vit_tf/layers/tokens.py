@@ -152,9 +152,8 @@ class TokenPooling(keras.layers.Layer):
     def maximum(self, patches):
         if patches.shape[0] == 0:
             return patches[:, 0]
-        return ops.max(
-            patches, axis=1, initial=-math.inf
-        )  # without it, Keras refuses an empty batch in a graph
+        # Without `initial`, Keras refuses an empty batch in a graph.
+        return ops.max(patches, axis=1, initial=-math.inf)
 
     def compute_output_shape(self, input_shape):
         return input_shape[0], input_shape[-1] * (2 if self.pooling == "token_avg" else 1)
