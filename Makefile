@@ -5,8 +5,10 @@ ARGS ?=
 BIN := .venv/bin
 # Neighbours share fixtures and compiled shapes: each process takes a stretch, and steals at the end.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
-CORE := layers models augment flops weights optimizers freezing lora trainer run attention device explain hooks
-CORE_TESTS := $(CORE:%=tests/test_%.py)
+CORE_TESTS := tests/layers tests/test_models.py tests/data/augment/test_batch.py tests/flops tests/weights/test_load.py \
+	tests/training/test_optimizers.py tests/training/test_freezing.py tests/training/test_lora.py \
+	tests/training/test_run.py tests/training/loop/test_trainer.py tests/training/loop/test_compiled_epoch.py \
+	tests/explain
 # What no backend changes is tested on TensorFlow alone; XLA need not optimise what runs once.
 SAME_EVERYWHERE := config or bad or import or float16 or another_model or files
 XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true

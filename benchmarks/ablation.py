@@ -16,13 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from vit_tf import cli, files
+from vit_tf import files
+from vit_tf.commands import main as cli
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_cifar10.py"
 ROWS = {
     "recipe": ("the recipe", []),
     "adamw": ("AdamW at 2e-3 in the place of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
-    "one-size": ("32 pixels all the time", ["--resolutions", "none"]),
+    "one-size": ("32 pixels all the time", ["--progressive-resizing", "none"]),
     "overlap": ("convolutions, not whitened, as the stem", ["--set", "patch_stem=overlap"]),
     "patches": ("plain patches of 4x4 pixels as the stem", ["--set", "patch_stem=conv"]),
     "token": ("a class token in the place of the average", ["--set", "pooling=token"]),

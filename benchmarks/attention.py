@@ -33,7 +33,7 @@ NUM_HEADS, WIDTH, WARM_UP = 12, 768, 2
 
 def make_step(num_tokens, block_size, kind, dtype):
     """Returns a function of no arguments that runs one pass, and waits for it."""
-    layer = layers.DotProductAttention(NUM_HEADS, query_block_size=block_size, dtype=dtype)
+    layer = layers.DotProductAttention(NUM_HEADS, query_chunk_size=block_size, dtype=dtype)
     layer.build((1, num_tokens, 3 * WIDTH))
     qkv = tf.cast(keras.random.normal((1, num_tokens, 3 * WIDTH), seed=1), dtype)
     goal = tf.cast(keras.random.normal((1, num_tokens, WIDTH), seed=2), dtype)

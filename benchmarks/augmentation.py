@@ -18,7 +18,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from vit_tf import augment
+from vit_tf.data.augment import batch as augment
 
 ROUNDS, WARM_UP = 30, 3
 

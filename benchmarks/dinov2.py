@@ -21,7 +21,8 @@ import keras
 import numpy as np
 
 import vit_tf
-from vit_tf import cli, plots
+from vit_tf import plots
+from vit_tf.commands import main as cli
 
 
 def main(arguments=None):
@@ -81,7 +82,7 @@ def draw(source, images, image_size, stem):
     """Draws the class token's attention in the last block, and the features as colours."""
     model = vit_tf.build_vit(weights=source, **({"image_size": image_size} if image_size else {}))
     size = model.input_shape[1:3]
-    prepare = replace(vit_tf.preprocessing(source, image_size=size), crop_fraction=1.0)
+    prepare = replace(vit_tf.get_preprocessing(source, image_size=size), crop_fraction=1.0)
     x = prepare(images)
     pixels = list(prepare.to_pixels(x))
     names = [os.path.splitext(os.path.basename(path))[0] for path in images]
@@ -93,7 +94,7 @@ def draw(source, images, image_size, stem):
     heads = class_attention(model, x, grid.shape[1:3])
     maps = {f"head {i}": heads[:, i] for i in range(heads.shape[1])}
     plots.save(
-        plots.heat_maps(pixels, maps, names, "what the class token attends to"), f"{stem}_attention.png"
+        plots.saliency_maps(pixels, maps, names, "what the class token attends to"), f"{stem}_attention.png"
     )
 
 

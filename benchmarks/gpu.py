@@ -186,7 +186,8 @@ def make_vit_steps(scale, batch_size):
     import keras
 
     from vit_tf import build_vit
-    from vit_tf.training import device, make_optimizer
+    from vit_tf.training import make_optimizer
+    from vit_tf.training.loop import compiled_epoch as device
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     network = build_vit(VARIANT, image_size=scale["image_size"], num_layers=scale["num_layers"])
@@ -360,6 +361,6 @@ def write_table(path, results):
 
 
 if __name__ == "__main__":
-    from vit_tf import cli
+    from vit_tf.commands import main as cli
 
     cli.run(main)

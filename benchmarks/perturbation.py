@@ -20,21 +20,22 @@ from rich.progress import track
 from rich.table import Table
 
 import vit_tf
-from vit_tf import cli, data
-from vit_tf.explain.anatomy import Anatomy
+from vit_tf import data
+from vit_tf.commands import main as cli
+from vit_tf.structure import ViTStructure
 
 BATCH = 200
 
 
 def last_attention(model, x):
     """What all tokens attend to in the last block, which many draw."""
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     (scores,) = vit_tf.attention_maps(model, x, layers=[-1], reduce="mean").values()
     return anatomy.to_grid(scores.mean(axis=1)[:, anatomy.tokens("patches")])
 
 
 def chance(model, x):
-    return np.random.default_rng(0).random((len(x), *Anatomy(model).grid_size))
+    return np.random.default_rng(0).random((len(x), *ViTStructure(model).grid_size))
 
 
 MAPS = {
@@ -68,7 +69,7 @@ def main(arguments=None):
     parser.add_argument("--count", type=int, default=1000, help="test images")
     args = parser.parse_args(arguments)
     model = vit_tf.build_vit("vit_cifar10", weights="cifar10")
-    prepare = vit_tf.preprocessing("vit_cifar10")
+    prepare = vit_tf.get_preprocessing("vit_cifar10")
     images = data.load_cifar10(args.data)
     x, labels = prepare(images.x_test[: args.count]), images.y_test[: args.count]
     found = {name: np.zeros((2, 9)) for name in MAPS}

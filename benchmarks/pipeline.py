@@ -24,11 +24,11 @@ import tensorflow as tf
 from PIL import Image
 
 import vit_tf
-from vit_tf.data.mixing import Mix
-from vit_tf.data.pipeline import Batches, CachedPictures, Pictures, num_cores
-from vit_tf.data.randaugment import RandAugment
-from vit_tf.data.transforms import Compose, Fit, HorizontalFlip, RandomErasing, RandomResizedCrop
-from vit_tf.preprocessing import preprocessing
+from vit_tf.data.augment.image import Compose, EvalTransform, HorizontalFlip, RandomErasing, RandomResizedCrop
+from vit_tf.data.augment.mixing import MixUpCutMix
+from vit_tf.data.augment.randaugment import RandAugment
+from vit_tf.data.loader import CachedImages, DataLoader, DecodedImages, num_cores
+from vit_tf.preprocessing import get_preprocessing
 
 VARIANT, IMAGE_SIZE, CACHED_SIDE = "vit_small_patch16_224", 224, 256
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
@@ -36,7 +36,7 @@ NUM_CLASSES, WARM_UP = 10, 1
 
 
 class Files:
-    """A folder's files, as `Pictures` reads them."""
+    """A folder's files, as `DecodedImages` reads them."""
 
     def __init__(self, folder):
         self.paths = sorted(Path(folder).iterdir())
@@ -63,20 +63,20 @@ def write_files(folder, count):
 
 
 def cases(files, batch_size, num_threads):
-    """Yields (name, Batches), from the lightest to the heaviest."""
+    """Yields (name, DataLoader), from the lightest to the heaviest."""
     crop = [RandomResizedCrop(IMAGE_SIZE), HorizontalFlip()]
     heavy = Compose([*crop, RandAugment(), RandomErasing(0.25)])
-    pictures, cached = Pictures(files), CachedPictures(Pictures(files), CACHED_SIDE)
+    pictures, cached = DecodedImages(files), CachedImages(DecodedImages(files), CACHED_SIDE)
     for name, images, transform, mix in (
-        ("evaluation view", pictures, Fit(preprocessing(VARIANT)), None),
+        ("evaluation view", pictures, EvalTransform(get_preprocessing(VARIANT)), None),
         ("random resized crop, flip", pictures, Compose(crop), None),
-        ("the same, RandAugment, erasing, mix", pictures, heavy, Mix()),
-        (f"the same, cached at {CACHED_SIDE} pixels", cached, heavy, Mix()),
+        ("the same, RandAugment, erasing, mix", pictures, heavy, MixUpCutMix()),
+        (f"the same, cached at {CACHED_SIDE} pixels", cached, heavy, MixUpCutMix()),
     ):
         labels = np.arange(len(files)) % NUM_CLASSES
         yield (
             name,
-            Batches(
+            DataLoader(
                 images, labels, NUM_CLASSES, batch_size, transform, mix, shuffle=True, num_threads=num_threads
             ),
         )

@@ -18,7 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 
 import vit_tf
-from vit_tf import cli, data
+from vit_tf import data
+from vit_tf.commands import main as cli
 
 MODES = (None, "int8", "int4", "float8")
 

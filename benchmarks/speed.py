@@ -54,9 +54,10 @@ from contestants.tables import describe, report
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vit_tf import build_vit, cli, count_flops, files, plots
-from vit_tf.data.pipeline import num_cores
-from vit_tf.hyperparameters import suggestion
+from vit_tf import build_vit, count_flops, files, plots
+from vit_tf.commands import main as cli
+from vit_tf.config import suggestion
+from vit_tf.data.loader import num_cores
 
 KINDS = ("limit", "inference", "training", "resolution", "tutorial")
 PRECISIONS = ("float32", "bfloat16")

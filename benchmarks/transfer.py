@@ -19,16 +19,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from vit_tf import cli, data, files
+from vit_tf import data, files
+from vit_tf.commands import main as cli
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PAIR = ("cat", "dog")
 # Settings that help all four, training from scratch, too.
 COMMON = """--crop shift --batch-size 32 --label-smoothing 0 --mixup 0.2 --cutmix 1 --ema 0.98
-    --drop-path-rate 0.2 --weight-decay 0.1 --monitor loss --mirror""".split()
+    --drop-path-rate 0.2 --weight-decay 0.1 --monitor loss --flip-tta""".split()
 METHODS = {
     "full fine-tuning": "--recipe full --learning-rate 1e-3 --layer-decay 0.9".split(),
-    "LoRA": "--recipe lora --learning-rate 3e-3 --lora-on qkv,projection,fc1,fc2".split(),
+    "LoRA": "--recipe lora --learning-rate 3e-3 --lora-targets qkv,projection,fc1,fc2".split(),
     "linear probe": "--recipe linear-probe".split(),
     "from scratch": "--recipe full --learning-rate 1e-3 --layer-decay 1".split(),
 }

@@ -17,9 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 import vit_tf
-from vit_tf import classifier, cli, files, plots, terminal
-from vit_tf.explain.anatomy import Anatomy
-from vit_tf.plots.page import Section, page
+from vit_tf import classifier, files, plots, terminal
+from vit_tf.commands import main as cli
+from vit_tf.plots.html_report import Section, page
+from vit_tf.structure import ViTStructure
 
 
 def main(arguments=None):
@@ -94,11 +95,11 @@ class Seen:
 
     def __init__(self, found, args):
         self.model = found.model
-        self.anatomy = Anatomy(self.model)
+        self.anatomy = ViTStructure(self.model)
         (self.layer,) = self.anatomy.choose(args.layer)
         self.check_class(args.class_index)
         self.x = found.preprocessing(args.images)
-        height, width = self.anatomy.covered_size
+        height, width = self.anatomy.patched_size
         self.images = found.preprocessing.to_pixels(self.x)[:, :height, :width]
         names = [terminal.printable(Path(name).name) for name in args.images]
         paths = [terminal.printable(name) for name in args.images]
@@ -163,7 +164,7 @@ def relevance(seen):
         maps["Grad-CAM"] = seen.one_by_one(vit_tf.grad_cam, seen.class_index)
         whose = seen.likeliest if seen.class_index is None else f"class {seen.class_index}"
         text += f" Relevance: attention that speaks for {whose}, by its gradient. Grad-CAM: tokens that do."
-    figure = plots.heat_maps(list(seen.images), maps, seen.captions, seen.titled("which patches matter"))
+    figure = plots.saliency_maps(list(seen.images), maps, seen.captions, seen.titled("which patches matter"))
     shows = f"{', '.join(maps)} over {', '.join(seen.names)}"
     yield Section("Which patches matter", text, {"relevance": (figure, shows)})
 
@@ -253,7 +254,7 @@ def patch_filters(seen):
 def structure(seen):
     text = "Output shapes, parameters and multiply-adds for one image; bars are shares of these."
     shows = f"{counted(seen.anatomy.blocks, 'block')}, {seen.model.count_params():,} parameters"
-    yield Section("What the model is made of", text, {"diagram": (plots.diagram(seen.model), shows)})
+    yield Section("What the model is made of", text, {"diagram": (plots.model_diagram(seen.model), shows)})
 
 
 SECTIONS = (relevance, heads, features, distances, positions, patch_filters, structure)

@@ -17,10 +17,11 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs aloud
 
-from vit_tf import cli, data, files, training
+from vit_tf import data, files, training
+from vit_tf.commands import main as cli
 from vit_tf.flops import require_memory
 from vit_tf.labels import labels_from_config, problem_type_from_config
-from vit_tf.preprocessing import Preprocessing, preprocessing
+from vit_tf.preprocessing import Preprocessing, get_preprocessing
 from vit_tf.terminal import printable, shell_quoted
 from vit_tf.variants import get_variant
 from vit_tf.weights import open_named
@@ -156,7 +157,7 @@ def train(folder, command, recipe, saved):
         print("the weights know these classes: their head is kept")
     if command["weights"] is None and not saved:
         print("no --weights: the training starts at random, which takes many more images and epochs")
-    if not training.run(trainer, folder):
+    if not training.run_training(trainer, folder):
         return 130
 
     # -----------------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def train(folder, command, recipe, saved):
     print(task.table(metrics))
     print(
         f"{tested_on} {task.summary(metrics)} (weights of epoch "
-        f"{metrics['best_epoch']}), {training.clock(metrics['seconds'])} minutes; "
+        f"{metrics['best_epoch']}), {training.format_duration(metrics['seconds'])} minutes; "
         f"everything is in {printable(folder)}\n"
         f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"
     )
@@ -206,7 +207,7 @@ def describe_model(command, class_names, task=training.TASKS["single-label"]):
         new_head = known != (class_names, task.problem_type, fields["num_classes"])
         fields = {**described, **fields}
     image_size = get_variant(variant, **fields).image_size
-    prepare = preprocessing(config or variant, image_size=image_size)
+    prepare = get_preprocessing(config or variant, image_size=image_size)
     model = {"variant": variant, "hyperparameters": fields, "preprocessing": prepare.to_dict()}
     return {**model, "task": task.name, "new_head": new_head}
 

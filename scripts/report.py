@@ -17,7 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs 
 import keras
 from rich.table import Table
 
-from vit_tf import build_vit, cli, count_flops, get_flops, list_models, plots, terminal
+from vit_tf import build_vit, count_flops, get_flops, list_models, plots, terminal
+from vit_tf.commands import main as cli
 
 COLUMNS = ("model", "image", "parameters", "GMACs", "GFLOPs", "activations, MB", "attention")
 
@@ -75,7 +76,7 @@ def report_one(name, options, args):
         if keras.backend.backend() == "tensorflow":
             flops = get_flops(model, args.batch_size)
             print(f"TensorFlow's profiler, which counts more operations: {flops:,} FLOPs")
-    return plots.diagram(model) if args.plot else None
+    return plots.model_diagram(model) if args.plot else None
 
 
 def report_several(names, options, args):

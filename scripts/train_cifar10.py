@@ -19,8 +19,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs 
 
 import keras
 
-from vit_tf import cli, data, files, training
-from vit_tf.preprocessing import preprocessing
+from vit_tf import data, files, training
+from vit_tf.commands import main as cli
+from vit_tf.preprocessing import get_preprocessing
 from vit_tf.terminal import printable
 from vit_tf.training import Recipe
 from vit_tf.variants import get_variant
@@ -35,8 +36,8 @@ DEFAULT = Recipe(
     batch_size=128,
     learning_rate=3e-3,
     label_smoothing=0.1,
-    crop="shift",
-    resolutions="0.5,0.625,0.75,1",
+    crop="pad",
+    progressive_resizing="0.5,0.625,0.75,1",
     mixed_precision=training.fast_bfloat16(),
 )
 PRESETS = {
@@ -58,7 +59,7 @@ PRESETS = {
             weight_decay=1e-4,
             label_smoothing=0.0,
             crop="affine",
-            resolutions="none",
+            progressive_resizing="none",
             mixed_precision=False,
         ),
     ),
@@ -169,12 +170,12 @@ def train(images, folder, command, recipe, saved):
         )
 
     def batches(x, y, train=False):
-        return data.Batches(
+        return data.DataLoader(
             x,
             y,
             num_classes,
             recipe.batch_size if train else 500,
-            transform=training.picture_augmentation(recipe, (height, width)) if train else None,
+            transform=training.image_augmentation(recipe, (height, width)) if train else None,
             mix=training.make_mix(recipe) if train else None,
             shuffle=train,
             seed=recipe.seed,
@@ -207,7 +208,7 @@ def train(images, folder, command, recipe, saved):
         images.class_names,
         variant,
         hyperparameters,
-        preprocessing(variant, image_size=network.input_shape[1:3]) if channels == 3 else None,
+        get_preprocessing(variant, image_size=network.input_shape[1:3]) if channels == 3 else None,
         title=f"{variant} on {printable(images.name)}",
         details={"data": images.name},
     )
@@ -226,7 +227,7 @@ def train(images, folder, command, recipe, saved):
         f"{variant}: {network.count_params():,} parameters, {len(train_indices):,} training images "
         f"({printable(images.name)}), run folder {printable(folder)}"
     )
-    if not training.run(trainer, folder):
+    if not training.run_training(trainer, folder):
         return 130
 
     # -----------------------------------------------------------------------------------------------
@@ -236,7 +237,8 @@ def train(images, folder, command, recipe, saved):
     print(
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
         f"{metrics['top5_accuracy']:.2%} (weights of epoch {metrics['best_epoch']}), "
-        f"{training.clock(metrics['seconds'])} minutes, {metrics['images_per_second']:.0f} images/s; "
+        f"{training.format_duration(metrics['seconds'])} minutes, "
+        f"{metrics['images_per_second']:.0f} images/s; "
         f"everything is in {printable(folder)}"
     )
     return 0

@@ -28,11 +28,12 @@ if os.environ["KERAS_BACKEND"] != "jax" or importlib.util.find_spec("jax") is No
 
 import jax
 
-from vit_tf import cli, data, files, training
-from vit_tf.preprocessing import preprocessing
+from vit_tf import data, files, training
+from vit_tf.commands import main as cli
+from vit_tf.preprocessing import get_preprocessing
 from vit_tf.terminal import printable
 from vit_tf.training import Recipe
-from vit_tf.training.device_trainer import ArrayBatches, check_recipe, make_device_trainer
+from vit_tf.training.loop.device_trainer import ArrayBatches, check_recipe, make_device_trainer
 
 # ---------------------------------------------------------------------------------------------------
 # Config
@@ -63,7 +64,7 @@ PRESETS = {
             ema=0.999,
             drop_path_rate=0.1,
             label_smoothing=0.1,
-            crop="shift",
+            crop="pad",
             randaugment=2.0,
             mixup=0.2,
             cutmix=1.0,
@@ -85,7 +86,7 @@ PRESETS = {
             ema=0.9995,
             drop_path_rate=0.2,
             label_smoothing=0.1,
-            crop="shift",
+            crop="pad",
             randaugment=5.0,
             random_erasing=0.25,
             mixup=0.8,
@@ -97,7 +98,7 @@ PRESETS = {
     # To try the script out, on any machine: seconds.
     "tiny": (
         {**SIZE, "hidden_dim": 32, "num_layers": 1, "num_heads": 2, "mlp_dim": 64},
-        Recipe(epochs=2, learning_rate=2e-3, batch_size=64, ema=0.9, crop="shift", cutmix=1.0),
+        Recipe(epochs=2, learning_rate=2e-3, batch_size=64, ema=0.9, crop="pad", cutmix=1.0),
     ),
 }
 VALIDATION_FRACTION = 0.1
@@ -188,7 +189,7 @@ def train(images, folder, command, recipe, saved):
         names,
         VARIANT,
         hyperparameters,
-        preprocessing(VARIANT, image_size=network.input_shape[1:3]) if channels == 3 else None,
+        get_preprocessing(VARIANT, image_size=network.input_shape[1:3]) if channels == 3 else None,
         title=f"{VARIANT} on {printable(images.name)}",
         details={
             "data": images.name,
@@ -213,7 +214,7 @@ def train(images, folder, command, recipe, saved):
         f"({printable(images.name)}) on {device_name()}, run folder {printable(folder)}; "
         "compiling comes first"
     )
-    if not training.run(trainer, folder):
+    if not training.run_training(trainer, folder):
         return 130
 
     # -----------------------------------------------------------------------------------------------
@@ -222,7 +223,7 @@ def train(images, folder, command, recipe, saved):
     metrics = ending.write(trainer, folder, compile_seconds=round(trainer.compile_seconds, 1))
     print(
         f"test accuracy{' (sample)' if images.name == 'sample' else ''} {metrics['accuracy']:.2%}, top-5 "
-        f"{metrics['top5_accuracy']:.2%}, {training.clock(metrics['seconds'])} minutes and "
+        f"{metrics['top5_accuracy']:.2%}, {training.format_duration(metrics['seconds'])} minutes and "
         f"{trainer.compile_seconds:.0f} s of compiling, {metrics['images_per_second']:.0f} images/s; "
         f"everything is in {printable(folder)}"
     )

@@ -73,7 +73,7 @@ def test_bad_meanings_are_not_saved(saved, tmp_path, options, message):
 
 
 def test_the_command_reads_it(saved, capsys):
-    from vit_tf import cli
+    from vit_tf.commands import main as cli
 
     folder, _, image = saved
     cli.main(["predict", str(image), "--weights", str(folder), "--json"])

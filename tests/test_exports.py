@@ -6,7 +6,6 @@ def test_public_names():
         "attention_distance",
         "attention_maps",
         "attention_rollout",
-        "augment",
         "build_vit",
         "class_relevance",
         "count_flops",
@@ -24,7 +23,7 @@ def test_public_names():
         "patch_filters",
         "position_similarity",
         "preprocessing",
-        "resize",
+        "resize_model",
         "save_weights",
     ]
     for name in vit_tf.__all__:
@@ -34,7 +33,7 @@ def test_public_names():
 def test_layers_are_registered_under_the_package():
     import keras
 
-    for module in (vit_tf.layers, vit_tf.augment):
+    for module in (vit_tf.layers, vit_tf.data.augment.batch):
         classes = [
             value
             for value in vars(module).values()

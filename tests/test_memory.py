@@ -1,16 +1,17 @@
 """More than the machine's memory: refused before it is taken, or one line when it is used up."""
 
 import importlib.util
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from support.paths import ROOT
 
-from vit_tf import build_vit, cli, count_flops, data, memory, training
-from vit_tf.command import run
+from vit_tf import build_vit, count_flops, data, memory, training
+from vit_tf.commands import main as cli
+from vit_tf.commands.parser import run
 from vit_tf.flops import require_memory, training_bytes
-from vit_tf.flops.memory import least_bytes, least_parameters
+from vit_tf.flops.memory_estimate import least_bytes, least_parameters
 from vit_tf.training import Recipe
 from vit_tf.variants import get_variant, list_models
 
@@ -60,7 +61,7 @@ def test_a_training_step_takes_more_than_the_bound():
     ],
 )
 def test_what_cannot_fit_is_refused(options, batch_size, trains_blocks, is_refused, monkeypatch):
-    monkeypatch.setattr("vit_tf.flops.memory.total_memory", lambda: 24 * GB)
+    monkeypatch.setattr("vit_tf.flops.memory_estimate.total_memory", lambda: 24 * GB)
     if not is_refused:
         return require_memory("vit_base_patch16_224", options, batch_size, trains_blocks)
     with pytest.raises(memory.OutOfMemory, match="needs at least [0-9,.]+ GB .* this machine has 24.0 GB"):
@@ -100,7 +101,7 @@ def test_other_errors_are_not_about_memory():
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 def test_a_run_out_of_memory_says_what_a_step_needs(error, tmp_path, monkeypatch, capsys):
     recipe = Recipe(epochs=1, batch_size=8, crop="none")
-    batches = data.Batches(np.zeros((16, 16, 16, 3), "uint8"), np.arange(16) % 3, 3, 8)
+    batches = data.DataLoader(np.zeros((16, 16, 16, 3), "uint8"), np.arange(16) % 3, 3, 8)
     network = training.make_network("vit_cifar10", TINY, recipe)
     trainer = training.make_trainer(network, recipe, batches, batches, (16, 16), tmp_path)
 
@@ -112,14 +113,14 @@ def test_a_run_out_of_memory_says_what_a_step_needs(error, tmp_path, monkeypatch
     needed = memory.gigabytes(training_bytes(network, 8))
     expected = rf"out of memory at step 0 \(.*\): a training step of 8 images needs about {needed} of"
     with pytest.raises(memory.OutOfMemory, match=expected):
-        training.run(trainer, tmp_path)
+        training.run_training(trainer, tmp_path)
     assert f"note: a training step of 8 images needs about {needed} of memory" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_a_step_that_takes_far_too_much_is_refused(remat, tmp_path, monkeypatch):
     recipe = Recipe(epochs=1, batch_size=8, crop="none", remat=remat)
-    batches = data.Batches(np.zeros((16, 16, 16, 3), "uint8"), np.arange(16) % 3, 3, 8)
+    batches = data.DataLoader(np.zeros((16, 16, 16, 3), "uint8"), np.arange(16) % 3, 3, 8)
     network = training.make_network("vit_cifar10", TINY, recipe)
     monkeypatch.setattr("vit_tf.training.memory_limit.total_memory", lambda: 1000)
     arguments = network, recipe, batches, batches, (16, 16), tmp_path
@@ -136,7 +137,7 @@ def test_commands_refuse_huge_images_at_once(command, tmp_path):
     if command == "convert":
         call = lambda: cli.main(["convert", "cifar10", str(tmp_path / "o.keras"), "--image-size", size])  # noqa: E731
     else:
-        path = Path(__file__).parents[1] / "scripts" / f"{command}.py"
+        path = ROOT / "scripts" / f"{command}.py"
         spec = importlib.util.spec_from_file_location(command, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 from conftest import randomize
-from gradients import gradients
 from keras import ops
-from numpy_vit import forward
+from support.gradients import gradients
+from support.numpy_vit import forward
 
 import vit_tf
 from vit_tf import build_vit

@@ -4,8 +4,9 @@ from pathlib import Path
 import keras
 import nbformat
 import pytest
+from support.paths import ROOT
 
-FOLDER = Path(__file__).parents[1] / "notebooks"
+FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")

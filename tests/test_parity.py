@@ -6,12 +6,11 @@ libraries themselves, with other weights.
 """
 
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from cases import (
+from support.cases import (
     INSIDE,
     TIMM_NAMES,
     all_cases,
@@ -21,6 +20,7 @@ from cases import (
     timm_case,
     write_weights,
 )
+from support.paths import FIXTURES
 
 from vit_tf import (
     attention_maps,
@@ -34,7 +34,7 @@ from vit_tf import (
 from vit_tf.layers import AttentionPooling
 from vit_tf.variants import VARIANTS
 
-RECORDED = json.loads((Path(__file__).parent / "fixtures" / "logits.json").read_text())
+RECORDED = json.loads((FIXTURES / "logits.json").read_text())
 TOLERANCE = 1e-4
 
 # One of each family, at full size.
@@ -73,7 +73,7 @@ def test_every_architecture_is_recorded():
     recorded = {case["variant"] for case in RECORDED if case["format"] == "timm"}
     assert recorded == set(TIMM_NAMES) and len(recorded) == 179
     assert [case["id"] for case in RECORDED] == [case["id"] for case in all_cases()]
-    assert sum(path.stat().st_size for path in (Path(__file__).parent / "fixtures").iterdir()) < 3e6
+    assert sum(path.stat().st_size for path in (FIXTURES).iterdir()) < 3e6
 
 
 @pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["id"])

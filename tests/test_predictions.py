@@ -6,15 +6,16 @@ import re
 import keras
 import numpy as np
 import pytest
-from cases import random_images, random_weights
 from conftest import randomize
 from keras import ops
 from PIL import Image
 from safetensors.numpy import save_file
+from support.cases import random_images, random_weights
 
 import vit_tf
-from vit_tf import build_vit, cli
+from vit_tf import build_vit
 from vit_tf.classifier import Classifier
+from vit_tf.commands import main as cli
 from vit_tf.labels import imagenet_classes
 from vit_tf.predictions import Prediction, decode_predictions, decode_values, output_activation
 from vit_tf.preprocessing import Preprocessing
@@ -351,7 +352,7 @@ def test_the_command_prints_them(folder, tmp_path, capsys, num_labels, config, l
     ],
 )
 def test_explain_shows_them(folder, tmp_path, num_labels, config, caption, whose):
-    from test_explain_script import explain
+    from commands.test_explain import explain
 
     Image.fromarray(RNG.integers(0, 256, (30, 40, 3), "uint8")).save(tmp_path / "a.png")
     source = str(folder(num_labels, **config))

@@ -6,10 +6,11 @@ from pathlib import Path
 import keras
 import pytest
 from PIL import Image
+from support.paths import ROOT
 
 from vit_tf import data
 
-README = Path(__file__).parents[1] / "README.md"
+README = ROOT / "README.md"
 
 
 def blocks(section):

@@ -7,14 +7,13 @@ import logging
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from rich.table import Table
+from support.paths import ROOT
 
 from vit_tf import terminal
 
-ROOT = Path(__file__).parents[1]
 HOSTILE = {
     "escape": "\x1b[2J\x1b]0;owned\x07",
     "carriage return": "cat\rdog",
@@ -136,7 +135,7 @@ def test_all_that_draws_or_reads_options_does_it_here():
             beside_torch = path.name in ("make_timm_tables.py", "make_checkpoint_table.py")
             if own or (is_parser and not beside_torch):
                 found.append(str(path.relative_to(ROOT)))
-    assert sorted(found) == ["vit_tf/command.py", "vit_tf/terminal.py", "vit_tf/terminal.py"]
+    assert sorted(found) == ["vit_tf/commands/parser.py", "vit_tf/terminal.py", "vit_tf/terminal.py"]
 
 
 # ---------------------------------------------------------------------------------------------------

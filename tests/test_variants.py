@@ -1,17 +1,18 @@
 import json
 import re
 from dataclasses import FrozenInstanceError, fields
-from pathlib import Path
 
 import keras
 import pytest
+from support.paths import FIXTURES, ROOT
 
-from vit_tf import build_vit, cli, list_models
-from vit_tf.hyperparameters import Variant
+from vit_tf import build_vit, list_models
+from vit_tf.commands import main as cli
+from vit_tf.config import ViTConfig
 from vit_tf.variants import ALIASES, FAMILIES, VARIANTS, family, get_variant
 
 # timm's own counts, at the variant's number of classes: `python tests/make_fixtures.py` writes them.
-PARAMETERS = json.loads((Path(__file__).parent / "fixtures" / "parameters.json").read_text())
+PARAMETERS = json.loads((FIXTURES / "parameters.json").read_text())
 PARAMETERS |= {"vit_pytorch": 54_630_376, "vit_cifar10_tutorial": 284_874, "vit_cifar10": 1_416_451}
 
 
@@ -19,7 +20,7 @@ def test_every_variant_has_a_pinned_parameter_count():
     assert sorted(PARAMETERS) == sorted(VARIANTS)
 
 
-TABLE = (Path(__file__).parents[1] / "docs" / "models.md").read_text().split("\n\n")[-1]
+TABLE = (ROOT / "docs" / "models.md").read_text().split("\n\n")[-1]
 
 
 @pytest.mark.parametrize("label", sorted(set(FAMILIES.values())))
@@ -77,7 +78,7 @@ def test_overrides_are_fields():
 
 def test_build_vit_takes_every_field_as_an_override():
     variant = VARIANTS["vit_cifar10_tutorial"]
-    values = {field.name: getattr(variant, field.name) for field in fields(Variant)}
+    values = {field.name: getattr(variant, field.name) for field in fields(ViTConfig)}
     with keras.StatelessScope(initialize_variables=False):
         assert build_vit("vit_b16", **values).count_params() == 284_874
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from vit_tf import augment, layers
+from vit_tf import layers
 from vit_tf.classifier import load
 from vit_tf.explain import (
     attention_distance,
@@ -20,15 +20,14 @@ from vit_tf.flops import count_flops, get_flops
 from vit_tf.labels import imagenet_classes
 from vit_tf.models import build_vit
 from vit_tf.predictions import decode_predictions
-from vit_tf.preprocessing import preprocessing
+from vit_tf.preprocessing import get_preprocessing
 from vit_tf.variants import list_models
-from vit_tf.weights import load_weights, resize, save_weights
+from vit_tf.weights import load_weights, resize_model, save_weights
 
 __all__ = [
     "attention_distance",
     "attention_maps",
     "attention_rollout",
-    "augment",
     "build_vit",
     "class_relevance",
     "count_flops",
@@ -45,11 +44,11 @@ __all__ = [
     "load_weights",
     "patch_filters",
     "position_similarity",
-    "preprocessing",
-    "resize",
+    "get_preprocessing",
+    "resize_model",
     "save_weights",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name):

@@ -28,7 +28,7 @@ from vit_tf.predictions import (
     detect_activation,
     output_activation,
 )
-from vit_tf.preprocessing import Preprocessing, preprocessing, timm_table
+from vit_tf.preprocessing import Preprocessing, get_preprocessing, timm_table
 from vit_tf.variants import get_variant
 from vit_tf.weights import open_named, save_weights
 
@@ -124,7 +124,7 @@ def load(source, variant=None, headless=False):
     _, *image_size, channels = model.input_shape
     if channels != 3:
         raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, and pictures have 3")
-    prepare = preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
+    prepare = get_preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
     thresholds = thresholds_from_config(config, model.output_shape[-1])
     return Classifier(model, prepare, labels, problem_type, thresholds)
 

@@ -12,7 +12,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from vit_tf.messages import brief, cut
+from vit_tf.checks import brief, cut
 
 MOST_JSON_BYTES = 64 << 20
 PARTIAL = "partial."  # how temporary names begin

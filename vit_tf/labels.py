@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_tf.messages import shown
+from vit_tf.checks import shown
 
 # What the outputs of a model are, in transformers' words: logits of classes that exclude each other, logits
 # of classes of which an image may have several or none, and plain values.
@@ -17,7 +17,7 @@ SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 def imagenet_classes():
     """Returns the names of ImageNet-1k's 1,000 classes in the order of the logits.
 
-    They are WordNet's, by way of timm (scripts/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
+    They are WordNet's, by way of timm (tools/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
     is there twice, the bird and the machine.
     """
     lines = (Path(__file__).parent / "assets" / "imagenet1k_classes.txt").read_text("utf-8").splitlines()
@@ -33,7 +33,7 @@ def labels_from_config(config):
     Raises:
         ValueError: the names do not go from 0 on without a gap.
     """
-    from vit_tf.weights.config import read
+    from vit_tf.hub.config_values import read
 
     config = {**read(config, "pretrained_cfg", dict, {}), **config}
     kinds = (list, tuple, dict)
@@ -66,7 +66,7 @@ def problem_type_from_config(config):
     Raises:
         ValueError: another problem type.
     """
-    from vit_tf.weights.config import read
+    from vit_tf.hub.config_values import read
 
     return check_problem_type(read(config, "problem_type", str, SINGLE_LABEL))
 
@@ -84,7 +84,7 @@ def thresholds_from_config(config, num_classes):
     Raises:
         ValueError: "thresholds" of a multi-label or binary model are not `num_classes` numbers from 0 to 1.
     """
-    from vit_tf.weights.config import read
+    from vit_tf.hub.config_values import read
 
     if problem_type_from_config(config) != MULTI_LABEL and num_classes > 1:
         return None

@@ -3,7 +3,7 @@
 import keras
 
 from vit_tf import layers
-from vit_tf.messages import shown
+from vit_tf.checks import shown
 from vit_tf.variants import ALIASES, get_variant
 
 BLOCKS = {
@@ -32,7 +32,7 @@ BLOCK_OPTIONS = (
     "dropout_rate",
     "attention_dropout_rate",
     "layer_scale_init",
-    "query_block_size",
+    "query_chunk_size",
 )
 
 
@@ -64,7 +64,7 @@ def build_vit(
             "hf:owner/name", or "cifar10", the trained `vit_cifar10` of the package. None starts at random.
         include_preprocessing: bool. True puts the normalisation into the model, which then takes images
             in [0, 255]: with the mean and standard deviation in the config.json of `weights`, else with
-            those of timm's default checkpoint for the variant (see `vit_tf.preprocessing`). A
+            those of timm's default checkpoint for the variant (see `vit_tf.get_preprocessing`). A
             `vit_tf.preprocessing.Preprocessing` puts its own there.
         classifier_activation: name or callable of a Keras activation for the head, such as
             "softmax". None gives logits.
@@ -72,7 +72,7 @@ def build_vit(
             instead of their mean.
         name: name of the model. Defaults to the variant's full name; for weights of transformers that are
             of no variant, to their kind and sizes.
-        **overrides: any other field of `vit_tf.hyperparameters.Variant`, such as `num_layers=6`.
+        **overrides: any other field of `vit_tf.config.ViTConfig`, such as `num_layers=6`.
 
     Returns:
         A model from images `(b, height, width, in_channels)` to float32 logits `(b, num_classes)`,
@@ -89,9 +89,9 @@ def build_vit(
             overrides[key] = value
     source, is_described = weights, variant is None
     if weights is not None and not str(weights).endswith(".weights.h5"):
-        from vit_tf.weights import Weights, open_weights
+        from vit_tf.weights import TimmWeights, open_weights
 
-        source = weights if isinstance(weights, Weights) else open_weights(weights)
+        source = weights if isinstance(weights, TimmWeights) else open_weights(weights)
         variant, fields = source.describe(variant)
         overrides = {**fields, **overrides}
     variant = variant or DEFAULT
@@ -130,7 +130,7 @@ def normalization(settings, variant, source, in_channels):
 
     It does so by a `Preprocessing`; where `settings` is True, as the weights or the variant need it.
     """
-    from vit_tf.preprocessing import preprocessing
+    from vit_tf.preprocessing import get_preprocessing
 
     if settings is not True:
         return settings.normalization()
@@ -138,11 +138,11 @@ def normalization(settings, variant, source, in_channels):
     if in_channels != 3:  # published statistics are those of red, green and blue
         return keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalization")
     config = getattr(source, "preprocessing_config", None)
-    return preprocessing(config or variant).normalization()
+    return get_preprocessing(config or variant).normalization()
 
 
 def make_norm(spec, name):
-    return layers.residual.make_norm(spec.norm, spec.norm_epsilon, None, name)
+    return layers.norms.make_norm(spec.norm, spec.norm_epsilon, None, name)
 
 
 def embed_patches(images, spec):

@@ -6,6 +6,7 @@ from collections import namedtuple
 import keras
 import numpy as np
 
+from vit_tf.checks import shown
 from vit_tf.labels import (
     MULTI_LABEL,
     REGRESSION,
@@ -15,7 +16,6 @@ from vit_tf.labels import (
     problem_type_from_config,
     thresholds_from_config,
 )
-from vit_tf.messages import shown
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 DEFAULT_THRESHOLD = 0.5
@@ -88,7 +88,7 @@ def decode_predictions(logits, top=5, labels=None, *, activation=None, threshold
     num_classes = outputs.shape[1]
     default = "sigmoid" if num_classes == 1 else "softmax"
     if isinstance(labels, (str, os.PathLike)):
-        from vit_tf.weights.checkpoint import read_config
+        from vit_tf.hub.sources import read_config
 
         config = read_config(labels)[0]
         problem_type = problem_type_from_config(config)

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 from rich.progress import Progress
 
-from vit_tf.messages import IN_LINES, IN_NAMES, printable, printable_lines
+from vit_tf.checks import IN_LINES, IN_NAMES, printable, printable_lines
 
 REDRAWN = re.compile("[\b\r]+")  # how a write begins by which Keras and tqdm move their bars
 COLOUR = re.compile("(\x1b\\[[0-9;]*m)")

@@ -7,7 +7,7 @@ import zipfile
 
 import numpy as np
 
-from vit_tf.messages import shown
+from vit_tf.checks import shown
 
 LARGE, MOST_RATIO = 1 << 28, 200  # bytes, and unpacked bytes per byte of the zip
 

@@ -28,7 +28,7 @@ def build(job, own_loop=False):
     recipe = replace(recipe, batch_size=batch_size, mixed_precision=job.precision == "bfloat16")
     training.configure(recipe)
     images, labels = random_data(job.batches * batch_size)
-    batches = data.Batches(images, labels, NUM_CLASSES, batch_size, shuffle=True)
+    batches = data.DataLoader(images, labels, NUM_CLASSES, batch_size, shuffle=True)
     network = training.make_network(variant, {"num_classes": NUM_CLASSES, "in_channels": 3}, recipe)
     trainer = training.make_trainer(
         network,

@@ -35,7 +35,7 @@ _EXPECTED = "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds d
 
 
 def _one_line(error):
-    from vit_tf.messages import brief  # late, as this module is of use without the package
+    from vit_tf.checks import brief  # late, as this module is of use without the package
 
     return brief(error, MOST_LETTERS)
 

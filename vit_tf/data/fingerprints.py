@@ -5,7 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from vit_tf.data.archives import ImageArchive
+from vit_tf.data.zip_archive import ImageArchive
 from vit_tf.files import open_regular
 
 BLOCK = 1 << 14  # bytes

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from vit_tf import terminal
-from vit_tf.data.archives import ImageArchive
+from vit_tf.checks import brief, quoted, shown
 from vit_tf.data.cifar10 import MOST_LETTERS, _require
-from vit_tf.data.folders import read_file, walk
-from vit_tf.data.label_tables import read_labels
-from vit_tf.data.layouts import SPLITS, encode_labels, label_images
-from vit_tf.data.surprises import class_notes, copy_notes
-from vit_tf.data.tables import TABLE_ENDINGS, require_no_spreadsheet
+from vit_tf.data.dataset_notes import class_notes, copy_notes
+from vit_tf.data.directories import read_file, walk
+from vit_tf.data.directory_layout import SPLITS, encode_labels, label_images
+from vit_tf.data.tables.columns import read_labels
+from vit_tf.data.tables.text import TABLE_ENDINGS, require_no_spreadsheet
+from vit_tf.data.zip_archive import ImageArchive
 from vit_tf.files import open_regular
-from vit_tf.messages import brief, quoted, shown
 from vit_tf.preprocessing.decode import decode
 
 _EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
@@ -132,7 +132,7 @@ def find_images(source):
     place; and a table (.csv, .tsv, .txt) of path and label, with one label per image or several, and a
     split if it likes (see `label_tables.read_labels`). One folder around everything is looked through.
     Hidden files and what operating systems leave behind (__MACOSX, Thumbs.db) do not count. Images are known
-    by the endings of `preprocessing.formats`, and by their first bytes where a name has no ending. Symbolic
+    by the endings of `preprocessing.image_formats`, and by their first bytes where a name has no ending. Symbolic
     links in a folder are followed, to each folder once. Other files, what has no label, such as Kaggle's test
     images, and class folders without an image are left out with a line in `notes`.
 

@@ -5,13 +5,13 @@ from itertools import compress
 
 import numpy as np
 
+from vit_tf.checks import brief, quoted
 from vit_tf.data.cifar10 import MOST_LETTERS, _flat_labels, _require
+from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
-from vit_tf.data.layouts import SPLITS
 from vit_tf.data.stratification import class_counts, draw_stratified
-from vit_tf.data.tables import read_rows
+from vit_tf.data.tables.text import read_rows
 from vit_tf.files import write_csv
-from vit_tf.messages import brief, quoted
 
 _SPLIT_HEADER = ["path", "label", "split", "fingerprint"]
 _OLD_HEADER = _SPLIT_HEADER[:3]  # of version 0.1

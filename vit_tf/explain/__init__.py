@@ -5,7 +5,6 @@ The model is never changed: several threads may explain one model at a time, and
 Not so on JAX: Keras's own `predict`, `predict_on_batch` and `fit` take a model's variables while they run.
 """
 
-from vit_tf.explain.attention import attention_distance, attention_maps
 from vit_tf.explain.features import (
     features_to_rgb,
     forward_features,
@@ -13,6 +12,7 @@ from vit_tf.explain.features import (
     patch_filters,
     position_similarity,
 )
+from vit_tf.explain.maps import attention_distance, attention_maps
 from vit_tf.explain.relevance import attention_rollout, class_relevance, grad_cam
 
 __all__ = [

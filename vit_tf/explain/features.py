@@ -6,10 +6,10 @@ import keras
 import numpy as np
 
 from vit_tf import layers as vit_layers
-from vit_tf.explain.anatomy import PATCHES, Anatomy
-from vit_tf.explain.attention import to_numpy
-from vit_tf.explain.gradient import run
-from vit_tf.messages import shown
+from vit_tf.checks import shown
+from vit_tf.explain.gradient import predict_eagerly
+from vit_tf.explain.maps import to_numpy
+from vit_tf.structure import PATCHES, ViTStructure
 
 
 def forward_features(model, images, layers=None, norm=True, reshape=True):
@@ -31,12 +31,12 @@ def forward_features(model, images, layers=None, norm=True, reshape=True):
         ValueError: the model is not one of `build_vit`, the images have another shape, or
             there is no such block.
     """
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     images = anatomy.check_images(images)
     names = anatomy.choose(layers)
     forward = keras.Model(model.input, [anatomy.blocks[name].output for name in names])
     found = {}
-    for name, x in zip(names, keras.tree.flatten(run(forward, images))):
+    for name, x in zip(names, keras.tree.flatten(predict_eagerly(forward, images))):
         if norm and any(layer.name == "norm" for layer in model.layers):
             x = model.get_layer("norm")(x)
         x = to_numpy(x)
@@ -111,7 +111,7 @@ def position_similarity(model):
     Raises:
         ValueError: the model is not one of `build_vit`.
     """
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     table = to_numpy(anatomy.encoder.position_embedding)[0, anatomy.encoder.num_prefix_positions :]
     table = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
     return (table @ table.T).reshape(*anatomy.grid_size, *anatomy.grid_size)
@@ -135,7 +135,7 @@ def patch_filters(model, count=28):
     Raises:
         ValueError: the model is not one of `build_vit`, or `count` is not a positive int.
     """
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     if not isinstance(count, Integral) or count < 1:
         raise ValueError(f"`count` must be a positive int, got {shown(count)}")
     kernel = first_kernel(anatomy)

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 
-def run(model, images):
+def predict_eagerly(model, images):
     """Returns a model's inference on images; PyTorch keeps nothing for a gradient."""
     context = nullcontext()
     if keras.backend.backend() == "torch":

@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.explain.anatomy import PATCHES, Anatomy
-from vit_tf.explain.attention import REDUCTIONS, attention_maps, to_numpy
-from vit_tf.explain.gradient import gradient, run
+from vit_tf.checks import shown
+from vit_tf.explain.gradient import gradient, predict_eagerly
+from vit_tf.explain.maps import REDUCTIONS, attention_maps, to_numpy
 from vit_tf.layers.hooks import call_with_hooks
-from vit_tf.messages import shown
+from vit_tf.structure import PATCHES, ViTStructure
 
 
 def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, query=None, upsample=False):
@@ -44,7 +44,7 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
     Raises:
         ValueError: an argument is not as above, or see `attention_maps`.
     """
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     if head_fusion not in REDUCTIONS:
         raise ValueError(
             f"`head_fusion` must be {', '.join(map(repr, REDUCTIONS))}, got {shown(head_fusion)}"
@@ -100,7 +100,7 @@ def class_relevance(model, images, class_index=None, *, query=None, upsample=Fal
     Raises:
         ValueError: there is no head or no such class; or see `attention_rollout`.
     """
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     images = anatomy.check_images(images)
     rows = query_rows(anatomy, query)  # (1, n)
     blocks, pooled = weighted_by_gradient(anatomy, images, class_index)
@@ -150,7 +150,7 @@ def grad_cam(model, images, class_index=None, layer=-1, *, upsample=False):
     Raises:
         ValueError: see `class_relevance`; there is no such block.
     """
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     images = anatomy.check_images(images)
     names = anatomy.choose(layer)
     if len(names) != 1:
@@ -218,7 +218,7 @@ def class_chooser(anatomy, classifier, images, class_index):
     """Returns a function from logits to the sum over images of the logit that is asked for."""
     num_classes = classifier.outputs[0].shape[-1]
     if class_index is None:
-        logits = ops.convert_to_numpy(total(run(classifier, images)))
+        logits = ops.convert_to_numpy(total(predict_eagerly(classifier, images)))
         classes = logits.argmax(axis=-1)
     else:
         classes = np.asarray(class_index)
@@ -255,6 +255,6 @@ def on_image(anatomy, values, upsample):
     maps = anatomy.to_grid(values.astype("float32"))
     if not upsample:
         return maps
-    (height, width), covered = anatomy.image_size, anatomy.covered_size
+    (height, width), covered = anatomy.image_size, anatomy.patched_size
     maps = ops.image.resize(maps[..., None], covered, "bilinear", data_format="channels_last")
     return np.pad(to_numpy(maps)[..., 0], ((0, 0), (0, height - covered[0]), (0, width - covered[1])))

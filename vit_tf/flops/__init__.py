@@ -6,7 +6,7 @@ name FLOPs; ViT-B/16 at 224 pixels takes 17.6 GMACs an image, which are 35.1 GFL
 """
 
 from vit_tf.flops.count import count_flops
-from vit_tf.flops.memory import require_memory, training_bytes
+from vit_tf.flops.memory_estimate import require_memory, training_bytes
 from vit_tf.flops.profiler import flops_by_operation, get_flops, inference_graph
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
 

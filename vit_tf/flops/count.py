@@ -9,9 +9,9 @@ from numbers import Integral
 import keras
 
 from vit_tf import layers
+from vit_tf.checks import shown
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
-from vit_tf.layers.scaled_dot_product import choose_block_size
-from vit_tf.messages import shown
+from vit_tf.layers.chunked_attention import choose_chunk_size
 
 ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 
@@ -196,7 +196,7 @@ def count_heads(layer: layers.DotProductAttention, shape):
     scores, values = (b, layer.num_heads, n, n), (b, n, width // 3)
     maps = layer.head_width // layer.query_width  # softmax maps a head: two in differential attention
     products = prod(scores) * layer.head_width
-    in_blocks = choose_block_size(n, layer.query_block_size) > 0  # whose scores are computed again
+    in_blocks = choose_chunk_size(n, layer.query_chunk_size) > 0  # whose scores are computed again
     kept = 0 if in_blocks else 2 * maps * tensor_bytes(layer, scores)
     yield Row("norms", layer.count_params(), 0, head_norm_bytes(layer, values))
     yield Row("attention scores", 0, products, kept)

@@ -6,10 +6,10 @@ Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words" (https://arxiv.or
 from vit_tf.layers.attention import DifferentialAttention, DotProductAttention, MultiHeadSelfAttention
 from vit_tf.layers.blocks import EncoderBlock, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
 from vit_tf.layers.mlp import MLP, GatedMLP
+from vit_tf.layers.norms import DropPath, LayerScale
 from vit_tf.layers.patches import OverlapPatchEmbedding, PatchEmbedding, Patches
-from vit_tf.layers.residual import DropPath, LayerScale
+from vit_tf.layers.stems import WhitenedPatchEmbedding
 from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
-from vit_tf.layers.whitening import WhitenedPatchEmbedding
 
 __all__ = [
     "AttentionPooling",

@@ -8,17 +8,17 @@ import math
 import keras
 from keras import ops
 
-from vit_tf.layers.dense import TokenDense
-from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
-from vit_tf.layers.hooks import HookedLayer
-from vit_tf.layers.residual import make_norm, register
-from vit_tf.layers.scaled_dot_product import (
-    attend_in_blocks,
-    check_block_size,
-    choose_block_size,
+from vit_tf.checks import shown
+from vit_tf.layers.chunked_attention import (
+    check_chunk_size,
+    choose_chunk_size,
+    chunked_attention,
     softmax,
 )
-from vit_tf.messages import shown
+from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
+from vit_tf.layers.hooks import HookedLayer
+from vit_tf.layers.norms import make_norm, register
+from vit_tf.layers.token_dense import TokenDense
 
 
 def attention_spec(layer, shape, return_attention_scores):
@@ -49,8 +49,8 @@ class DotProductAttention(HookedLayer):
             https://arxiv.org/abs/2302.05442, section 2).
         norm, norm_epsilon: of that norm, see `make_norm`.
         dropout_rate: float in [0, 1), dropout of the attention probabilities.
-        query_block_size: int, how many queries have their scores in memory at a time, see
-            `attend_in_blocks`; 0 for all. None chooses by the number of tokens.
+        query_chunk_size: int, how many queries have their scores in memory at a time, see
+            `chunked_attention`; 0 for all. None chooses by the number of tokens.
 
     Call arguments:
         qkv: tensor `(b, n, 3 * num_heads * k)`: queries, keys, values, each with its heads one after
@@ -65,7 +65,7 @@ class DotProductAttention(HookedLayer):
     which are then computed at once.
 
     Raises:
-        ValueError: `query_block_size` is neither None nor an int from 0.
+        ValueError: `query_chunk_size` is neither None nor an int from 0.
     """
 
     def __init__(
@@ -75,17 +75,17 @@ class DotProductAttention(HookedLayer):
         norm="layer",
         norm_epsilon=1e-6,
         dropout_rate=0.0,
-        query_block_size=None,
+        query_chunk_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_block_size(query_block_size)
+        check_chunk_size(query_chunk_size)
         self.num_heads = num_heads
         self.qk_norm = qk_norm
         self.norm = norm
         self.norm_epsilon = norm_epsilon
         self.dropout_rate = dropout_rate
-        self.query_block_size = query_block_size
+        self.query_chunk_size = query_chunk_size
         self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
         if qk_norm:
             self.query_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "query_norm")
@@ -118,7 +118,7 @@ class DotProductAttention(HookedLayer):
             scores = self.hooked("scores", self.softmax_scores(query, key))
             x = ops.matmul(self.dropout(scores, training=training), value)
         else:
-            x = self.attend_in_blocks(query, key, value, self.block_size(qkv), training)
+            x = self.chunked_attention(query, key, value, self.block_size(qkv), training)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width))
         return (x, scores) if return_attention_scores else x
 
@@ -135,10 +135,10 @@ class DotProductAttention(HookedLayer):
 
     def may_fuse(self, needs_scores, training):
         """Whether a kernel will do that knows neither scores, nor dropout, nor blocks of our choice."""
-        return not (needs_scores or (training and self.dropout_rate) or self.query_block_size)
+        return not (needs_scores or (training and self.dropout_rate) or self.query_chunk_size)
 
     def block_size(self, qkv):
-        return choose_block_size(qkv.shape[1], self.query_block_size)
+        return choose_chunk_size(qkv.shape[1], self.query_chunk_size)
 
     def normalize(self, query, key):
         return (self.query_norm(query), self.key_norm(key)) if self.qk_norm else (query, key)
@@ -149,13 +149,13 @@ class DotProductAttention(HookedLayer):
         scores = ops.matmul(query * self.query_width**-0.5, ops.swapaxes(key, -1, -2))
         return ops.cast(softmax(scores), self.compute_dtype)
 
-    def attend_in_blocks(self, query, key, value, block_size, training):
+    def chunked_attention(self, query, key, value, block_size, training):
         """Returns the weighted values `(b, H, n, k)`."""
         query, key = self.normalize(query, key)
         dropout = {}
         if training and self.dropout_rate:
             dropout = dict(dropout_rate=self.dropout_rate, seed_generator=self.dropout.seed_generator)
-        return attend_in_blocks(query * self.query_width**-0.5, key, value, block_size, **dropout)
+        return chunked_attention(query * self.query_width**-0.5, key, value, block_size, **dropout)
 
     def compute_output_spec(self, qkv, return_attention_scores=False, training=None):
         b, n, width = qkv.shape
@@ -169,7 +169,7 @@ class DotProductAttention(HookedLayer):
             "norm": self.norm,
             "norm_epsilon": self.norm_epsilon,
             "dropout_rate": self.dropout_rate,
-            "query_block_size": self.query_block_size,
+            "query_chunk_size": self.query_chunk_size,
         }
 
 
@@ -182,7 +182,7 @@ class DifferentialAttention(DotProductAttention):
     Reference: Ye et al., "Differential Transformer" (https://arxiv.org/abs/2410.05258), eq. 1 to 3.
 
     Args:
-        num_heads, qk_norm, norm, norm_epsilon, dropout_rate, query_block_size: see
+        num_heads, qk_norm, norm, norm_epsilon, dropout_rate, query_chunk_size: see
             `DotProductAttention`. In blocks each map weighs the values by itself.
         block_index: int, the depth of the layer, which lambda_init = 0.8 - 0.6 exp(-0.3 index) needs.
 
@@ -237,7 +237,7 @@ class DifferentialAttention(DotProductAttention):
             factor = ops.cast(self.compute_lambda(), self.compute_dtype)
             query, key = (ops.reshape(x, (b, 2 * heads, n, half)) for x in (query, key))
             both = ops.repeat(value, 2, axis=1)  # (b, 2 H, n, k)
-            x = self.attend_in_blocks(query, key, both, self.block_size(qkv), training)
+            x = self.chunked_attention(query, key, both, self.block_size(qkv), training)
             x = x[:, ::2] - factor * x[:, 1::2]
         x = self.head_norm(x) * (1 - self.lambda_init)
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * width))
@@ -305,7 +305,7 @@ class MultiHeadSelfAttention(HookedLayer):
         block_index: int, see `DifferentialAttention`.
         attention_dropout_rate: float in [0, 1), dropout of the attention probabilities.
         dropout_rate: float in [0, 1), dropout of the output.
-        query_block_size: int or None, see `DotProductAttention`.
+        query_chunk_size: int or None, see `DotProductAttention`.
 
     Call arguments:
         inputs: tensor `(b, n, d)`.
@@ -336,7 +336,7 @@ class MultiHeadSelfAttention(HookedLayer):
         block_index=0,
         attention_dropout_rate=0.0,
         dropout_rate=0.0,
-        query_block_size=None,
+        query_chunk_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -352,7 +352,7 @@ class MultiHeadSelfAttention(HookedLayer):
         self.block_index = block_index
         self.attention_dropout_rate = attention_dropout_rate
         self.dropout_rate = dropout_rate
-        self.query_block_size = query_block_size
+        self.query_chunk_size = query_chunk_size
         self.heads = make_attention(
             attention,
             num_heads,
@@ -361,7 +361,7 @@ class MultiHeadSelfAttention(HookedLayer):
             norm=norm,
             norm_epsilon=norm_epsilon,
             dropout_rate=attention_dropout_rate,
-            query_block_size=query_block_size,
+            query_chunk_size=query_chunk_size,
             dtype=self.dtype_policy,
             name="heads",
         )
@@ -418,7 +418,7 @@ class MultiHeadSelfAttention(HookedLayer):
             "block_index": self.block_index,
             "attention_dropout_rate": self.attention_dropout_rate,
             "dropout_rate": self.dropout_rate,
-            "query_block_size": self.query_block_size,
+            "query_chunk_size": self.query_chunk_size,
         }
 
 

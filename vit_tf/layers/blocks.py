@@ -18,18 +18,18 @@ from vit_tf.layers.attention import (
     per_matrix_glorot,
     with_scores,
 )
-from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import get_activation, make_mlp
+from vit_tf.layers.norms import DropPath, LayerScale, make_norm, register
 from vit_tf.layers.rematerialization import rematerialize
-from vit_tf.layers.residual import DropPath, LayerScale, make_norm, register
+from vit_tf.layers.token_dense import TokenDense
 
 
 class Block(HookedLayer):
     """The options that all encoder blocks take, and the parts that are made from them.
 
     Args:
-        num_heads, head_dim, qkv_bias, qk_norm, attention_dropout_rate, query_block_size: see
+        num_heads, head_dim, qkv_bias, qk_norm, attention_dropout_rate, query_chunk_size: see
             `MultiHeadSelfAttention`.
         attention: "softmax" or "differential", see `make_attention`.
         block_index: int, the block's place in the encoder, which differential attention needs.
@@ -70,7 +70,7 @@ class Block(HookedLayer):
         attention_dropout_rate=0.0,
         drop_path_rate=0.0,
         layer_scale_init=None,
-        query_block_size=None,
+        query_chunk_size=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -92,7 +92,7 @@ class Block(HookedLayer):
             attention_dropout_rate=attention_dropout_rate,
             drop_path_rate=drop_path_rate,
             layer_scale_init=layer_scale_init,
-            query_block_size=query_block_size,
+            query_chunk_size=query_chunk_size,
         )
         self.num_heads = num_heads
 
@@ -113,7 +113,7 @@ class Block(HookedLayer):
 
     def make_attention(self, name):
         names = "num_heads head_dim qkv_bias projection_bias attention qk_norm sub_norm norm norm_epsilon"
-        names += " block_index attention_dropout_rate dropout_rate query_block_size"
+        names += " block_index attention_dropout_rate dropout_rate query_chunk_size"
         options = self.pick(*names.split())
         return MultiHeadSelfAttention(**options, dtype=self.dtype_policy, name=name)
 
@@ -304,7 +304,7 @@ class ParallelScalingBlock(Block):
         self.heads = make_attention(
             dropout_rate=self.options["attention_dropout_rate"],
             kind=self.options["attention"],
-            **self.pick("num_heads", "block_index", "qk_norm", "norm", "norm_epsilon", "query_block_size"),
+            **self.pick("num_heads", "block_index", "qk_norm", "norm", "norm_epsilon", "query_chunk_size"),
             dtype=self.dtype_policy,
             name="heads",
         )

@@ -7,8 +7,8 @@ class CompositeLayer(keras.layers.Layer):
     """A layer whose parts keep what was set on them: frozen, quantized, adapted by LoRA.
 
     A layer makes its parts anew wherever it is made from its config: `.keras` files, `clone_model`,
-    `vit_tf.resize`. Keras stores such settings for the layers of a model and not for the parts of a layer, so
-    the config has them under "parts" where they differ from what the layer would give its parts.
+    `vit_tf.resize_model`. Keras stores such settings for the layers of a model and not for the parts of a
+    layer, so the config has them under "parts" where they differ from what the layer would give its parts.
 
     Subclasses make their parts in `__init__` or in `build_parts`, which takes the place of `build`.
 

@@ -6,7 +6,7 @@ Shapes in the comments: b batch, n tokens, H heads, k head width.
 import keras
 from keras import ops
 
-from vit_tf.layers.scaled_dot_product import is_half
+from vit_tf.layers.chunked_attention import is_half
 
 
 def has_fused_attention(dtype, head_width):

@@ -6,10 +6,10 @@ Shapes in the comments: b batch, n tokens, d model width.
 import keras
 from keras import ops
 
+from vit_tf.checks import shown
 from vit_tf.layers.composite import CompositeLayer
-from vit_tf.layers.dense import TokenDense
-from vit_tf.layers.residual import make_norm, register
-from vit_tf.messages import shown
+from vit_tf.layers.norms import make_norm, register
+from vit_tf.layers.token_dense import TokenDense
 
 
 @register

@@ -10,10 +10,10 @@ from numbers import Integral
 import keras
 from keras import ops
 
+from vit_tf.checks import shown
 from vit_tf.layers.composite import CompositeLayer
 from vit_tf.layers.mlp import get_activation
-from vit_tf.layers.residual import register
-from vit_tf.messages import shown
+from vit_tf.layers.norms import register
 
 
 def pair(value, name):

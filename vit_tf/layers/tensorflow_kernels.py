@@ -45,22 +45,22 @@ def layer_norm(x, gamma, beta, epsilon):
 
 @compiled
 def layer_norm_forward(x, gamma, beta, epsilon):
-    rows = as_rows(x)  # (r, d)
+    rows = flatten_rows(x)  # (r, d)
     mean = row_means(rows)  # (r, 1)
     scale = tf.math.rsqrt(row_means(tf.square(rows - mean)) + epsilon)
-    y = (rows - mean) * scale * widen(gamma) + widen(beta)
-    return restore(y, x), mean, scale
+    y = (rows - mean) * scale * upcast(gamma) + upcast(beta)
+    return reshape_cast_like(y, x), mean, scale
 
 
 @compiled
 def layer_norm_backward(dy, x, mean, scale, gamma):
-    dy, normalized = as_rows(dy), (as_rows(x) - mean) * scale
-    dn = dy * widen(gamma)
+    dy, normalized = flatten_rows(dy), (flatten_rows(x) - mean) * scale
+    dn = dy * upcast(gamma)
     dx = scale * (dn - row_means(dn) - normalized * row_means(dn * normalized))
-    return restore(dx, x), dy * normalized
+    return reshape_cast_like(dx, x), dy * normalized
 
 
-def biased_activation(function, x, bias):
+def fused_bias_activation(function, x, bias):
     """Returns function(x + bias), keeping only `x` for the backward pass.
 
     Args:
@@ -86,19 +86,19 @@ def biased_activation(function, x, bias):
 
 @functools.cache
 def activation_kernels(function):
-    function = FASTER.get(function, function)
+    function = XLA_REPLACEMENTS.get(function, function)
 
     @compiled
     def forward(x, bias):
-        return restore(function(as_rows(x) + widen(bias)), x)
+        return reshape_cast_like(function(flatten_rows(x) + upcast(bias)), x)
 
     @compiled
     def backward(dy, x, bias):
-        biased = as_rows(x) + widen(bias)
+        biased = flatten_rows(x) + upcast(bias)
         with tf.GradientTape() as tape:
             tape.watch(biased)
             y = function(biased)
-        return restore(tape.gradient(y, biased, output_gradients=as_rows(dy)), x)
+        return reshape_cast_like(tape.gradient(y, biased, output_gradients=flatten_rows(dy)), x)
 
     return forward, backward
 
@@ -108,19 +108,19 @@ def gelu(x):
     return 0.5 * x * (1 + tf.math.erf(x * 0.5**0.5))
 
 
-FASTER = {keras.activations.gelu: gelu}
+XLA_REPLACEMENTS = {keras.activations.gelu: gelu}
 
 
-def as_rows(x):
-    return widen(tf.reshape(x, (-1, x.shape[-1])))
+def flatten_rows(x):
+    return upcast(tf.reshape(x, (-1, x.shape[-1])))
 
 
-def widen(x):
+def upcast(x):
     """Casts half precision to float32."""
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
-def restore(rows, x):
+def reshape_cast_like(rows, x):
     return tf.cast(tf.reshape(rows, tf.shape(x)), x.dtype)
 
 

@@ -8,15 +8,15 @@ import math
 import keras
 from keras import ops
 
+from vit_tf.checks import shown
 from vit_tf.layers.attention import head_width
+from vit_tf.layers.chunked_attention import softmax
 from vit_tf.layers.composite import CompositeLayer
-from vit_tf.layers.dense import TokenDense
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import MLP, get_activation
+from vit_tf.layers.norms import make_norm, register
 from vit_tf.layers.patches import pair
-from vit_tf.layers.residual import make_norm, register
-from vit_tf.layers.scaled_dot_product import softmax
-from vit_tf.messages import shown
+from vit_tf.layers.token_dense import TokenDense
 
 
 @register

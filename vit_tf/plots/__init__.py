@@ -1,25 +1,25 @@
-"""Pictures of training, of predictions, of models and of what they see: each function returns a Figure.
+"""DecodedImages of training, of predictions, of models and of what they see: each function returns a Figure.
 
 Nothing here touches pyplot, so the figures need no display and no closing; in a notebook the last
 line of a cell shows one. Colours are Okabe and Ito's, and viridis, which the colour-blind tell apart and
 which stay in order in grey print; but for `feature_colours`, nothing is said by colour alone.
 """
 
-from vit_tf.plots.diagram import diagram
-from vit_tf.plots.inside import (
+from vit_tf.plots.diagram import model_diagram
+from vit_tf.plots.explanations import (
     attention_distances,
     attention_heads,
     feature_colours,
     filters,
-    heat_maps,
     position_similarities,
+    saliency_maps,
     similarity_matrix,
 )
-from vit_tf.plots.models import model_sizes
+from vit_tf.plots.grids import image_grid
 from vit_tf.plots.multi_label import average_precisions, multi_label_predictions
-from vit_tf.plots.pictures import pictures
+from vit_tf.plots.size_chart import model_sizes
 from vit_tf.plots.style import BLUE, FORMATS, GREEN, INK, ORANGE, Figure, check_path, save, styled
-from vit_tf.plots.training import confusion, curves, predictions
+from vit_tf.plots.training_curves import confusion, curves, predictions
 
 __all__ = [
     "BLUE",
@@ -34,13 +34,13 @@ __all__ = [
     "check_path",
     "confusion",
     "curves",
-    "diagram",
+    "model_diagram",
     "feature_colours",
     "filters",
-    "heat_maps",
+    "saliency_maps",
     "model_sizes",
     "multi_label_predictions",
-    "pictures",
+    "image_grid",
     "position_similarities",
     "predictions",
     "save",

@@ -6,10 +6,10 @@ import keras
 from matplotlib.patches import FancyBboxPatch
 
 from vit_tf import layers
-from vit_tf.explain.anatomy import Anatomy
 from vit_tf.flops.count import check_arguments, count_inside
 from vit_tf.layers.blocks import Block
-from vit_tf.plots.style import BLUE, GREEN, INK, ORANGE, Figure, legible, styled
+from vit_tf.plots.style import BLUE, GREEN, INK, ORANGE, Figure, printable_text, styled
+from vit_tf.structure import ViTStructure
 
 WIDTH, BOX = 10.0, 4.6  # of the picture and of a box, in the units of its axes
 COLUMNS = {"output": 6.1, "parameters": 7.9, "MACs": 9.7}  # where their right ends are
@@ -50,7 +50,7 @@ class Stage:
 
 
 @styled
-def diagram(model, title=None):
+def model_diagram(model, title=None):
     """Draws the stages of a model with their output shape, parameters and MACs for one image.
 
     Blocks in a row that are alike are one box; a bar shows each stage's share of all MACs.
@@ -67,7 +67,7 @@ def diagram(model, title=None):
     gap, top = 0.3, 0.55
     total = top + sum(heights) + gap * (len(stages) - 1) + 0.75
     figure = Figure(figsize=(8.4, 0.84 * total), layout="constrained")
-    figure.suptitle(legible(title or model.name), fontsize=11)
+    figure.suptitle(printable_text(title or model.name), fontsize=11)
     axes = figure.subplots()
     axes.set(xlim=(-0.05, WIDTH), ylim=(total, 0))
     axes.set_axis_off()
@@ -110,7 +110,7 @@ def draw_stage(axes, stage, y, height, share):
 def model_stages(model):
     """Returns the stages of a model of `build_vit`; a ValueError where it is another."""
     check_arguments(model, 1)
-    anatomy = Anatomy(model)
+    anatomy = ViTStructure(model)
     stages, blocks = [], []  # of the last stage
     for layer in model.layers:
         rows = list(count_inside(layer, 1))

@@ -1,10 +1,10 @@
-"""Pictures of classes that do not exclude each other."""
+"""DecodedImages of classes that do not exclude each other."""
 
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from vit_tf.plots.pictures import picture_grid, show_picture
-from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, legible, legible_name, styled
+from vit_tf.plots.grids import picture_grid, show_picture
+from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, legible_name, printable_text, styled
 
 MOST_BARS = 40
 MOST_NAMES = 3  # in a caption
@@ -40,7 +40,7 @@ def average_precisions(classes, title):
     known = [x["average_precision"] for x in classes.values() if x["average_precision"] is not None]
     mean = f"mean average precision {np.mean(known):.1%}" if known else "no class has an image"
     hidden = f", the weakest {MOST_BARS} of {len(classes)} classes" if len(classes) > MOST_BARS else ""
-    axes.set_title(f"{legible(title)}\n{mean}{hidden}")
+    axes.set_title(f"{printable_text(title)}\n{mean}{hidden}")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.45 / figure.get_figheight()), ncols=2)
     return figure
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib
 import matplotlib.figure
 
+from vit_tf.checks import printable_lines
 from vit_tf.files import atomic_path
-from vit_tf.messages import printable_lines
 
 BLUE, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#009E73", "#222222"
 STYLE = {
@@ -54,7 +54,7 @@ def styled(function):
     return wrapper
 
 
-def legible(text, width=None, size=8):
+def printable_text(text, width=None, size=8):
     """Returns text that can be drawn: control characters are escaped, but for line breaks.
 
     Bytes of a file's name that are no text become question marks. With a width in inches, lines that are
@@ -68,8 +68,8 @@ def legible(text, width=None, size=8):
 
 
 def legible_name(name):
-    """Returns `legible` of a name that stands in a line."""
-    return legible(name).replace("\n", r"\n")
+    """Returns `printable_text` of a name that stands in a line."""
+    return printable_text(name).replace("\n", r"\n")
 
 
 def cut(line, most):

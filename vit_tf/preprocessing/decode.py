@@ -7,9 +7,9 @@ import re
 import numpy as np
 from PIL import Image, ImageOps
 
+from vit_tf.checks import brief, shown
 from vit_tf.files import read_regular
-from vit_tf.messages import brief, shown
-from vit_tf.preprocessing.formats import format_of
+from vit_tf.preprocessing.image_formats import format_of
 
 MAX_IMAGE_BYTES = 256 << 20
 MAX_MEGAPIXELS = 178  # Pillow's readers of TIFF and WebP have that limit, too
@@ -17,7 +17,7 @@ LONGEST_PATH = 4096  # characters
 URL = re.compile(r"(?i)([a-z][a-z0-9+.-]+:/|data:)")  # pathlib makes one slash of two
 
 
-def read_picture(source, name=None):
+def read_image(source, name=None):
     """Reads an image file of a format of `formats.FORMATS`, whatever its name ends in.
 
     Gray, palette, CMYK and 16-bit pictures become RGB, transparency is dropped, the EXIF rotation is
@@ -69,7 +69,7 @@ def read_open(file):
 
 
 def decode(data, name=""):
-    """Decodes the bytes of an image file: see `read_picture`."""
+    """Decodes the bytes of an image file: see `read_image`."""
     try:
         return rgb(opened(data))
     except Exception as error:  # Pillow's decoders raise nearly everything

@@ -6,8 +6,8 @@ import numpy as np
 from keras import ops
 from PIL import Image
 
-from vit_tf.messages import shown
-from vit_tf.preprocessing.decode import as_bytes, read_picture, rgb
+from vit_tf.checks import shown
+from vit_tf.preprocessing.decode import as_bytes, read_image, rgb
 
 EXPECTED = (
     "expected a path, the bytes of a file, an open file, a PIL image or an array (h, w, c) or (b, h, w, c) "
@@ -24,7 +24,7 @@ def pictures(images):
     if isinstance(images, Image.Image):
         return [rgb(images)]
     if isinstance(images, (str, os.PathLike, bytes, bytearray, memoryview)) or hasattr(images, "read"):
-        return [read_picture(images)]
+        return [read_image(images)]
     array = ops.convert_to_numpy(images) if ops.is_tensor(images) else np.asarray(images)
     if array.ndim == 1 and array.size and array.dtype.kind in "UO":  # a column of a table
         return pictures(array.tolist())

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from vit_tf.checks import shown
 from vit_tf.layers.patches import pair
-from vit_tf.messages import shown
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 LARGEST_RESIZED = 64_000_000  # pixels
@@ -37,7 +37,7 @@ class Preprocessing:
     Call arguments:
         images: A path, the bytes of an image file, an open binary file, a PIL image, an array `(h, w, c)` or
             `(b, h, w, c)` with c of 1, 3 or 4 and values in [0, 255], or a list of these, whose sizes may
-            differ. `decode.read_picture` tells which files are read. Floats are rounded, alpha is dropped.
+            differ. `decode.read_image` tells which files are read. Floats are rounded, alpha is dropped.
             Unlike timm, 16-bit grey is scaled to 8 bits (Pillow clips it), and images are turned as their
             EXIF orientation says, on which telephones rely.
 

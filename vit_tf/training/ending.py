@@ -12,15 +12,15 @@ import keras
 import numpy as np
 
 from vit_tf import classifier
+from vit_tf.checks import listing
 from vit_tf.files import PARTIAL
-from vit_tf.messages import listing
 from vit_tf.models import build_vit
-from vit_tf.training.generators import generator_arrays, restore_generators
+from vit_tf.training.final_report import draw_report, save_model, write_metrics
+from vit_tf.training.loop.generators import restore_rng_state, rng_state
+from vit_tf.training.loop.trainer import Progress
 from vit_tf.training.lora import add_lora
-from vit_tf.training.report import draw_report, save_model, write_metrics
 from vit_tf.training.run import make_network
-from vit_tf.training.trainer import Progress
-from vit_tf.weights.timm import model_entries
+from vit_tf.weights.formats.timm import weight_mappings
 
 NUM_REHEARSED = 4  # test images
 
@@ -31,7 +31,7 @@ class Ending:
 
     Args:
         recipe: the run's `Recipe`.
-        test: the test images, `vit_tf.data.Batches` that does not shuffle.
+        test: the test images, `vit_tf.data.DataLoader` that does not shuffle.
         class_names: k names.
         variant: name of the network's variant.
         hyperparameters: dict, overrides of it.
@@ -116,13 +116,13 @@ def rehearse(ending, trainer):
 @contextmanager
 def untouched_randomness():
     """A scope that leaves the generators of Python, NumPy and the backend as they were."""
-    states = random.getstate(), np.random.get_state(), generator_arrays()
+    states = random.getstate(), np.random.get_state(), rng_state()
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
-        restore_generators(states[2])
+        restore_rng_state(states[2])
 
 
 def understudy(ending, trainer):
@@ -143,7 +143,7 @@ def understudy(ending, trainer):
     if ending.recipe.lora_rank:
         recipe = ending.recipe
         actor.network = make_network(ending.variant, ending.hyperparameters, recipe, ending.preprocessing)
-        add_lora(actor.network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_on.split(","))
+        add_lora(actor.network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
     return actor
 
 
@@ -167,5 +167,6 @@ def check_model(ending, trainer, folder):
 def arrays_of(model):
     """Returns the weights of a model of `build_vit` as a dict of arrays, by timm's names."""
     return {
-        name: keras.ops.convert_to_numpy(entry.variable.value) for name, entry in model_entries(model).items()
+        name: keras.ops.convert_to_numpy(entry.variable.value)
+        for name, entry in weight_mappings(model).items()
     }

@@ -4,8 +4,8 @@ import math
 import re
 from numbers import Integral
 
-from vit_tf.hyperparameters import suggestion
-from vit_tf.messages import shown
+from vit_tf.checks import shown
+from vit_tf.config import suggestion
 from vit_tf.training.optimizers import STEM, block_index, count_blocks, is_head
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")
@@ -16,7 +16,7 @@ def freeze(model, what):
 
     It is the variables that are frozen, so a model around this one sees it, too. Compile after it: a compiled
     training step keeps what it was compiled with. Setting `trainable` of a model or a layer undoes it.
-    `.keras` files, `keras.models.clone_model` and `vit_tf.resize` keep it.
+    `.keras` files, `keras.models.clone_model` and `vit_tf.resize_model` keep it.
 
     Args:
         model: a model of `build_vit`.
@@ -44,12 +44,12 @@ def freeze(model, what):
             f"{model.name!r} has LoRA adapters, beside which all but the heads is frozen: "
             "call `merge_lora` first"
         )
-    trainable = rule(model, what, num_layers)
+    trainable = trainable_predicate(model, what, num_layers)
     train_only(model, trainable)
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def rule(model, what, num_layers):
+def trainable_predicate(model, what, num_layers):
     """Returns the function that says of a variable whether it is trained."""
     if what == "none":
         return lambda variable: True

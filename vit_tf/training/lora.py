@@ -7,9 +7,9 @@ from numbers import Integral, Real
 
 from keras import ops
 
-from vit_tf.hyperparameters import suggestion
+from vit_tf.checks import shown
+from vit_tf.config import suggestion
 from vit_tf.layers.blocks import Block
-from vit_tf.messages import shown
 from vit_tf.training.freezing import train_only
 from vit_tf.training.optimizers import is_head
 

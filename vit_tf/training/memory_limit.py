@@ -6,7 +6,7 @@ from vit_tf.flops import training_bytes
 from vit_tf.memory import OutOfMemory, describe, gigabytes, is_out_of_memory, total_memory
 
 FAR_TOO_MUCH = 4  # times the machine's memory: an estimate may be wrong, and a GPU may have more
-HINT = "a smaller --batch-size (--accumulate makes up for it), smaller images or --remat"
+HINT = "a smaller --batch-size (--accumulation-steps makes up for it), smaller images or --remat"
 
 
 def require_step_memory(network, recipe):

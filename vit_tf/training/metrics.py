@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from vit_tf.messages import printable
+from vit_tf.checks import printable
 from vit_tf.predictions import probabilities
 
 MAX_SHOWN = 20  # classes
 
 
-def predict(model, batches, mirror=False, after_batch=lambda: None):
+def predict(model, batches, flip_tta=False, after_batch=lambda: None):
     """Returns a model's logits of a data set, and its labels.
 
     Args:
         model: a `keras.Model` from images (b, h, w, c) to logits (b, k).
-        batches: a `vit_tf.data.Batches` that does not shuffle.
-        mirror: bool, whether logits are the mean of an image's and its mirror image's.
+        batches: a `vit_tf.data.DataLoader` that does not shuffle.
+        flip_tta: bool, whether logits are the mean of an image's and its mirror image's.
         after_batch: is called when a batch is done.
 
     Returns:
@@ -23,7 +23,7 @@ def predict(model, batches, mirror=False, after_batch=lambda: None):
     logits, labels = [], []
     for images, targets in batches.epoch():
         outputs = model.predict_on_batch(images)
-        if mirror:
+        if flip_tta:
             outputs = (outputs + model.predict_on_batch(images[:, :, ::-1])) / 2
         logits.append(outputs)
         labels.append(targets)

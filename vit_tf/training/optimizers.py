@@ -12,9 +12,9 @@ from numbers import Integral, Real
 import keras
 from keras import ops
 
-from vit_tf.hyperparameters import suggestion
-from vit_tf.layers.residual import register
-from vit_tf.messages import shown
+from vit_tf.checks import shown
+from vit_tf.config import suggestion
+from vit_tf.layers.norms import register
 
 STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
 HEADS = ("head", "distillation_head")
@@ -209,7 +209,7 @@ def make_optimizer(
     layer_decay=1.0,
     momentum=0.9,
     clip_norm=None,
-    accumulate=1,
+    accumulation_steps=1,
     ema=None,
 ):
     """Returns an optimizer for a ViT that decays kernels only: no biases, norms, tokens or positions.
@@ -227,8 +227,8 @@ def make_optimizer(
         momentum: float in [0, 1), of "sgd" alone.
         clip_norm: positive float; gradients are scaled down together to this norm where theirs is larger,
             after accumulation. None leaves them as they are.
-        accumulate: int from 1, how many batches make one step, by the mean of their gradients. Batches that
-            an epoch leaves over count for the next one's first step.
+        accumulation_steps: int from 1, how many batches make one step, by the mean of their gradients.
+            Batches that an epoch leaves over count for the next one's first step.
         ema: float in (0, 1), such as 0.9999: how much of the weights' moving average a step keeps; it starts
             at the weights after the first step. `averaged_weights` and `keras.callbacks.SwapEMAWeights` use
             it. None keeps no average.
@@ -246,7 +246,7 @@ def make_optimizer(
         layer_decay=layer_decay,
         momentum=momentum,
         clip_norm=clip_norm,
-        accumulate=accumulate,
+        accumulation_steps=accumulation_steps,
         ema=ema,
     )
     return OPTIMIZERS[name](
@@ -255,19 +255,23 @@ def make_optimizer(
         layer_decay=layer_decay,
         num_layers=0 if layer_decay == 1 else count_blocks(model),
         global_clipnorm=clip_norm,
-        gradient_accumulation_steps=None if accumulate == 1 else accumulate,
+        gradient_accumulation_steps=None if accumulation_steps == 1 else accumulation_steps,
         ema=ema,
         **({"momentum": float(momentum)} if name == "sgd" else {}),
     )
 
 
-def check_options(name, accumulate, **numbers):
+def check_options(name, accumulation_steps, **numbers):
     """Raises a ValueError that says what an option of `make_optimizer` may be, unless it is that."""
     if not isinstance(name, str) or name not in OPTIMIZERS:
         known = ", ".join(map(repr, OPTIMIZERS))
         raise ValueError(f"`name` must be one of {known}, got {shown(name)}{suggestion(name, OPTIMIZERS)}")
-    if not isinstance(accumulate, Integral) or isinstance(accumulate, bool) or accumulate < 1:
-        raise ValueError(f"`accumulate` must be an int from 1, got {shown(accumulate)}")
+    if (
+        not isinstance(accumulation_steps, Integral)
+        or isinstance(accumulation_steps, bool)
+        or accumulation_steps < 1
+    ):
+        raise ValueError(f"`accumulation_steps` must be an int from 1, got {shown(accumulation_steps)}")
     ranges = {
         "learning_rate": (lambda x: 0 < x < math.inf, "a positive number"),
         "weight_decay": (lambda x: 0 <= x < math.inf, "a number from 0"),

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 
-from vit_tf.hyperparameters import suggestion
-from vit_tf.messages import shown
+from vit_tf.checks import shown
+from vit_tf.config import suggestion
 from vit_tf.training.lora import PROJECTIONS
 from vit_tf.training.resolution import parse_resolutions
 
@@ -33,7 +33,7 @@ class Recipe:
     )
     patience: int | None = setting(None, "epochs without better weights that end the run")
     checkpoint_minutes: float = setting(10.0, "the state is saved every epoch, and as often as this")
-    resolutions: str = setting(
+    progressive_resizing: str = setting(
         "none",
         "shares of the model's image size to train at, in turn for equal parts of the run, such as "
         "0.5,0.75,1; none: its own size all the time",
@@ -49,7 +49,7 @@ class Recipe:
     momentum: float = setting(0.9, "of SGD")
     clip_norm: float | None = setting(None, "largest norm of all gradients together")
     batch_size: int = setting(32, "images")
-    accumulate: int = setting(1, "batches whose gradients are averaged for one step of the optimizer")
+    accumulation_steps: int = setting(1, "batches whose gradients are averaged for one step of the optimizer")
     ema: float | None = setting(None, "momentum of averaged weights, such as 0.999, which are then validated")
     # What is trained
     freeze: str = setting(
@@ -58,7 +58,7 @@ class Recipe:
     )
     lora_rank: int = setting(0, "rank of LoRA's matrices, everything else but the head stays; 0: no LoRA")
     lora_alpha: float | None = setting(None, "LoRA's updates are multiplied by alpha / rank; none: the rank")
-    lora_on: str = setting("qkv,projection", "which matrices: of qkv, projection, fc1, fc2")
+    lora_targets: str = setting("qkv,projection", "which matrices: of qkv, projection, fc1, fc2")
     # Regularisation
     drop_path_rate: float = setting(0.0, "chance that the last block is skipped for an image")
     dropout_rate: float = setting(0.0, "of attention's and the MLP's outputs")
@@ -74,7 +74,7 @@ class Recipe:
         "resized",
         "resized: a random part at a random size; shift: by a sixteenth of the side; affine: rotated and "
         "zoomed a little (both come last, on whole batches); none: as in the evaluation",
-        ("resized", "shift", "affine", "none"),
+        ("resized", "pad", "affine", "none"),
     )
     crop_scale: float = setting(0.35, "the smallest share of an image's area that --crop resized takes")
     flip: bool = setting(True, "half of the images are mirrored")
@@ -83,7 +83,7 @@ class Recipe:
     mixup: float = setting(0.0, "alpha of MixUp; 0: none")
     cutmix: float = setting(0.0, "alpha of CutMix; 0: none")
     # Evaluation
-    mirror: bool = setting(False, "test with the mean of an image's and its mirror image's logits")
+    flip_tta: bool = setting(False, "test with the mean of an image's and its mirror image's logits")
     # Machine
     mixed_precision: bool = setting(False, "compute in bfloat16")
     remat: bool = setting(False, "compute activations twice rather than keep them: less memory, more time")
@@ -105,9 +105,11 @@ class Recipe:
                 "`freeze` must be none, backbone, all-but-attention or blocks:K with a number K, got "
                 f"{self.freeze!r}"
             )
-        parse_resolutions(self.resolutions)
-        if not set(self.lora_on.split(",")) <= set(PROJECTIONS):
-            raise ValueError(f"`lora_on` must be some of {','.join(PROJECTIONS)}, got {shown(self.lora_on)}")
+        parse_resolutions(self.progressive_resizing)
+        if not set(self.lora_targets.split(",")) <= set(PROJECTIONS):
+            raise ValueError(
+                f"`lora_targets` must be some of {','.join(PROJECTIONS)}, got {shown(self.lora_targets)}"
+            )
 
 
 POSITIVE = (
@@ -118,7 +120,7 @@ POSITIVE = (
     "learning_rate",
     "clip_norm",
     "batch_size",
-    "accumulate",
+    "accumulation_steps",
 )
 SHARES = ("warmup", "drop_path_rate", "dropout_rate", "label_smoothing", "momentum")
 FACTORS = ("step_decay", "layer_decay", "crop_scale")

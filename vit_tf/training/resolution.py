@@ -4,15 +4,15 @@ import keras
 import numpy as np
 from keras import ops
 
+from vit_tf.checks import shown
 from vit_tf.layers import PatchEncoder
-from vit_tf.messages import shown
 from vit_tf.weights.resample import resize_matrix
 
 
-def at_image_size(model, image_size):
+def with_image_size(model, image_size):
     """Returns a model for images of another size that shares all weights with `model`.
 
-    Positions are resampled in every call, bicubically, and learn through that. `vit_tf.resize` makes
+    Positions are resampled in every call, bicubically, and learn through that. `vit_tf.resize_model` makes
     a model of its own instead.
 
     Args:
@@ -94,7 +94,7 @@ def parse_resolutions(text):
         shares = [0.0]
     if not all(0 < share <= 1 for share in shares):
         raise ValueError(
-            "`resolutions` must be none, or shares of the image's side above 0 and at most 1 with commas, "
-            f"such as 0.5,0.75,1, got {shown(text)}"
+            "`progressive_resizing` must be none, or shares of the image's side above 0 and at most 1 with "
+            f"commas, such as 0.5,0.75,1, got {shown(text)}"
         )
     return shares

@@ -5,20 +5,20 @@ from contextlib import nullcontext
 import keras
 import numpy as np
 
-from vit_tf import augment
+from vit_tf.data.augment import batch as augment
 from vit_tf.flops import require_memory
 from vit_tf.models import build_vit
 from vit_tf.terminal import shell_quoted
-from vit_tf.training.batches import graph_augmentation
+from vit_tf.training.batches import batch_augmentation
 from vit_tf.training.freezing import freeze
-from vit_tf.training.interrupts import Interrupted
+from vit_tf.training.loop.interrupts import Interrupted
+from vit_tf.training.loop.trainer import Schedule, Trainer
 from vit_tf.training.lora import add_lora
 from vit_tf.training.memory_limit import memory_explained, require_step_memory
 from vit_tf.training.optimizers import HEADS, make_optimizer
-from vit_tf.training.resolution import at_image_size, parse_resolutions, scaled_size
+from vit_tf.training.resolution import parse_resolutions, scaled_size, with_image_size
 from vit_tf.training.schedules import make_schedule
 from vit_tf.training.tasks import SINGLE_LABEL
-from vit_tf.training.trainer import Schedule, Trainer
 
 
 def configure(recipe):
@@ -37,23 +37,23 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
     Args:
         network: a model of `build_vit` over images in [0, 255]; it is frozen, or gets LoRA, here.
         recipe: a `Recipe`.
-        train, validation: `vit_tf.data.Batches`.
+        train, validation: `vit_tf.data.DataLoader`.
         image_size: (height, width) in pixels of the images in them.
         folder: the run's folder.
         callbacks, task: see `Trainer`.
     """
-    if recipe.epochs and recipe.accumulate > recipe.epochs * len(train):
+    if recipe.epochs and recipe.accumulation_steps > recipe.epochs * len(train):
         raise ValueError(
-            f"--accumulate {recipe.accumulate} never comes to a step, as the run has only "
+            f"--accumulation-steps {recipe.accumulation_steps} never comes to a step, as the run has only "
             f"{recipe.epochs * len(train)} batches: accumulate fewer, or take smaller batches"
         )
     if recipe.lora_rank:
-        add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_on.split(","))
+        add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
     else:
         freeze(network, recipe.freeze)
     require_step_memory(network, recipe)
     optimizer = recipe_optimizer(network, recipe)
-    augmentation = graph_augmentation(recipe, image_size)
+    augmentation = batch_augmentation(recipe, image_size)
 
     balanced = recipe.class_weights == "balanced"
     class_weights, positive_weights = task.class_weights(train) if balanced else (None, None)
@@ -64,8 +64,8 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
         model.compile(optimizer=optimizer, loss=loss, metrics=[task.accuracy()])
         return model
 
-    sizes = [scaled_size(network, share) for share in parse_resolutions(recipe.resolutions)]
-    models = {size: compiled(at_image_size(network, size)) for size in {*sizes, network.input_shape[1:3]}}
+    sizes = [scaled_size(network, share) for share in parse_resolutions(recipe.progressive_resizing)]
+    models = {size: compiled(with_image_size(network, size)) for size in {*sizes, network.input_shape[1:3]}}
     return Trainer(
         models[network.input_shape[1:3]],
         network,
@@ -94,7 +94,7 @@ def recipe_optimizer(network, recipe):
         recipe.layer_decay,
         recipe.momentum,
         recipe.clip_norm,
-        recipe.accumulate,
+        recipe.accumulation_steps,
         recipe.ema,
     )
 
@@ -180,7 +180,7 @@ def rematerialized_blocks(most=1000):
     return keras.RematScope(mode="list_of_layers", layer_names=[f"block_{i}" for i in range(most)])
 
 
-def run(trainer, folder):
+def run_training(trainer, folder):
     """Takes up the run's newest state, if there is one, and trains to the end; False if interrupted."""
     if trainer.resume():
         progress = trainer.progress

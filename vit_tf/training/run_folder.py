@@ -7,8 +7,8 @@ from pathlib import Path
 
 import keras
 
+from vit_tf.checks import brief, shown
 from vit_tf.files import PARTIAL, read_json, remove_partial_files
-from vit_tf.messages import brief, shown
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.terminal import outliving, shell_quoted
 from vit_tf.variants import get_variant

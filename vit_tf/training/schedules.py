@@ -4,8 +4,8 @@ import math
 from functools import partial
 from numbers import Real
 
-from vit_tf.hyperparameters import suggestion
-from vit_tf.messages import shown
+from vit_tf.checks import shown
+from vit_tf.config import suggestion
 
 
 def warm_up(progress, warmup):

@@ -12,9 +12,7 @@ from vit_tf.data.stratification import class_counts
 from vit_tf.labels import MULTI_LABEL as MULTI_LABEL_PROBLEM
 from vit_tf.labels import SINGLE_LABEL as SINGLE_LABEL_PROBLEM
 from vit_tf.predictions import probabilities
-from vit_tf.training.losses import WeightedBinaryCrossentropy, label_accuracy
-from vit_tf.training.metrics import cross_entropy, evaluate, per_class
-from vit_tf.training.multi_label import (
+from vit_tf.training.label_metrics import (
     choose_thresholds,
     evaluate_multi_label,
     mean_average_precision,
@@ -22,6 +20,8 @@ from vit_tf.training.multi_label import (
     percentage,
     sigmoid_cross_entropy,
 )
+from vit_tf.training.losses import WeightedBinaryCrossentropy, label_accuracy
+from vit_tf.training.metrics import cross_entropy, evaluate, per_class
 from vit_tf.training.ranking import average_precision, choose_threshold, roc_auc
 
 
@@ -49,7 +49,7 @@ class SingleLabel:
         return num_classes
 
     def encode(self, labels):
-        """Returns labels of `ImageFiles` as `vit_tf.data.Batches` takes them: int [n] or bool [n, o]."""
+        """Returns labels of `ImageFiles` as `vit_tf.data.DataLoader` takes them: int [n] or bool [n, o]."""
         return labels
 
     def loss(self, label_smoothing=0.0, positive_weights=None):

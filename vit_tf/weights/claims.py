@@ -11,8 +11,8 @@ def check_claims(spec, tensors):
     """Raises a ValueError where a model would be far larger than the weights that it is built for.
 
     Args:
-        spec: a `Variant`.
-        tensors: the `Tensor`s by timm's names.
+        spec: a `ViTConfig`.
+        tensors: the `LazyTensor`s by timm's names.
     """
     blocks = {match[1] for match in map(re.compile(r"blocks\.(\d+)\.").match, tensors) if match}
     if spec.num_layers > len(blocks):

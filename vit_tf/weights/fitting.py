@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_tf.hub.config_values import read, read_image_size
+from vit_tf.hub.readers import read_metadata
 from vit_tf.layers.patches import pair
 from vit_tf.variants import resampling
-from vit_tf.weights import resample, vit_pytorch
+from vit_tf.weights import resample
 from vit_tf.weights.channels import RGB
-from vit_tf.weights.config import read, read_image_size
-from vit_tf.weights.readers import read_metadata
+from vit_tf.weights.formats import vit_pytorch
 
 # How each format's own library resamples a position table, where it is not as timm does for the variant.
 # transformers and DINOv2's makers take another way for models with registers, which is timm's.
@@ -41,7 +42,7 @@ def sampling_options(name, weights, method, antialias):
 
     Args:
         name: of the model.
-        weights: a `Weights`.
+        weights: a `TimmWeights`.
         method, antialias: see `load_weights`.
     """
     positions = resampling(name)
@@ -143,13 +144,13 @@ def source_grid(count, model_grid, weights, given):
     if given is not None and given[0] * given[1] != count:
         raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
     side = round(max(count, 0) ** 0.5)
-    for grid in (given, *told_grids(weights), (side, side), model_grid):
+    for grid in (given, *declared_grids(weights), (side, side), model_grid):
         if grid is not None and grid[0] * grid[1] == count and count:
             return tuple(grid)
     return None
 
 
-def told_grids(weights):
+def declared_grids(weights):
     """Yields the grids that the file's metadata and the config.json tell."""
     rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
     if rows.isdecimal() and columns.isdecimal():

@@ -9,19 +9,19 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from vit_tf.checks import brief, listing, shown
+from vit_tf.hub.config_values import read
+from vit_tf.hub.lazy_tensor import LazyTensor
+from vit_tf.hub.sources import Checkpoint, open_checkpoint
 from vit_tf.layers.patches import pair
-from vit_tf.messages import brief, listing, shown
 from vit_tf.variants import ALIASES, get_variant
-from vit_tf.weights import google, huggingface, keras_file, makers, timm, vit_pytorch
 from vit_tf.weights.channels import fit_channels
-from vit_tf.weights.checkpoint import Checkpoint, open_checkpoint
 from vit_tf.weights.claims import check_claims, check_head
-from vit_tf.weights.config import read
 from vit_tf.weights.fitting import fit_patches, fit_positions, sampling_options, unfold_kernels
-from vit_tf.weights.huggingface import MODEL_TYPES
+from vit_tf.weights.formats import google, huggingface, keras_file, makers, timm, vit_pytorch
+from vit_tf.weights.formats.huggingface import MODEL_TYPES
+from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
-from vit_tf.weights.report import LoadReport
-from vit_tf.weights.tensor import Tensor
 
 # What training scripts keep beside a ViT that no ViT has a use for.
 FOREIGN = re.compile(
@@ -33,12 +33,12 @@ HEADS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 
 
 @dataclass(frozen=True)
-class Weights:
+class TimmWeights:
     """A checkpoint under timm's names, which `open_weights` returns."""
 
     checkpoint: Checkpoint
     format: str  # a key of `FORMATS`
-    tensors: dict[str, Tensor]
+    tensors: dict[str, LazyTensor]
     unused: tuple[str, ...]  # names of the file that no model has a use for
 
     @property
@@ -94,7 +94,7 @@ class Weights:
         return model_name(config["model_type"], variant, fields)
 
     def check_head(self, spec):
-        """Raises a ValueError where a model of a `Variant` would get a head that is not the weights'."""
+        """Raises a ValueError where a model of a `ViTConfig` would get a head that is not the weights'."""
         try:
             check_head(spec, self.tensors)
         except ValueError as error:
@@ -106,11 +106,11 @@ class Weights:
 
 
 FORMATS = {
-    "google": (google.recognises, google.from_google),
-    "huggingface": (huggingface.recognises, huggingface.from_huggingface),
-    "vit_pytorch": (vit_pytorch.recognises, vit_pytorch.from_vit_pytorch),
+    "google": (google.matches, google.from_google),
+    "huggingface": (huggingface.matches, huggingface.from_huggingface),
+    "vit_pytorch": (vit_pytorch.matches, vit_pytorch.from_vit_pytorch),
     **makers.FORMATS,
-    "timm": (timm.recognises, timm.from_timm),  # the last, as some makers' files have most of its names
+    "timm": (timm.matches, timm.from_timm),  # the last, as some makers' files have most of its names
 }
 
 
@@ -126,8 +126,8 @@ def open_weights(source, prefix=None):
         ValueError: the source cannot be read, holds several ViTs, or its names belong to no known format.
     """
     checkpoint = open_checkpoint(source, prefix)
-    for name, (recognises, translate) in FORMATS.items():
-        if recognises(checkpoint.tensors):
+    for name, (matches, translate) in FORMATS.items():
+        if matches(checkpoint.tensors):
             try:
                 tensors, unused = translate(checkpoint.tensors)
             except (ValueError, IndexError, TypeError) as error:
@@ -136,7 +136,7 @@ def open_weights(source, prefix=None):
                 ) from error
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
-            return Weights(checkpoint, name, tensors, (*unused, *foreign))
+            return TimmWeights(checkpoint, name, tensors, (*unused, *foreign))
     first = listing(sorted(checkpoint.tensors)[:5])
     raise ValueError(
         f"{checkpoint.source!r} is no ViT of a known format (timm, Google's npz, Hugging Face ViT, DeiT "
@@ -184,7 +184,7 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
         A `LoadReport`.
 
     Raises:
-        ValueError: the source cannot be read, or names are missing, unexpected or misshapen and
+        ValueError: the source cannot be read, or names are missing, unexpected or shape_mismatches and
             `strict` is true. The model is then as it was.
 
     Warns:
@@ -197,15 +197,15 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
             raise ValueError("a .weights.h5 file fits its own model alone: load it without other options")
         return keras_file.load(model, Path(source))
     grid_size = None if grid_size is None else pair(grid_size, "grid_size")
-    weights = source if isinstance(source, Weights) else open_weights(source)
-    entries = timm.model_entries(model)
+    weights = source if isinstance(source, TimmWeights) else open_weights(source)
+    entries = timm.weight_mappings(model)
     report = LoadReport(weights.checkpoint.source, weights.format, unused=list(weights.unused))
     report.prefix, report.left = weights.checkpoint.prefix, list(weights.checkpoint.left)
     tensors = dict(weights.tensors)
     if "dist_token" not in entries and "reg_token" in entries and "reg_token" not in tensors:
         # A distillation token that no head reads, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
-    tensors = set_heads_apart(tensors, entries, report)
+    tensors = drop_unused_heads(tensors, entries, report)
     sampling = sampling_options(model.name, weights, method, antialias)
     tensors = unfold_kernels(tensors, entries)
     tensors = fit_channels(tensors, entries, report)
@@ -229,7 +229,7 @@ def advice(weights):
     return "Name the variant that it was made for; `strict=False` loads what fits"
 
 
-def set_heads_apart(tensors, entries, report):
+def drop_unused_heads(tensors, entries, report):
     """Returns the tensors without heads that the model has not, or has of another width."""
     tensors = dict(tensors)
     has_head = "head.weight" in entries
@@ -261,9 +261,11 @@ def compare(tensors, entries, report):
             if not (report.new_head and name in HEADS):
                 report.missing.append(name)
         elif tensors[name].shape != entry.shape:
-            report.misshapen.append(f"{name}: {tensors[name].shape} in the source, {entry.shape} here")
+            report.shape_mismatches.append(f"{name}: {tensors[name].shape} in the source, {entry.shape} here")
         elif tensors[name].kind != "f":
-            report.misshapen.append(f"{name}: values of NumPy's kind {tensors[name].kind!r}, floats here")
+            report.shape_mismatches.append(
+                f"{name}: values of NumPy's kind {tensors[name].kind!r}, floats here"
+            )
         else:
             fitting.append(name)
     report.unexpected += [name for name in tensors if name not in entries]

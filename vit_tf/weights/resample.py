@@ -5,7 +5,7 @@ Both rest on the matrix of a 1-D resize, which is that of `torch.nn.functional.i
 
 import numpy as np
 
-from vit_tf.messages import shown
+from vit_tf.checks import shown
 
 METHODS = ("bicubic", "bilinear")
 

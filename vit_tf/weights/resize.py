@@ -7,7 +7,7 @@ from vit_tf.layers.patches import grid_size, pair
 from vit_tf.weights import resample
 
 
-def resize(model, image_size=None, patch_size=None, *, method="bicubic", antialias=True):
+def resize_model(model, image_size=None, patch_size=None, *, method="bicubic", antialias=True):
     """Returns a model for another image or patch size, with the same weights.
 
     The position table is resampled to the new grid, prefix tokens apart, and the patch kernel by the

@@ -5,9 +5,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from vit_tf.checks import shown
 from vit_tf.files import atomic_path, require_space
-from vit_tf.messages import shown
-from vit_tf.weights import timm
+from vit_tf.weights.formats import timm
 
 
 def save_weights(model, path, format="timm", dtype="float32"):
@@ -40,7 +40,7 @@ def save_weights(model, path, format="timm", dtype="float32"):
     if not path.parent.is_dir():
         raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into: make it first")
     arrays = {}
-    for name, entry in timm.model_entries(model).items():
+    for name, entry in timm.weight_mappings(model).items():
         array = keras.ops.convert_to_numpy(entry.variable.value)
         arrays[name] = np.ascontiguousarray(entry.to_timm(array), dtype)
     grid = "x".join(map(str, model.get_layer("patch_encoder").grid_size))

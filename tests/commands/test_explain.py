@@ -1,0 +1,106 @@
+"""scripts/explain.py: what it writes, and what it says to bad input."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.paths import ROOT
+
+from vit_tf import build_vit, classifier, data
+from vit_tf.preprocessing import get_preprocessing
+
+SCRIPT = ROOT / "scripts" / "explain.py"
+
+spec = importlib.util.spec_from_file_location("explain", SCRIPT)
+explain = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(explain)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    sample = data.load_cifar10("sample")
+    paths = [folder / name for name in ("a cat & <co>.png", "wide.jpg")]
+    Image.fromarray(sample.x_test[0]).save(paths[0])
+    Image.fromarray(sample.x_test[1]).resize((90, 50)).save(paths[1])
+    return [str(path) for path in paths]
+
+
+def test_report_of_the_model_in_the_package(photographs, tmp_path, capsys):
+    out = tmp_path / "new" / "folder"
+    explain.main([*photographs, "--out", str(out)])
+    assert capsys.readouterr().out.strip() == f"{out / 'report.html'}: 9 pictures of 2 images"
+    names = "relevance heads_0 heads_1 features cka distances positions filters diagram".split()
+    assert {path.name for path in out.iterdir()} == {"report.html", *(f"{name}.png" for name in names)}
+    text = (out / "report.html").read_text("utf-8")
+    assert text.count("data:image/png;base64,") == 9 + 2
+    assert not re.search(r'(src|href)="(?!data:)', text)  # it stands alone
+    assert "a cat &amp; &lt;co&gt;.png" in text and "<co>" not in text
+    assert len(re.findall(r"<td>\d+\.\d%</td>", text)) == 10  # five classes of each image
+
+
+def test_a_model_without_a_head(photographs, tmp_path):
+    sizes = dict(num_classes=0, image_size=[32, 48], num_layers=2, num_registers=1)
+    name, prepare = "vit_tiny_patch16_224", get_preprocessing("vit_tiny_patch16_224", image_size=(32, 48))
+    classifier.save(tmp_path, build_vit(name, **sizes), name, sizes, prepare, [])
+    out = tmp_path / "out"
+    explain.main([photographs[1], "--weights", str(tmp_path), "--layer", "0", "--out", str(out)])
+    text = (out / "report.html").read_text("utf-8")
+    assert "Grad-CAM" not in text and "the class token attends to" in text and "block_0" in text
+    with pytest.raises(ValueError, match="has no head"):
+        explain.main([photographs[1], "--weights", str(tmp_path), "--class", "0", "--out", str(out)])
+
+
+def test_few_patches_a_learned_query_and_an_earlier_report(photographs, tmp_path):
+    sizes = dict(num_classes=2, image_size=[16, 32], num_layers=1, num_heads=2, hidden_dim=8)
+    sizes |= dict(pooling="map", num_registers=1)
+    name, prepare = "vit_tiny_patch16_224", get_preprocessing("vit_tiny_patch16_224", image_size=(16, 32))
+    classifier.save(tmp_path, build_vit(name, **sizes), name, sizes, prepare, ["cat", "dog"])
+    out = tmp_path / "out"
+    out.mkdir()
+    for left in ("heads_1.png", "partial.abcdefgh.relevance.png"):
+        (out / left).mkdir() if left.startswith("partial") else (out / left).write_text("old")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    same_name = folder / "wide.jpg"
+    same_name.write_bytes(Path(photographs[1]).read_bytes())
+    explain.main([photographs[1], "--weights", str(tmp_path), "--layer", "block_0", "--out", str(out)])
+    text = (out / "report.html").read_text("utf-8")
+    assert "What the mean of all patches attends to in block_0" in text and "there are 2." in text
+    assert "learned query of the pooling" in text and "1 block, weights" in text
+    names = "relevance heads_0 pooling_0 distances positions filters diagram".split()
+    assert {path.name for path in out.iterdir()} == {"report.html", *(f"{name}.png" for name in names)}
+    both = [photographs[1], str(same_name)]
+    explain.main([*both, "--weights", str(tmp_path), "--out", str(out)])
+    text = (out / "report.html").read_text("utf-8")
+    assert all(path in text for path in both)  # two of the same name go by their paths
+
+
+def command(*arguments):
+    environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, env=environment
+    )
+
+
+def test_bad_input(photographs, tmp_path):
+    (tmp_path / "text.png").write_text("no picture")
+    out = ["--out", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match="text.png"):
+        explain.main([str(tmp_path / "text.png"), *out])
+    with pytest.raises(ValueError, match="up to 16 images, got 17"):
+        explain.main(photographs[:1] * 17)
+    with pytest.raises(ValueError, match="must be from 0 to 9 for these weights, got 10"):
+        explain.main([photographs[0], "--class", "10", *out])
+    with pytest.raises(ValueError, match="no block 9"):
+        explain.main([photographs[0], "--layer", "9", *out])
+    with pytest.raises(ValueError, match="is a file, and must be a folder"):
+        explain.main([photographs[0], "--out", str(tmp_path / "text.png")])
+    assert not (tmp_path / "out").exists()
+    done = command(tmp_path / "missing.png")
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "Traceback" not in done.stderr

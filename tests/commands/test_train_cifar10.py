@@ -1,0 +1,238 @@
+import csv
+import dataclasses
+import importlib.util
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from support.paths import ROOT
+
+import vit_tf
+from vit_tf import data, training, variants
+
+SCRIPT = ROOT / "scripts" / "train_cifar10.py"
+TINY = dict(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16)
+
+spec = importlib.util.spec_from_file_location("train_cifar10", SCRIPT)
+train_cifar10 = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train_cifar10)
+
+
+@pytest.fixture(autouse=True)
+def without_rehearsals(monkeypatch):
+    monkeypatch.setattr(training, "rehearse", lambda *_: None)  # see test_ending.py
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The two small variants, shrunk, and less to compile: what is tested here is the script."""
+    for name in ("vit_cifar10", "vit_cifar10_tutorial"):
+        monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY))
+    variant, recipe = train_cifar10.PRESETS["default"]
+    recipe = dataclasses.replace(
+        recipe, optimizer="adamw", progressive_resizing="none", mixed_precision=False
+    )
+    monkeypatch.setitem(train_cifar10.PRESETS, "default", (variant, recipe))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A data set of 60 + 20 images whose class can be seen: the brightness."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, n in (("train", 60), ("test", 20)):
+        labels = np.arange(n) % 10
+        noise = rng.integers(0, 20, (n, 32, 32, 3))
+        arrays[f"x_{part}"] = (labels[:, None, None, None] * 23 + noise).astype("uint8")
+        arrays[f"y_{part}"] = labels.astype("uint8")
+    path = tmp_path / "tiny.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def run(tmp_path, *arguments):
+    out = tmp_path / "run"
+    return out, train_cifar10.main([*arguments, "--out", str(out)])
+
+
+@pytest.mark.parametrize("preset", ["default", "tutorial"])
+def test_run_folder(tiny, archive, tmp_path, preset, capsys):
+    more = ["--optimizer", "muon", "--progressive-resizing", "0.5,1"] if preset == "default" else []
+    options = ["--preset", preset, "--epochs", "2", "--batch-size", "16", *more]
+    out, code = run(tmp_path, "--data", archive, *options)
+    assert code in (None, 0)
+    names = {path.name for path in out.iterdir()}
+    assert names - {"mistakes.png"} == {
+        *("config.json", "history.csv", "metrics.json", "curves.png", "confusion.png", "predictions.png"),
+        *("checkpoints", "model", ".lock"),
+    }
+    config, metrics = (json.loads((out / f"{n}.json").read_text()) for n in ("config", "metrics"))
+    recipe = config["recipe"]
+    assert recipe["batch_size"] == 16 and recipe["epochs"] == 2 and recipe["minutes"] is None
+    assert config["data"] == metrics["data"] == "tiny"
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
+    assert len(rows) == metrics["epochs"] == 2
+    best = max(range(2), key=lambda i: float(rows[i]["val_accuracy"]))
+    assert metrics["best_epoch"] == best + 1
+    assert np.sum(metrics["confusion"]) == 20
+    assert metrics["images_per_second"] > 0 and 0 <= metrics["accuracy"] <= metrics["top5_accuracy"] <= 1
+    assert f"test accuracy {metrics['accuracy']:.2%}" in capsys.readouterr().out
+
+    # The folder of the model gives the accuracy that was reported.
+    images = data.load_cifar10(archive)
+    classifier = vit_tf.load(out / "model")
+    size = classifier.model.input_shape[1:3]
+    x = keras.ops.image.resize(images.x_test.astype("float32"), size)
+    logits = classifier.model.predict(classifier.preprocessing.normalization()(x), verbose=0)
+    accuracy = (logits.argmax(-1) == images.y_test).mean()
+    assert accuracy == pytest.approx(metrics["accuracy"], abs=0.051)  # one image on the edge
+    checkpoint = next((out / "checkpoints").glob("step-00000008-*"))  # 54 images in batches of 16, twice
+    assert checkpoint.stat().st_size > 0
+
+
+def test_learns_what_can_be_seen(archive, tmp_path):
+    changes = "--progressive-resizing 0.5,1 --set num_layers=1 hidden_dim=48 mlp_dim=48".split()
+    out, _ = run(tmp_path, "--data", archive, "--epochs", "60", "--batch-size", "16", *changes)
+    assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.5
+
+
+def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    train_cifar10.main(["--data", "sample", "--epochs", "1"])
+    (out,) = (tmp_path / "runs").iterdir()
+    assert "-sample-" in out.name
+    for name in ("config", "metrics"):
+        assert json.loads((out / f"{name}.json").read_text())["data"] == "sample"
+    printed = capsys.readouterr().out
+    assert "*** SAMPLE:" in printed and "test accuracy (sample)" in printed
+
+
+def test_minutes_end_a_run(tiny, archive, tmp_path):
+    out, _ = run(tmp_path, "--data", archive, "--minutes", "0.05")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["seconds"] < 60
+    assert json.loads((out / "config.json").read_text())["recipe"]["epochs"] is None
+
+
+def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
+    arguments = ["--data", archive, "--epochs", "1", "--tensorboard"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboard", None)  # as if it were not installed
+        with pytest.raises(ValueError, match="pip install tensorboard"):
+            run(tmp_path, *arguments)
+    assert not (tmp_path / "run").exists()
+    pytest.importorskip("tensorboard")
+    out, _ = run(tmp_path, *arguments)
+    assert list((out / "tensorboard").rglob("*tfevents*"))
+
+
+def test_mixed_precision_and_hyperparameters(tiny, archive, tmp_path):
+    changes = ["--set", "patch_stem=conv", "layer_scale_init=0.1"]
+    out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision", *changes)
+    names = {weight.path for weight in vit_tf.load(out / "model").model.weights}
+    assert {"patch_embedding/projection/kernel", "block_0/attention_scale/gamma"} <= names
+    assert json.loads((out / "config.json").read_text())["recipe"]["mixed_precision"] is True
+    assert (out / "metrics.json").exists()
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, archive, tmp_path, monkeypatch):
+    """It began without a network, on the sample; now the download would work."""
+    images = data.load_cifar10(archive)
+    sample = dataclasses.replace(images, name="sample")
+    asked = []
+    monkeypatch.setattr(data, "load_cifar10", lambda source: asked.append(source) or sample)
+    run(tmp_path, "--epochs", "1")
+    run(tmp_path, "--epochs", "1")
+    assert asked == [None, "sample"]
+
+
+def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
+    arguments = ["--data", archive, "--epochs", "2", "--batch-size", "16"]
+    out, _ = run(tmp_path, *arguments)
+    before = (out / "metrics.json").read_text(), (out / "history.csv").read_text()
+    run(tmp_path, *arguments)
+    assert "resumed at step 8: it was at its end" in capsys.readouterr().out
+    assert ((out / "metrics.json").read_text(), (out / "history.csv").read_text()) == before
+    assert train_cifar10.main(["--resume", str(out)]) in (None, 0)
+    with pytest.raises(ValueError, match=r"holds a run with epochs 2 \(now 3\)"):
+        run(tmp_path, "--data", archive, "--epochs", "3", "--batch-size", "16")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--epochs", "0"], "--epochs must be a whole number above 0, got 0"),
+        (["--minutes", "-1"], "--minutes must be a number above 0"),
+        (["--batch-size", "0"], "--batch-size must be a whole number above 0"),
+        (["--seed", "-1"], "--seed must be a whole number from 0"),
+        (["--resume", "nowhere"], "leave --out out"),
+        (["--variant", "vit_cifar"], "did you mean 'vit_cifar10'"),
+        (["--set", "num_layers"], "NAME=VALUE, such as num_layers=6, got 'num_layers'"),
+        (["--set", "patch_stem=con"], "did you mean 'conv'"),
+        (["--set", "layers=6"], "layers"),
+        (["--data", "missing.npz"], "missing.npz"),
+    ],
+)
+def test_bad_arguments(arguments, message, archive, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, "--data", archive, *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(archive, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(ValueError, match="is not empty"):
+        run(tmp_path, "--data", archive)
+
+
+def start(tmp_path, *arguments, **kwargs):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, str(SCRIPT), *arguments, "--out", str(tmp_path / "run")]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **kwargs
+    )
+
+
+def test_a_run_outlives_its_output_and_ctrl_c_saves(archive, tmp_path):
+    """`| head` stops reading, and the run goes on."""
+    small = (
+        "--optimizer adamw --progressive-resizing none --batch-size 16 --set num_layers=1 mlp_dim=16".split()
+    )
+    process = start(tmp_path, "--data", archive, "--minutes", "5", *small)
+    for line in process.stdout:
+        if line.startswith("epoch   2"):
+            break
+    process.stdout.close()
+    out, end = tmp_path / "run", time.monotonic() + 60
+    while len((out / "history.csv").read_text().splitlines()) < 6 and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    with process.stderr:
+        errors = process.stderr.read()
+    assert process.wait(60) == 130
+    assert errors.count("note: <stdout> cannot be written to (Broken pipe), the run goes on") == 1
+    assert "stopping after this batch" in errors and "Traceback" not in errors
+    assert len((out / "history.csv").read_text().splitlines()) >= 6
+    assert list((out / "checkpoints").glob("step-*"))
+    assert not list(out.rglob("partial*"))
+
+
+def test_full_disk_is_one_line_and_nothing_half_written(archive, tmp_path):
+    limit = 100_000  # bytes a file may have: the weights need more
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start(tmp_path, "--data", archive, "--epochs", "1", preexec_fn=small_files)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith("error: ") and "Traceback" not in errors
+    assert not (tmp_path / "run").exists()  # the rehearsal found it

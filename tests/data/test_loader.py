@@ -1,0 +1,326 @@
+import io
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_tf.data import loader as pipeline
+from vit_tf.data.augment.image import Compose, HorizontalFlip, RandomResizedCrop, RandomShift
+from vit_tf.data.augment.mixing import MixUpCutMix
+from vit_tf.data.loader import CachedImages, DataLoader, DecodedImages
+
+COUNT, CLASSES, BATCH = 29, 4, 6  # the last batch has five images
+LABELS = np.arange(COUNT) % CLASSES
+
+
+def images():
+    """Every pixel of image i has a value that is i in its last five bits."""
+    noise = np.random.default_rng(0).integers(0, 8, (COUNT, 6, 8, 3))
+    return (noise * 32 + np.arange(COUNT)[:, None, None, None]).astype("uint8")
+
+
+def identity(batch):
+    """Returns which image each of a batch is."""
+    return batch[:, 0, 0, 0] % 32
+
+
+def shuffled_in_time(image, generator):
+    """A transform whose calls end in another order than they begin."""
+    time.sleep(generator.uniform(0, 0.002))
+    return image
+
+
+AUGMENT = Compose([RandomShift(2), HorizontalFlip()])
+
+
+def augmented(image, generator):
+    return shuffled_in_time(AUGMENT(image, generator), generator)
+
+
+def batches(transform=None, mix=None, shuffle=True, seed=5, num_threads=3, batch_size=BATCH):
+    return DataLoader(images(), LABELS, CLASSES, batch_size, transform, mix, shuffle, seed, num_threads)
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second):
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_array_equal(x, y)
+            assert x.dtype == y.dtype
+
+
+def threads_of_grain():
+    return [thread for thread in threading.enumerate() if "grain" in thread.name]
+
+
+def assert_no_threads():
+    deadline = time.monotonic() + 5  # they end when their present image is done
+    while threads_of_grain() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not threads_of_grain()
+
+
+SETTINGS = {
+    "augmented and mixed": {"transform": augmented, "mix": MixUpCutMix()},
+    "array": {},
+    "array, mixed": {"mix": MixUpCutMix()},
+    "ordered": {"transform": augmented, "shuffle": False},
+}
+each_setting = pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+
+
+@each_setting
+def test_resume_at_any_batch_is_the_tail_of_the_epoch(settings):
+    whole = list(batches(**settings).epoch(2))
+    assert len(whole) == len(batches(**settings)) == 5
+    for start in range(6):
+        assert_equal(list(batches(**settings).epoch(2, start)), whole[start:])
+    assert_equal(list(batches(**settings, num_threads=1).epoch(2)), whole)
+
+
+def test_epochs_and_seeds_differ_in_order_augmentation_and_mixing():
+    def order(epoch, seed):
+        return np.concatenate([identity(x) for x, _ in batches(seed=seed).epoch(epoch)]).tolist()
+
+    # Epoch 1 of seed 5 is not epoch 0 of seed 6, either.
+    orders = [order(epoch, seed) for epoch, seed in ((0, 5), (1, 5), (0, 6), (1, 6))]
+    assert len({tuple(each) for each in orders}) == 4
+    assert order(1, 5) == orders[1]
+
+    for settings in ({"transform": augmented}, {"mix": MixUpCutMix()}):
+        draws = [
+            next(batches(shuffle=False, seed=seed, **settings).epoch(epoch))[0].tobytes()
+            for epoch, seed in ((0, 5), (1, 5), (0, 6), (1, 6))
+        ]
+        assert len(set(draws)) == 4
+
+
+def test_images_are_augmented_each_on_its_own():
+    """The same image at two positions, and the order and the mixing, draw different numbers."""
+    draws = []
+
+    def recorded(first, *rest):
+        draws.append(rest[-1].integers(2**62))
+        return first if len(rest) == 1 else (first, rest[0])
+
+    mixed = DataLoader(images(), LABELS, CLASSES, BATCH, recorded, recorded, shuffle=True, seed=5)
+    for epoch in (0, 1):
+        list(mixed.epoch(epoch))
+    assert len(draws) == len(set(draws)) == 2 * (COUNT + 5)
+
+
+@each_setting
+def test_every_image_once_an_epoch_with_its_label(settings):
+    settings = {**settings, "mix": None, "transform": settings.get("transform") and shuffled_in_time}
+    for epoch in (0, 3):
+        seen = []
+        for x, y in batches(**settings).epoch(epoch):
+            assert y.dtype == np.float32 and y.shape == (len(x), CLASSES)
+            np.testing.assert_array_equal(x, images()[identity(x)])
+            np.testing.assert_array_equal(y, np.eye(CLASSES)[LABELS[identity(x)]])
+            seen.append(identity(x))
+        assert [len(batch) for batch in seen] == [6, 6, 6, 6, 5]
+        seen = np.concatenate(seen)
+        np.testing.assert_array_equal(np.sort(seen), np.arange(COUNT))
+        assert (seen == np.arange(COUNT)).all() == (not settings.get("shuffle", True))
+
+
+def test_first_places_are_uniform():
+    first = [batches().order(epoch)[0] for epoch in range(1000)]
+    counts = np.bincount(first, minlength=COUNT)
+    assert abs(counts - 1000 / COUNT).max() < 4 * 5.8  # four deviations of the binomial
+
+
+def test_array_and_pictures_have_one_order():
+    as_sequence = DataLoader(list(images()), LABELS, CLASSES, BATCH, shuffle=True, seed=5)
+    assert_equal(list(as_sequence.epoch(1)), list(batches().epoch(1)))
+
+
+def test_mix_gets_the_whole_batch():
+    plain = list(batches().epoch(0))
+    mixed = list(batches(transform=shuffled_in_time, mix=lambda x, y, _: (x + 0.5, y[::-1])).epoch(0))
+    assert_equal(mixed, [(x + 0.5, y[::-1]) for x, y in plain])
+    big = batches(mix=MixUpCutMix(), batch_size=100)
+    assert len(big) == 1 and next(big.epoch())[0].shape == (COUNT, 6, 8, 3)
+
+
+@pytest.mark.parametrize("transform", [None, augmented], ids=["array", "pictures"])
+def test_threads_end_with_the_iterator(transform):
+    iterator = batches(transform).epoch()
+    next(iterator)
+    assert threads_of_grain()
+    iterator.close()
+    assert_no_threads()
+    iterator = batches(transform).epoch()
+    next(iterator)
+    del iterator
+    assert_no_threads()
+    list(batches(transform).epoch())
+    assert_no_threads()
+
+
+class OddError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("place", ["transform", "mix", "images"])
+@pytest.mark.parametrize("error", [OddError, StopIteration, SystemExit])
+def test_errors_come_to_the_consumer(place, error):
+    calls = []
+
+    def failing(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise error("that was it")
+        return args[:-1] if len(args) == 3 else args[0]
+
+    class FailingImages(list):
+        def __getitem__(self, index):
+            return failing(super().__getitem__(index), None)
+
+    settings = {} if place == "images" else {place: failing}
+    data = FailingImages(images()) if place == "images" else list(images())
+    expected = OddError if error is OddError else RuntimeError
+    with pytest.raises(expected, match="that was it"):
+        list(DataLoader(data, LABELS, CLASSES, BATCH, num_threads=3, **settings).epoch())
+    assert_no_threads()
+
+
+class Files:
+    """JPEG files of several sizes in memory."""
+
+    def __init__(self, sizes):
+        self.names = [f"{i}.jpg" for i in range(len(sizes))]
+        self.data = []
+        for i, size in enumerate(sizes):
+            noise = np.random.default_rng(i).integers(0, 256, (3, 4, 3), "uint8")
+            buffer = io.BytesIO()
+            Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG")
+            self.data.append(buffer.getvalue())
+        self.reads = []
+
+    def __len__(self):
+        return len(self.names)
+
+    def read(self, index):
+        self.reads.append(index)
+        return self.data[index]
+
+
+SIZES = [(40, 30), (30, 40), (20, 18), (64, 32)] * 5
+
+
+def test_pictures_decode_files():
+    files = Files(SIZES)
+    pictures = DecodedImages(files)
+    assert len(pictures) == 20 and pictures[1].size == (30, 40) and pictures[1].mode == "RGB"
+    np.testing.assert_array_equal(pictures[3], Image.open(io.BytesIO(files.data[3])))
+    files.data[2] = b"no picture"
+    with pytest.raises(ValueError, match="2.jpg"):
+        pictures[2]
+    crops = DataLoader(pictures, np.zeros(20, int), 1, 8, RandomResizedCrop((16, 24)), num_threads=3)
+    with pytest.raises(ValueError, match="2.jpg"):
+        list(crops.epoch())
+    files.data[2] = files.data[1]
+    assert [x.shape for x, _ in crops.epoch()] == [(8, 16, 24, 3), (8, 16, 24, 3), (4, 16, 24, 3)]
+
+
+def test_cached_pictures_are_decoded_once_and_scaled_down():
+    files = Files(SIZES)
+    cached = CachedImages(DecodedImages(files), 24)
+    assert len(cached) == 20
+    first, second = ([cached[i] for i in range(20)] for _ in range(2))
+    assert sorted(files.reads) == list(range(20))
+    for array, again, (w, h), picture in zip(first, second, SIZES, DecodedImages(files)):
+        assert array is again and array.dtype == np.uint8 and not array.flags.writeable
+        scale = min(24 / min(h, w), 1)
+        assert array.shape == (round(h * scale), round(w * scale), 3)
+        expected = picture.resize(array.shape[1::-1], Image.Resampling.BICUBIC)
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_a_cache_that_does_not_fit_is_refused(monkeypatch):
+    pictures = DecodedImages(Files([(40, 30)] * 20))
+    needed = 20 * 3 * 24 * 32
+    monkeypatch.setattr(pipeline, "free_memory", lambda: 2 * needed)
+    CachedImages(pictures, 24)
+    monkeypatch.setattr(pipeline, "free_memory", lambda: 2 * needed - 2)
+    message = f"20 pictures of 24 pixels need about {needed:,} bytes .* {needed - 1:,}: choose a smaller"
+    with pytest.raises(ValueError, match=message):
+        CachedImages(pictures, 24)
+    monkeypatch.setattr(pipeline, "free_memory", lambda: None)  # a system that does not tell
+    assert len(CachedImages(pictures, 24)) == 20
+
+
+def test_free_memory_is_that_of_the_machine():
+    free = pipeline.free_memory()
+    assert free is None or 1e6 < free < 1e14
+
+
+def test_batches_of_a_cache_equal_those_of_the_pictures():
+    pictures = DecodedImages(Files([(40, 30)] * 20))
+
+    def epoch(source):
+        return list(DataLoader(source, np.zeros(20, int), 1, 8, RandomResizedCrop(8), shuffle=True).epoch())
+
+    assert_equal(epoch(CachedImages(pictures, 30)), epoch(pictures))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"labels": LABELS[:-1]}, r"got 29 images and labels int64 of shape \(28,\)"),
+        ({"labels": LABELS.astype(float)}, "labels float64"),
+        ({"labels": np.eye(COUNT, dtype=int)}, "one integer label for each"),
+        ({"images": [], "labels": np.zeros(0, int)}, "at least one image"),
+        ({"images": iter([1])}, "`images` must be a sequence"),
+        ({"num_classes": 3}, r"labels must be in 0 .. 2 for 3 classes, got 0 to 3"),
+        ({"labels": LABELS - 1}, "got -1 to 2"),
+        ({"num_classes": 0}, "`num_classes` must be an int of 1 or more, got 0"),
+        ({"batch_size": 0}, "`batch_size`"),
+        ({"batch_size": 2.0}, "`batch_size`"),
+        ({"seed": -1}, "`seed` must be an int from 0 to 4294967295, got -1"),
+        ({"seed": 2**32}, "`seed`"),
+        ({"num_threads": 0}, "`num_threads`"),
+        ({"transform": "flip"}, "`transform` must be a callable or None, got 'flip'"),
+        ({"mix": 0.8}, "`mix`"),
+        ({"images": images().astype("float64")}, "got float64 of shape"),
+        ({"images": images()[..., 0]}, r"images \(h, w, c\)"),
+    ],
+)
+def test_bad_arguments(change, message):
+    settings = {"images": images(), "labels": LABELS, "num_classes": CLASSES, "batch_size": BATCH}
+    with pytest.raises(ValueError, match=message):
+        DataLoader(**{**settings, **change})
+
+
+@pytest.mark.parametrize(
+    "epoch, start, message",
+    [
+        (-1, 0, "`epoch`"),
+        (0.5, 0, "`epoch`"),
+        (0, 6, "`start` must be an int from 0 to 5"),
+        (0, -1, "`start`"),
+    ],
+)
+def test_bad_epochs(epoch, start, message):
+    with pytest.raises(ValueError, match=message):
+        batches().epoch(epoch, start)
+
+
+@pytest.mark.parametrize(
+    "transform, message",
+    [
+        (lambda image, g: image[: g.integers(2, 5)], r"must have one size, got \(2, 8, 3\) and \(4, 8, 3\)"),
+        (lambda image, g: None, "got object of shape"),
+        (lambda image, g: image.astype("float64"), "got float64 of shape"),
+        (lambda image, g: image[0], r"images \(h, w, c\)"),
+    ],
+)
+def test_bad_images(transform, message):
+    with pytest.raises(ValueError, match=message):
+        list(batches(transform).epoch())
+    with pytest.raises(ValueError, match="`side`"):
+        CachedImages([], 0)

@@ -1,0 +1,504 @@
+"""Every reader over damaged files: it returns, or raises one short ValueError.
+
+The damage knows the structure of each format, and is the same in every run. `tests/test_damage.py` has what
+such damage has led to.
+"""
+
+import copy
+import csv
+import io
+import json
+import math
+import warnings
+import zipfile
+from dataclasses import asdict
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from safetensors.numpy import save_file
+from support.cases import random_weights
+from support.paths import FIXTURES
+from support.torch_files import op_dict, op_storage, op_tensor, write_legacy, write_torch
+
+from vit_tf import build_vit, classifier, get_preprocessing, load_weights
+from vit_tf.data import find_images, load_cifar10, read_split
+from vit_tf.files import sha256
+from vit_tf.hub.sources import open_checkpoint
+from vit_tf.labels import labels_from_config, problem_type_from_config, thresholds_from_config
+from vit_tf.preprocessing.decode import decode
+from vit_tf.training import RECIPES, Checkpoints, read_model, read_recipe
+from vit_tf.training.run_folder import read_config
+from vit_tf.weights import open_weights
+
+SIZES = dict(
+    image_size=32, patch_size=16, hidden_dim=24, num_layers=2, num_heads=3, mlp_dim=32, num_classes=5
+)
+CONFIGS = {
+    "own": {
+        "vit_tf": {"variant": "vit_base_patch16_224", "hyperparameters": SIZES},
+        "label_names": list("abcde"),
+        "problem_type": "multi_label_classification",
+        "thresholds": [0.5, 0.25, 0.5, 0.5, 0.5],
+        "pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0},
+    },
+    "timm": {
+        "architecture": "vit_base_patch16_224",
+        "model_args": dict(img_size=32, embed_dim=24, depth=2, num_heads=3, mlp_ratio=2, init_values=None),
+        "pretrained_cfg": {"input_size": [3, 32, 32], "crop_mode": "center", "label_names": list("abcde")},
+    },
+    "huggingface": {
+        "model_type": "dinov2",
+        "id2label": {str(i): letter for i, letter in enumerate("abcde")},
+        **dict(image_size=32, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2),
+        **dict(patch_size=16, architectures=["Dinov2ForImageClassification"], hidden_act="gelu"),
+    },
+}
+PREPROCESSOR = {
+    "size": {"height": 32, "width": 32},
+    "crop_size": {"height": 32, "width": 32},
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    **dict(do_resize=True, do_center_crop=False, do_normalize=True, resample=3, rescale_factor=1 / 255),
+}
+BUDGET = settings(
+    max_examples=40,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+# ---------------------------------------------------------------------------------------------------
+# Damage
+# ---------------------------------------------------------------------------------------------------
+WEIRD = st.sampled_from(
+    [
+        *(None, True, False, 0, -1, 1, 3, 16, 2**31, 2**63, 10**30, 10**400, 0.5, -0.5, 1e-300, 1e300),
+        *(math.inf, -math.inf, math.nan, "", "a", "x" * 100_000, "\0\x1b[31m\n", "name", "\ud800"),
+        *([], {}, [[]], [None], [0] * 5, [1, 2, 3], ["a"] * 3, {"a": 1}, {"0": {}}, [1e400] * 3, [[1] * 3]),
+    ]
+)
+EDITS = st.lists(
+    st.tuples(st.sampled_from(["set", "set", "delete", "rename", "add"]), st.integers(0, 10_000), WEIRD),
+    min_size=1,
+    max_size=3,
+)
+BYTE_EDITS = st.lists(
+    st.tuples(
+        st.sampled_from(["set", "set", "cut", "insert", "repeat"]), st.floats(0, 1), st.binary(max_size=8)
+    ),
+    min_size=1,
+    max_size=4,
+)
+SHAPES = st.sampled_from([(), (0,), (1,), (5,), (24,), (1, 0, 24), (0, 0), (24, 5), (1,) * 6, (2, 3, 16, 16)])
+
+
+def nodes(tree, path=()):
+    """Yields the paths of all values in a JSON tree."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from nodes(value, (*path, key))
+
+
+def damaged(tree, edits):
+    """Returns a JSON tree with values replaced, left out, renamed and added."""
+    tree = copy.deepcopy(tree)
+    for kind, choice, value in edits:
+        paths = list(nodes(tree))
+        if not paths:
+            break
+        *parents, key = paths[choice % len(paths)]
+        parent = tree
+        for part in parents:
+            parent = parent[part]
+        if kind == "set" or (isinstance(parent, list) and kind != "delete"):
+            parent[key] = copy.deepcopy(value)
+        elif kind == "delete":
+            del parent[key]
+        elif kind == "rename":
+            parent[str(value)] = parent.pop(key)
+        else:
+            parent[str(value)] = copy.deepcopy(value)
+    return tree
+
+
+def damaged_bytes(data, edits):
+    data = bytearray(data)
+    for kind, where, value in edits:
+        i = int(where * len(data))
+        if kind == "set":
+            data[i : i + len(value)] = value[: max(0, len(data) - i)]
+        elif kind == "cut":
+            del data[i : None if where > 0.5 else i + len(value)]
+        elif kind == "insert":
+            data[i:i] = value
+        else:
+            data[i:i] = data[i : i + 100]
+    return bytes(data)
+
+
+def survives(function, *args):
+    """The function returns, or raises a ValueError whose message is short."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return function(*args)
+        except ValueError as error:
+            assert len(str(error)) < 2500, str(error)[:3000]
+            return None
+
+
+def write_json(path, content):
+    path.write_text(json.dumps(content))
+
+
+# ---------------------------------------------------------------------------------------------------
+# Weights and their configurations
+# ---------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a model's weights as .safetensors, .npz and .weights.h5."""
+    folder = tmp_path_factory.mktemp("model")
+    build_vit("vit_b16", **SIZES).save_weights(folder / "model.weights.h5")
+    classifier.save(folder, build_vit("vit_b16", **SIZES), "vit_base_patch16_224", SIZES, None, list("abcde"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_vit("vit_b16", **SIZES)
+
+
+def read_everything(folder):
+    weights = open_weights(folder)
+    weights.describe()
+    config = weights.checkpoint.config
+    labels_from_config(config), problem_type_from_config(config), thresholds_from_config(config, 5)
+    get_preprocessing(folder)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config(folder, name):
+    @BUDGET
+    @given(EDITS)
+    def check(edits):
+        write_json(folder / "config.json", damaged(CONFIGS[name], edits))
+        survives(read_everything, folder)
+
+    write_json(folder / "config.json", CONFIGS[name])
+    if name == "own":
+        read_everything(folder)
+    check()
+
+
+def test_preprocessor(folder):
+    @BUDGET
+    @given(EDITS)
+    def check(edits):
+        write_json(folder / "preprocessor_config.json", damaged(PREPROCESSOR, edits))
+        survives(get_preprocessing, folder)
+
+    write_json(folder / "config.json", {"model_type": "vit"})
+    check()
+    (folder / "preprocessor_config.json").unlink()
+
+
+def load_all(path):
+    for tensor in open_checkpoint(path).tensors.values():
+        assert tensor.load().shape == tensor.shape
+
+
+def test_safetensors(folder, tmp_path):
+    whole = (folder / "model.safetensors").read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+
+    @BUDGET
+    @given(EDITS, BYTE_EDITS, st.booleans())
+    def check(edits, byte_edits, by_bytes):
+        text = json.dumps(damaged(header, edits)).encode()
+        content = len(text).to_bytes(8, "little") + text + whole[8 + size :]
+        (tmp_path / "a.safetensors").write_bytes(damaged_bytes(whole, byte_edits) if by_bytes else content)
+        survives(load_all, tmp_path / "a.safetensors")
+
+    check()
+
+
+def test_shards(folder, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
+    write_json(tmp_path / "config.json", CONFIGS["own"])
+    index = {"weight_map": {"cls_token": "a.safetensors", "pos_embed": "a.safetensors"}, "metadata": {}}
+
+    @BUDGET
+    @given(EDITS)
+    def check(edits):
+        write_json(tmp_path / "model.safetensors.index.json", damaged(index, edits))
+        survives(load_all, tmp_path)
+
+    check()
+
+
+def npy_member(shape, descr, is_fortran, data):
+    text = f"{{'descr': {descr!r}, 'fortran_order': {is_fortran!r}, 'shape': {shape!r}}}\n"
+    text = text.encode("utf-8", "replace")
+    return b"\x93NUMPY\2\0" + len(text).to_bytes(4, "little") + text + data
+
+
+@pytest.mark.parametrize("reader", ["weights", "cifar10"])
+def test_npz(tmp_path, reader):
+    path = tmp_path / "a.npz"
+    names = ["x_train", "y_train", "x_test", "y_test"]
+    data = bytes(2 * 4 * 4 * 3)
+
+    @BUDGET
+    @given(st.lists(WEIRD, max_size=4), WEIRD, WEIRD, BYTE_EDITS, st.integers(0, 7))
+    def check(shape, descr, order, edits, choice):
+        shape = tuple(shape) if choice & 1 else (2, 4, 4, 3)
+        descr = descr if choice & 2 else "|u1"
+        member = npy_member(shape, descr, order if choice & 4 else False, data)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.writestr(f"{name}.npy", member)
+        if not choice & 3:
+            path.write_bytes(damaged_bytes(path.read_bytes(), edits))
+        survives(load_all if reader == "weights" else load_cifar10, path)
+
+    check()
+
+
+@pytest.mark.parametrize("write", [write_torch, write_legacy])
+def test_torch(tmp_path, write):
+    path = tmp_path / "a.pth"
+
+    @BUDGET
+    @given(st.tuples(*[WEIRD] * 6), BYTE_EDITS, st.integers(0, 127))
+    def check(weird, edits, choice):
+        def pick(i, value):
+            return weird[i] if choice & 1 << i else value
+
+        storage = op_storage(pick(0, "0"), pick(1, 6), "LongStorage" if choice & 64 else "FloatStorage")
+        tensor = op_tensor(pick(2, (2, 3)), pick(3, (3, 1)), pick(4, 0), storage)
+        content = op_dict(a=tensor)
+        if choice & 32:
+            content = damaged_bytes(content, edits)
+        write(path, content)
+        if choice == 0:
+            path.write_bytes(damaged_bytes(path.read_bytes(), edits))
+        survives(load_all, path)
+
+    check()
+    assert list(open_checkpoint(write(path, op_dict(a=op_tensor()))).tensors) == ["a"]
+
+
+def format_cases():
+    cases = json.loads((FIXTURES / "logits.json").read_text())
+    return {case["format"]: case for case in cases if "variant" in case}
+
+
+@pytest.mark.parametrize("name", sorted(format_cases()))
+def test_shapes_of_every_format(tmp_path, name):
+    """Tensors of other ranks and kinds under known names, and names left out."""
+    case = format_cases()[name]
+    model = build_vit(case["variant"], **case["overrides"])
+    arrays = random_weights(case["shapes"])
+
+    @settings(BUDGET, max_examples=15)
+    @given(st.lists(st.tuples(st.integers(0, 999), SHAPES, st.sampled_from("fib?")), min_size=1, max_size=3))
+    def check(edits):
+        changed = dict(arrays)
+        for choice, shape, kind in edits:
+            changed[sorted(changed)[choice % len(changed)]] = np.zeros(shape, kind)
+        save_file(changed, tmp_path / "a.safetensors")
+        survives(lambda: open_weights(tmp_path / "a.safetensors").describe("vit_b16"))
+        survives(load_weights, model, tmp_path / "a.safetensors", False)
+
+    check()
+
+
+H5_KINDS = st.sampled_from(["delete", "shape", "text", "object", "group", "attribute"])
+H5_EDITS = st.lists(
+    st.tuples(H5_KINDS, st.integers(0, 999), SHAPES),
+    min_size=1,
+    max_size=3,
+)
+
+
+def damage_h5(path, edits):
+    with h5py.File(path, "r+") as file:
+        for kind, choice, shape in edits:
+            names = []
+            file.visit(names.append)
+            if not names:
+                return
+            name = names[choice % len(names)]
+            if kind == "attribute":
+                file[name].attrs["name"] = np.zeros(shape)
+                continue
+            del file[name]
+            if kind == "shape":
+                file.create_dataset(name, shape, "f8")
+            elif kind == "text":
+                file[name] = "text"
+            elif kind == "object":
+                file.create_dataset(name, (24,), h5py.ref_dtype)
+            elif kind == "group":
+                file.create_group(name)
+
+
+def test_keras_weights(folder, model, tmp_path):
+    whole, path = (folder / "model.weights.h5").read_bytes(), tmp_path / "a.weights.h5"
+    rng = np.random.default_rng(0)
+
+    @settings(BUDGET, max_examples=20)
+    @given(H5_EDITS)
+    def check(edits):
+        path.write_bytes(whole)
+        damage_h5(path, edits)
+        survives(load_weights, model, path)
+
+    check()
+    before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+    for _ in range(25):  # flipped bytes of the file's structure
+        content = bytearray(whole)
+        for place in rng.integers(0, len(content), 40):
+            content[place] = rng.integers(256)
+        path.write_bytes(content[: rng.integers(len(content)) if rng.random() < 0.2 else None])
+        if survives(load_weights, model, path) is None:
+            after = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+            assert all(np.array_equal(x, y, equal_nan=True) for x, y in zip(before, after))
+        before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
+
+
+# ---------------------------------------------------------------------------------------------------
+# Images and tables
+# ---------------------------------------------------------------------------------------------------
+def image_bytes(kind="PNG"):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP"])
+def test_pictures(kind):
+    whole = image_bytes(kind)
+
+    @settings(BUDGET, max_examples=20)
+    @given(BYTE_EDITS)
+    def check(edits):
+        survives(decode, damaged_bytes(whole, edits))
+
+    assert decode(whole).size == (7, 9)
+    check()
+
+
+def read_images(path):
+    files = find_images(path)
+    for i in range(len(files)):
+        survives(files.read, i)
+
+
+def test_zip_of_pictures(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
+            archive.writestr(name, image_bytes())
+    whole = path.read_bytes()
+
+    @BUDGET
+    @given(BYTE_EDITS)
+    def check(edits):
+        path.write_bytes(damaged_bytes(whole, edits))
+        survives(find_images, path)
+
+    assert len(find_images(path)) == 3
+    check()
+
+
+ROWS = [
+    *(["path", "label", "split"], ["a.png", "cat", "train"]),
+    *(["b.png", "dog", "validation"], ["c.png", "cat", ""]),
+]
+
+
+@pytest.mark.parametrize("reader", ["labels", "split"])
+def test_tables(tmp_path, reader):
+    for name in "abc":
+        (tmp_path / f"{name}.png").write_bytes(image_bytes())
+    path = tmp_path / "labels.csv"
+
+    def write(rows):
+        with open(path, "w", newline="", encoding="utf-8", errors="surrogatepass") as file:
+            csv.writer(file).writerows(rows if isinstance(rows, list) else [])
+
+    write(ROWS)
+    files = find_images(path)
+
+    @BUDGET
+    @given(EDITS, BYTE_EDITS, st.booleans())
+    def check(edits, byte_edits, by_bytes):
+        rows = damaged(ROWS, edits)
+        write(ROWS if by_bytes else [row if isinstance(row, list) else [row] for row in rows])
+        if by_bytes:
+            path.write_bytes(damaged_bytes(path.read_bytes(), byte_edits))
+        survives(*([find_images, path] if reader == "labels" else [read_split, files, path]))
+
+    check()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Runs
+# ---------------------------------------------------------------------------------------------------
+RUN = {
+    "command": {"script": "finetune.py", "data": "a", "model": None, "weights": None, "settings": {}},
+    "recipe": asdict(RECIPES["full"]),
+    "model": {
+        "variant": "vit_b16",
+        "hyperparameters": SIZES,
+        "preprocessing": {"image_size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_fraction": 1.0},
+        "new_head": True,
+    },
+    "versions": {"keras": "3"},
+}
+
+
+def read_run(folder):
+    saved = read_config(folder)
+    read_recipe(saved["recipe"]), read_model(saved)
+    saved["command"]["data"], saved["command"]["settings"]
+
+
+def test_run(tmp_path):
+    @settings(BUDGET, max_examples=80)
+    @given(EDITS)
+    def check(edits):
+        write_json(tmp_path / "config.json", damaged(RUN, edits))
+        survives(read_run, tmp_path)
+
+    write_json(tmp_path / "config.json", RUN)
+    read_run(tmp_path)
+    check()
+
+
+def test_checkpoints_with_the_right_hash(tmp_path):
+    states = Checkpoints(tmp_path)
+    path = states.save(1, {"a": np.ones(3, "float32")}, {"epoch": 1})
+    whole = path.read_bytes()
+
+    @BUDGET
+    @given(BYTE_EDITS)
+    def check(edits):
+        for old in states.paths():
+            old.unlink()
+        (tmp_path / "a").write_bytes(damaged_bytes(whole, edits))
+        digest = sha256(tmp_path / "a")[:16]
+        (tmp_path / "a").rename(tmp_path / f"step-00000001-{digest}.safetensors")
+        survives(states.load)
+
+    check()

@@ -1,0 +1,698 @@
+import functools
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import PIL
+import pytest
+from keras import ops
+from PIL import Image
+from support.paths import ROOT
+
+from vit_tf import variants
+from vit_tf.preprocessing import PreprocessImages, Preprocessing, get_preprocessing, timm_table
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+SIZES = [(150, 200), (263, 175), (60, 45)]  # landscape, portrait, and one to be enlarged
+REPOSITORY = ROOT
+
+
+@functools.cache
+def photo(height, width, seed=0):
+    """Makes an image with what photographs have: smooth regions, edges, noise, black and white."""
+    rng = np.random.default_rng(seed)
+    y, x = np.linspace(0, 1, height)[:, None, None], np.linspace(0, 1, width)[:, None]
+    rise, run, phase = rng.uniform(1, 9, (5, 3)), rng.uniform(1, 9, (5, 3)), rng.uniform(0, 6, (5, 3))
+    waves = np.sin(rise * y[..., None, :] + run * x[..., None, :] + phase)
+    image = 128 + 35 * waves.sum(-2)
+    for _ in range(12):
+        top, left = rng.integers(height - 2), rng.integers(width - 2)
+        image[top : top + height // 3, left : left + width // 3] += rng.uniform(-120, 120, 3)
+    return np.clip(np.round(image + rng.normal(0, 12, image.shape)), 0, 255).astype("uint8")
+
+
+def pixels(images, settings):
+    """Undoes the normalisation: values in [0, 255]."""
+    images = ops.convert_to_numpy(images).astype("float64")
+    return (images * settings.std + settings.mean) * 255
+
+
+# (interpolation, crop_fraction, crop_mode, image_size): 16 evenly spaced values of each of the
+# photographs of SIZES, as timm 1.0.31 and Pillow 13.0 give them.
+EXPECTED = {
+    ("bicubic", 1.0, "center", (224, 224)): [
+        [31, 133, 255, 252, 188, 186, 168, 174, 131, 114, 188, 156, 160, 144, 147, 30],
+        [105, 208, 197, 184, 181, 170, 137, 180, 91, 96, 82, 175, 185, 217, 225, 26],
+        [92, 189, 193, 225, 204, 221, 171, 172, 106, 91, 0, 69, 57, 149, 113, 40],
+    ],
+    ("bicubic", 0.9, "center", (224, 224)): [
+        [0, 140, 251, 149, 172, 180, 196, 179, 130, 104, 181, 180, 145, 158, 150, 57],
+        [122, 181, 195, 178, 167, 168, 125, 180, 77, 74, 90, 131, 201, 215, 199, 126],
+        [84, 179, 201, 202, 187, 200, 189, 173, 108, 90, 0, 77, 66, 33, 120, 77],
+    ],
+    ("bilinear", 0.875, "center", (96, 96)): [
+        [13, 82, 90, 50, 192, 0, 159, 223, 163, 191, 243, 163, 123, 48, 154, 53],
+        [138, 91, 85, 205, 96, 218, 153, 188, 194, 209, 255, 123, 255, 104, 242, 126],
+        [86, 178, 165, 88, 210, 181, 132, 216, 240, 210, 226, 241, 244, 50, 255, 82],
+    ],
+    ("bicubic", 1.0, "squash", (256, 160)): [
+        [108, 99, 0, 100, 27, 119, 91, 157, 189, 115, 186, 150, 133, 153, 4, 74],
+        [98, 104, 137, 156, 0, 242, 196, 49, 197, 10, 255, 204, 255, 2, 165, 99],
+        [105, 37, 100, 72, 151, 0, 160, 113, 203, 208, 255, 195, 212, 100, 0, 91],
+    ],
+    ("bicubic", 0.95, "center", (64, 48)): [
+        [8, 99, 139, 207, 66, 88, 84, 217, 166, 149, 113, 171, 178, 159, 137, 86],
+        [112, 180, 105, 86, 185, 231, 38, 211, 189, 138, 65, 198, 222, 248, 238, 7],
+        [107, 19, 128, 63, 96, 130, 136, 255, 186, 241, 238, 89, 61, 255, 152, 78],
+    ],
+    ("bicubic", 0.9, "border", (64, 80)): [
+        [54, 0, 137, 0, 4, 57, 92, 255, 124, 123, 198, 109, 86, 164, 252, 26],
+        [128, 119, 117, 76, 128, 0, 66, 128, 102, 65, 139, 102, 76, 244, 11, 76],
+        [128, 85, 145, 130, 128, 150, 175, 128, 102, 18, 205, 102, 253, 255, 93, 76],
+    ],
+    ("lanczos", 0.9, "squash", (64, 56)): [
+        [21, 96, 104, 0, 31, 53, 249, 146, 177, 151, 196, 130, 86, 101, 101, 28],
+        [112, 180, 137, 79, 26, 0, 125, 212, 194, 118, 198, 227, 82, 101, 244, 10],
+        [90, 0, 44, 175, 130, 147, 155, 255, 193, 238, 194, 125, 9, 0, 186, 43],
+    ],
+}
+
+
+def settings_of(case):
+    interpolation, crop_fraction, crop_mode, image_size = case
+    return Preprocessing(image_size, interpolation, crop_fraction, crop_mode, MEAN, STD)
+
+
+each_case = pytest.mark.parametrize("case", EXPECTED, ids=str)
+
+
+@each_case
+def test_images_are_those_of_timm(case):
+    settings = settings_of(case)
+    found = pixels(settings([photo(*size, seed) for seed, size in enumerate(SIZES)]), settings)
+    assert found.shape == (3, *case[-1], 3)
+    found = found.reshape(3, -1)
+    places = np.linspace(0, found.shape[1] - 1, 16).astype(int)
+    np.testing.assert_allclose(found[:, places], EXPECTED[case], atol=2)
+
+
+@each_case
+@pytest.mark.parametrize("size", [*SIZES, (96, 96), (61, 400)], ids=str)
+def test_layer_gives_the_same_images(case, size):
+    settings = settings_of(case)
+    if case[0] == "lanczos":
+        with pytest.raises(ValueError, match="'bicubic' or 'bilinear', got interpolation='lanczos'"):
+            settings.layer()
+        return
+    image = photo(*size)
+    expected = settings(image)
+    found = ops.convert_to_numpy(settings.layer()(image[None]))
+    assert found.shape == expected.shape and found.dtype == expected.dtype == np.float32
+    difference = np.abs(pixels(found, settings) - pixels(expected, settings))
+    assert difference.max() < 1.01 and difference.mean() < 0.01
+
+
+@pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="older Pillow resizes columns first")
+@pytest.mark.parametrize("size", [(400, 300), (300, 400), (500, 90)], ids=str)
+def test_layer_resizes_first_the_side_that_pillow_does(size):
+    for settings in (Preprocessing(384, crop_mode="squash", crop_fraction=1.0), Preprocessing(64)):
+        difference = pixels(settings.layer()(photo(*size)[None]), settings) - pixels(
+            settings(photo(*size)), settings
+        )
+        assert np.abs(difference).max() < 1.01
+
+
+@each_case
+def test_layer_in_a_graph_of_unknown_size(case):
+    if case[0] == "lanczos" or keras.backend.backend() != "tensorflow":
+        pytest.skip("no such layer, or the backend has no tensors of unknown size")
+    import tensorflow as tf
+
+    layer = settings_of(case).layer()
+    signature = [tf.TensorSpec((None, None, None, 3), "uint8")]
+    graph = tf.function(layer, input_signature=signature)
+    for size in [*SIZES, (400, 300), (61, 400)]:
+        image = photo(*size)[None]
+        np.testing.assert_allclose(graph(image), layer(image), atol=1e-5)
+
+
+def test_layer_shapes_and_batches():
+    layer = Preprocessing((64, 48)).layer(name="prepare")
+    inputs = keras.Input((None, None, 3), dtype="uint8")
+    outputs = layer(inputs)
+    assert outputs.shape == (None, 64, 48, 3) and outputs.dtype == "float32" and layer.name == "prepare"
+    model = keras.Model(inputs, outputs)
+    batch = np.stack([photo(150, 200, seed) for seed in range(3)])
+    found = ops.convert_to_numpy(model(batch))
+    assert found.shape == (3, 64, 48, 3)
+    np.testing.assert_allclose(found[2], ops.convert_to_numpy(model(batch[2:]))[0], atol=1e-5)
+    np.testing.assert_allclose(model(batch.astype("float32")), found, atol=1e-5)
+    np.testing.assert_allclose(model.predict(batch, verbose=0), found, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (2, 64, 64, 1), (2, 3, 64, 64), (2, 64, 64, None)], ids=str)
+def test_layer_refuses_other_shapes(shape):
+    with pytest.raises(ValueError, match=r"\(b, h, w, 3\), got \("):
+        Preprocessing(32).layer().build(shape)
+
+
+def test_layer_round_trips(tmp_path):
+    settings = Preprocessing((64, 48), "bilinear", 0.8, "border", MEAN, STD)
+    layer = settings.layer()
+    config = layer.get_config()
+    again = PreprocessImages.from_config(json.loads(json.dumps(config)))
+    assert again.get_config() == config and again.preprocessing == settings
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, settings.normalization()(layer(inputs)))
+    model.save(tmp_path / "model.keras")
+    image = photo(150, 200)[None]
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(image), model(image))
+
+
+def test_layer_computes_in_float32_under_mixed_precision():
+    settings = Preprocessing(64, mean=MEAN, std=STD)
+    expected = settings(photo(150, 200))
+    for policy, tolerance in (("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)):
+        layer = settings.layer(dtype=policy)
+        outputs = layer(keras.Input((None, None, 3)))
+        assert outputs.dtype == layer.compute_dtype == policy.removeprefix("mixed_")
+        found = ops.cast(layer(ops.cast(photo(150, 200)[None], "float32")), "float32")
+        step = 1 / 255 / min(STD)
+        np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=tolerance, atol=1.01 * step)
+
+
+@pytest.mark.parametrize("kind", ["layer", "normalization"])
+def test_layers_leave_training_alone(kind):
+    settings = Preprocessing(64)
+    inputs = keras.Input((64, 64, 3))
+    prepared = getattr(settings, kind)()(inputs)
+    model = keras.Model(inputs, [prepared, keras.layers.Dropout(0.9)(prepared)])
+    prepared, dropped = model(photo(64, 64)[None])
+    np.testing.assert_array_equal(prepared, dropped)
+
+
+def test_normalization_is_the_last_step_alone(tmp_path):
+    settings = Preprocessing((64, 64), crop_fraction=1.0, mean=MEAN, std=STD)
+    image = photo(64, 64)
+    layer = settings.normalization()
+    np.testing.assert_allclose(layer(image[None]), settings(image), atol=1e-5)
+    assert isinstance(layer, keras.layers.Rescaling)
+    again = keras.layers.Rescaling.from_config(json.loads(json.dumps(layer.get_config())))
+    np.testing.assert_allclose(again(image[None]), settings(image), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_files_pictures_and_arrays_are_the_same(channels, tmp_path):
+    settings = Preprocessing(64)
+    array = np.concatenate([photo(80, 100), photo(80, 100, 1)], axis=-1)[..., :channels]
+    picture = Image.fromarray(array[..., 0] if channels == 1 else array)
+    path = tmp_path / "Größe 猫 x.png"
+    picture.save(path)
+    expected = settings(
+        Image.fromarray(np.broadcast_to(array, (80, 100, 3)) if channels == 1 else array[..., :3])
+    )
+    float_array = (array + np.random.default_rng(0).uniform(-0.4, 0.4, array.shape)).clip(0, 255)
+    for images in (path, str(path), picture, array, array[None], array.astype("int64"), float_array):
+        np.testing.assert_array_equal(settings(images), expected)
+    np.testing.assert_array_equal(settings(ops.convert_to_tensor(array)), expected)
+    mixed = settings([path, photo(33, 44), (picture, array[None].repeat(2, 0))])
+    assert mixed.shape == (5, 64, 64, 3)
+    np.testing.assert_array_equal(mixed[[0, 2, 3, 4]], expected.repeat(4, 0))
+    np.testing.assert_array_equal(mixed[1], settings(photo(33, 44))[0])
+
+
+def test_modes_of_pillow(tmp_path):
+    settings = Preprocessing((40, 50), crop_fraction=1.0, mean=(0, 0, 0), std=(1, 1, 1))
+    rgb = photo(40, 50)
+    grey = rgb[..., 1]
+    deep = (
+        (grey * 257.0 + np.random.default_rng(0).uniform(-120, 120, grey.shape))
+        .clip(0, 65535)
+        .astype("uint16")
+    )
+    palette = Image.fromarray(rgb).quantize(16)
+    expected = {
+        "L": (Image.fromarray(grey), grey[..., None]),
+        "LA": (Image.fromarray(grey).convert("LA"), grey[..., None]),
+        "P": (palette, np.asarray(palette.convert("RGB"))),
+        "I;16": (Image.fromarray(deep), grey[..., None]),
+        "I": (Image.fromarray(grey.astype("int32") * 257), grey[..., None]),
+        "I of bytes": (Image.fromarray(grey.astype("int32")), grey[..., None]),
+        "F": (Image.fromarray(grey.astype("float32")), grey[..., None]),
+        "1": (Image.fromarray(grey > 128), 255 * (grey > 128)[..., None]),
+    }
+    transparent = palette.copy()
+    transparent.info["transparency"] = bytes([0, 128])
+    expected["P with alpha"] = transparent, np.asarray(palette.convert("RGB"))
+    for mode, (picture, pixels) in expected.items():
+        found = settings(picture)[0] * 255
+        np.testing.assert_allclose(found, np.broadcast_to(pixels, (40, 50, 3)), atol=1e-3, err_msg=mode)
+    expected["I;16"][0].save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(settings(tmp_path / "deep.png"), settings(expected["I;16"][0]))
+    dark = Image.fromarray(np.full((40, 50), 250, "uint16"))  # one of 255 after the scaling, not of 1
+    np.testing.assert_allclose(settings(dark), 1 / 255, atol=1e-6)
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    upright = photo(80, 60)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top of the scene is at the right of what is stored
+    stored = Image.fromarray(np.rot90(upright))
+    stored.save(tmp_path / "phone.png", exif=exif)
+    settings = Preprocessing((40, 30))
+    np.testing.assert_array_equal(settings(tmp_path / "phone.png"), settings(upright))
+    assert np.abs(settings(tmp_path / "phone.png") - settings(stored)).max() > 0.5
+
+
+def test_bad_files(tmp_path):
+    settings = Preprocessing(32)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(photo(80, 60)).save(path)
+    assert settings(path).shape == (1, 32, 32, 3)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "empty.png").touch()
+    problems = {"photo.jpg": "truncated", "text.png": "not an image", "empty.png": "the file is empty"}
+    for name, problem in problems.items():
+        with pytest.raises(ValueError, match=f"{name}': .*{problem}"):
+            settings(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match="none.png"):
+        settings(tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(
+    "images, message",
+    [
+        ([], "empty list"),
+        ([[photo(9, 9)], []], "empty list"),
+        (None, "got None"),
+        ({"image": 1}, r"got \{'image': 1\}"),
+        (3.5, "got 3.5"),
+        (photo(9, 9)[..., 0], r"\(h, w, c\) or .* got the shape \(9, 9\): channels are the last axis"),
+        (photo(9, 9)[None, None], r"got the shape \(1, 1, 9, 9, 3\)"),
+        (photo(9, 9).transpose(2, 0, 1), r"got the shape \(3, 9, 9\)"),
+        (np.zeros((9, 9, 2), "uint8"), r"got the shape \(9, 9, 2\)"),
+        (np.zeros((0, 9, 9, 3), "uint8"), r"got the shape \(0, 9, 9, 3\)"),
+        (photo(9, 9) > 128, "got dtype bool"),
+        (photo(9, 9).astype("complex64"), "got dtype complex64"),
+        (photo(9, 9).astype("O"), "got dtype object"),
+        (photo(9, 9) * np.float32(2), r"\[0, 255\], got 0.0 to 5.*: scale them"),
+        (photo(9, 9).astype("float32") - 128, r"\[0, 255\], got -1"),
+        (photo(9, 9).astype("int32") * 257, r"\[0, 255\], got 0 to 6"),
+        (np.full((9, 9, 3), np.nan), r"\[0, 255\], got nan"),
+        (photo(9, 9) / 255, "got floats up to 1.0: multiply them by 255"),
+        (Image.fromarray(np.full((9, 9), 1e6, "float32")), r"\[0, 255\], got 1000000.0"),
+    ],
+)
+def test_bad_images(images, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(32)(images)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"image_size": 0}, "`image_size`"),
+        ({"image_size": (1, 2, 3)}, "`image_size`"),
+        ({"interpolation": "random"}, "`interpolation` must be one of .*'bicubic'.* got 'random'"),
+        ({"crop_mode": "centre"}, "`crop_mode` must be one of .* got 'centre'"),
+        ({"crop_fraction": 0}, r"`crop_fraction` must be a number in \(0, 1\], got 0"),
+        ({"crop_fraction": 1.1}, "`crop_fraction`"),
+        ({"crop_fraction": True}, "`crop_fraction`"),
+        ({"crop_fraction": "0.9"}, "`crop_fraction`"),
+        ({"mean": 0.5}, "`mean` must be three numbers"),
+        ({"mean": (0.5, 0.5)}, "`mean` must be three numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "`mean` must be three numbers"),
+        ({"mean": "abc"}, "`mean` must be three numbers"),
+        ({"std": (0.5, 0.5, 0)}, "`std` must be three positive numbers"),
+        ({"std": (0.5, 0.5, -0.5)}, "`std` must be three positive numbers"),
+    ],
+)
+def test_bad_settings(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocessing(**{"image_size": 32, **arguments})
+
+
+def test_settings_are_plain_values():
+    settings = Preprocessing(32, mean=np.array(MEAN), std=list(STD))
+    assert settings.image_size == (32, 32) and settings.mean == MEAN and settings.std == STD
+    assert Preprocessing(**json.loads(json.dumps(settings.to_dict()))) == settings
+    assert len({settings, Preprocessing(32, mean=MEAN, std=STD)}) == 1
+
+
+def test_the_colour_around():
+    assert Preprocessing(8, crop_mode="border", mean=(0.5, 0.4, 1)).fill == (128, 102, 255)
+    assert Preprocessing(8, crop_mode="center", mean=(0.5, 0.4, 1)).fill == (0, 0, 0)
+
+
+def test_extreme_proportions():
+    for shape in ((2, 300, 3), (300, 2, 3)):
+        image = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
+        for mode in ("center", "squash", "border"):
+            settings = Preprocessing(8, crop_mode=mode)
+            found = settings(image)
+            assert found.shape == (1, 8, 8, 3)
+            difference = pixels(settings.layer()(image[None]), settings) - pixels(found, settings)
+            assert np.abs(difference).max() < 1.01 or int(PIL.__version__.split(".")[0]) < 13
+
+
+# ---------------------------------------------------------------------------------------------------
+# The settings of a checkpoint
+# ---------------------------------------------------------------------------------------------------
+CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("vit_base_patch16_224", Preprocessing(224)),
+        ("vit_b16", Preprocessing(224)),
+        ("vit_b16.dino", Preprocessing(224, **IMAGENET)),
+        ("vit_base_patch16_224_dino", Preprocessing(224, **IMAGENET)),  # timm's older name
+        ("vit_base_patch16_224.augreg_in21k", Preprocessing(224)),
+        ("vit_base_patch16_384", Preprocessing(384, crop_fraction=1.0)),
+        ("vit_base_patch16_clip_224.openai", Preprocessing(224, **CLIP)),
+        ("deit_base_patch16_224", Preprocessing(224, **IMAGENET)),
+        ("vit_base_patch16_224_miil", Preprocessing(224, "bilinear", 0.875, mean=(0,) * 3, std=(1,) * 3)),
+        (
+            "vit_so400m_patch14_siglip_378.webli_ft_in1k",
+            Preprocessing(378, crop_fraction=1.0, crop_mode="squash"),
+        ),
+        ("vit_cifar10", Preprocessing(32, crop_fraction=1.0)),
+    ],
+)
+def test_names(name, expected):
+    assert get_preprocessing(name) == expected
+    other = get_preprocessing(name, image_size=(96, 64))
+    assert other.image_size == (96, 64) and other.crop_fraction == expected.crop_fraction
+
+
+def test_every_name_has_a_preprocessing():
+    table = timm_table()
+    names = [*table["renamed"], *variants.VARIANTS, *variants.ALIASES]
+    for architecture, tags in table["architectures"].items():
+        assert get_preprocessing(architecture) == get_preprocessing(f"{architecture}.{next(iter(tags))}")
+        names += [f"{architecture}.{tag}" for tag in tags]
+    assert len(names) > 400
+    for name in names:
+        get_preprocessing(name)
+
+
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        (
+            "vit_base_patch16_244",
+            "unknown name 'vit_base_patch16_244', the nearest are .*vit_base_patch16_224",
+        ),
+        ("vit_base_patch16_224.augreg_in22k", "unknown tag 'augreg_in22k' .* its tags are .*augreg_in21k"),
+        ("vit_cifar10.tag", "unknown name 'vit_cifar10.tag'"),
+        ("timm/vit_base_patch16_224.dino", "unknown name .* must be hf:owner/name"),
+        ("resnet50", r"unknown name 'resnet50'"),
+        ("", "unknown name ''"),
+        (None, "`source` must be a name, a folder or a dict, got None"),
+        (b"vit_b16", "`source` must be a name"),
+        ({}, "expected timm's config.json, .*: got nothing"),
+        ({"hidden_size": 768, "model_type": "bert"}, ": got hidden_size, model_type"),
+    ],
+)
+def test_bad_sources(source, message):
+    with pytest.raises(ValueError, match=message):
+        get_preprocessing(source)
+
+
+TIMM_CONFIG = {
+    "input_size": [3, 240, 320],
+    "crop_pct": 0.95,
+    "interpolation": "bilinear",
+    "mean": list(MEAN),
+    "std": list(STD),
+    "crop_mode": "squash",
+    "fixed_input_size": True,
+}
+TIMM_SETTINGS = Preprocessing((240, 320), "bilinear", 0.95, "squash", MEAN, STD)
+
+
+def test_config_of_timm():
+    new = {"architecture": "vit_base_patch16_224", "num_classes": 10, "pretrained_cfg": TIMM_CONFIG}
+    assert get_preprocessing(new) == get_preprocessing(TIMM_CONFIG) == TIMM_SETTINGS
+    assert get_preprocessing(new, image_size=64).image_size == (64, 64)
+    assert get_preprocessing({**new, "model_args": {"img_size": 96}}).image_size == (96, 96)
+    flexible = {**TIMM_CONFIG, "fixed_input_size": False}
+    new = {"pretrained_cfg": flexible, "model_args": {"img_size": 96, "in_chans": 3}}
+    assert get_preprocessing(new) == TIMM_SETTINGS
+    nulls = {name: None for name in TIMM_CONFIG}
+    assert get_preprocessing({"pretrained_cfg": nulls | {"url": ""}}) == Preprocessing(
+        224, crop_fraction=0.875, **IMAGENET
+    )
+    for grey in (
+        {"input_size": [1, 224, 224]},
+        {"pretrained_cfg": {"url": ""}, "model_args": {"in_chans": 1}},
+    ):
+        with pytest.raises(ValueError, match="other than 3 channels"):
+            get_preprocessing(grey)
+
+
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        (  # google/vit-base-patch16-224
+            {
+                "size": {"height": 224, "width": 200},
+                "resample": 2,
+                "do_rescale": True,
+                "rescale_factor": 1 / 255,
+            },
+            Preprocessing((224, 200), "bilinear", 1.0, "squash"),
+        ),
+        (
+            {"size": 224, "feature_extractor_type": "ViTFeatureExtractor", "crop_size": None},
+            Preprocessing(224, "bilinear", 1.0, "squash"),
+        ),
+        (  # openai/clip-vit-base-patch16
+            {
+                "size": 224,
+                "crop_size": 224,
+                "do_center_crop": True,
+                "feature_extractor_type": "CLIP",
+                "resample": 3,
+            },
+            Preprocessing(224, "bicubic", 1.0, "center"),
+        ),
+        (  # facebook/dinov2-base
+            {
+                "size": {"shortest_edge": 256},
+                "crop_size": {"height": 224, "width": 224},
+                "do_center_crop": True,
+            },
+            Preprocessing(224, "bicubic", 0.875, "center"),
+        ),
+        (  # facebook/deit-base-patch16-224
+            {
+                "size": 256,
+                "crop_size": 224,
+                "do_center_crop": True,
+                "feature_extractor_type": "DeiTFeatureExtractor",
+            },
+            Preprocessing(224, "bicubic", 0.875, "squash"),
+        ),
+        ({"size": 96, "crop_size": 80, "resample": 1}, Preprocessing(96, "lanczos", 1.0, "squash")),
+        (
+            {"size": 96, "do_normalize": False},
+            Preprocessing(96, crop_fraction=1.0, crop_mode="squash", mean=(0,) * 3, std=(1,) * 3),
+        ),
+    ],
+)
+def test_config_of_transformers(config, expected):
+    assert get_preprocessing({**HALF, **config}) == expected
+
+
+def test_rescale_factors_of_transformers():
+    image = photo(32, 32)
+    config = {"size": 32, "image_mean": [0.3] * 3, "image_std": [0.6] * 3}
+    for given, factor in (({"rescale_factor": 1 / 127.5}, 1 / 127.5), ({"do_rescale": False}, 1)):
+        found = get_preprocessing({**config, **given})(image)
+        np.testing.assert_allclose(found[0], (image * factor - 0.3) / 0.6, rtol=1e-5, atol=1e-5)
+
+
+def test_crops_of_transformers_keep_their_sizes():
+    for size in range(30, 300, 7):
+        for crop in range(20, size):
+            config = {"size": {"shortest_edge": size}, "crop_size": crop, "do_center_crop": True, **HALF}
+            assert get_preprocessing(config).resized_size(1000, 1000) == (size, size)
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"size": {"shortest_edge": 224}}, "to one size: got .*shortest_edge"),
+        ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, "to one size"),
+        ({"size": {"longest_edge": 1333}}, "to one size"),
+        ({"size": "224"}, "to one size"),
+        ({"crop_size": 224}, "to one size"),
+        ({"size": 224, "do_resize": False}, "to one size: got .*do_resize"),
+        ({"size": 224, "crop_pct": 0.875}, "to one size: got .*crop_pct"),
+        ({"size": 224, "resample": 6}, "to one size: got .*'resample': 6"),
+        (
+            {
+                "size": {"shortest_edge": 224},
+                "do_center_crop": True,
+                "crop_size": {"height": 200, "width": 224},
+            },
+            "to one size",
+        ),
+        (
+            {
+                "size": {"height": 224, "width": 224},
+                "do_center_crop": True,
+                "crop_size": {"height": 9, "width": 8},
+            },
+            "to one size",
+        ),
+        ({"size": 224, "do_center_crop": True, "crop_size": 256}, "`crop_fraction`"),
+        ({"size": 224, "image_mean": None}, "lacks `image_mean` or `image_std`"),
+    ],
+)
+def test_bad_configs_of_transformers(config, message):
+    with pytest.raises(ValueError, match=message):
+        get_preprocessing({**HALF, **config})
+
+
+def test_folders_and_the_hub(tmp_path, monkeypatch):
+    checkpoint = pytest.importorskip("vit_tf.hub")
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": TIMM_CONFIG}))
+    assert get_preprocessing(tmp_path) == get_preprocessing(str(tmp_path)) == TIMM_SETTINGS
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 768, "image_size": 224}))
+    with pytest.raises(ValueError, match="got hidden_size, image_size"):
+        get_preprocessing(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 96, **HALF}))
+    assert get_preprocessing(tmp_path) == Preprocessing(96, crop_fraction=1.0, crop_mode="squash")
+    with pytest.raises(ValueError):
+        get_preprocessing(tmp_path / "nothing")
+    seen = []
+    monkeypatch.setattr(checkpoint, "read_config", lambda source: seen.append(source) or (TIMM_CONFIG, {}))
+    assert get_preprocessing("hf:timm/vit_x", image_size=64).image_size == (64, 64)
+    assert seen == ["hf:timm/vit_x"]
+
+
+def test_a_name_comes_before_a_folder_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vit_b16").mkdir()
+    assert get_preprocessing("vit_b16") == Preprocessing(224)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Against an installed timm: in a process of its own, since PyTorch's Triton ends one that has TensorFlow
+# ---------------------------------------------------------------------------------------------------
+def run_python(*arguments):
+    if not find_spec("timm"):
+        pytest.skip("timm is not installed")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return result.stdout
+
+
+TIMM_TRANSFORMS = """
+import json, sys
+import numpy as np
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+from timm.models import get_pretrained_cfg
+
+names, photos, results = json.load(open(sys.argv[1])), np.load(sys.argv[2]), {}
+for name in names:
+    overrides = {}
+    if "+" in name:
+        name, mode = name.split("+")
+        overrides = {"crop_mode": mode, "input_size": (3, 96, 128)}
+    config = resolve_data_config(overrides, pretrained_cfg=get_pretrained_cfg(name).to_dict())
+    transform = create_transform(**config, is_training=False)
+    name = "+".join([name, *overrides.get("crop_mode", "").split()])
+    results[name] = np.stack([transform(Image.fromarray(photos[key])).permute(1, 2, 0) for key in photos])
+np.savez(sys.argv[3], **results)
+"""
+
+
+@pytest.mark.parity
+def test_parity_with_timm(tmp_path):
+    names = {}  # one checkpoint for each distinct preprocessing, the largest images left out
+    for architecture, tags in timm_table()["architectures"].items():
+        for tag in tags:
+            names.setdefault(get_preprocessing(f"{architecture}.{tag}"), f"{architecture}.{tag}")
+    names = {name: settings for settings, name in names.items() if settings.image_size[0] <= 518}
+    assert {settings.crop_mode for settings in names.values()} == {"center", "squash"}
+    base = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
+    for mode in ("center", "squash", "border"):
+        settings = get_preprocessing(base, image_size=(96, 128)).to_dict()
+        names[f"{base}+{mode}"] = Preprocessing(**{**settings, "crop_mode": mode})
+    photos = [photo(*size) for size in [*SIZES, (500, 375)]]
+    np.savez(tmp_path / "photos.npz", *photos)
+    (tmp_path / "names.json").write_text(json.dumps(list(names)))
+    files = [tmp_path / name for name in ("names.json", "photos.npz", "results.npz")]
+    run_python("-c", TIMM_TRANSFORMS, *files)
+    with np.load(files[-1]) as results:
+        assert sorted(results) == sorted(names) and len(names) > 20
+        for name, settings in names.items():
+            np.testing.assert_array_equal(settings(photos), results[name], err_msg=name)
+
+
+@pytest.mark.parity
+def test_tables_are_those_of_timm(tmp_path):
+    run_python(REPOSITORY / "tools" / "make_timm_tables.py", tmp_path)
+    made = json.loads((tmp_path / "timm_checkpoints.json").read_text("utf-8"))
+    if made["timm"] != timm_table()["timm"]:
+        pytest.skip(f"timm {made['timm']} is another than that of the table")
+    for path in tmp_path.iterdir():
+        assert path.read_bytes() == (REPOSITORY / "vit_tf" / "assets" / path.name).read_bytes()
+
+
+def test_transformers_models_without_a_preprocessor_get_its_defaults():
+    vit = get_preprocessing({"model_type": "vit", "image_size": [64, 96]})
+    assert (vit.image_size, vit.mean, vit.std) == ((64, 96), (0.5,) * 3, (0.5,) * 3)
+    assert (vit.interpolation, vit.crop_mode) == ("bilinear", "squash")
+    dino = get_preprocessing({"model_type": "dinov2", "image_size": 224})
+    assert dino.mean == (0.485, 0.456, 0.406) and dino.resized_size(500, 500) == (256, 256)
+    assert get_preprocessing({"model_type": "deit", "image_size": [32, 64]}).image_size == (32, 64)
+
+
+@pytest.mark.parametrize("size", [(2, 3000), (3000, 3)])
+def test_a_very_long_picture_needs_no_more_memory_than_its_kept_part(monkeypatch, size):
+    """The kept part alone is resized; at its borders the filter sees less, hence the tolerance."""
+    from PIL import Image
+
+    from vit_tf.preprocessing import transform
+
+    noise = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
+    picture = Image.fromarray(noise)
+    settings = transform.Preprocessing((16, 24), crop_fraction=0.8)
+    whole = np.asarray(settings.fit(picture)).astype(int)
+    monkeypatch.setattr(transform, "LARGEST_RESIZED", 0)
+    sizes = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(
+        Image.Image, "resize", lambda self, size, *a, **k: sizes.append(size) or resize(self, size, *a, **k)
+    )
+    part = np.asarray(settings.fit(picture)).astype(int)
+    assert sizes == [(24, 16)]
+    assert np.abs(part - whole)[4:-4, 4:-4].max() <= 2  # rounded once more or once less
+    assert np.abs(part - whole).mean() < 4
+
+
+def test_pixels_of_what_the_model_sees():
+    prepare = Preprocessing((8, 8), crop_fraction=1.0, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    image = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3)).astype("uint8")
+    pixels = prepare.to_pixels(prepare(image))
+    assert pixels.dtype == "float32"
+    np.testing.assert_allclose(pixels, image, atol=1e-3)
+    assert prepare.to_pixels(np.full((1, 2, 2, 3), 9.0)).max() == 255

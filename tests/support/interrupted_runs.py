@@ -1,0 +1,111 @@
+"""Trains once undisturbed and once killed again and again, and prints what came of it as JSON.
+
+    python tests/interrupted_runs.py FOLDER NUM_KILLS
+
+It is real training by scripts/finetune.py on image files, in a process that SIGKILL ends at random
+moments; every fourth time while a checkpoint is being written. Processes are forked from this one, which has
+imported TensorFlow already but computed nothing with it, and so start in a second.
+"""
+# ruff: noqa: E402
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+from support.paths import ROOT
+
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+import finetune
+import grain  # noqa: F401 (imported before the fork)
+import numpy as np
+from PIL import Image
+
+from vit_tf import variants
+
+# Everything that draws at random or carries a state from step to step.
+OPTIONS = """
+    --model vit_cifar10 --image-size 16 --epochs 16 --batch-size 4 --checkpoint-minutes 0 --deterministic
+    --layer-decay 0.8 --accumulation-steps 3 --ema 0.9 --clip-norm 1 --drop-path-rate 0.2 --dropout-rate 0.1
+    --mixup 0.2 --cutmix 0.5 --randaugment 7 --random-erasing 0.3 --patience 16 --learning-rate 1e-3
+""".split()
+TINY = dict(num_layers=1, hidden_dim=8, num_heads=2, mlp_dim=8)
+
+
+def make_images(folder):
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for label, brightness in (("cat", 60), ("dog", 160)):
+        for i in range(20):
+            shape = (*generator.integers(16, 30, 2), 3)
+            pixels = np.clip(generator.normal(brightness, 40, shape), 0, 255).astype("uint8")
+            Image.fromarray(pixels).save(folder / f"{label}.{i}.png")
+
+
+def start(images, run):
+    """Returns the id of a new process that trains, or goes on with training."""
+    process = os.fork()
+    if process:
+        return process
+    log = os.open(run.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1), os.dup2(log, 2)
+    code = 1
+    try:
+        code = finetune.main([str(images), *OPTIONS, "--out", str(run)]) or 0
+    except BaseException as error:
+        print(repr(error), flush=True)
+    finally:
+        os._exit(code)
+
+
+def files_in(folder):
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def wait_until(condition, process, seconds=120):
+    """Waits until `condition()`; an error where the process ends before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if os.waitpid(process, os.WNOHANG)[0] or time.monotonic() > end:
+            raise RuntimeError("the process ended before it was killed")
+        time.sleep(0.0005)
+
+
+def kill(process, checkpoints, during_write, delay):
+    """Kills a process that trains; returns whether it left a checkpoint half-written."""
+    before = files_in(checkpoints)
+    wait_until(lambda: files_in(checkpoints) - before, process)  # it trains
+    time.sleep(delay)
+    if during_write:
+        wait_until(lambda: any(name.startswith("partial.") for name in files_in(checkpoints)), process)
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return any(name.startswith("partial.") for name in files_in(checkpoints))
+
+
+def last_step(checkpoints):
+    steps = [int(name.split("-")[1]) for name in files_in(checkpoints) if name.startswith("step-")]
+    return max(steps, default=0)
+
+
+def main(folder, num_kills):
+    folder = Path(folder)
+    images, whole, killed = (folder / name for name in ("images", "whole", "killed"))
+    make_images(images)
+    variants.VARIANTS["vit_cifar10"] = variants.get_variant("vit_cifar10", **TINY)
+    codes = [os.waitpid(start(images, whole), 0)[1]]
+    moments, half_written, delays = [], 0, random.Random(0)
+    for i in range(num_kills):
+        process = start(images, killed)
+        half_written += kill(process, killed / "checkpoints", i % 4 == 3, delays.uniform(0, 0.2))
+        moments.append(last_step(killed / "checkpoints"))
+    codes.append(os.waitpid(start(images, killed), 0)[1])
+    print(json.dumps({"codes": codes, "killed_at_steps": moments, "half_written": half_written}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

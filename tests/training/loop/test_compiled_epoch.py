@@ -1,0 +1,415 @@
+"""Training that is compiled epoch by epoch, on JAX; here on the CPU, with tiny models."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from support.paths import ROOT
+
+import vit_tf
+from vit_tf import build_vit, data
+from vit_tf.data.augment.mixing import MixUpCutMix
+from vit_tf.training import Recipe, ending
+from vit_tf.training.loop.checkpoints import to_arrays
+from vit_tf.training.loop.interrupts import Interrupted
+
+if keras.backend.backend() != "jax":
+    pytest.skip("this is about JAX", allow_module_level=True)
+
+import jax
+
+from vit_tf.training import make_optimizer
+from vit_tf.training.loop import compiled_epoch as device
+from vit_tf.training.loop.device_mixing import blend, draw_mixing
+from vit_tf.training.loop.device_trainer import (
+    ArrayBatches,
+    check_recipe,
+    make_augmentation,
+    make_device_trainer,
+)
+
+SCRIPT = ROOT / "scripts" / "train_cifar10_gpu.py"
+K, SIDE = 3, 8
+# No convolutions: XLA's are slow in loops on a CPU.
+TINY = dict(patch_size=4, patch_stem="patches", hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8)
+RECIPE = Recipe(
+    epochs=4,
+    learning_rate=1e-2,
+    batch_size=8,
+    ema=0.8,
+    dropout_rate=0.1,
+    clip_norm=1.0,
+    crop="pad",
+    cutmix=1.0,
+    checkpoint_minutes=1e9,
+)
+
+
+def arrays(n, seed=0):
+    """Images whose class is their brightness."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, K, n)
+    images = labels[:, None, None, None] * 80 + rng.integers(0, 60, (n, SIDE, SIDE, 3))
+    return images.astype("uint8"), labels
+
+
+def make_trainer(folder, recipe=RECIPE, n=44):
+    keras.utils.set_random_seed(1)
+    size = dict(image_size=SIDE, num_classes=K, dropout_rate=recipe.dropout_rate)
+    network = build_vit("vit_cifar10", include_preprocessing=True, **TINY, **size)
+    train, validation = ArrayBatches(*arrays(n), K, recipe.batch_size), ArrayBatches(*arrays(10, 1), K, 10)
+    return make_device_trainer(network, recipe, train, validation, folder)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of four epochs without interruption: its trainer and its state."""
+    trainer = make_trainer(tmp_path_factory.mktemp("whole"))
+    trainer.run()
+    return trainer, to_arrays(trainer.variables)
+
+
+def make_again(folder, whole):
+    """The trainer of `whole` at the start of its run, with what was compiled there."""
+    trainer = make_trainer(folder)
+    trainer.epoch, trainer.predict = whole[0].epoch, whole[0].predict
+    trainer.compile = lambda: None
+    return trainer
+
+
+# ---------------------------------------------------------------------------------------------------
+# The compiled epoch
+# ---------------------------------------------------------------------------------------------------
+def batch_norm_network():
+    return keras.Sequential(
+        [
+            keras.Input((SIDE, SIDE, 3)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(6, activation="tanh"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(K, name="head"),  # AdamW's, and Muon's is the other
+        ]
+    )
+
+
+def drawn_epoch(key, *settings):
+    """What `draw_epoch` draws, as NumPy arrays: JAX compiles each slice."""
+    drawn = jax.jit(lambda key: device.draw_epoch(key, *settings, (SIDE, SIDE)))(key)
+    return jax.tree.map(np.asarray, drawn)
+
+
+def test_epoch_is_that_of_keras():
+    """Keras's own `train_on_batch` on the same batches, with BatchNormalization, whose averages move."""
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    images, labels = arrays(20)
+    targets = np.eye(K, dtype="float32")[labels]
+    rates = np.array([1e-2, 3e-2], "float32")
+    networks = []
+    for _ in range(2):
+        keras.utils.set_random_seed(3)
+        network = batch_norm_network()
+        network.compile(make_optimizer(network, "muon", ema=0.9), loss, metrics=["accuracy"])
+        network.optimizer.build(network.trainable_variables)
+        networks.append(network)
+    ours, theirs = networks
+    augmentation = make_augmentation(Recipe(crop="none", flip=False), (SIDE, SIDE, 3))
+    groups = device.groups(ours, augmentation, ours.optimizer)
+    epoch = device.make_epoch(device.make_step(ours, augmentation, ours.optimizer, loss), 8)
+    key = jax.random.key(5)
+    values, (mean_loss, accuracy) = jax.jit(epoch)(device.values_of(groups), images, targets, rates, key)
+    device.assign(groups, values)
+
+    order, mixing = drawn_epoch(key, 20, 2, 8, None)
+    assert mixing is None and len(set(np.ravel(order).tolist())) == 16  # no image comes twice
+    results = []
+    for rate, indices in zip(rates, order):
+        theirs.optimizer.learning_rate.assign(rate)
+        results.append(theirs.train_on_batch(images[indices].astype("float32"), targets[indices])[0])
+    # float32 sums in another order
+    np.testing.assert_allclose(mean_loss, np.mean(results), rtol=1e-5)
+    assert 0 <= accuracy <= 1
+    pairs = zip(ours.variables + ours.optimizer.variables, theirs.variables + theirs.optimizer.variables)
+    for mine, other in pairs:
+        np.testing.assert_allclose(mine.value, other.value, rtol=1e-4, atol=1e-5, err_msg=mine.path)
+    assert np.abs(ours.layers[3].moving_mean.value).max() > 1e-3
+
+
+def test_epoch_is_its_steps(tmp_path, whole):
+    """All that draws: augmentation, mixing, dropout."""
+    trainer, recipe = make_again(tmp_path, whole), RECIPE
+    step = device.make_step(
+        trainer.network, trainer.augmentation, trainer.network.optimizer, trainer.network.loss
+    )
+    mix = MixUpCutMix(recipe.mixup, recipe.cutmix)
+    key = jax.random.fold_in(trainer.key, 0)
+    rates = trainer.rates(0.0)
+    order, mixing = drawn_epoch(key, 44, 5, 8, mix)
+    values, step = device.values_of(trainer.groups), jax.jit(step)
+    losses = []
+    for i in range(5):
+        drawn = {name: array[i] for name, array in mixing.items()}
+        images, targets = trainer.train.images[order[i]], trainer.train.targets[order[i]]
+        values, (loss, _) = step(values, images, targets, rates[i], drawn)
+        losses.append(float(loss))
+    # The same epoch by the run of `whole`, which begins alike.
+    row = whole[0].progress.rows[0]
+    np.testing.assert_allclose(row["loss"], np.mean(losses), rtol=1e-5)  # other sums, float32
+    together, _ = trainer.epoch(device.values_of(trainer.groups), *trainer.arrays, rates, key)
+    # Adam turns round-off in small gradients into steps, hence 1e-4 of weights of about 0.3.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), values, together)
+    assert len(set(losses)) == 5
+
+
+def test_rates_follow_the_schedule(tmp_path):
+    trainer = make_trainer(tmp_path)
+    rates = np.concatenate([trainer.rates(0.0)])
+    middles = (np.arange(5) + 0.5) / 20
+    expected = [1e-2 * (m / 0.1 if m < 0.1 else 0.5 + 0.5 * np.cos(np.pi * (m - 0.1) / 0.9)) for m in middles]
+    np.testing.assert_allclose(rates, expected, rtol=1e-6)
+
+
+def test_predict_fills_the_last_batch(whole):
+    network = whole[0].network
+    images = arrays(7)[0]
+    logits = jax.jit(device.make_predict(network, batch_size=3))(
+        device.values_of(network.trainable_variables),
+        device.values_of(network.non_trainable_variables),
+        images,
+    )
+    # float32 through two compiled programs
+    np.testing.assert_allclose(logits, network.predict_on_batch(images), rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The loop
+# ---------------------------------------------------------------------------------------------------
+def test_run_learns_and_validates_averages(whole):
+    trainer, state = whole
+    rows = trainer.progress.rows
+    assert len(rows) == 4 and rows[-1]["step"] == 20 and trainer.progress.images == 160
+    assert rows[-1]["loss"] < rows[0]["loss"] and rows[-1]["val_loss"] < rows[0]["val_loss"]
+    assert trainer.progress.best["epoch"] == 4
+    own = np.concatenate([np.ravel(v.value) for v in trainer.network.trainable_variables])
+    trainer.load_best()
+    averaged = np.concatenate([np.ravel(v.value) for v in trainer.network.trainable_variables])
+    assert np.abs(own - averaged).max() > 1e-3
+    logits = trainer.network.predict_on_batch(trainer.validation.images)
+    accuracy = np.mean(logits.argmax(-1) == trainer.validation.labels)
+    assert accuracy == rows[-1]["val_accuracy"]
+    from_here = {name for name, array in state.items() if name.startswith("augmentation/")}
+    assert len(from_here) == 2  # the seeds of flip and crop
+
+
+def test_resume_is_exact(tmp_path, whole):
+    first = make_again(tmp_path, whole)
+    write_history = first.write_history
+
+    def stop_after_two():
+        write_history()
+        first.interrupts.requested = first.progress.epoch == 2
+
+    first.write_history = stop_after_two
+    with pytest.raises(Interrupted):
+        first.run()
+    second = make_again(tmp_path, whole)
+    assert second.resume() and second.progress.epoch == 2
+    second.run()
+    state = to_arrays(second.variables)
+    assert state.keys() == whole[1].keys()
+    for name, array in state.items():
+        np.testing.assert_array_equal(array, whole[1][name], err_msg=name)
+
+    def untimed(trainer):
+        timed = ("seconds", "images_per_second")
+        return [{k: v for k, v in row.items() if k not in timed} for row in trainer.progress.rows]
+
+    assert untimed(second) == untimed(whole[0])
+
+
+def test_diverging_run_says_so(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.compile = lambda: None
+    trainer.epoch = lambda values, *_: (values, (np.nan, 0.1))
+    with pytest.raises(ValueError, match="epoch 1 was nan.*step-00000000.*lower --learning-rate"):
+        trainer.run()
+
+
+# ---------------------------------------------------------------------------------------------------
+# Mixing and augmentation
+# ---------------------------------------------------------------------------------------------------
+def test_blend_against_numpy():
+    rng = np.random.default_rng(0)
+    b, h, w = 5, 6, 8
+    images = rng.uniform(0, 255, (b, h, w, 3)).astype("float32")
+    labels = np.eye(K, dtype="float32")[[0, 1, 2, 0, 1]]
+    mixing = {"kept": np.array([1, 0.3, 1, 1, 0.9], "float32")}
+    mixing |= {"top": np.array([0, 0, 1, 2, 0]), "bottom": np.array([0, 0, 4, 2, 0])}
+    mixing |= {"left": np.array([0, 0, 3, 0, 0]), "right": np.array([0, 0, 8, 4, 0])}
+    compiled = jax.jit(blend)
+    x, y = map(np.asarray, compiled(images, labels, mixing))
+    expected = images.copy()
+    expected[1] = 0.3 * images[1] + 0.7 * images[3]
+    expected[2, 1:4, 3:8] = images[2, 1:4, 3:8]  # its own partner
+    expected[4] = 0.9 * images[4] + 0.1 * images[0]
+    np.testing.assert_allclose(x, expected, atol=1e-4)  # float32 of 255
+    np.testing.assert_allclose(y[[0, 3]], labels[[0, 3]])  # nothing, and an empty rectangle
+    np.testing.assert_allclose(y[1], [0.7, 0.3, 0], atol=1e-6)
+    mixing["bottom"][0] = h  # a rectangle of two columns
+    mixing["right"][0] = 2
+    x, y = map(np.asarray, compiled(images, labels, mixing))
+    np.testing.assert_allclose(x[0, :, :2], images[4, :, :2])
+    np.testing.assert_allclose(x[0, :, 2:], images[0, :, 2:])
+    np.testing.assert_allclose(y[0], [0.75, 0.25, 0], atol=1e-6)
+    assert blend(images, labels, None)[0] is images
+
+
+@pytest.mark.parametrize("mixup, cutmix", [(0.4, 0), (0.4, 1.0)])
+def test_draws(mixup, cutmix):
+    n, h, w = 4000, 10, 20
+    mix = MixUpCutMix(mixup, cutmix, probability=0.8)
+    drawn = jax.jit(lambda key: draw_mixing(mix, key, (n,), (h, w)))(jax.random.key(0))
+    kept, top, bottom, left, right = (
+        np.asarray(drawn[k]) for k in ("kept", "top", "bottom", "left", "right")
+    )
+    assert (
+        (0 <= top).all()
+        and (top <= h).all()
+        and (bottom <= h).all()
+        and (left >= 0).all()
+        and (right <= w).all()
+    )
+    area = np.clip(bottom - top, 0, None) * np.clip(right - left, 0, None)
+    is_blended, is_cut = kept < 1, area > 0
+    assert not (is_blended & is_cut).any()
+    both = bool(mixup and cutmix)
+    # Standard errors are below 0.01; Beta(0.4, 0.4) rounds some weights to 1, and some rectangles are empty.
+    np.testing.assert_allclose(is_blended.mean(), (0.4 if both else 0.8) if mixup else 0, atol=0.04)
+    np.testing.assert_allclose(is_cut.mean(), (0.4 if both else 0.8) if cutmix else 0, atol=0.08)
+    if mixup:  # mean and variance of Beta(a, a)
+        np.testing.assert_allclose(kept[is_blended].mean(), 0.5, atol=0.03)
+        np.testing.assert_allclose(kept[is_blended].var(), 1 / (4 * (2 * mixup + 1)), atol=0.02)
+    if cutmix:  # the side is sqrt(1 - Beta(1, 1)), whose mean is 2/3; every third centre cuts it off
+        assert 0.35 < ((right - left)[is_cut] / w).mean() < 0.67
+    assert draw_mixing(None, jax.random.key(0), (n,), (h, w)) is None
+
+
+def test_augmentation_model():
+    recipe = Recipe(crop="affine", randaugment=5.0, random_erasing=0.5)
+    model = make_augmentation(recipe, (SIDE, SIDE, 3))
+    names = [layer.__class__.__name__ for layer in model.layers[1:]]
+    assert names == ["RandomFlip", "RandomAffine", "RandomAffine", "RandomColor", "RandomErasing"]
+    none = make_augmentation(Recipe(crop="none", flip=False), (SIDE, SIDE, 1))
+    grey = arrays(2)[0][..., :1]
+    np.testing.assert_array_equal(none(grey, training=True), grey)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Bad input
+# ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(images=np.zeros((4, 8, 8, 3))), "uint8 images"),
+        (dict(labels=np.zeros(3, int)), r"int64 \(3,\)"),
+        (dict(labels=np.array([0, 1, 2, 3])), "from 0 to 2.*from 0 to 3"),
+        (dict(labels=np.zeros(4)), "4 of float64"),
+        (dict(labels=np.zeros((4, K), bool)), "one class per image, got bool labels of several"),
+        (dict(batch_size=5), "got 5 for 4 images"),
+        (dict(batch_size=0), "got 0"),
+    ],
+)
+def test_arrays_are_checked(change, message):
+    good = dict(images=np.zeros((4, 8, 8, 3), "uint8"), labels=np.zeros(4, int), num_classes=K, batch_size=2)
+    assert len(ArrayBatches(**good)) == 2
+    with pytest.raises(ValueError, match=message):
+        ArrayBatches(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (dict(crop="resized"), "--crop must be one of shift"),
+        (dict(crop="none", patience=3), "no --patience, got 3"),
+        (dict(crop="none", lora_rank=2), "no --lora-rank"),
+        (dict(crop="none", class_weights="balanced"), "no --class-weights"),
+    ],
+)
+def test_recipes_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        check_recipe(Recipe(**settings))
+
+
+def test_other_backends(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(ValueError, match="KERAS_BACKEND=jax"):
+        device.make_step(None, None, None, None)
+
+
+# ---------------------------------------------------------------------------------------------------
+# The script
+# ---------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("train_cifar10_gpu", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_script(script, monkeypatch, tmp_path, capsys):
+    for name in ("tensorflow", "grain", "huggingface_hub"):  # are not on every machine with a GPU
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(ending, "draw_report", lambda rows, test, logits, *_: drawn.append(logits))
+    monkeypatch.setattr(ending, "NUM_REHEARSED", 20)  # as many as are tested: less to compile
+    drawn = []
+    recipe = Recipe(epochs=2, batch_size=16, learning_rate=1e-2, crop="none", ema=0.5, mixed_precision=True)
+    monkeypatch.setitem(script.PRESETS, "tiny", (TINY, recipe))
+    x, y = arrays(60)
+    np.savez(tmp_path / "tiny.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    command = ["--data", str(tmp_path / "tiny.npz"), "--preset", "tiny", "--out", str(tmp_path / "run")]
+    assert script.main(command) == 0
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["test_images"] == 20 and metrics["epochs"] == 2 and metrics["best_epoch"] == 2
+    assert f"test accuracy {metrics['accuracy']:.2%}" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "history.csv", "metrics.json", "model", "checkpoints"} <= names
+    assert [logits.shape for logits in drawn] == [(20, 10)] * 2  # the rehearsal, and the end
+    monkeypatch.undo()
+    keras.config.set_dtype_policy("float32")
+    images = data.load_cifar10(tmp_path / "tiny.npz")
+    classifier = vit_tf.load(tmp_path / "run" / "model")
+    predicted = [prediction[0][0] for prediction in classifier.predict(list(images.x_test), top=1)]
+    accuracy = np.mean([name == images.class_names[i] for name, i in zip(predicted, images.y_test)])
+    assert abs(accuracy - metrics["accuracy"]) <= 0.05  # bfloat16 there, float32 here: one image of 20
+
+
+def test_presets(script):
+    sizes = {name: vit_tf.count_flops(build(script, name)).totals.parameters for name in ("fast", "long")}
+    assert sizes["fast"] <= 10_000_000
+    for _, recipe in script.PRESETS.values():
+        check_recipe(recipe)
+
+
+def build(script, name):
+    with keras.StatelessScope(initialize_variables=False):
+        return build_vit(script.VARIANT, **script.PRESETS[name][0])
+
+
+@pytest.mark.parametrize(
+    "backend, flags, message", [("tensorflow", [], "KERAS_BACKEND=jax"), ("jax", ["-S"], "pip install 'jax")]
+)
+def test_script_needs_jax(backend, flags, message):
+    """-S hides the installed packages."""
+    done = subprocess.run(
+        [sys.executable, *flags, str(SCRIPT)],
+        env={"PATH": os.environ["PATH"], "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr

@@ -1,0 +1,66 @@
+"""The promise of exact resume, on training processes that are really killed."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+from safetensors.numpy import load_file
+from support.paths import ROOT
+
+from vit_tf.training.loop.checkpoints import Checkpoints
+
+NUM_KILLS = 20
+TIMINGS = {"seconds", "images_per_second", "train_seconds"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of a run that was never interrupted and of one that was, and what the script printed."""
+    folder = tmp_path_factory.mktemp("runs")
+    script = ROOT / "tests" / "interrupted_runs.py"
+    done = subprocess.run(
+        [sys.executable, script, folder, str(NUM_KILLS)],
+        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+    )
+    logs = "".join(path.read_text() for path in folder.glob("*.log"))
+    assert done.returncode == 0, done.stderr + logs
+    return folder, json.loads(done.stdout), logs
+
+
+def untimed(row):
+    return {key: value for key, value in row.items() if key not in TIMINGS}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bit by bit on TensorFlow")
+def test_a_run_killed_at_20_moments_equals_one_that_was_not(runs):
+    folder, report, logs = runs
+    assert report["codes"] == [0, 0], logs
+    assert len(report["killed_at_steps"]) == NUM_KILLS
+    assert len(set(report["killed_at_steps"])) >= NUM_KILLS / 2  # not all at one moment
+    assert report["half_written"] >= NUM_KILLS / 4
+    (whole, whole_state), (killed, killed_state) = (
+        Checkpoints(folder / name / "checkpoints").load() for name in ("whole", "killed")
+    )
+    assert whole.keys() == killed.keys()
+    groups = {name.partition("/")[0] for name in whole}
+    assert groups == {"model", "optimizer", "best"}
+    for name, array in whole.items():
+        assert array.tobytes() == killed[name].tobytes(), name
+    rows = [list(map(untimed, state.pop("rows"))) for state in (whole_state, killed_state)]
+    assert rows[0] == rows[1] and len(rows[0]) == 16
+    assert {**untimed(whole_state), "seconds": 0} == {**untimed(killed_state), "seconds": 0}
+    texts = [(folder / name / "history.csv").read_text() for name in ("whole", "killed")]
+    files = [list(csv.DictReader(text.splitlines())) for text in texts]
+    assert list(map(untimed, files[0])) == list(map(untimed, files[1]))
+    models = [load_file(folder / name / "model" / "model.safetensors") for name in ("whole", "killed")]
+    assert models[0].keys() == models[1].keys()
+    assert all(array.tobytes() == models[1][name].tobytes() for name, array in models[0].items())
+    left = {path.name.split("-")[0] for path in (folder / "killed" / "checkpoints").iterdir()}
+    assert left == {"step"}  # nothing half-written stays

@@ -1,0 +1,390 @@
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+from support.paths import ROOT
+
+from vit_tf import build_vit
+from vit_tf.data import DataLoader
+from vit_tf.data.augment import batch as augment
+from vit_tf.training import make_optimizer, make_schedule, training_model
+from vit_tf.training.loop import interrupts
+from vit_tf.training.loop import progress as progress_bar
+from vit_tf.training.loop.checkpoints import to_arrays
+from vit_tf.training.loop.interrupts import Interrupted
+from vit_tf.training.loop.trainer import Schedule, Trainer
+
+K = 3
+
+
+def tiny_vit():
+    return build_vit(
+        "vit_cifar10",
+        image_size=8,
+        patch_size=4,
+        hidden_dim=8,
+        num_layers=1,
+        num_heads=2,
+        mlp_dim=8,
+        num_classes=K,
+        dropout_rate=0.2,
+    )
+
+
+def data(n=20, batch_size=8, shuffle=True, seed=0):
+    generator = np.random.default_rng(0)
+    labels = np.arange(n) % K
+    images = generator.normal(labels[:, None, None, None], 1.0, (n, 8, 8, 3)).astype("float32")
+    return DataLoader(images, labels, K, batch_size, shuffle=shuffle, seed=seed)
+
+
+def make(folder, epochs=2, seconds=None, train=None, clip_norm=None, shape=None, **options):
+    """A trainer with all that has a state: dropout, augmentation, averages, accumulated gradients."""
+    keras.utils.set_random_seed(1)
+    network = tiny_vit()
+    model = training_model(network, (8, 8), [augment.RandomFlip(), augment.RandomCrop(1)])
+    model.compile(
+        make_optimizer(model, accumulation_steps=2, ema=0.5, clip_norm=clip_norm),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    schedule = Schedule(1e-2, shape or make_schedule("cosine"), epochs, seconds)
+    options = {"checkpoint_minutes": 1e9, **options}
+    return Trainer(model, network, train or data(), data(shuffle=False), schedule, folder, **options)
+
+
+def state(trainer):
+    return to_arrays(trainer.variables)
+
+
+def untimed(rows):
+    return [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+
+
+def interrupt_after(trainer, step):
+    """Asks the trainer to stop when it has done `step` steps, as Ctrl-C does."""
+    original = trainer.train_step
+
+    def train_step(*batch):
+        original(*batch)
+        trainer.interrupts.requested = trainer.progress.step == step
+
+    trainer.train_step = train_step
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing disturbs: 2 epochs of 3 batches."""
+    trainer = make(tmp_path_factory.mktemp("whole"))
+    trainer.run()
+    return trainer, state(trainer), trainer.progress
+
+
+@pytest.mark.parametrize("step", [1, 3, 4])  # within an epoch, before a validation, in the next epoch
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, step):
+    trainer, expected, progress = whole
+    first = make(tmp_path)
+    interrupt_after(first, step)
+    with pytest.raises(Interrupted):
+        first.run()
+    assert first.progress.step == step
+    second = make(tmp_path)
+    for variable in second.network.trainable_variables:
+        variable.assign(np.random.default_rng(3).normal(size=variable.shape))  # the state has it all
+    assert second.resume() and second.progress.step == step
+    second.run()
+    for name, array in state(second).items():
+        np.testing.assert_array_equal(array, expected[name], err_msg=name)
+    assert untimed(second.progress.rows) == untimed(progress.rows)
+    assert second.progress.best == progress.best
+    rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [float(row["loss"]) for row in rows] == [row["loss"] for row in progress.rows]
+    for name in trainer.best_weights:
+        np.testing.assert_array_equal(second.best_weights[name], trainer.best_weights[name])
+
+
+def test_history_and_checkpoints_of_a_whole_run(whole):
+    trainer, _, progress = whole
+    assert progress.finished and (progress.epoch, progress.step, progress.batch) == (2, 6, 0)
+    assert progress.images == 40 and progress.train_seconds > 0
+    row = progress.rows[-1]
+    assert list(row) == [
+        *("epoch", "step", "seconds", "images_per_second", "learning_rate"),
+        *("loss", "accuracy", "val_loss", "val_accuracy"),
+    ]
+    steps = [int(path.name.split("-")[1]) for path in trainer.checkpoints.paths()]
+    assert steps == [6, 3]  # the last two
+    again = make(trainer.folder)
+    assert again.resume()
+    again.run()  # nothing is left to do
+    assert again.progress.step == 6
+
+
+def test_the_best_weights_are_averaged_ones_of_the_best_epoch(whole):
+    """Validation sees the averages; loading the best gives the accuracy that was reported."""
+    trainer, _, progress = whole
+    trainer.load_best()
+    images, labels = trainer.validation.images, trainer.validation.labels
+    accuracy = (trainer.network.predict(images, verbose=0).argmax(-1) == labels).mean()
+    assert (
+        accuracy == progress.best["val_accuracy"] == progress.rows[progress.best["epoch"] - 1]["val_accuracy"]
+    )
+
+
+def test_every_rate_is_the_schedules(tmp_path):
+    trainer = make(tmp_path, shape=lambda share, epoch: 1 - share)
+    rates, original = [], trainer.model.train_on_batch
+
+    def train_on_batch(*args, **kwargs):
+        rates.append(float(trainer.model.optimizer.learning_rate))
+        return original(*args, **kwargs)
+
+    trainer.model.train_on_batch = train_on_batch
+    trainer.run()
+    np.testing.assert_allclose(rates, 1e-2 * (1 - (np.arange(6) + 0.5) / 6), rtol=1e-6)
+
+
+def test_time_ends_a_run_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    now = iter(np.arange(0, 10000, 0.25))
+    monkeypatch.setattr("vit_tf.training.loop.trainer.time.perf_counter", lambda: next(now))
+    trainer = make(tmp_path, epochs=None, seconds=12)
+    trainer.run()
+    assert trainer.progress.finished and 1 < trainer.progress.step < 12
+    assert len(trainer.progress.rows) == -(-trainer.progress.step // 3)
+
+
+def test_states_are_saved_within_an_epoch(tmp_path):
+    trainer = make(tmp_path, epochs=1, checkpoint_minutes=0)
+    steps, original = [], trainer.checkpoints.save
+    trainer.checkpoints.save = lambda step, *rest: (steps.append(step), original(step, *rest))
+    trainer.run()
+    assert steps == [0, 1, 2, 3]
+
+
+def test_patience_ends_a_run(tmp_path):
+    trainer = make(tmp_path, epochs=50, patience=2)
+    values = iter([0.2, 0.5, 0.5, 0.4, 0.9])
+    original = trainer.history_row
+    trainer.history_row = lambda *args: {**original(*args), "val_accuracy": next(values)}
+    trainer.run()
+    assert len(trainer.progress.rows) == 4
+    assert (trainer.progress.best["epoch"], trainer.progress.best["val_accuracy"]) == (2, 0.5)
+
+
+def test_the_loss_may_say_which_weights_are_the_best(tmp_path):
+    trainer = make(tmp_path, epochs=3, monitor="loss")
+    losses = iter([0.7, 0.5, 0.6])
+    original = trainer.history_row
+    trainer.history_row = lambda *args: {**original(*args), "val_loss": next(losses)}
+    trainer.run()
+    assert (trainer.progress.best["epoch"], trainer.progress.best["val_loss"]) == (2, 0.5)
+
+
+def test_class_weights_weigh_the_gradient(tmp_path):
+    """An image of a class of weight 0 teaches nothing: only the bias of the decay-free head would move."""
+    trainer = make(tmp_path, class_weights=np.zeros(K, "float32"))
+    before = state(trainer)
+    trainer.run()
+    after = state(trainer)
+    unmoved = [
+        name for name in after if name.startswith("model") and name.endswith(("bias", "beta", "gamma"))
+    ]
+    assert unmoved
+    for name in unmoved:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+    assert trainer.progress.rows[0]["loss"] == 0
+
+
+def test_a_nan_stops_the_run_with_the_last_good_state(tmp_path):
+    batches = data()
+    trainer = make(tmp_path, train=batches, checkpoint_minutes=0)
+    original = batches.epoch
+
+    def poisoned(epoch, start):
+        for i, (images, labels) in enumerate(original(epoch, start)):
+            yield images, labels * np.float32(np.nan if (epoch, start + i) == (1, 1) else 1)
+
+    batches.epoch = poisoned
+    with pytest.raises(
+        ValueError, match=r"nan at step 5 \(batch 2 of epoch 2\): the last good state is .*00000004"
+    ):
+        trainer.run()
+    again = make(tmp_path)
+    assert again.resume() and again.progress.step == 4
+    assert all(np.isfinite(array).all() for array in state(again).values())
+
+
+def test_weights_that_overflow_are_not_saved(tmp_path):
+    trainer = make(tmp_path)
+    trainer.network.get_layer("head").kernel.assign(np.full((8, K), np.inf))
+    with pytest.raises(ValueError, match="after step 0 head/kernel has NaN.*no state was saved"):
+        trainer.run()
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
+    trainer = make(tmp_path, epochs=1)
+    original = trainer.checkpoints.save
+
+    def save(step, *rest):
+        if step:
+            raise OSError(28, "No space left on device")
+        original(step, *rest)
+
+    trainer.checkpoints.save = save
+    trainer.run()
+    assert trainer.progress.finished
+    assert "warning: no checkpoint of step 3, the run goes on: [Errno 28] No space" in capsys.readouterr().out
+    fresh = make(tmp_path / "new")
+    fresh.checkpoints.save = lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
+    with pytest.raises(OSError, match="Read-only"):  # before the training there is nothing to lose
+        fresh.run()
+    assert fresh.progress.step == 0
+
+
+def test_a_request_after_the_last_validation_is_heard(tmp_path):
+    trainer = make(tmp_path, epochs=1)
+    original = trainer.end_epoch
+
+    def end_epoch():
+        original()
+        trainer.interrupts.requested = True
+
+    trainer.end_epoch = end_epoch
+    with pytest.raises(Interrupted):
+        trainer.run()
+    again = make(tmp_path, epochs=1)
+    assert again.resume() and again.progress.finished
+
+
+def test_a_state_of_another_version_is_refused(whole, monkeypatch):
+    other = make(whole[0].folder)
+    arrays, state = other.checkpoints.load()
+    monkeypatch.setattr(other.checkpoints, "load", lambda: (arrays, {**state, "colour": 1}))
+    with pytest.raises(ValueError, match="another version of vit_tf, it differs in colour"):
+        other.resume()
+
+
+def test_a_state_of_another_model_is_refused(whole):
+    trainer, _, _ = whole
+    other = make(trainer.folder, clip_norm=None)
+    other.model.optimizer = make_optimizer(other.model, "sgd", accumulation_steps=2)
+    other.model.optimizer.build(other.model.trainable_variables)
+    before = state(other)
+    with pytest.raises(ValueError, match="does not fit this run.*optimizer/0000.*Resume with the code"):
+        other.resume()
+    for name, array in state(other).items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+# ---------------------------------------------------------------------------------------------------
+# Signals
+# ---------------------------------------------------------------------------------------------------
+def test_a_signal_is_a_request_and_handlers_come_back():
+    before = list(map(signal.getsignal, interrupts.SIGNALS))
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} == set(interrupts.SIGNALS)
+    for number in interrupts.SIGNALS:
+        listener = interrupts.Interrupts()
+        with listener.listening():
+            os.kill(os.getpid(), number)
+            for _ in range(100):
+                if listener.requested:
+                    break
+                time.sleep(0.01)
+        assert listener.requested
+    assert list(map(signal.getsignal, interrupts.SIGNALS)) == before
+
+
+def test_nohup_is_obeyed():
+    listener, before = interrupts.Interrupts(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listener.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.05)
+        assert not listener.requested and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_second_signal_leaves_at_once():
+    """Even while Python runs nothing of its own, as during a long training step."""
+    script = (
+        "import ctypes, sys, types\n"
+        "for name in ('vit_tf', 'vit_tf.training'):\n"  # without what these packages import
+        "    sys.modules[name] = types.ModuleType(name)\n"
+        "    sys.modules[name].__path__ = ['/'.join([sys.argv[1], *name.split('.')])]\n"
+        "from vit_tf.training.loop.interrupts import Interrupts\n"
+        "sleep = ctypes.CDLL(None).sleep\n"
+        "with Interrupts().listening():\n"
+        "    print('ready', flush=True)\n"
+        "    while True: sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, ROOT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert "once more leaves at once" in process.stderr.readline() + process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
+def test_elsewhere_than_in_the_main_thread_nothing_is_heard():
+    listener, done = interrupts.Interrupts(), []
+
+    def work():
+        with listener.listening():
+            done.append(True)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [True]
+
+
+# ---------------------------------------------------------------------------------------------------
+# Schedule and bar
+# ---------------------------------------------------------------------------------------------------
+def test_schedule_takes_what_is_further():
+    schedule = Schedule(2.0, lambda share, epoch: share, epochs=4, seconds=100)
+    assert schedule.share(1, 10) == 0.25 and schedule.share(1, 50) == 0.5 and schedule.share(9, 0) == 1
+    assert schedule.rate(0.25, 1) == 0.5
+
+
+@pytest.mark.parametrize("limits", [{}, dict(epochs=0), dict(seconds=-1.0)])
+def test_schedule_needs_a_limit(limits):
+    with pytest.raises(ValueError, match="positive number of epochs or of seconds"):
+        Schedule(0.1, make_schedule("cosine"), **limits)
+
+
+def test_bar(whole):
+    _, _, progress = whole
+    output = io.StringIO()
+    with progress_bar.ProgressBar(
+        None, Console(file=output, width=120, force_terminal=True, highlight=False)
+    ) as bar:
+        running = type(progress)(epoch=1, totals={"images": 10, "loss": 15.0, "accuracy": 5.0})
+        bar.update(running, share=0.25, elapsed=30)
+        bar.bar.refresh()
+        bar.end_epoch(progress.rows[0])
+    text = output.getvalue()
+    assert "loss 1.500" in text and "accuracy 50.0%" in text and "ETA 1:30" in text and "25 %" in text
+    assert "epoch   1" in text and "(val " in text and "images/s" in text
+
+
+def test_clock():
+    seconds = (0.4, 59.6, 187, 3661)
+    assert [progress_bar.format_duration(s) for s in seconds] == ["0:00", "1:00", "3:07", "1:01:01"]

@@ -1,0 +1,126 @@
+"""Makes docs/checkpoints.md: timm's checkpoints of our architectures, and the layouts of their files.
+
+    pip install timm
+    python tools/make_checkpoint_table.py [FILE]
+
+Every checkpoint is a file on the hub in timm's own layout, a file of its makers, or both, as timm's
+pretrained configurations say. tests/test_makers.py and tests/test_parity.py write a file of each layout and
+load it. Needs timm 1.0.31 or later; the same timm always gives the same file. The exit code is 2 for a
+user's mistake.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+MODULES = ("vision_transformer", "deit")
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "checkpoints.md"
+# Of a makers' file, the part of its address that tells the layout, the first that matches.
+ADDRESSES = {
+    "flexivit": "Google npz",
+    "vit_models": "Google npz",
+    "_reg4_pretrain": "DINOv2 with registers",
+    "dinov2_vitg14": "DINOv2 SwiGLU",
+    "/dinov2/": "DINOv2",
+    "/dino/": "DINO",
+    "/mae/": "MAE",
+    "/ijepa/": "I-JEPA",
+    "deit_3_": "DeiT III",
+    "/deit/": "DeiT",
+    "pytorch-image-models/releases": "timm",
+}
+HEAD = """# timm's checkpoints
+
+Made by `python tools/make_checkpoint_table.py` from timm {version}: its {tags} tags of the {architectures}
+architectures here. {files} have a file: {hub} on the hub in timm's own layout, {makers} from their makers.
+{without} have none in timm. "timm" stands for `model.safetensors` under timm's names. Each layout below is
+written by the tests, from a small model with random weights, and loaded back (`tests/test_makers.py`;
+Google's in `tests/test_parity.py`); the published files themselves are not downloaded there.
+
+| layout | tags with a file of it |
+| --- | --- |
+{layouts}
+
+| architecture | tag | on the hub | makers' file | layout loads |
+| --- | --- | --- | --- | --- |
+{rows}
+"""
+
+
+def given_path(text):
+    if not text.strip():  # as of an unset variable
+        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a path")
+    return Path(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Makes the table of timm's checkpoints and their layouts.")
+    parser.add_argument("file", nargs="?", type=given_path, default=TARGET, help="default: %(default)s")
+    parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
+    path = parser.parse_args().file
+    try:
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent}, make it first")
+        # Not by vit_tf.files: a process that loads TensorFlow beside PyTorch's Triton is ended by LLVM.
+        partial = path.with_name(f"partial.{path.name}")
+        partial.write_text(table_text(), encoding="utf-8", newline="\n")
+        partial.replace(path)
+        print(f"wrote {path}")
+    except ImportError as error:
+        print(f"error: {error}; install it with `pip install timm`", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def table_text():
+    """Returns the page as Markdown."""
+    import timm
+    from timm.models import get_arch_pretrained_cfgs, list_models
+
+    names = [name for module in MODULES for name in list_models(module=module, include_tags=False)]
+    entries = []
+    for name in sorted(names):
+        for config in get_arch_pretrained_cfgs(name).values():
+            hub = "timm" if config.hf_hub_id else ""
+            entries.append((name, config.tag or "", hub, makers_layout(config.url or "")))
+    counts = {}
+    for _, _, *layouts in entries:
+        for layout in {layout for layout in layouts if layout}:
+            counts[layout] = counts.get(layout, 0) + 1
+    with_file = [entry for entry in entries if any(entry[2:])]
+    rows = [
+        f"| {name} | {tag or '(none)'} | {hub or '-'} | {makers or '-'} | {'yes' if hub or makers else '-'} |"
+        for name, tag, hub, makers in entries
+    ]
+    return HEAD.format(
+        version=timm.__version__,
+        tags=len(entries),
+        architectures=len(names),
+        files=len(with_file),
+        hub=sum(bool(entry[2]) for entry in entries),
+        makers=sum(bool(entry[3]) for entry in entries),
+        without=len(entries) - len(with_file),
+        layouts="\n".join(f"| {layout} | {count} |" for layout, count in sorted(counts.items())),
+        rows="\n".join(rows),
+    )
+
+
+def makers_layout(address):
+    """Returns the layout of the file at an address; "" for none.
+
+    Raises:
+        ValueError: the address is none of those known.
+    """
+    if not address:
+        return ""
+    for part, layout in ADDRESSES.items():
+        if part in address:
+            return layout
+    raise ValueError(f"no layout is known for {address}: add it to ADDRESSES, and its test")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Makes two tables in vit_tf/assets from an installed timm: ImageNet's class names and preprocessing.
+
+    pip install timm
+    python tools/make_timm_tables.py [FOLDER]
+
+imagenet1k_classes.txt has one line a class in the order of the logits, "synset<TAB>names".
+timm_checkpoints.json says of every checkpoint of timm's plain ViTs what images it expects: "settings" are
+the distinct answers, "architectures" gives each architecture's tags with the index of their setting, the
+default tag first, and "renamed" leads from timm's deprecated names to those in use. Needs timm 1.0.31 or
+later; the same timm always gives the same files. It takes a few seconds; the exit code is 2 for a user's
+mistake.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+MODULES = ("vision_transformer", "deit")
+FIELDS = ("input_size", "crop_pct", "interpolation", "mean", "std", "crop_mode", "num_classes")
+ASSETS = Path(__file__).resolve().parents[1] / "vit_tf" / "assets"
+
+
+def given_path(text):
+    if not text.strip():  # as of an unset variable
+        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a path")
+    return Path(text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Makes the tables of class names and of preprocessing.")
+    parser.add_argument("folder", nargs="?", type=given_path, default=ASSETS, help="default: %(default)s")
+    parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
+    folder = parser.parse_args().folder
+    try:
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}, make it first")
+        texts = {
+            "imagenet1k_classes.txt": imagenet_classes(),
+            "timm_checkpoints.json": table_text(checkpoint_table()),
+        }
+        for name, text in texts.items():
+            write_text(folder / name, text)
+    except ImportError as error:
+        print(f"error: {error}; install it with `pip install timm`", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def imagenet_classes():
+    """Returns the lines "synset<TAB>names" of ImageNet-1k, in the order of the logits."""
+    info = files("timm.data") / "_info"
+    lemmas = (info / "imagenet_synset_to_lemma.txt").read_text("utf-8").splitlines()
+    names = dict(csv.reader(lemmas, delimiter="\t"))
+    synsets = (info / "imagenet_synsets.txt").read_text("utf-8").split()
+    if len(synsets) != 1000:
+        raise ValueError(f"timm lists {len(synsets)} synsets of ImageNet-1k, expected 1,000")
+    return "".join(f"{synset}\t{names[synset]}\n" for synset in synsets)
+
+
+def checkpoint_table():
+    """Returns {"timm", "settings", "architectures", "renamed"} of timm's plain ViTs."""
+    import timm
+    from timm.models import get_arch_pretrained_cfgs, get_deprecated_models, get_pretrained_cfg, list_models
+
+    settings, architectures, deprecated = [], {}, {}
+    for module in MODULES:
+        deprecated |= get_deprecated_models(module)
+        for name in sorted(list_models(module=module, include_tags=False)):
+            configs = {config.tag or "": config for config in get_arch_pretrained_cfgs(name).values()}
+            default = get_pretrained_cfg(name).tag or ""
+            architectures[name] = {}
+            for tag in sorted(configs, key=lambda tag: tag != default):  # stable: only the default moves
+                setting = {field: getattr(configs[tag], field) for field in FIELDS}
+                if setting not in settings:
+                    settings.append(setting)
+                architectures[name][tag] = settings.index(setting)
+    renamed = {}
+    for old, new in sorted(deprecated.items()):
+        architecture, _, tag = (new or "").partition(".")
+        if tag in architectures.get(architecture, ()):  # timm leads two names to tags that it lacks
+            renamed[old] = new
+    return {
+        "timm": timm.__version__,
+        "settings": settings,
+        "architectures": architectures,
+        "renamed": renamed,
+    }
+
+
+def table_text(table):
+    """Returns the table as JSON with one line an entry, so that a change is a line of a diff."""
+    parts = []
+    for key, value in table.items():
+        if isinstance(value, dict):
+            lines = [f"{json.dumps(name)}:{compact(entry)}" for name, entry in value.items()]
+            parts.append(f'"{key}":{{\n' + ",\n".join(lines) + "\n}")
+        elif isinstance(value, list):
+            parts.append(f'"{key}":[\n' + ",\n".join(compact(entry) for entry in value) + "\n]")
+        else:
+            parts.append(f'"{key}":{compact(value)}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def compact(value):
+    return json.dumps(value, separators=(",", ":"))
+
+
+def write_text(path, text):
+    """Writes the text, whole or not at all."""
+    # After timm: a process that loads TensorFlow and then PyTorch's Triton is ended by LLVM.
+    from vit_tf.files import atomic_path
+
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+    print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The subcommands of `vit-tf`, one module each."""

@@ -1,0 +1,65 @@
+"""What all commands share: their exit codes, and how their arguments are read."""
+
+import argparse
+import os
+import re
+import signal
+import sys
+
+from vit_tf import terminal
+from vit_tf.checks import brief
+from vit_tf.memory import describe, is_out_of_memory
+
+MOST_LETTERS = 2000  # of an error
+
+
+def run(main):
+    """Calls `main()` and exits as a command should.
+
+    Exit codes: 0 done, 2 the user's mistake or a machine's (one line on stderr, no traceback),
+    130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
+    """
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # `kill`; a closed terminal
+        if signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+            signal.signal(number, signal.default_int_handler)
+    terminal.guard()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except Exception as error:
+        out_of_memory = is_out_of_memory(error)
+        is_expected = out_of_memory or isinstance(error, (ValueError, OSError))
+        if not is_expected or os.environ.get("VIT_TF_TRACEBACK") == "1":
+            raise
+        if out_of_memory:
+            error = f"out of memory{describe(error)}: take smaller or fewer images, or a smaller model"
+        print(f"error: {brief(error, MOST_LETTERS)}", file=sys.stderr)
+        code = 2
+    finally:
+        terminal.end()
+    sys.exit(code)
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that takes no empty text for a value: `--out ""` is a shell's unset variable."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Returns the parsed arguments.
+
+        Raises:
+            ValueError: an argument is empty or blank.
+        """
+        args = sys.argv[1:] if args is None else list(args)
+        for i, argument in enumerate(args):
+            if argument.strip() and not re.fullmatch(r"--[\w-]+=\s*", argument):
+                continue
+            before = args[i - 1] if i and args[i - 1].startswith("-") else ""
+            option = argument.partition("=")[0] if argument.strip() else before
+            where = f"the value of {option}" if option else f"argument {i + 1}"
+            raise ValueError(f"{where} is empty, such as of an unset variable: fill it in, or leave it out")
+        return super().parse_args(args, namespace)
+
+    def error(self, message):
+        super().error(terminal.printable(message))

@@ -1,0 +1,1 @@
+"""Augmentation: of single images with Pillow, of batches in the graph, and mixing of a batch."""

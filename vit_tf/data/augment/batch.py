@@ -1,0 +1,324 @@
+"""Augmentation as Keras layers that run inside the training step, on every backend.
+
+Each layer draws its own parameters for every image and transforms the whole batch by a few tensor
+operations. On a CPU crops and affine maps take half of the time of Keras's own layers, or less, and a flip as
+long (`benchmarks/augmentation.py`).
+Images are NHWC floats or integers; without `training=True` a layer returns its input.
+"""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops, random
+
+from vit_tf.checks import shown
+from vit_tf.layers.patches import pair
+from vit_tf.preprocessing.transform import resize_matrix
+
+register = keras.saving.register_keras_serializable(package="vit_tf")
+
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow has it
+
+
+class RandomLayer(keras.layers.Layer):
+    """Calls `augment(images)` in training alone; holds the seed.
+
+    Args:
+        seed: int, for a repeatable sequence. None takes one from `keras.utils.set_random_seed`.
+
+    Input and output shape: `(b, h, w, c)`.
+    """
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed = seed
+        self.seed_generator = random.SeedGenerator(seed)
+
+    def call(self, images, training=None):
+        return self.augment(images) if training else images
+
+    def uniform(self, images, low, high):
+        """Draws one float a picture, shape (b, 1, 1)."""
+        shape = (ops.shape(images)[0], 1, 1)
+        return random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "seed": self.seed}
+
+
+@register
+class RandomFlip(RandomLayer):
+    """Mirrors half of the images left to right.
+
+    Args:
+        seed: int, see `RandomLayer`.
+
+    Input and output shape: `(b, h, w, c)`.
+    """
+
+    def augment(self, images):
+        mirrored = self.uniform(images, 0, 1)[..., None] < 0.5  # (b, 1, 1, 1)
+        return ops.where(mirrored, ops.flip(images, axis=2), images)
+
+
+@register
+class RandomCrop(RandomLayer):
+    """Shifts images by up to `padding` pixels each way, reflecting what comes in at the border.
+
+    The same as padding by reflection and then cropping at random to the size that was.
+
+    Args:
+        padding: int, the largest shift in pixels. It must be smaller than the image.
+        seed: int, see `RandomLayer`.
+
+    Input and output shape: `(b, h, w, c)`.
+
+    Raises:
+        ValueError: `padding` is negative, or not smaller than the image.
+    """
+
+    def __init__(self, padding=4, **kwargs):
+        super().__init__(**kwargs)
+        if padding < 0:
+            raise ValueError(f"`padding` must be 0 pixels or more, got {shown(padding)}")
+        self.padding = padding
+
+    def build(self, input_shape):
+        smallest = min((side for side in input_shape[1:3] if side is not None), default=math.inf)
+        if self.padding >= smallest:
+            raise ValueError(
+                f"`padding` must be smaller than the image, got {self.padding} pixels for images of "
+                f"{tuple(input_shape[1:3])}"
+            )
+
+    def augment(self, images):
+        b, h, w, c = ops.shape(images)
+        rows = self.shifted(images, h)[:, :, None]  # (b, h, 1)
+        columns = self.shifted(images, w)[:, None, :]  # (b, 1, w)
+        first_pixel = ops.arange(b, dtype="int32")[:, None, None] * (h * w)
+        pixels = ops.reshape(images, (b * h * w, c))
+        return ops.take(pixels, first_pixel + rows * w + columns, axis=0)  # (b, h, w, c)
+
+    def shifted(self, images, size):
+        """Draws a shift a picture and returns the source index of each position, (b, size)."""
+        shift = ops.floor(self.uniform(images, -self.padding, self.padding + 1))[:, 0]
+        index = ops.arange(size, dtype="int32") + ops.cast(shift, "int32")
+        return (size - 1) - ops.abs((size - 1) - ops.abs(index))
+
+    def get_config(self):
+        return {**super().get_config(), "padding": self.padding}
+
+
+@register
+class RandomAffine(RandomLayer):
+    """Rotates and zooms images about their centre, in one bilinear resampling.
+
+    Equals Keras's `RandomRotation` followed by `RandomZoom` up to the second interpolation that
+    those two need. XLA has no kernel for it on TensorFlow: Keras compiles models with this layer without XLA.
+
+    Args:
+        rotation: float from 0, the largest angle either way as a fraction of a full turn.
+        zoom: float in [0, 1), the largest change of height and of width, each drawn on its own.
+        seed: int, see `RandomLayer`.
+
+    Input shape: `(b, h, w, c)`.
+    Output shape: as the input, in the layer's compute dtype.
+
+    Raises:
+        ValueError: `rotation` is negative, or `zoom` is outside [0, 1).
+    """
+
+    def __init__(self, rotation=0.0, zoom=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if rotation < 0:
+            raise ValueError(f"`rotation` must be 0 turns or more, got {shown(rotation)}")
+        if not 0 <= zoom < 1:
+            raise ValueError(f"`zoom` must be in [0, 1), got {shown(zoom)}")
+        self.rotation = rotation
+        self.zoom = zoom
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
+    def augment(self, images):
+        return ops.image.affine_transform(
+            ops.cast(images, self.compute_dtype),
+            self.transforms(images),
+            interpolation="bilinear",
+            fill_mode="reflect",
+            data_format="channels_last",
+        )
+
+    def transforms(self, images):
+        """Draws (b, 8) coefficients that map an output position to where it comes from.
+
+        They are those of `keras.ops.image.affine_transform`: x' = a0 x + a1 y + a2, y' = b0 x +
+        b1 y + b2.
+        """
+        _, h, w, _ = ops.shape(images)
+        x_centre = ops.cast(w - 1, "float32") / 2
+        y_centre = ops.cast(h - 1, "float32") / 2
+        turn = 2 * math.pi * self.rotation
+        angle = self.uniform(images, -turn, turn)[:, 0]  # (b, 1)
+        x_zoom = self.uniform(images, 1 - self.zoom, 1 + self.zoom)[:, 0]
+        y_zoom = self.uniform(images, 1 - self.zoom, 1 + self.zoom)[:, 0]
+        a0, a1 = x_zoom * ops.cos(angle), -x_zoom * ops.sin(angle)
+        b0, b1 = y_zoom * ops.sin(angle), y_zoom * ops.cos(angle)
+        a2 = x_centre - a0 * x_centre - a1 * y_centre
+        b2 = y_centre - b0 * x_centre - b1 * y_centre
+        zero = ops.zeros_like(angle)
+        return ops.concatenate([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+
+    def get_config(self):
+        return {**super().get_config(), "rotation": self.rotation, "zoom": self.zoom}
+
+
+@register
+class Resize(keras.layers.Layer):
+    """Resizes images bilinearly, with antialias, in training and at inference.
+
+    `keras.layers.Resizing` would do, but its call defaults to `training=True`, and Keras 3.15 hands that on
+    to the layers after it where nobody says otherwise, as in `model(images)`. XLA can compile this layer on
+    TensorFlow, where it has no kernel for `keras.ops.image.resize` with antialias.
+
+    Args:
+        image_size: (height, width) in pixels.
+
+    Input shape: `(b, h, w, c)`.
+    Output shape: `(b, *image_size, c)`, in the layer's compute dtype.
+    """
+
+    def __init__(self, image_size, **kwargs):
+        super().__init__(**kwargs)
+        self.image_size = pair(image_size, "image_size")
+
+    def call(self, images):
+        _, h, w, c = ops.shape(images)
+        rows, columns = (self.matrix(size, i) for i, size in enumerate((h, w)))  # (H, h), (W, w)
+        height, width = self.image_size
+        x = ops.matmul(rows, ops.reshape(ops.cast(images, "float32"), (-1, h, w * c)))  # (b, H, w c)
+        x = ops.matmul(columns, ops.reshape(x, (-1, w, c)))  # (b H, W, c)
+        return ops.cast(ops.reshape(x, (-1, height, width, c)), self.compute_dtype)
+
+    def matrix(self, size, axis):
+        """Returns the weights `(image_size[axis], size)` of the resize of one side."""
+        xp, kept = np, self.image_size[axis]
+        if not isinstance(size, int):  # TensorFlow tells the side when a batch comes
+            xp, size = ops, ops.cast(size, "float64")
+        weights, _ = resize_matrix(size, kept, kept, "bilinear", xp)
+        return ops.cast(weights, "float32")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], *self.image_size, input_shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "image_size": self.image_size}
+
+
+@register
+class RandomColor(RandomLayer):
+    """Changes brightness, contrast and saturation of each image by factors of its own.
+
+    The factors are those of Pillow's `ImageEnhance`, each drawn from [1 - strength, 1 + strength]; the three
+    follow each other, and the result is cut off at 0 and 255.
+
+    Args:
+        strength: float in [0, 1].
+        seed: int, see `RandomLayer`.
+
+    Input shape: `(b, h, w, c)`, values in [0, 255]. The saturation is that of three channels alone.
+    Output shape: as the input, in the layer's compute dtype.
+
+    Raises:
+        ValueError: `strength` is outside [0, 1].
+    """
+
+    def __init__(self, strength=0.4, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= strength <= 1:
+            raise ValueError(f"`strength` must be in [0, 1], got {shown(strength)}")
+        self.strength = strength
+
+    def augment(self, images):
+        images = ops.cast(images, self.compute_dtype)
+        brightness, contrast, saturation = (self.factor(images) for _ in range(3))  # (b, 1, 1, 1)
+        x = ops.clip(images * brightness, 0, 255)
+        mean = ops.mean(grey(x), axis=(1, 2), keepdims=True)
+        x = ops.clip(mean + (x - mean) * contrast, 0, 255)
+        if images.shape[-1] == 3:
+            x = ops.clip(grey(x) + (x - grey(x)) * saturation, 0, 255)
+        return x
+
+    def factor(self, images):
+        drawn = self.uniform(images, 1 - self.strength, 1 + self.strength)
+        return ops.cast(drawn[..., None], self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "strength": self.strength}
+
+
+def grey(images):
+    """Returns the luminance (b, h, w, 1) of images (b, h, w, c), their mean channel if c is not 3."""
+    if images.shape[-1] != 3:
+        return ops.mean(images, axis=-1, keepdims=True)
+    return ops.sum(images * ops.convert_to_tensor(LUMA, images.dtype), axis=-1, keepdims=True)
+
+
+@register
+class RandomErasing(RandomLayer):
+    """Overwrites a random rectangle by noise: Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
+
+    As `vit_tf.data.augment.image.RandomErasing`, but a side that is longer than the image is cut to it, where
+    that one draws again.
+
+    Args:
+        probability: float in [0, 1], how often.
+        area: (lowest, highest) area of the rectangle as a fraction of the image's.
+        ratio: (lowest, highest) height / width of the rectangle.
+        seed: int, see `RandomLayer`.
+
+    Input shape: `(b, h, w, c)`, values in [0, 255].
+    Output shape: as the input, in the layer's compute dtype.
+
+    Raises:
+        ValueError: a setting is out of range.
+    """
+
+    def __init__(self, probability=0.25, area=(0.02, 1 / 3), ratio=(0.3, 3.3), **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= probability <= 1:
+            raise ValueError(f"`probability` must be in [0, 1], got {shown(probability)}")
+        for name, (low, high), largest in (("area", area, 1), ("ratio", ratio, math.inf)):
+            if not 0 < low <= high <= largest:
+                raise ValueError(
+                    f"`{name}` must be (lowest, highest) above 0 to {largest}, got {(low, high)}"
+                )
+        self.probability = probability
+        self.area = tuple(area)
+        self.ratio = tuple(ratio)
+
+    def augment(self, images):
+        images = ops.cast(images, self.compute_dtype)
+        _, h, w, _ = ops.shape(images)
+        area = self.uniform(images, *self.area) * (h * w)
+        ratio = ops.exp(self.uniform(images, *map(math.log, self.ratio)))
+        rows = self.interval(images, ops.sqrt(area * ratio), h)  # (b, 1, h)
+        columns = self.interval(images, ops.sqrt(area / ratio), w)  # (b, 1, w)
+        is_chosen = self.uniform(images, 0, 1) < self.probability  # (b, 1, 1)
+        erased = is_chosen & ops.swapaxes(rows, 1, 2) & columns  # (b, h, w)
+        noise = random.uniform(ops.shape(images), 0, 256, seed=self.seed_generator, dtype="float32")
+        noise = ops.cast(ops.floor(noise), self.compute_dtype)
+        return ops.where(erased[..., None], noise, images)
+
+    def interval(self, images, length, size):
+        """Draws an interval of rounded `length` (b, 1, 1) within `size` pixels, as bools (b, 1, size)."""
+        length = ops.clip(ops.round(length), 1, size)
+        start = ops.floor(self.uniform(images, 0, 1) * (size - length + 1))
+        place = ops.arange(size, dtype="float32")
+        return (place >= start) & (place < start + length)
+
+    def get_config(self):
+        own = {"probability": self.probability, "area": self.area, "ratio": self.ratio}
+        return {**super().get_config(), **own}

@@ -1,0 +1,70 @@
+"""What a data set may hold that its owner hardly meant: lines for the user to see."""
+
+import unicodedata
+
+import numpy as np
+
+from vit_tf.checks import shown
+
+IMBALANCE = 100
+
+
+def class_notes(class_names, labels):
+    """Returns a list of notes on classes that look alike, or are much larger than others.
+
+    Args:
+        class_names: the names.
+        labels: as `ImageFiles` has them.
+    """
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(class_names))
+    groups = {}
+    for name, count in zip(class_names, counts):
+        groups.setdefault(appearance(name), []).append((name, count))
+    notes = []
+    for group in groups.values():
+        if len(group) > 1:
+            # The two encodings of an accented letter print alike.
+            is_plain = len({unicodedata.normalize("NFC", name) for name, _ in group}) == len(group)
+            texts = [f"{shown(n) if is_plain else ascii(n)[:100]} ({count:,} images)" for n, count in group]
+            hint = "rename one if they are the same"
+            notes.append(f"classes that differ by case, blanks or encoding alone: {', '.join(texts)}; {hint}")
+    if len(counts) and counts.max() >= IMBALANCE * max(counts.min(), 1):
+        most, least = (shown(class_names[place]) for place in (counts.argmax(), counts.argmin()))
+        notes.append(f"unequal classes: {most} has {counts.max():,} images, {least} has {counts.min():,}")
+    return notes
+
+
+def appearance(name):
+    """Returns what two names have in common that are easily taken for each other."""
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold()).split())
+
+
+def copy_notes(files, digests):
+    """Returns a list of notes on images with the same bytes.
+
+    Args:
+        files: `ImageFiles`.
+        digests: a hash of each file's bytes, or None for a file that cannot be read.
+    """
+    groups = {}
+    for i, digest in enumerate(digests):
+        if digest is not None:
+            groups.setdefault(digest, []).append(i)
+    in_labels, in_splits, same = [], [], []
+    for group in groups.values():
+        has_labels = len({files.labels[i].tobytes() for i in group}) > 1
+        has_splits = len({files.splits[i] for i in group}) > 1
+        in_labels += [group] if has_labels else []
+        in_splits += [group] if has_splits else []
+        same += [group] if len(group) > 1 and not (has_labels or has_splits) else []
+    notes = []
+    for found, where in (
+        (in_labels, "with different labels: one of them is wrong"),
+        (in_splits, "in different splits: what is learnt there is tested"),
+        (same, "with the same label: a split may part them"),
+    ):
+        if found:
+            first = " and ".join(shown(files.names[i]) for i in found[0][:3])
+            count = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
+            notes.append(f"{count} there several times {where}, such as {first}")
+    return notes

@@ -1,0 +1,80 @@
+"""Images in a folder: its tree, walked once, and its files, read whole."""
+
+import os
+from functools import partial
+
+from vit_tf.data.directory_layout import Paths, is_junk
+from vit_tf.files import open_regular, read_regular
+from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
+from vit_tf.preprocessing.image_formats import NUM_LOOKED_AT
+
+
+def walk(root):
+    """Returns the `Paths` below a folder, hidden ones left out.
+
+    Symbolic links to folders are followed after all real folders, in the order of their paths, unless
+    they lead to a folder that was walked already or that the root lies in: so loops end, and what is
+    found where does not depend on the file system's order. Links to nowhere count as files, for the
+    reading to report.
+
+    Raises:
+        PermissionError: a folder that may not be read.
+    """
+    paths = Paths()
+    real_root = os.path.realpath(root)
+    seen = {real_root, *_parents(real_root)}
+    links = _walk_real_folders(os.fspath(root), "", seen, paths)
+    while links:
+        links.sort(reverse=True)
+        name = links.pop()
+        target = os.path.realpath(os.path.join(root, name))
+        if target not in seen:
+            seen.add(target)
+            paths.folders.add(name)
+            links += _walk_real_folders(os.fspath(root), name, seen, paths)
+    return paths
+
+
+def read_file(folder, name):
+    """Returns the bytes of a regular file; a ValueError where it is larger than 256 MiB."""
+    return read_regular(os.path.join(folder, name), MAX_IMAGE_BYTES)
+
+
+def read_start(path):
+    """Returns the first bytes of a file, which tell its format; none where it cannot be read."""
+    try:
+        with open_regular(path) as file:
+            return file.read(NUM_LOOKED_AT)
+    except (OSError, ValueError):
+        return b""
+
+
+def _parents(path):
+    while path != (path := os.path.dirname(path)):
+        yield path
+
+
+def _walk_real_folders(root, folder, seen, paths):
+    """Adds what lies in a folder and its real subfolders to `paths` and `seen`; returns the links."""
+    links, waiting = [], [folder]
+    while waiting:
+        folder = waiting.pop()
+        with os.scandir(os.path.join(root, folder)) as entries:
+            for entry in entries:
+                name = f"{folder}/{entry.name}" if folder else entry.name
+                if is_junk(entry.name):
+                    continue
+                is_link = entry.is_symlink()
+                if not os.path.isdir(entry.path):
+                    is_file = entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
+                    if is_file or not os.path.exists(entry.path):
+                        paths.add(name, partial(read_start, entry.path))
+                    else:
+                        paths.special.append(name)
+                elif is_link:
+                    links.append(name)
+                elif (real_path := os.path.realpath(entry.path)) not in seen:
+                    seen.add(real_path)
+                    paths.folders.add(name)
+                    waiting.append(name)
+    return links

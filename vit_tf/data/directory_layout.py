@@ -1,0 +1,273 @@
+"""The class and the split of each image of a folder or zip, as the paths tell them: no file is opened here.
+
+Paths are relative to the data set, with / between their parts.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vit_tf.checks import quoted, shown
+from vit_tf.data.cifar10 import _require
+from vit_tf.preprocessing.image_formats import FORMATS, format_of_name, readable_endings
+
+SPLITS = ("train", "validation", "test")
+SPLIT_OF_NAME = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+UNLABELLED = ("pred", "prediction", "predictions", "unlabeled", "unlabelled")  # seg_pred of Kaggle
+FOLD = re.compile(r"(?i)(cv|folds?|parts?|splits?|subsets?|sets?|batch)[ _.-]*[0-9]+")
+EXPECTED_LAYOUTS = (
+    "expected a folder a class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
+    "train, val and test folders of these"
+)
+_ENDING = re.compile(r".+(\.[a-z][a-z0-9]{0,9})", re.DOTALL)  # not so photo.1 and photo.jpg_large
+_CLASS_AND_NUMBER = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")  # cat.12.jpg
+_MAX_WRAPPERS = 8  # folders that each hold nothing but the next one
+_JUNK = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synology and Windows leave behind
+
+
+@dataclass
+class Paths:
+    """What lies in a folder or zip.
+
+    Args:
+        images: the names of files that can be read as images.
+        others: the names of other files.
+        special: the names of pipes, devices and sockets, which are never opened.
+        folders: the names of folders, whether they hold any files or not.
+    """
+
+    images: list = field(default_factory=list)
+    others: list = field(default_factory=list)
+    special: list = field(default_factory=list)
+    folders: set = field(default_factory=set)
+
+    def add(self, name, read_start):
+        """Adds a file. `read_start()` returns its first bytes, which count where the name has no ending."""
+        is_image = name.lower().endswith(readable_endings())
+        if not is_image and not ending(name):
+            start = read_start()
+            is_image = any(format.can_be_read and format.is_at(start) for format in FORMATS)
+        (self.images if is_image else self.others).append(name)
+
+
+def ending(name):
+    """Returns the ending of a file's name in lower case, or ""."""
+    match = _ENDING.fullmatch(name.rpartition("/")[2].lower())
+    return match[1] if match else ""
+
+
+def left_out_as_no_images(paths):
+    """Returns a list of at most two notes on files that are no images or cannot be read as such."""
+    notes = []
+    if paths.others:
+        counts = Counter(map(ending, paths.others)).most_common()
+        kinds = [f"{count:,} {kind or 'without an ending'}{remedy(kind)}" for kind, count in counts[:8]]
+        rest = sum(count for _, count in counts[8:])
+        kinds += [f"{rest:,} of {len(counts) - 8:,} other endings"] if rest else []
+        notes.append(f"files left out, no images that can be read: {', '.join(kinds)}")
+    if paths.special:
+        count = len(paths.special)
+        notes.append(f"{count:,} left out, no regular files: {quoted(sorted(paths.special))}")
+    return notes
+
+
+def remedy(kind):
+    """Returns what makes files of an ending readable, in brackets, or ""."""
+    format = format_of_name(kind)
+    return f" ({format.remedy})" if format and format.remedy else ""
+
+
+def is_junk(part):
+    """Tells whether a file's or folder's name is hidden, or one that only an operating system needs."""
+    return part.startswith(".") or part in _JUNK
+
+
+def natural_key(name):
+    """Sorts class9 before class10, by code points else: alike on every machine, whatever its locale."""
+    parts = re.split("([0-9]+)", name)  # text and numbers in turn
+    numbers = [(len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2])]
+    return [*zip(parts[::2], [*numbers, (0, "")])], name
+
+
+def encode_labels(labels):
+    """Returns (class names in natural order, labels as `ImageFiles` has them).
+
+    Args:
+        labels: a name per image, which gives indices int64 [n]; or, of a multi-label data set, a tuple of
+            names per image, which gives bool [n, k].
+    """
+    is_multi_label = any(isinstance(label, tuple) for label in labels)
+    names = {name for label in labels for name in label} if is_multi_label else set(labels)
+    class_names = tuple(sorted(names, key=natural_key))
+    index = {name: i for i, name in enumerate(class_names)}
+    if not is_multi_label:
+        return class_names, np.array([index[label] for label in labels], np.int64)
+    encoded = np.zeros((len(labels), len(class_names)), bool)
+    for row, label in zip(encoded, labels):
+        row[[index[name] for name in label]] = True
+    return class_names, encoded
+
+
+def label_images(paths):
+    """Tells every image's class and split by its path.
+
+    A class is the name of a folder, and its images may lie in deeper ones; or what comes before the
+    number in `cat.12.jpg`. Either may lie in folders for train, validation and test. One folder around
+    everything is looked through, so that a single class folder with two folders inside is two classes.
+
+    Args:
+        paths: the `Paths` of a folder or zip.
+
+    Returns:
+        (labelled, notes): {path: (class_name, split or None)}, and one line for everything left out: other
+        files, by their endings, images without a class, folders without an image, a test folder without
+        labels.
+
+    Raises:
+        ValueError: no images, fewer than two classes, or folders that could be classes as well as splits.
+    """
+    there = quoted(sorted(paths.others) or sorted(paths.folders)) or "nothing"
+    found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
+    _require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
+    for depth in range(_MAX_WRAPPERS):
+        groups = _by_folder(paths.images, depth)
+        if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
+            break
+    split_of = split_folders(groups, depth + 1)
+    labelled = _in_splits(groups, split_of, depth + 1)
+    notes = left_out_as_no_images(paths)
+    if labelled:
+        notes += [
+            f"the folder {shown(folder)} is taken for {split}"
+            for folder, split in split_of.items()
+            if folder.lower() not in SPLIT_OF_NAME and any(name in labelled for name in groups[folder])
+        ]
+    else:
+        notes += folders_inside(groups, depth + 1)
+        labelled = {name: (label, None) for name, label in _classes(paths.images).items()}
+    left_out = sorted(name for name in paths.images if name not in labelled)
+    if left_out:
+        notes.append(f"{len(left_out):,} images lie in no class, left out: {quoted(left_out)}")
+    empty = _empty_folders(paths)
+    if empty:
+        notes.append(f"no image in the folder {quoted(empty)}, left out")
+    found = f"fewer than two classes in {len(paths.images):,} images"
+    is_enough = len({label for label, _ in labelled.values()}) > 1
+    _require(is_enough, f"{'; '.join([found, *notes])}: {EXPECTED_LAYOUTS}")
+    return labelled, tuple(notes)
+
+
+def _by_folder(names, depth):
+    """Returns {folder: names} by the part of the path at `depth`; files that lie right there are left out."""
+    groups = {}
+    for name in names:
+        parts = name.split("/", depth + 1)
+        if len(parts) == depth + 2:
+            groups.setdefault(parts[depth], []).append(name)
+    return groups
+
+
+def _classes(names, depth=0, known=frozenset()):
+    """Returns {name: class}, by folders at `depth`, file names or folders further in; {} where there is none.
+
+    Two classes make a layout, or one that is `known` already.
+    """
+    for level in range(depth, depth + _MAX_WRAPPERS):
+        groups = _by_folder(names, level)
+        if len(groups) > 1 or known & groups.keys():
+            return {name: folder for folder, members in groups.items() for name in members}
+        flat = [name for name in names if name.count("/") == level]
+        matches = {name: _CLASS_AND_NUMBER.fullmatch(name.rsplit("/", 1)[-1]) for name in flat}
+        labels = {name: match[1] for name, match in matches.items() if match}
+        if len(set(labels.values())) > 1 or known.intersection(labels.values()):
+            return labels
+    return {}
+
+
+def split_folders(groups, depth):
+    """Returns {folder: split, or "" where it has no labels} of the folders that are splits by their names.
+
+    Those of `SPLIT_OF_NAME` count as they are. Others that hold such a word, such as training_set or
+    seg_test, count where no folder is called plainly so; and without a train folder among these, they do so
+    where they have classes in common.
+    """
+    plain = {folder: SPLIT_OF_NAME.get(folder.lower()) for folder in groups}
+    plain = {folder: split for folder, split in plain.items() if split}
+    wordy = {folder: split_in(folder) for folder in groups if folder not in plain}
+    wordy = {f: split for f, split in wordy.items() if split is not None and split not in plain.values()}
+    found = list(wordy.values())
+    if any(found.count(split) > 1 for split in SPLITS):  # train_images beside train_masks
+        return plain
+    if plain:
+        return plain | wordy if "train" in plain.values() else plain
+    train_names = [name for folder, split in wordy.items() if split == "train" for name in groups[folder]]
+    train = frozenset(_classes(train_names, depth).values())
+    others = [_classes(groups[f], depth, train) for f, split in wordy.items() if split in SPLITS[1:]]
+    is_same = train and all(train & set(classes.values()) for classes in others if classes)
+    return wordy if is_same and len(found) > 1 else {}
+
+
+def split_in(folder):
+    """Returns the split that a word of a folder's name means, "" of images without labels, or None."""
+    words = re.findall("[a-z]+", folder.lower())
+    found = {SPLIT_OF_NAME[word] for word in words if word in SPLIT_OF_NAME}
+    if len(found) == 1:
+        return found.pop()
+    return "" if not found and set(words) & set(UNLABELLED) else None
+
+
+def folders_inside(groups, depth):
+    """Returns a list of a note where folders that are taken for classes all hold the same folders.
+
+    Raises:
+        ValueError: they are called like parts of a data set.
+    """
+    inside = {frozenset(_by_folder(names, depth)) for names in groups.values()}
+    names = sorted(next(iter(inside), ()))
+    if len(groups) < 2 or len(inside) > 1 or len(names) < 2:
+        return []
+    found = f"the folders {quoted(sorted(groups))} all hold the folders {quoted(names)}"
+    is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
+    hint = "call them train, val and test, give one of them by itself, or write a table of path, label, split"
+    _require(not is_parts, f"{found}, which are classes or parts: {hint}")
+    return [f"{found}, and are taken for the classes"]
+
+
+def _in_splits(groups, split_of, depth):
+    """Returns {name: (class, split)} of train, validation and test folders, {} of other folders."""
+    members = {split: [] for split in SPLITS}
+    others = [folder for folder in groups if folder not in split_of]
+    for folder, split in split_of.items():
+        members.get(split, []).extend(groups[folder])
+    classes = _classes(members["train"], depth)
+    if not classes:
+        is_all_splits = groups and not others
+        hint = "expected two or more classes in a train folder, or give one of these folders by itself"
+        _require(not is_all_splits, f"no training images by class in the folders {quoted(groups)}: {hint}")
+        return {}
+    # Kaggle's test1 has no labels and may lie there; what has another name could as well be a class.
+    unclear = [folder for folder in others if not folder.lower().startswith(tuple(SPLIT_OF_NAME))]
+    hint = f"move {quoted(unclear)} elsewhere, or rename the train folder if it is a class"
+    _require(not unclear, f"a train folder of classes lies beside {quoted(unclear)}: {hint}")
+    labelled = {name: (label, "train") for name, label in classes.items()}
+    for split in SPLITS[1:]:
+        labels = _classes(members[split], depth, known=frozenset(classes.values()))
+        labelled |= {name: (label, split) for name, label in labels.items()}
+    return labelled
+
+
+def _empty_folders(paths):
+    """Returns the outermost folders without an image, sorted."""
+    filled = {""}
+    for name in paths.images:
+        folder = name.rpartition("/")[0]
+        while folder not in filled:
+            filled.add(folder)
+            folder = folder.rpartition("/")[0]
+    return sorted(f for f in paths.folders if f not in filled and f.rpartition("/")[0] in filled)

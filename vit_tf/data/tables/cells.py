@@ -1,0 +1,165 @@
+"""What the label cells of a table mean: one class per image, or several."""
+
+import re
+from collections import Counter
+from functools import partial
+
+from vit_tf.checks import quoted
+from vit_tf.data.cifar10 import _require
+
+# What columns hold that say of one class whether it is there, and which of them means yes.
+BINARY = (({"0", "1"}, {"1"}), ({"-1", "1"}, {"1"}), ({"false", "true"}, {"true"}), ({"no", "yes"}, {"yes"}))
+SEPARATORS = {"|": "|", ";": ";", ",": ",", " ": "blanks"}
+CERTAIN = "|;"  # names of classes hold none of these
+QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
+MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "?", "unknown")  # what programs write for no label
+RECURRING = 0.8  # share of the parts of cells that recur, from which on they are labels
+USES = 4  # of each part on average, in distinct cells
+
+
+def read_cells(cells):
+    """Returns (labels, notes) of a column of labels.
+
+    Several labels in a cell are parted by | or ; or lie in brackets, as pandas writes lists. A comma or a
+    blank parts labels only where `parts_labels` says so: "golden retriever" is one class.
+
+    Returns:
+        labels: a str per cell; or, where images have several labels, a sorted tuple of str per cell.
+        notes: list of lines that say what was understood.
+
+    Raises:
+        ValueError: some cells read as several labels, and others as names with a blank or comma.
+    """
+    distinct = Counter(cells)
+    labels, notes = parted(cells, distinct)
+    absent = [cell for cell in distinct if cell.lower() in MISSING]
+    if absent:
+        count = sum(distinct[cell] for cell in absent)
+        notes = [*notes, f"{count:,} images have the label {quoted(absent)}, which is taken as a class"]
+    return labels, notes
+
+
+def parted(cells, distinct):
+    """Returns what `read_cells` does, but for notes on missing labels; `distinct` are the distinct cells."""
+    if any(distinct) and all(cell[:1] + cell[-1:] == "[]" for cell in distinct if cell):
+        return several(cells, listed, "in brackets")
+    for separator, name in SEPARATORS.items():
+        if any(separator in cell for cell in distinct):
+            if separator in CERTAIN or parts_labels(distinct, separator):
+                return several(cells, partial(split, separator=separator), f"parted by {name}")
+            return cells, names_note(distinct, separator)
+    return cells, []
+
+
+def several(cells, read, how):
+    """Returns (labels, notes) of cells that hold several labels, which `read` parts."""
+    labels = [tuple(sorted(set(read(cell)))) for cell in cells]
+    classes, most = {name for each in labels for name in each}, max(map(len, labels))
+    note = f"several labels per image, {how}: {len(classes)} classes ({quoted(sorted(classes))}), "
+    return labels, [f"{note}up to {most} per image{without_label(labels)}"]
+
+
+def without_label(labels):
+    count = sum(not each for each in labels)
+    return f"; {count:,} images have none" if count else ""
+
+
+def split(cell, separator):
+    return [part.strip() for part in cell.split(separator) if part.strip()]
+
+
+def listed(cell):
+    """Returns the items of "['cat', 'dog']", "['cat' 'dog']" or "[cat, dog]"."""
+    quoted = [single or double for single, double in QUOTED.findall(cell)]
+    return quoted or split(cell[1:-1], "," if "," in cell else " ")
+
+
+def parts_labels(distinct, separator):
+    """Returns whether a comma or blank parts labels, rather than being a part of the classes' names.
+
+    It does so where all that it parts are labels of their own in other cells ("cat", "dog", "cat dog"), or
+    where parts recur in many cells, and are not bound to a place in the cell, as colours and species in
+    "black cat" are.
+
+    Args:
+        distinct: the distinct cells.
+        separator: str.
+
+    Raises:
+        ValueError: the first is true of some of the cells with a separator, and another has a part that
+            occurs nowhere else.
+    """
+    alone = {cell for cell in distinct if cell and separator not in cell}
+    combined = {cell: split(cell, separator) for cell in distinct if separator in cell}
+    counts = Counter(part for parts in combined.values() for part in set(parts))
+    made = [cell for cell, parts in combined.items() if alone.issuperset(parts)]
+    if len(made) == len(combined):
+        return True
+    recurring = {part for part, count in counts.items() if count > 1 or part in alone}
+    places = {(part, place) for parts in combined.values() for place, part in enumerate(parts)}
+    free = sum(count > 1 for count in Counter(part for part, _ in places).values())
+    is_vocabulary = len(recurring) >= RECURRING * len(counts) and sum(counts.values()) >= USES * len(counts)
+    if is_vocabulary and 2 * free >= len(counts):
+        return True
+    unclear = [cell for cell, parts in combined.items() if not recurring.issuperset(parts)]
+    _require(
+        not made or not unclear,
+        f"the labels {quoted(made[:1])} and {quoted(unclear[:1])} may be names or several labels each: write "
+        "several labels as cat|dog, and names with _ instead of blanks and commas",
+    )
+    return False
+
+
+def names_note(distinct, separator):
+    """Returns a list of the note that cells with a separator are names, an empty one where this is plain."""
+    combined = [cell for cell in distinct if separator in cell]
+    counts = Counter(part for cell in combined for part in set(split(cell, separator)))
+    if not any(count > 1 or part in distinct for part, count in counts.items()):
+        return []
+    return [
+        f"labels such as {quoted(combined[:1])} are taken as one class each; several are written as cat|dog"
+    ]
+
+
+def is_binary(cells):
+    """Whether a column says of one class whether it is there."""
+    found = {plain(cell) for cell in cells}
+    return any(found <= values for values, _ in BINARY)
+
+
+def read_columns(names, columns):
+    """Returns (labels, notes) of a column per class.
+
+    Where every image has exactly one class, these are single labels.
+
+    Args:
+        names: the classes.
+        columns: a list of cells per class, for which `is_binary` is true.
+
+    Raises:
+        ValueError: no image has a class.
+    """
+    values = {plain(cell) for cells in columns for cell in cells}
+    yes = next((yes for allowed, yes in BINARY if values <= allowed), None)
+    _require(
+        yes, f"the columns {quoted(names)} mix kinds of values: {quoted(sorted(values))}; expected 0 and 1"
+    )
+    present = [[plain(cell) in yes for cell in cells] for cells in columns]
+    labels = [tuple(sorted(name for name, has in zip(names, row) if has)) for row in zip(*present)]
+    never = [name for name, has in zip(names, present) if not any(has)]
+    notes = [f"no image has the class {quoted(never)}, left out"] if never else []
+    used = len(names) - len(never)
+    _require(used, f"no image has a class: the columns {quoted(names)} hold no {'/'.join(sorted(yes))}")
+    if all(len(each) == 1 for each in labels):
+        return [label for (label,) in labels], [
+            f"a column per class, one class per image: {used} classes",
+            *notes,
+        ]
+    most = max(map(len, labels))
+    note = f"a column per class: {used} classes, up to {most} per image{without_label(labels)}"
+    return labels, [note, *notes]
+
+
+def plain(cell):
+    """Returns a cell of a binary column without what pandas and spreadsheets add."""
+    return cell.strip().lower().removesuffix(".0")

@@ -1,0 +1,108 @@
+"""The image files that the cells of a table mean."""
+
+import contextlib
+import os
+import posixpath
+import unicodedata
+from functools import cached_property
+
+from vit_tf.checks import quoted, shown
+from vit_tf.data.directory_layout import is_junk
+from vit_tf.data.tables.text import as_text, is_foreign
+from vit_tf.preprocessing import image_formats as formats
+
+ENDINGS = tuple(ending for suffix in formats.ENDINGS for ending in (suffix, suffix.upper()))
+
+
+class ImageFinder:
+    """Finds the image files that a table names, by their paths, names or ids.
+
+    Args:
+        table: the path of the table, a `Path`. Its folder is where paths start.
+    """
+
+    def __init__(self, table):
+        self.table, self.folder = table, os.fspath(table.parent)
+
+    def find(self, cell):
+        """Returns the path of a file, relative to the table's folder or absolute, None if there is none.
+
+        A cell may leave out the image's ending, and folders: the file is then looked for in the table's
+        folder and two levels below.
+
+        Raises:
+            ValueError: several files fit.
+        """
+        for path in spellings(cell):
+            if os.path.isfile(os.path.join(self.folder, path)):
+                return posixpath.normpath(path)
+            if "/" in path:
+                for ending in ENDINGS:
+                    if os.path.isfile(os.path.join(self.folder, path + ending)):
+                        return posixpath.normpath(path + ending)
+        found = {name for path in spellings(cell) for name in self.nearby(path)}
+        if len(found) > 1:
+            found = {name for name in found if self.is_for_this_table(name)} or found
+        if len(found) > 1:
+            raise ValueError(
+                f"{shown(cell)} may be {quoted(sorted(found))}: write folder and ending into the table"
+            )
+        return found.pop() if found else None
+
+    def nearby(self, path):
+        """Returns the files below the folder whose path ends in `path`, with their ending or without."""
+        tail = posixpath.normpath(path)
+        names = self.files.get(tail.rpartition("/")[2], ())
+        return [
+            name for name in names if f"/{name}".endswith(f"/{tail}") or f"/{stem(name)}".endswith(f"/{tail}")
+        ]
+
+    @cached_property
+    def files(self):
+        """The image files in the folder and two levels below: {name with or without its ending: [paths]}."""
+        found, waiting = {}, [("", 0)]
+        while waiting:
+            folder, depth = waiting.pop()
+            try:
+                entries = sorted(os.scandir(os.path.join(self.folder, folder)), key=lambda entry: entry.name)
+            except OSError:  # its files are then reported as missing
+                continue
+            for entry in entries:
+                name = posixpath.join(folder, entry.name)
+                if is_junk(entry.name):
+                    continue
+                if entry.is_dir():
+                    waiting += [(name, depth + 1)] if depth < 2 else []
+                elif name.lower().endswith(formats.ENDINGS) and entry.is_file():
+                    for key in {entry.name, stem(entry.name)}:
+                        found.setdefault(key, []).append(name)
+        return found
+
+    def is_for_this_table(self, name):
+        """Whether an image lies in a folder that is called as the table: train_labels.csv and train/."""
+        table, folder = self.table.stem.lower(), name.lower().partition("/")[0]
+        return "/" in name and (table.startswith(folder) or folder.startswith(table))
+
+    def identity(self, name):
+        """Returns what all spellings of a path, and links to the file, have in common."""
+        path = os.path.join(self.folder, name)
+        status = os.stat(path)
+        return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def stem(name):
+    return name.rpartition(".")[0] if name.lower().endswith(formats.ENDINGS) else name
+
+
+def spellings(cell):
+    """Yields the paths that a cell may mean: as written, with Windows' slashes, in other encodings."""
+    yield cell
+    path = cell.replace("\\", "/")
+    if path != cell:
+        yield path
+    if is_foreign(path):
+        with contextlib.suppress(ValueError):  # no text, but perhaps a path
+            path = as_text(path)
+            yield path
+    if not path.isascii():
+        yield from (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))

@@ -1,0 +1,155 @@
+"""Tables as spreadsheets, pandas and people write them: encodings, delimiters, quotes."""
+
+import codecs
+import csv
+import io
+import re
+import zipfile
+
+from vit_tf.checks import brief
+from vit_tf.data.cifar10 import _require
+from vit_tf.files import read_regular
+
+TABLE_ENDINGS = (".csv", ".tsv", ".txt")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+DELIMITERS = "\t,;| "  # a blank comes last: labels and paths hold blanks
+WESTERN = "‘’‚“”„–—…·°²³ºª«»´&€£\xa0"  # beside letters in names
+MAX_BYTES = 512 << 20  # some five million lines
+QUOTES = ("''", '""', "“”", "„“", "‘’", "«»")
+SAMPLE_CHARACTERS = 1 << 16  # from which the delimiter is found
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16-le",  # Excel's "Unicode text"
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+
+
+def read_rows(path):
+    """Returns [(line number, cells)] of a table that `vit_tf.files.write_csv` wrote, empty lines left out.
+
+    Bytes that are not UTF-8 stay as `os.fsdecode` has them, since paths may hold such.
+
+    Raises:
+        ValueError: the file is no CSV. The message does not name the file.
+    """
+    return parse(read_regular(path, MAX_BYTES).decode("utf-8-sig", "surrogateescape"), ",")
+
+
+def read_table(path, is_header):
+    """Returns a table of anyone's as (rows, delimiter, notes).
+
+    Read are UTF-8 and UTF-16 with a byte order mark, and UTF-8 without one. Bytes that are not UTF-8 stay as
+    `os.fsdecode` has them: see `as_text`. Cells are parted by a comma, semicolon, tab, | or blank, and may be
+    quoted, with blanks before the quotes; single and typographic quotes are known, too, where all cells of
+    a column have them. A first line `sep=;`, as Excel writes it, names the delimiter.
+
+    Args:
+        path: the file.
+        is_header: function from a line's cells to whether they are the header of a table as it is wanted:
+            the delimiter that makes one is taken; else one that gives all lines the same number of cells.
+
+    Returns:
+        rows: [(line number, cells)], blanks around the cells and empty lines left out.
+        delimiter: str.
+        notes: list of lines that say what is not plain UTF-8.
+
+    Raises:
+        ValueError: the file is no table. The message does not name the file.
+    """
+    text, notes = decode(read_regular(path, MAX_BYTES))
+    named = re.match(r"sep=(.)\r?\n", text)
+    if named:
+        delimiter, text = named[1], text[named.end() :]
+    else:
+        delimiter = find_delimiter(text[:SAMPLE_CHARACTERS], is_header)
+    rows = [(line + bool(named), stripped(cells)) for line, cells in parse(text, delimiter, True)]
+    remove_quotes([cells for _, cells in rows])
+    return rows, delimiter, notes
+
+
+def require_no_spreadsheet(path):
+    """Raises a ValueError for a spreadsheet's own format, whatever the file's name: such are zips, too."""
+    ending = path.suffix.lower()
+    is_one = ending in SPREADSHEETS or (ending in TABLE_ENDINGS and zipfile.is_zipfile(path))
+    _require(not is_one, "a spreadsheet's own format: save it there as 'CSV UTF-8', and give that file")
+
+
+def decode(data):
+    """Returns the text of a file's bytes, and a list of notes on its encoding."""
+    for mark, encoding in BYTE_ORDER_MARKS.items():
+        if data.startswith(mark):
+            try:
+                text = data[len(mark) :].decode(
+                    encoding, "surrogateescape" if encoding == "utf-8" else "strict"
+                )
+            except UnicodeDecodeError:
+                raise ValueError(f"damaged {encoding.upper()}: save the table as UTF-8") from None
+            return text, [] if encoding == "utf-8" else ["the table is in UTF-16"]
+    return data.decode("utf-8", "surrogateescape"), []
+
+
+def as_text(cell):
+    """Returns a cell whose bytes are not UTF-8 as Windows-1252 has it, which includes Latin-1.
+
+    Raises:
+        ValueError: the bytes are neither, as far as words show: symbols, or many accents side by side, are
+            what text of other scripts looks like.
+    """
+    if not is_foreign(cell):
+        return cell
+    text = cell.encode("utf-8", "surrogateescape").decode("cp1252", "replace")
+    is_western = all(c.isascii() or c.isalpha() or c in WESTERN for c in text)
+    if not is_western or re.search(r"[^\W\d_a-zA-Z]{4}", text):
+        raise ValueError(f"{cell[:80]!r} is neither UTF-8 nor Windows-1252: save the table as UTF-8")
+    return text
+
+
+def is_foreign(cell):
+    """Whether a cell holds bytes that are not UTF-8, as surrogates."""
+    return any("\udc80" <= character <= "\udcff" for character in cell)
+
+
+def find_delimiter(text, is_header):
+    """Returns the delimiter that fits the beginning of a table, see `read_table`."""
+
+    def score(delimiter):
+        try:
+            rows = [cells for _, cells in parse(text, delimiter, True, strict=False)]
+        except ValueError:  # said where the whole table is read
+            return False, 0
+        width = len(rows[0]) if rows else 0
+        share = sum(len(cells) == width for cells in rows) / len(rows) if width > 1 else 0
+        return share > 0 and is_header(stripped(rows[0])), share
+
+    return max(DELIMITERS, key=score)
+
+
+def parse(text, delimiter, skips_blanks=False, strict=True):
+    """Returns [(line number, cells)] of text without empty lines; a ValueError if it is no CSV."""
+    _require("\0" not in text, "not a table of text: save it as 'CSV UTF-8' in a spreadsheet")
+    lines = io.StringIO(text, newline="")  # a quoted cell may hold a line break
+    skips_blanks = skips_blanks and delimiter != " "  # Python 3.13 refuses the two together
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=skips_blanks, strict=strict)
+    try:
+        return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except csv.Error as error:
+        problem = brief(error)
+    raise ValueError(f"line {reader.line_num} is no CSV ({problem}): mend its quotes")
+
+
+def remove_quotes(rows):
+    """Takes the quotes that CSV does not know, such as 'cat', off columns where every cell has them."""
+    for column in range(max(map(len, rows), default=0)):
+        cells = [cells[column] for cells in rows[1:] if len(cells) > column and cells[column]]
+        if cells and any(all(is_quoted(cell, pair) for cell in cells) for pair in QUOTES):
+            for row in rows:
+                if len(row) > column and any(is_quoted(row[column], pair) for pair in QUOTES):
+                    row[column] = row[column][1:-1].strip()
+
+
+def is_quoted(cell, pair):
+    return len(cell) > 1 and cell[0] + cell[-1] == pair and pair[0] not in cell[1:-1]
+
+
+def stripped(cells):
+    return [cell.strip() for cell in cells]

@@ -1,0 +1,124 @@
+"""Images in a zip, read where they are: nothing is extracted, and the zip is taken for hostile."""
+
+import os
+import posixpath
+import re
+import zipfile
+from functools import partial
+from pathlib import Path
+from stat import S_ISLNK
+from threading import Lock
+
+from vit_tf.checks import brief
+from vit_tf.data.cifar10 import _require
+from vit_tf.data.directory_layout import Paths, is_junk
+from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
+from vit_tf.preprocessing.image_formats import NUM_LOOKED_AT
+
+# Images hardly pack: a zip that promises both of these is a bomb of many members, or of overlapping ones.
+_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 100
+
+_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds what no other method yields
+_MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
+
+
+class ImageArchive:
+    """The images of a zip, for several threads and processes at a time.
+
+    Args:
+        path: the zip, also zip64.
+
+    Attributes:
+        paths: the `Paths` of its members, hidden ones left out.
+
+    Raises:
+        ValueError: the file is damaged or no zip; a member's path leads out of it, or is a symbolic link;
+            an image is twice in it, encrypted, packed otherwise than by deflate, or unpacks to more than
+            256 MiB; the images together unpack to 100 times the zip and more than 1 GiB.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self.paths = Paths()
+        self._members = {}
+        self._opened = None
+        try:
+            archive, _ = self._archive()
+        except Exception as error:  # a damaged directory can raise nearly anything
+            raise ValueError(f"damaged zip ({brief(error)}): download or copy it again") from error
+        for member in archive.infolist():
+            self._add(member)
+        total = sum(member.file_size for member in self._members.values())
+        is_bomb = total > max(_BOMB_BYTES, _BOMB_RATIO * self.path.stat().st_size)
+        found = f"its images unpack to {total:,} bytes, over {_BOMB_RATIO} times its size"
+        _require(not is_bomb, f"{found}: this is a zip bomb, do not use it")
+
+    def __reduce__(self):
+        return ImageArchive, (self.path,)
+
+    def read(self, name):
+        """Returns the bytes of the member `name`; a ValueError where it is damaged."""
+        member = self._members[name]
+        try:
+            return self._unpack(member, member.file_size + 1)
+        except Exception as error:  # a damaged member can raise nearly anything
+            problem = brief(error)
+        raise ValueError(f"damaged in the zip ({problem}): make or download the zip again")
+
+    def fingerprint(self, name):
+        """Returns the size and the checksum of the member `name`, as the zip's directory has them."""
+        member = self._members[name]
+        return f"{member.file_size}-{member.CRC:08x}"
+
+    def _read_start(self, member):
+        """Returns the first bytes of a member, which tell its format; none where it cannot be read."""
+        if member.compress_type not in _BOUNDED_METHODS:
+            return b""
+        try:
+            return self._unpack(member, NUM_LOOKED_AT)
+        except Exception:  # a damaged member can raise nearly anything
+            return b""
+
+    def _unpack(self, member, most):
+        """Returns the first bytes of a member, `most` of them at the most."""
+        archive, lock = self._archive()
+        with lock, archive.open(member) as file:
+            return file.read(most)
+
+    def _archive(self):
+        # A forked process shares the file's position with its parent, so it opens the zip anew. Threads take
+        # turns: in Python 3.12 and 3.13 zipfile gives one thread another's bytes.
+        if self._opened is None or self._opened[0] != os.getpid():
+            self._opened = os.getpid(), zipfile.ZipFile(self.path), Lock()
+        return self._opened[1:]
+
+    def _add(self, member):
+        path = member.filename.replace("\\", "/")  # some programs of Windows write these
+        is_inside = not re.match("/|[A-Za-z]:", path) and ".." not in path.split("/")
+        hint = "this zip is unsafe, make it again from the folder itself"
+        _require(is_inside, f"the member {member.filename!r} leads out of the zip: {hint}")
+        found = f"the member '{path[:40]}...' lies {path.count('/'):,} folders deep"
+        _require(path.count("/") <= _MAX_DEPTH, f"{found}: expected {_MAX_DEPTH} at most")
+        name = posixpath.normpath(path)
+        if any(map(is_junk, name.split("/"))):
+            return
+        if member.is_dir() or path.endswith("/"):
+            self.paths.folders.add(name)
+            return
+        label = f"the member {member.filename!r}"
+        is_link = S_ISLNK(member.external_attr >> 16)
+        _require(not is_link, f"{label} is a symbolic link: zip the files themselves (without zip -y)")
+        num_images = len(self.paths.images)
+        self.paths.add(name, partial(self._read_start, member))
+        if len(self.paths.images) == num_images:
+            self.paths.folders.add(posixpath.dirname(name))
+            return
+        _require(name not in self._members, f"{label} is twice in the zip: make it again from the folder")
+        _require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
+        is_deflate = member.compress_type in _BOUNDED_METHODS
+        _require(
+            is_deflate, f"{label} is packed by method {member.compress_type}: use deflate, zip's usual one"
+        )
+        is_bounded = member.file_size <= MAX_IMAGE_BYTES
+        _require(is_bounded, f"{label} unpacks to {member.file_size:,} bytes: at most {MAX_IMAGE_BYTES:,}")
+        self._members[name] = member

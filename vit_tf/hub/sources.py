@@ -1,0 +1,203 @@
+"""Weights of any source as named tensors that are read one at a time, and nothing that runs code.
+
+A source is a file (.safetensors, .npz, .pth, .pt, .bin, .ckpt, .pth.tar, or the
+model.safetensors.index.json of a checkpoint in parts), a folder laid out as a repository of the
+Hugging Face hub, or the name of such a repository: `hf:owner/name`, `hf:owner/name@revision`.
+Damage is found when a source is opened. Every mistake in it is a `ValueError`.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from vit_tf.checks import brief, listing, shown
+from vit_tf.files import read_json
+from vit_tf.hub.lazy_tensor import LazyTensor, Refused
+from vit_tf.hub.readers import READERS, read_file, reader_of
+from vit_tf.hub.unwrap import Unwrapped, unwrap
+
+CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
+INDEX_ENDING = ".safetensors.index.json"
+HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
+WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
+RUN_MODEL = "model"  # where a run leaves its model
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a source of weights holds.
+
+    Args:
+        source: The source as the user wrote it.
+        path: The weight file on this disk; of a checkpoint in parts, the index of the parts.
+        tensors: The tensors of the ViT by their names in the file, without the prefix.
+        config: The content of config.json beside it, empty for a bare file.
+        preprocessor: The content of preprocessor_config.json, empty if there is none.
+        prefix: What stood before all the names, see `vit_tf.hub.unwrap`.
+        left: Names of the file's other tensors.
+    """
+
+    source: str
+    path: Path
+    tensors: dict[str, LazyTensor]
+    config: dict
+    preprocessor: dict
+    prefix: str = ""
+    left: tuple[str, ...] = ()
+
+
+# What comes with the package, by name; tools/make_pretrained.py makes it.
+PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "vit_cifar10"}
+
+
+def open_checkpoint(source, prefix=None):
+    """Opens a file, a folder, `hf:owner/name[@revision]` or "cifar10" and returns its `Checkpoint`.
+
+    The ViT may stand under a key or a prefix, see `unwrap`; `prefix` chooses one of several.
+    No tensor is read, but those of an .npz file, as nothing less shows whether it is whole.
+    """
+    find, config, preprocessor = _finder(source), {}, {}
+    if find is None:
+        path = Path(source)
+    else:
+        config, preprocessor = _read_configs(find)
+        path = _find_weights(source, find)
+    select = partial(unwrap, prefix=prefix)
+    if path.name.endswith(INDEX_ENDING):
+        found = _open_parts(path, find or partial(_find_in_folder, path.parent), select)
+    else:
+        found = read_file(path, select)
+    return Checkpoint(str(source), path, found.tensors, config, preprocessor, found.prefix, found.left)
+
+
+def read_config(source):
+    """Returns `(config, preprocessor)` of a source, as in its `Checkpoint`, without its weights."""
+    find = _finder(source)
+    return _read_configs(find) if find else ({}, {})
+
+
+class _Missing(ValueError):
+    """A folder or a repository lacks a file, or the hub cannot be asked for it."""
+
+
+def _finder(source):
+    """The function that finds the files of a repository by name; None for a bare file."""
+    source = str(source)
+    if source in PACKAGED and not os.path.exists(source):
+        return partial(_find_in_folder, PACKAGED[source])
+    if source.startswith("hf:"):
+        match = HUB_NAME.fullmatch(source)
+        if not match or ".." in source:
+            raise ValueError(
+                f"a name on the hub is hf:owner/name or hf:owner/name@revision, got {shown(source)}"
+            )
+        return partial(_find_on_hub, *match.groups())
+    if os.path.isdir(source):
+        source = _repository(source)
+        if not os.path.isfile(os.path.join(source, CONFIG)):
+            raise ValueError(
+                f"the folder {source!r} has no {CONFIG}, expected it beside model.safetensors as in a "
+                "repository of the hub: a weight file without it can be given by its own path"
+            )
+        return partial(_find_in_folder, Path(source))
+    if not os.path.isfile(source):
+        raise ValueError(
+            f"there is no file or folder {shown(source, 300)}: give a {', '.join(READERS)} file, a folder "
+            f"with {CONFIG} and model.safetensors, a name on the hub as hf:owner/name, or "
+            f"{', '.join(PACKAGED)}"
+        )
+    return None
+
+
+def _repository(folder):
+    """The folder that holds config.json and the weights: of a run's folder, its model/."""
+    inside = os.path.join(folder, RUN_MODEL)
+    is_run = os.path.isfile(os.path.join(inside, CONFIG))
+    has_weights = any(os.path.isfile(os.path.join(folder, name)) for name in WEIGHTS)
+    return inside if is_run and not has_weights else folder
+
+
+def _find_in_folder(folder, name):
+    if not (folder / name).is_file():
+        raise _Missing(f"the folder {str(folder)!r} has no {name}")
+    return folder / name
+
+
+def _find_on_hub(repository, revision, name):
+    """The path of a file in the hub's cache, where it is downloaded to if need be."""
+    from huggingface_hub import errors, hf_hub_download
+
+    what = f"{name} of hf:{repository}" + (f"@{revision}" if revision else "")
+    try:
+        return Path(hf_hub_download(repository, name, revision=revision))
+    except errors.EntryNotFoundError as error:
+        if not isinstance(error, errors.LocalEntryNotFoundError):
+            reason = "the repository has no such file"
+        elif isinstance(error.__cause__, errors.OfflineModeIsEnabled):
+            reason = "it is not in the cache, and HF_HUB_OFFLINE is set: unset it to download once"
+        else:
+            cause = brief(error.__cause__ or error)
+            reason = f"it is not in the cache, and the hub cannot be reached ({cause}): see to the network"
+        raise _Missing(f"{what}: {reason}") from error
+    except Exception as error:  # HTTP, disk and transfer errors of several libraries
+        reasons = {  # the first is a kind of the second
+            errors.GatedRepoError: f"gated: accept its terms on huggingface.co/{repository} and log in",
+            errors.RepositoryNotFoundError: "no such repository, or a private one: check the name, or log in",
+            errors.RevisionNotFoundError: f"no revision {revision!r}: give a branch, a tag or a commit",
+        }
+        reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), brief(error))
+        raise ValueError(f"{what} cannot be downloaded: {reason}") from error
+
+
+def _read_configs(find):
+    config = read_json(find(CONFIG))
+    try:
+        path = find(PREPROCESSOR)
+    except _Missing:
+        return config, {}
+    return config, read_json(path)
+
+
+def _find_weights(source, find):
+    missing = []
+    for name in WEIGHTS:
+        try:
+            return find(name)
+        except _Missing as error:
+            missing.append(error)
+    if str(source).startswith("hf:"):
+        raise ValueError(f"no weights ({', '.join(WEIGHTS)}) in {source}: {missing[0]}") from missing[0]
+    found = [path for path in sorted(Path(source).iterdir()) if reader_of(path)]
+    if len(found) != 1:
+        raise ValueError(
+            f"the folder {str(source)!r} must hold one of {', '.join(WEIGHTS)}, or a single other weight "
+            f"file, got {listing([path.name for path in found]) or 'none'}: give one by its own path"
+        )
+    return found[0]
+
+
+def _open_parts(index, find, select):
+    """The `Unwrapped` tensors of a checkpoint in several files."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{str(index)!r} must name the file of every tensor in `weight_map`")
+    parts = {}
+    for part in dict.fromkeys(map(str, weight_map.values())):
+        # The name is a stranger's: it must not lead out of the folder.
+        if not re.fullmatch(r"[^/\\:\0]+\.safetensors", part):
+            raise ValueError(f"{str(index)!r} must name plain .safetensors files, got {part[:200]!r}")
+        path = Path(os.path.abspath(find(part)))
+        # In the hub's cache, cache/models--owner--name/snapshots/commit/file is a link to elsewhere in it.
+        root = path.parents[3] if path.parent.parent.name == "snapshots" else path.parent
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise ValueError(f"{str(path)!r} is a link out of its folder: put the file itself there")
+        parts[part] = read_file(path, Unwrapped).tensors
+    lacking = [name for name, part in weight_map.items() if name not in parts[part]]
+    if lacking:
+        raise ValueError(f"{str(index)!r} names tensors that are not in their files: {listing(lacking)}")
+    try:
+        return select({name: parts[part][name] for name, part in weight_map.items()})
+    except Refused as error:
+        raise ValueError(f"{str(index)!r} {error}") from error

@@ -1,0 +1,266 @@
+"""PyTorch's files, read without PyTorch: no code in them runs, and memory is taken only for bytes they hold.
+
+Reference: https://github.com/pytorch/pytorch, `torch/serialization.py` (both formats) and `torch/_utils.py`
+(how tensors are rebuilt).
+"""
+
+import io
+import math
+import mmap
+import pickle
+import zipfile
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from vit_tf.checks import shown
+from vit_tf.hub.lazy_tensor import BFLOAT16, LazyTensor, Refused, kind_of, standard
+from vit_tf.pickles import check_pickle
+
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
+MOST_NAMES = 1000  # of classes and functions in a pickle
+MOST_SIDES = 64  # of a tensor: NumPy takes no more
+STORAGES = {  # types of elements; those of kind "V" are not read, but for BFLOAT16
+    **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16},
+    **{"LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1"},
+    **{"ByteStorage": "u1", "BoolStorage": "?", "UntypedStorage": "V1"},
+    **{"ComplexFloatStorage": "V8", "ComplexDoubleStorage": "V16"},
+    **{"QInt8Storage": "V1", "QUInt8Storage": "V1", "QInt32Storage": "V4"},
+}
+STORAGES = {kind: np.dtype(dtype) for kind, dtype in STORAGES.items()}
+DTYPES = {f"torch.uint{8 * size}": np.dtype(f"<u{size}") for size in (2, 4, 8)}  # of untyped storages
+
+
+class Foreign:
+    """What stands in for an object of any class but PyTorch's plain tensors. Its content is dropped.
+
+    Attributes:
+        name: module and name of the class, or of the function that would have made the object.
+    """
+
+    name = ""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+    def ignore(self, *args):
+        pass
+
+    __setstate__ = __setitem__ = append = extend = add = ignore
+
+
+class Dictionary(dict):
+    """What stands in for an `OrderedDict`. Attributes are dropped: many of these may share a large state."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state):
+        pass
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A run of elements in the file, whose place is known when the whole pickle was read."""
+
+    key: str
+    kind: str  # such as "FloatStorage"
+    offset: int  # where it begins in the run that the file has under the key
+    size: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A tensor: a part of a storage."""
+
+    storage: Storage
+    dtype: np.dtype | None  # None: NumPy has no such type
+    offset: int  # elements, as the strides
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    is_negated: bool  # PyTorch keeps the sign of such a tensor beside its values
+
+
+def is_tensor(value):
+    """Whether a value of a file is a tensor, also one that is not read."""
+    return isinstance(value, View) or (isinstance(value, Foreign) and "_rebuild_" in value.name)
+
+
+def read(path):
+    """Returns what `torch.save` wrote, with a `View` for each plain tensor, and the places of the storages.
+
+    Dictionaries, lists, tuples, text and numbers are there as they were, all else is `Foreign`.
+
+    Args:
+        path: of a file in PyTorch's zip format, or in the one before version 1.6.
+
+    Returns:
+        content, and a dict from the keys of storages to (offset in the file, bytes).
+
+    Raises:
+        Refused: the file is a TorchScript program, or is compressed.
+        ValueError and others: the file is damaged.
+    """
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return read_zip(path, data) if data[:4] == b"PK\3\4" else read_legacy(data)
+
+
+def read_zip(path, data):
+    with zipfile.ZipFile(path) as archive:
+        members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
+    if "constants.pkl" in members:
+        raise Refused("is a TorchScript program: load it in PyTorch and save its `state_dict()`")
+    places = {name: place_of(member, data) for name, member in members.items()}
+
+    def cut(name):
+        offset, size = places[name]
+        return data[offset : offset + size]
+
+    order = cut("byteorder") if "byteorder" in places else b"little"
+    if order != b"little":
+        raise Refused("was saved on a machine of another byte order: save it as .safetensors there")
+    content = Unpickler(io.BytesIO(cut("data.pkl"))).load()
+    storages = {name.removeprefix("data/"): place for name, place in places.items() if name[:5] == "data/"}
+    return content, storages
+
+
+def place_of(member, data):
+    """Returns (offset, bytes) of the content of a zip's member."""
+    if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+        raise Refused("is compressed, as `torch.save` never does: unzip it, and zip it with `zip -0`")
+    start = member.header_offset
+    head = data[start : start + 30]
+    if head[:4] != b"PK\3\4" or len(head) < 30:
+        raise ValueError("a record is not where the directory says")
+    offset = start + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+    if offset + member.file_size > len(data):
+        raise ValueError("a record reaches beyond the end")
+    return offset, member.file_size
+
+
+def read_legacy(data):
+    """As `read`, of PyTorch before 1.6: five pickles, and the storages in the order of the last one."""
+    pickles = [Unpickler(data) for _ in range(5)]
+    magic, protocol, system, content, keys = (unpickler.load() for unpickler in pickles)
+    if (magic, protocol) != (MAGIC, PROTOCOL):
+        raise ValueError("no pickle of tensors")
+    if not system["little_endian"]:
+        raise Refused("was saved on a machine of another byte order: save it as .safetensors there")
+    kinds, places, offset = pickles[3].kinds, {}, data.tell()
+    for key in keys:
+        count = int.from_bytes(data[offset : offset + 8], "little")
+        places[key] = offset + 8, count * STORAGES[kinds[key]].itemsize
+        offset += 8 + places[key][1]
+        if offset > len(data):
+            raise ValueError(f"the storage {shown(key)} reaches beyond the end")
+    return content, places
+
+
+class Unpickler(pickle.Unpickler):
+    """Unpickles one pickle; see `read`.
+
+    Args:
+        file: at the beginning of the pickle. Afterwards it is at its end.
+    """
+
+    def __init__(self, file):
+        start = file.tell()
+        check_pickle(file)  # beforehand, as the C unpickler takes what a length or an index promises
+        self.num_left = file.tell() - start  # items that may be copied
+        file.seek(start)
+        super().__init__(file, encoding="latin1")
+        self.kinds = {}  # of storages, by their keys
+        self.names = {
+            "collections.OrderedDict": self.make_dict,
+            "_codecs.encode": lambda text, *_: text,
+            "torch.Size": lambda sides=(): sides,
+            "torch._utils._rebuild_tensor": self.make_view,
+            "torch._utils._rebuild_tensor_v2": self.make_view,
+            "torch._utils._rebuild_tensor_v3": self.make_view_of_dtype,
+            "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+            "torch._utils._rebuild_parameter_with_state": lambda tensor, *_: tensor,
+            "torch._tensor._rebuild_from_type_v2": lambda function, kind, args, state: function(*args),
+        }
+
+    def find_class(self, module, name):
+        """Returns what makes plain tensors and dictionaries, and for all other names a kind of `Foreign`."""
+        full = f"{module}.{name}"
+        if full not in self.names:
+            if len(self.names) > MOST_NAMES:
+                raise ValueError(f"the pickle names over {MOST_NAMES} classes")
+            self.names[full] = type("Foreign", (Foreign,), {"name": full})
+        return self.names[full]
+
+    def persistent_load(self, saved):
+        """Returns the `Storage` that a pickle names."""
+        if saved[0] != "storage":
+            return saved[1]  # a class, before the text of its source
+        _, kind, key, _, size, *view = saved
+        kind = kind.name.rpartition(".")[2]
+        offset = 0
+        if view and view[0]:  # of the old format: a part of another storage
+            _, offset, size = view[0]
+        self.kinds[key] = kind
+        return Storage(key, kind, offset, size)
+
+    def make_dict(self, items=()):
+        self.num_left -= len(items)
+        if self.num_left < 0:
+            raise ValueError("the pickle has the same dictionary too often")
+        return Dictionary(items)
+
+    def make_view(self, storage, offset, shape, strides, *rest):
+        """Returns the `View` that PyTorch's function would; `rest` may end in flags such as {"neg": True}."""
+        if max(len(shape), len(strides)) > MOST_SIDES:  # which would be copied below
+            raise ValueError(f"a tensor has over {MOST_SIDES} dimensions")
+        flags = rest[2] if len(rest) > 2 and isinstance(rest[2], dict) else {}
+        dtype = STORAGES.get(storage.kind)
+        return View(storage, dtype, offset, tuple(shape), tuple(strides), bool(flags.get("neg")))
+
+    def make_view_of_dtype(self, storage, offset, shape, strides, gradient, hooks, dtype, *flags):
+        view = self.make_view(storage, offset, shape, strides, gradient, hooks, *flags)
+        return replace(view, dtype=DTYPES.get(dtype.name))
+
+
+def to_tensor(path, name, view, places):
+    """Returns the `LazyTensor` of a view; nothing is read before its values are needed.
+
+    Args:
+        path: of the file.
+        name: what messages call the tensor.
+        view: a `View`, or a `Foreign` tensor.
+        places: of the storages, see `read`.
+
+    Raises:
+        Refused: the tensor is not a plain one of real numbers, or it is larger than its storage.
+    """
+    name = shown(name)
+    if isinstance(view, Foreign):
+        raise Refused(f"has {name} sparse, quantized or without values: save it as a dense tensor")
+    if view.dtype is None or (view.dtype.kind == "V" and view.dtype != BFLOAT16):
+        raise Refused(f"has {name} as numbers of a {view.storage.kind} that NumPy lacks: convert it")
+    storage, itemsize = view.storage, view.dtype.itemsize
+    start, size = places[storage.key]
+    counts = (storage.offset, storage.size, view.offset, *view.shape, *view.strides)
+    if len(view.shape) != len(view.strides) or not all(type(n) is int and n >= 0 for n in counts):
+        raise ValueError(f"{name} has a shape or strides that are no ints")
+    count = math.prod(view.shape)
+    last = view.offset + sum((side - 1) * stride for side, stride in zip(view.shape, view.strides))
+    held = min(size // itemsize - storage.offset, storage.size)
+    if count > held or (count and last >= held):
+        raise Refused(f"has {name} of shape {shown(view.shape)} with less data: save it after `clone()`")
+    np.broadcast_to(np.zeros((), view.dtype), view.shape)  # raises where NumPy has no such shape
+    offset = start + (storage.offset + view.offset) * itemsize
+    load = partial(map_view, path, view, offset, last - view.offset + 1)
+    return LazyTensor(view.shape, load, kind_of(view.dtype))
+
+
+def map_view(path, view, offset, count):
+    """An array that lies in the file: it is read as it is used, and given up with the array."""
+    if 0 in view.shape:
+        return standard(np.empty(view.shape, view.dtype))
+    # "c": writable, but never to the file; PyTorch warns of arrays that are not writable.
+    flat = np.asarray(np.memmap(path, view.dtype, "c", offset, (count,)))
+    strides = [stride * view.dtype.itemsize for stride in view.strides]
+    array = standard(np.lib.stride_tricks.as_strided(flat, view.shape, strides))
+    return -array if view.is_negated else array

@@ -1,0 +1,152 @@
+"""Finds the ViT among all that training scripts save: under keys of dictionaries, prefixes, or both.
+
+Dictionaries in dictionaries are flattened to names joined by dots, so that keys are prefixes, too:
+`{"state_dict": {"module.backbone.patch_embed.proj.weight": x}}` has the ViT under
+`state_dict.module.backbone.`, since the patch embedding of a known format stands there.
+"""
+
+import re
+from dataclasses import dataclass
+
+from vit_tf.checks import quoted, shown
+from vit_tf.hub.lazy_tensor import Refused
+
+HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
+# The patch embedding of each format, and what must stand beside it. Where several match a name, the first.
+PATCH_EMBEDDINGS = {
+    **{
+        f"{model}.{HUGGING_FACE}": None
+        for model in ("vit", "deit", "dinov2", "dinov2_with_registers")  # a head stands beside the model
+    },
+    HUGGING_FACE: None,
+    "trunk.patch_embed.proj.weight": None,  # OpenCLIP with an image tower of timm
+    "patch_embed.proj.weight": None,  # timm, DeiT, DINO, DINOv2, MAE, I-JEPA
+    "patch_embed.stages.0.weight": None,  # our overlapping stems
+    "to_patch_embedding.2.weight": None,  # vit-pytorch
+    "conv1.weight": "class_embedding",  # OpenAI's CLIP and OpenCLIP
+    "beit3.vision_embed.proj.weight": None,
+    "preprocessor.patchifier.proj.weight": None,  # AIMv2
+    "patch_generator.embedder.weight": None,  # RADIO
+}
+# What wrappers of parts of a model leave within a name.
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# Of two ViTs under such keys, the first is taken: averaged weights as in timm, I-JEPA's encoder as in timm.
+PREFERRED = (
+    ("state_dict_ema", "state_dict"),
+    ("state_dict_ema", "model"),
+    ("model_ema", "state_dict"),
+    ("model_ema", "model"),
+    ("encoder", "target_encoder"),
+)
+# Of nested dictionaries: a pickle may hold one dictionary, or one key, many times.
+MOST_ITEMS, MOST_LEVELS, MOST_LETTERS = 1_000_000, 8, 1 << 24
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """What `unwrap` found.
+
+    Args:
+        tensors: dict of the tensors under the prefix, by the rest of their names.
+        prefix: what stood before all their names, such as "state_dict.module."; "" for nothing.
+        left: names of the tensors elsewhere.
+    """
+
+    tensors: dict
+    prefix: str = ""
+    left: tuple[str, ...] = ()
+
+
+def flatten(content, is_tensor):
+    """Returns the tensors in nested dictionaries by their keys, joined with dots.
+
+    Args:
+        content: what a file holds. All but dictionaries and tensors is left out.
+        is_tensor: function of a value.
+
+    Raises:
+        Refused: two tensors get the same name, or there are too many items, or letters in their names.
+    """
+    found, count, letters = {}, 0, 0
+    level = [("", content)] if isinstance(content, dict) else []
+    for _ in range(MOST_LEVELS):
+        deeper = []
+        for prefix, group in level:
+            count += len(group)
+            if count > MOST_ITEMS:
+                raise Refused(f"holds over {MOST_ITEMS:,} items: save the `state_dict()` alone")
+            for key, value in group.items():
+                if not is_tensor(value) and not isinstance(value, dict):
+                    continue
+                name = f"{prefix}{key}"
+                letters += len(name)
+                if letters > MOST_LETTERS:
+                    raise Refused("has names of many megabytes: save the `state_dict()` alone")
+                if not is_tensor(value):
+                    deeper.append((f"{name}.", value))
+                elif name in found:
+                    raise Refused(f"has the tensor {shown(name)} twice: save the `state_dict()` alone")
+                else:
+                    found[name] = value
+        level = deeper
+    return found
+
+
+def unwrap(tensors, prefix=None):
+    """Returns the `Unwrapped` ViT among tensors by name.
+
+    Names in which no patch embedding of a known format stands are returned as they are.
+
+    Args:
+        tensors: dict of tensors by name, see `flatten`. The tensors are not looked at.
+        prefix: str, takes the tensors under this prefix. Defaults to the only one, or the preferred one,
+            under which the patch embedding of a known format stands.
+
+    Raises:
+        Refused: several ViTs are there, none under the given prefix, or two names become the same.
+    """
+    named = {}
+    for name in tensors:
+        plain = WRAPPERS.sub("", name)
+        if plain in named:
+            raise Refused(f"has {shown(plain)} with and without a wrapper's name in it: save one alone")
+        named[plain] = name
+    found = candidates(named)
+    if prefix is not None:
+        prefix = WRAPPERS.sub("", prefix)
+        if prefix not in found:
+            raise Refused(f"has no ViT under the prefix {shown(prefix)}, but under {quoted(found) or 'none'}")
+    else:
+        found = preferred(found)
+        if len(found) > 1:
+            raise Refused(
+                f"holds {len(found)} ViTs, under the prefixes {quoted(found)}: choose one by "
+                "`weights=vit_tf.weights.open_weights(file, prefix=...)`, or save one alone"
+            )
+        prefix = found[0] if found else ""
+    # Whatever came off is told as it stood in the file, wrappers' names included.
+    inside = {plain.removeprefix(prefix): name for plain, name in named.items() if plain.startswith(prefix)}
+    left = tuple(name for plain, name in named.items() if not plain.startswith(prefix))
+    shortest = min(inside, key=len, default="")
+    written = inside[shortest].removesuffix(shortest) if shortest else ""
+    return Unwrapped({short: tensors[name] for short, name in inside.items()}, written, left)
+
+
+def candidates(names):
+    """Returns the prefixes, in the names' order, under which a known patch embedding stands."""
+    found = {}
+    for name in names:
+        for ending, beside in PATCH_EMBEDDINGS.items():
+            prefix = name.removesuffix(ending)
+            if name.endswith(ending) and (not prefix or prefix.endswith(".")):
+                if beside is None or prefix + beside in names:
+                    found[prefix] = None
+                break
+    return list(found)
+
+
+def preferred(prefixes):
+    """Returns the prefixes without those to which another one is preferred."""
+    keys = {prefix: prefix.partition(".")[0] for prefix in prefixes}
+    worse = {second for first, second in PREFERRED if first in keys.values()}
+    return [prefix for prefix, key in keys.items() if key not in worse]

@@ -1,0 +1,306 @@
+"""DecodedImages of what `vit_tf.explain` finds: attention, relevance, features, positions, filters."""
+
+import math
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from vit_tf.plots.grids import show_picture, to_uint8
+from vit_tf.plots.style import BLUE, ORANGE, Figure, printable_text, styled
+
+HEAT = "viridis"
+GAP = 1  # blank pixels between small pictures in a large one
+
+
+@styled
+def attention_heads(image, maps, title):
+    """Draws an image, and over it the attention of every head of a layer.
+
+    Each head has its own scale; its title tells its largest value.
+
+    Args:
+        image: array `(h, w, c)` in [0, 255], c 1 or 3.
+        maps: array `(heads, grid_h, grid_w)`.
+        title: str.
+
+    Raises:
+        ValueError: a shape is another.
+    """
+    (image,), maps = check_images([image]), check_maps(maps)
+    figure, places = frame_grid(len(maps) + 1, title, image.shape)
+    show_picture(places[0], image)
+    places[0].set_title("image", fontsize=8)
+    for i, (axes, values) in enumerate(zip(places[1:], maps)):
+        show_heat(axes, image, values)
+        axes.set_title(f"head {i}, up to {values.max():.1%}", fontsize=8)
+    return figure
+
+
+@styled
+def saliency_maps(images, maps, captions, title):
+    """Draws each image, and beside it the same in grey under its maps, each on its own scale.
+
+    Args:
+        images: n arrays `(h, w, c)` in [0, 255], c 1 or 3.
+        maps: array `(n, grid_h, grid_w)`, or a dict from names to such: a column each.
+        captions: n texts.
+        title: str.
+
+    Raises:
+        ValueError: a shape or a number is another.
+    """
+    columns = maps if isinstance(maps, dict) else {"": maps}
+    images = check_images(images)
+    columns = {name: check_maps(values, len(images)) for name, values in columns.items()}
+    if len(captions) != len(images) or not columns:
+        raise ValueError(f"expected maps, and {len(images)} captions for as many images, got {len(captions)}")
+    height, width = images[0].shape[:2]
+    count = len(columns) + 1
+    figure = Figure(
+        figsize=(2.1 * count, 0.7 + len(images) * (0.3 + 2.05 * height / width)), layout="constrained"
+    )
+    figure.suptitle(printable_text(title, 2.1 * count, 11))
+    grid = figure.subplots(len(images), count, squeeze=False)
+    for i, (row, image, caption) in enumerate(zip(grid, images, captions)):
+        show_picture(hide_axes(row[0]), image)
+        row[0].set_title(printable_text(caption, 1.9), fontsize=8)
+        for axes, (name, values) in zip(row[1:], columns.items()):
+            show_heat(hide_axes(axes), image, values[i])
+            axes.set_title(printable_text(name, 1.9), fontsize=8)
+    figure.supxlabel("each map: dark is its least value, bright its largest", fontsize=8)
+    return figure
+
+
+@styled
+def attention_distances(distances, title, side=None):
+    """Draws the mean attention distance of each head against the depth, and its mean over heads.
+
+    Args:
+        distances: array `(layers, heads)` in pixels.
+        title: str.
+        side: the image's larger side in pixels, up to which the scale goes.
+
+    Raises:
+        ValueError: the shape is another.
+    """
+    distances = np.asarray(distances)
+    if distances.ndim != 2 or not distances.size:
+        raise ValueError(f"`distances` must be (layers, heads), got {distances.shape}")
+    figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+    axes = figure.subplots()
+    depth = np.arange(len(distances))
+    dots = axes.plot(depth, distances, "o", color=BLUE, markersize=5, alpha=0.65)
+    dots[0].set_label("a head")
+    axes.plot(depth, distances.mean(axis=1), "-", color=ORANGE, label="mean of the heads")
+    axes.set(title=printable_text(title), xlabel="block", ylabel="mean attention distance, pixels")
+    axes.set_ylim(0, side)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend()
+    return figure
+
+
+@styled
+def position_similarities(similarity, title, most=8):
+    """Draws how alike each position embedding is to all others: a small map for each place of the grid.
+
+    Args:
+        similarity: array `(grid_h, grid_w, grid_h, grid_w)` of cosines.
+        title: str.
+        most: int, the most places along a side; of a larger grid some are left out, evenly.
+
+    Raises:
+        ValueError: the shape is another.
+    """
+    similarity = np.asarray(similarity)
+    if similarity.ndim != 4 or similarity.shape[:2] != similarity.shape[2:]:
+        raise ValueError(f"`similarity` must be (h, w, h, w), got {similarity.shape}")
+    rows, columns = (chosen_places(size, most) for size in similarity.shape[:2])
+    fine = math.ceil(8 / max(similarity.shape))  # so that the gaps are thin beside maps of few patches
+    maps = similarity[np.ix_(rows, columns)].repeat(fine, axis=2).repeat(fine, axis=3)
+    picture = tile(maps)
+    width = 5.6
+    figure = Figure(
+        figsize=(width + 1.4, 0.65 + width * picture.shape[0] / picture.shape[1]), layout="constrained"
+    )
+    axes = figure.subplots()
+    shown = axes.imshow(picture, cmap=HEAT, interpolation="nearest")
+    axes.set(title=printable_text(title, width, 10), xlabel="column of the patch", ylabel="row of the patch")
+    for axis, places, size in (
+        (axes.xaxis, columns, maps.shape[3] + GAP),
+        (axes.yaxis, rows, maps.shape[2] + GAP),
+    ):
+        axis.set_ticks([(i + 0.5) * size - 1 for i in range(len(places))], places)
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.04, shrink=0.8, label="cosine similarity")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def filters(values, title):
+    """Draws filters of pixels: grey is zero, each on its own scale.
+
+    Args:
+        values: array `(k, h, w, c)`; of other than three channels, their mean is drawn.
+        title: str.
+
+    Raises:
+        ValueError: the shape is another.
+    """
+    values = np.asarray(values)
+    if values.ndim != 4 or not values.size:
+        raise ValueError(f"`values` must be (k, h, w, c), got {values.shape}")
+    if values.shape[-1] != 3:
+        values = values.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    largest = np.abs(values).max(axis=(1, 2, 3), keepdims=True)
+    values = 0.5 + 0.5 * values / np.maximum(largest, 1e-12)
+    columns = min(len(values), 7)
+    rows = math.ceil(len(values) / columns)
+    blank = np.full((rows * columns - len(values), *values.shape[1:]), np.nan)
+    picture = tile(np.concatenate([values, blank]).reshape(rows, columns, *values.shape[1:]))
+    picture = np.where(np.isnan(picture), 1.0, picture)
+    width = 0.8 * columns
+    height = width * picture.shape[0] / picture.shape[1]
+    figure = Figure(figsize=(max(3.2, width), 0.4 + height), layout="constrained")
+    axes = hide_axes(figure.subplots())
+    axes.set_title(printable_text(title))
+    axes.imshow(picture, interpolation="nearest")
+    return figure
+
+
+@styled
+def feature_colours(images, colours, title, captions=None):
+    """Draws images, six in a row at most, and below each its patches' features as colours.
+
+    Args:
+        images: n arrays `(h, w, c)` in [0, 255], c 1 or 3.
+        colours: array `(n, grid_h, grid_w, 3)` in [0, 1], see `vit_tf.features_to_rgb`.
+        title: str.
+        captions: n texts, or None.
+
+    Raises:
+        ValueError: a shape or a number is another.
+    """
+    images, colours = check_images(images), np.asarray(colours)
+    if colours.ndim != 4 or colours.shape[-1] != 3 or len(colours) != len(images):
+        raise ValueError(f"`colours` must be ({len(images)}, grid_h, grid_w, 3), got {colours.shape}")
+    captions = [""] * len(images) if captions is None else captions
+    if len(captions) != len(images):
+        raise ValueError(f"expected {len(images)} captions for as many images, got {len(captions)}")
+    height, width = images[0].shape[:2]
+    columns = min(len(images), 6)
+    rows = math.ceil(len(images) / columns)
+    size = (max(3.2, 2 * columns), 0.5 + rows * (0.2 + 4 * height / width))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(printable_text(title, size[0], 11))
+    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in grid.flat:
+        hide_axes(axes)
+    for i, (image, values, caption) in enumerate(zip(images, colours, captions)):
+        above, below = grid[2 * (i // columns) :, i % columns][:2]
+        show_picture(above, image)
+        above.set_title(printable_text(caption, 1.8), fontsize=8)
+        below.imshow(values, interpolation="nearest")
+    return figure
+
+
+@styled
+def similarity_matrix(matrix, row_names, column_names, title):
+    """Draws similarities from 0 to 1, such as CKA between layers.
+
+    Args:
+        matrix: array `(rows, columns)`.
+        row_names, column_names: texts.
+        title: str.
+
+    Raises:
+        ValueError: matrix and names do not fit each other.
+    """
+    matrix = np.asarray(matrix)
+    if matrix.shape != (len(row_names), len(column_names)) or not matrix.size:
+        raise ValueError(
+            f"`matrix` must be ({len(row_names)}, {len(column_names)}), as there are so many names, "
+            f"got {matrix.shape}"
+        )
+    side = 2 + 0.32 * max(matrix.shape)
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(matrix, cmap=HEAT, vmin=0, vmax=1)
+    axes.set_title(printable_text(title))
+    axes.set_xticks(range(len(column_names)), map(printable_text, column_names), rotation=90)
+    axes.set_yticks(range(len(row_names)), map(printable_text, row_names))
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    if matrix.size <= 200:
+        for (row, column), value in np.ndenumerate(matrix):
+            color = "black" if value > 0.6 else "white"
+            axes.text(column, row, f"{value:.2f}", color=color, ha="center", va="center", size=6.5)
+    bar = figure.colorbar(shown, ax=axes, shrink=0.6, label="similarity")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def show_heat(axes, image, values):
+    """Draws a map over a grey image, whose contrast is low: how light a place is, the map is to tell."""
+    height, width = image.shape[:2]
+    grey = image.mean(axis=-1)
+    axes.imshow(grey, cmap="gray", vmin=-128, vmax=255 + 128)
+    axes.imshow(
+        values,
+        cmap=HEAT,
+        alpha=0.62,
+        interpolation="bilinear",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
+
+
+def frame_grid(n, title, shape):
+    """Returns a figure and its axes for n pictures of a shape."""
+    columns = min(n, 4 if n <= 8 else 5)
+    rows = math.ceil(n / columns)
+    size = (max(3.2, 1.9 * columns), 0.45 + rows * (0.25 + 1.9 * shape[0] / shape[1]))
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(printable_text(title, size[0], 11))
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        hide_axes(axes)
+    return figure, grid[:n]
+
+
+def hide_axes(axes):
+    axes.set_axis_off()
+    return axes
+
+
+def tile(values):
+    """Returns pictures `(rows, columns, h, w, ...)` as a large one, with white gaps: NaN."""
+    rows, columns, h, w = values.shape[:4]
+    rest = values.shape[4:]
+    large = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, *rest), np.nan)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * (h + GAP), column * (w + GAP)
+            large[top : top + h, left : left + w] = values[row, column]
+    return large
+
+
+def chosen_places(size, most):
+    return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)).tolist()
+
+
+def check_images(images):
+    found = [np.asarray(image) for image in images]
+    shapes = {image.shape for image in found}
+    if len(shapes) != 1 or found[0].ndim != 3 or found[0].shape[-1] not in (1, 3):
+        raise ValueError(f"images must be (h, w, 1 or 3), all of one size, got {sorted(shapes)}")
+    return [to_uint8(image) for image in found]
+
+
+def check_maps(maps, count=None):
+    maps = np.asarray(maps, "float32")
+    if maps.ndim != 3 or not maps.size or len(maps) != (count or len(maps)):
+        raise ValueError(f"`maps` must be ({count or 'n'}, grid_h, grid_w), got {maps.shape}")
+    return maps

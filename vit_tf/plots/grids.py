@@ -1,0 +1,65 @@
+"""Images with captions, on a grid."""
+
+import math
+
+import numpy as np
+
+from vit_tf.plots.style import Figure, printable_text, styled
+
+
+@styled
+def image_grid(images, captions, title):
+    """Draws up to 24 images with a caption each.
+
+    Args:
+        images: uint8 or float array (n, h, w, c) in [0, 255], c 1, 3 or 4.
+        captions: n texts.
+        title: str.
+
+    Raises:
+        ValueError: there are no images, they have another shape or other values, or there is not one
+            caption for each.
+    """
+    images = np.asarray(images)
+    if not len(images) or images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
+        raise ValueError(f"`images` must be (n, h, w, 1, 3 or 4), got {images.shape}")
+    if len(captions) != len(images):
+        raise ValueError(f"expected one caption for each of {len(images)} images, got {len(captions)}")
+    figure, places = picture_grid(len(images), title)
+    for axes, image, caption in zip(places, to_uint8(images), captions):
+        show_picture(axes, image)
+        axes.spines[:].set_visible(False)
+        axes.set_title(printable_text(caption, 1.5), fontsize=8)
+    return figure
+
+
+def to_uint8(images):
+    """Returns images in [0, 255] as uint8; a ValueError where they are in another range."""
+    images = np.asarray(images)
+    low, high = (images.min(), images.max()) if images.dtype.kind in "uif" else (np.nan, np.nan)
+    whole = images.dtype.kind in "ui"
+    if not (-0.5 <= low and high <= 255.5) or (not whole and 0.1 < high <= 1):
+        raise ValueError(
+            f"pictures must have values in [0, 255], got {low:.3g} to {high:.3g}: normalised images become "
+            "pictures by 255 * (images * std + mean), images in [0, 1] by 255 * images"
+        )
+    return np.clip(np.round(images), 0, 255).astype("uint8")
+
+
+def picture_grid(n, title):
+    """Returns a figure and its axes for up to 24 pictures."""
+    shown = min(n, 24)
+    columns = min(shown, 6)
+    rows = math.ceil(shown / columns)
+    figure = Figure(figsize=(max(3, 1.6 * columns), 0.5 + 1.95 * rows), layout="constrained")
+    figure.suptitle(printable_text(title))
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes in grid:
+        axes.set(xticks=[], yticks=[])
+    for axes in grid[shown:]:
+        axes.set_axis_off()
+    return figure, grid[:shown]
+
+
+def show_picture(axes, image):
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255) if image.shape[-1] == 1 else axes.imshow(image)

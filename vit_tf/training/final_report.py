@@ -1,0 +1,129 @@
+"""What a run comes to: metrics, pictures, and the folder of the model."""
+
+import numpy as np
+
+from vit_tf import classifier, files, plots
+from vit_tf.predictions import probabilities
+from vit_tf.training.label_metrics import wrong_images
+from vit_tf.training.lora import merge_lora
+from vit_tf.training.metrics import confident_mistakes, predict
+from vit_tf.training.tasks import SINGLE_LABEL
+
+VALIDATED = {"val_accuracy": "validation_accuracy", "val_map": "validation_mean_average_precision"}
+
+
+def write_metrics(trainer, recipe, test, class_names, folder, details=None):
+    """Tests the best weights, and writes metrics.json.
+
+    Thresholds of a multi-label or binary task are chosen on the validation images.
+
+    Args:
+        trainer: a `Trainer` whose run is finished. Its network has the best weights afterwards.
+        recipe: its `Recipe`.
+        test: `vit_tf.data.DataLoader` that does not shuffle.
+        class_names: k names.
+        folder: the run's folder.
+        details: dict or None, goes into metrics.json, too.
+
+    Returns:
+        (metrics, logits): those of the trainer's task, and what is known of the run; float32 (n, o).
+    """
+    trainer.load_best()
+    progress, task, thresholds = trainer.progress, trainer.task, None
+    logits, targets = predict(trainer.model, test, recipe.flip_tta)
+    if task is not SINGLE_LABEL:
+        thresholds = task.thresholds(*predict(trainer.model, trainer.validation, recipe.flip_tta))
+    metrics = {
+        **(details or {}),
+        "task": task.name,
+        **task.evaluate(logits, targets, class_names, thresholds),
+        "test_images": len(logits),
+        "best_epoch": progress.best["epoch"],
+        **{VALIDATED[name]: value for name, value in progress.best.items() if name in VALIDATED},
+        "seconds": progress.rows[-1]["seconds"],
+        "images_per_second": round(progress.images / progress.train_seconds, 1),
+        "epochs": round(progress.step / len(trainer.train), 2),
+    }
+    files.write_json(folder / "metrics.json", metrics)
+    return metrics, logits
+
+
+def draw_report(rows, test, logits, metrics, class_names, folder, title):
+    """Draws the curves, the quality of each class, predictions, and the mistakes of the most confidence.
+
+    Args:
+        rows: the history, see `Trainer`.
+        test: the `vit_tf.data.DataLoader` that were tested.
+        logits: float array (n, o), what the model made of them.
+        metrics: what `write_metrics` returned.
+        class_names: k names.
+        folder: where the pictures go: curves.png, confusion.png (or average_precision.png of a multi-label
+            task), predictions.png, mistakes.png.
+        title: their heading.
+    """
+    figures = {"curves.png": plots.curves(rows, title)}
+    if "confusion" in metrics:
+        matrix = np.array(metrics["confusion"])
+        figures["confusion.png"] = plots.confusion(matrix, class_names, title)
+    else:
+        figures["average_precision.png"] = plots.average_precisions(metrics["classes"], title)
+    draw, wrong = DRAWN[metrics["task"]](test, logits, metrics, class_names)
+    spread = np.unique(np.linspace(0, len(logits) - 1, 24).astype(int))  # files come class by class
+    shown = {"predictions.png": (spread, "predictions"), "mistakes.png": (wrong, "most confident mistakes")}
+    for name, (indices, subject) in shown.items():
+        if len(indices):
+            images = np.stack([evaluated_picture(test, i) for i in indices])
+            figures[name] = draw(images, indices, f"{title}: {subject}")
+    for name, figure in figures.items():
+        plots.save(figure, folder / name)
+
+
+# Each returns a function `(images, indices, title) -> Figure`, and the indices of the worst mistakes.
+def draw_single_label(test, logits, metrics, class_names):
+    def draw(images, indices, title):
+        shares = probabilities(logits[indices], "softmax")
+        return plots.predictions(images, test.labels[indices], shares, class_names, title)
+
+    return draw, confident_mistakes(logits, test.labels)
+
+
+def draw_multi_label(test, logits, metrics, class_names):
+    thresholds = metrics["thresholds"]
+
+    def draw(images, indices, title):
+        shares = probabilities(logits[indices], "sigmoid")
+        return plots.multi_label_predictions(
+            images, test.labels[indices], shares, thresholds, class_names, title
+        )
+
+    return draw, wrong_images(logits, test.labels, thresholds)
+
+
+def draw_binary(test, logits, metrics, class_names):
+    thresholds = metrics["thresholds"]
+
+    def draw(images, indices, title):
+        share = probabilities(logits[indices], "sigmoid")
+        guesses, labels = ((x[:, 0]).astype(int) for x in (share >= thresholds, test.labels[indices]))
+        return plots.predictions(images, labels, np.hstack([1 - share, share]), class_names, title, guesses)
+
+    return draw, wrong_images(logits, test.labels, thresholds)
+
+
+DRAWN = {"single-label": draw_single_label, "multi-label": draw_multi_label, "binary": draw_binary}
+
+
+def evaluated_picture(batches, index):
+    """Returns an image (h, w, c) of `DataLoader` as the model sees it in the evaluation."""
+    image = batches.images[int(index)]
+    return np.asarray(batches.transform(image, None) if batches.transform else image)
+
+
+def save_model(network, recipe, folder, variant, hyperparameters, preprocessing, class_names, **outputs):
+    """Writes the network as a folder that `vit_tf.load` reads; LoRA is merged into it.
+
+    Args: as of `vit_tf.classifier.save`; outputs are its `problem_type` and `thresholds`.
+    """
+    if recipe.lora_rank:
+        merge_lora(network)
+    classifier.save(folder, network, variant, hyperparameters, preprocessing, class_names, **outputs)

@@ -1,0 +1,157 @@
+"""Training compiled as a whole: an epoch is one call to the device, by JAX. KERAS_BACKEND must be jax.
+
+All functions here are pure. What changes in training is a dict of lists of arrays, the values of `groups`
+of Keras's variables, that goes in and comes out.
+
+Shapes: n images of a data set, b images of a batch, s steps, h rows, w columns, c channels, k classes.
+"""
+
+import jax
+import jax.numpy as jnp
+import keras
+
+from vit_tf.training.loop.device_mixing import blend, draw_mixing
+
+
+def check_backend():
+    """Raises a ValueError unless Keras computes by JAX."""
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"training on the device needs Keras on JAX, got the backend {keras.backend.backend()!r}: start "
+            "the process with KERAS_BACKEND=jax"
+        )
+
+
+def groups(network, augmentation, optimizer):
+    """Returns all variables that training changes, as a dict of lists.
+
+    The order is that of `stateless_call` and `stateless_apply`. Moving averages, seeds and whitening filters
+    are among "non_trainable".
+    """
+    return {
+        "trainable": network.trainable_variables,
+        "non_trainable": network.non_trainable_variables,
+        "augmentation": augmentation.variables,
+        "optimizer": optimizer.variables,
+    }
+
+
+def make_step(network, augmentation, optimizer, loss):
+    """Returns one training step as a pure function.
+
+    Args:
+        network: a `keras.Model` from images (b, h, w, c) in [0, 255] to float32 logits (b, k).
+        augmentation: a `keras.Model` from images to images of the same shape, without trainable weights.
+        optimizer: of `make_optimizer`, built for `network.trainable_variables`.
+        loss: a `keras.losses.Loss` of labels and logits.
+
+    Returns:
+        A function `(values, images, labels, rate, mixing=None) -> (values, (loss, accuracy))`: values as of
+        `groups`; images (b, h, w, c), uint8 or float; labels float32 (b, k), rows that sum to one; rate
+        float32, the learning rate; mixing as `draw_mixing` gives it for (b,).
+
+    Raises:
+        ValueError: Keras does not compute by JAX.
+    """
+    check_backend()
+    rate_index = index_of(optimizer.learning_rate, optimizer.variables)
+
+    def compute_loss(trainable, non_trainable, images, labels):
+        logits, non_trainable = network.stateless_call(trainable, non_trainable, images, training=True)
+        return loss(labels, logits), (logits, non_trainable)
+
+    compute_gradients = jax.value_and_grad(compute_loss, has_aux=True)
+
+    def step(values, images, labels, rate, mixing=None):
+        images, seeds = augmentation.stateless_call([], values["augmentation"], images, training=True)
+        # Pixels are whole numbers so far, which bfloat16 holds exactly up to 255; blended ones are not.
+        images, labels = blend(images.astype("float32"), labels, mixing)
+        (value, (logits, non_trainable)), gradients = compute_gradients(
+            values["trainable"], values["non_trainable"], images, labels
+        )
+        state = list(values["optimizer"])
+        state[rate_index] = rate
+        trainable, state = optimizer.stateless_apply(state, gradients, values["trainable"])
+        is_right = logits.argmax(-1) == labels.argmax(-1)
+        values = dict(trainable=trainable, non_trainable=non_trainable, augmentation=seeds, optimizer=state)
+        return values, (value, is_right.mean())
+
+    return step
+
+
+def make_epoch(step, batch_size, mix=None):
+    """Returns an epoch as a pure function, made of the steps of `make_step`.
+
+    Args:
+        step: what `make_step` returns.
+        batch_size: int, b. The images that do not fill a last batch rest; each epoch they are others.
+        mix: a `vit_tf.data.augment.mixing.MixUpCutMix` or None.
+
+    Returns:
+        A function `(values, images, labels, rates, key) -> (values, (loss, accuracy))`: images uint8
+        (n, h, w, c) and labels float32 (n, k), all of them; rates float32 (s,), one a step; key of
+        `jax.random`, from which the order and the mixing follow. Loss and accuracy are means of the steps'.
+    """
+
+    def epoch(values, images, labels, rates, key):
+        order, mixing = draw_epoch(key, len(images), len(rates), batch_size, mix, images.shape[1:3])
+
+        def body(values, drawn):
+            indices, rate, mixing = drawn
+            return step(values, images[indices], labels[indices], rate, mixing)
+
+        values, results = jax.lax.scan(body, values, (order, rates, mixing))
+        return values, jax.tree.map(jnp.mean, results)
+
+    return epoch
+
+
+def draw_epoch(key, num_images, num_steps, batch_size, mix, image_size):
+    """Draws an epoch's order, int (s, b), and its mixing, see `draw_mixing`."""
+    order_key, mixing_key = jax.random.split(key)
+    order = jax.random.permutation(order_key, num_images)[: num_steps * batch_size]
+    order = order.reshape(num_steps, batch_size)
+    return order, draw_mixing(mix, mixing_key, order.shape, image_size)
+
+
+def make_predict(network, batch_size=1000):
+    """Returns a pure function from all images of a data set to their logits, batch by batch.
+
+    Args:
+        network: as of `make_step`.
+        batch_size: int, images at a time.
+
+    Returns:
+        A function `(trainable, non_trainable, images) -> logits`: lists of values; uint8 (n, h, w, c);
+        float32 (n, k).
+    """
+
+    def predict(trainable, non_trainable, images):
+        n = len(images)
+        b = min(n, batch_size)
+        rows = (jnp.arange(-(-n // b) * b) % n).reshape(-1, b)  # the last batch is filled up with the first
+
+        def logits_of(indices):
+            return network.stateless_call(trainable, non_trainable, images[indices], training=False)[0]
+
+        logits = jax.lax.map(logits_of, rows)  # (s, b, k)
+        return logits.reshape(-1, logits.shape[-1])[:n]
+
+    return predict
+
+
+def index_of(variable, variables):
+    return next(i for i, other in enumerate(variables) if other is variable)
+
+
+def values_of(variables):
+    """Returns the values of a dict of lists of variables."""
+    # `asarray` with a dtype: a value that came from a Python number has a weak type, and compiles anew.
+    return jax.tree.map(lambda variable: jnp.asarray(variable.value, variable.value.dtype), variables)
+
+
+def assign(variables, values):
+    """Puts values into a dict of lists of variables. No array is copied."""
+    for name, group in variables.items():
+        for variable, value in zip(group, values[name]):
+            variable.assign(value)

@@ -1,0 +1,75 @@
+"""What a run shows of itself: a bar with an ETA, and a line an epoch."""
+
+import importlib.util
+
+from rich.progress import BarColumn, TextColumn
+
+from vit_tf import terminal
+
+
+class ProgressBar:
+    """One bar for the whole run, which knows its end from the schedule.
+
+    Args:
+        schedule: the run's `Schedule`.
+        console: a `rich.console.Console`. Defaults to the standard output.
+    """
+
+    def __init__(self, schedule, console=None):
+        self.schedule = schedule
+        self.bar = terminal.SafeProgress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %  {task.fields[state]}", markup=False),
+            console=console or default_console(),
+            transient=True,
+        )
+        self.task = self.bar.add_task("starting", total=1.0, state="")
+
+    def __enter__(self):
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        self.bar.stop()
+
+    def print(self, text):
+        self.bar.console.print(text, soft_wrap=True)
+
+    def update(self, progress, share, elapsed):
+        """Shows a `Progress`, the share of the run that is over and the seconds that it took."""
+        images = progress.totals["images"]
+        state = "  ".join(
+            [
+                f"loss {progress.totals['loss'] / images:.3f}",
+                f"accuracy {progress.totals['accuracy'] / images:.1%}",
+                f"ETA {format_duration(elapsed * (1 / share - 1))}" if share else "",
+            ]
+        )
+        self.bar.update(self.task, completed=share, state=state, description=f"epoch {progress.epoch + 1}")
+
+    def end_epoch(self, row):
+        """Prints the line of an epoch, a row of the history."""
+        mean_average_precision = f"val mAP {row['val_map']:.1%}  " if "val_map" in row else ""
+        self.print(
+            f"epoch {row['epoch']:3d}  {format_duration(row['seconds'])}  "
+            f"loss {row['loss']:.3f} (val {row['val_loss']:.3f})  "
+            f"accuracy {row['accuracy']:.1%} (val {row['val_accuracy']:.1%})  "
+            f"{mean_average_precision}"
+            f"{row['images_per_second']:.0f} images/s"
+        )
+
+
+def default_console():
+    console = terminal.console()
+    if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
+        # rich's bar needs them in a notebook; the lines of the epochs do not.
+        return terminal.console(force_jupyter=False, force_terminal=False)
+    return console
+
+
+def format_duration(seconds):
+    """Returns seconds as minutes:seconds, such as "3:07"; as hours:minutes:seconds from an hour on."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

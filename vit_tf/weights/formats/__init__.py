@@ -1,0 +1,1 @@
+"""One module per source of weights: each translates its names to timm's."""

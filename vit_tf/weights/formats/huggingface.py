@@ -1,0 +1,158 @@
+"""Hugging Face transformers' ViT, DeiT, DINOv2 and DINOv2 with registers.
+
+Reference: https://github.com/huggingface/transformers, `models/vit`, `deit`, `dinov2` and
+`dinov2_with_registers`. Both their names of the attention's parts are known: `attention.attention.query`
+of the files, and `attention.q_proj` of the modules since version 5.
+"""
+
+import re
+
+from vit_tf.checks import shown
+from vit_tf.hub.config_values import read
+from vit_tf.hub.lazy_tensor import LazyTensor
+
+PATCH = "embeddings.patch_embeddings.projection.weight"
+MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+PREFIXES = tuple(f"{name}." for name in MODEL_TYPES)
+SIMPLE = {
+    "embeddings.cls_token": "cls_token",
+    "embeddings.distillation_token": "dist_token",
+    "embeddings.register_tokens": "reg_token",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
+    "layernorm.weight": "norm.weight",
+    "layernorm.bias": "norm.bias",
+}
+HEADS = {"classifier": "head", "cls_classifier": "head", "distillation_classifier": "head_dist"}
+BLOCK = {
+    r"attention\.output\.dense|attention\.o_proj": "attn.proj",
+    r"layernorm_before|norm1": "norm1",
+    r"layernorm_after|norm2": "norm2",
+    r"intermediate\.dense|mlp\.fc1|mlp\.weights_in": "mlp.fc1",
+    r"output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj": "mlp.fc2",
+}
+QKV = {"query": 0, "q_proj": 0, "key": 1, "k_proj": 1, "value": 2, "v_proj": 2}
+GATE = {"gate_proj": 0, "up_proj": 1}
+ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh")
+UNUSED = ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
+
+
+def matches(names):
+    return any(prefix + PATCH in names for prefix in (*PREFIXES, ""))
+
+
+def from_huggingface(tensors):
+    """Returns the tensors under timm's names, and the names of those that have no use.
+
+    DINOv2 with registers adds positions before the registers come in, so that the class token has one
+    and they have none: it is added to the token here, and the position table has patches alone.
+    """
+    result, unused, joined = {}, [], {}
+    for name, tensor in tensors.items():
+        short = without_prefix(name)
+        module, _, ending = short.rpartition(".")
+        block = re.fullmatch(r"(?:encoder\.layer|layers)\.(\d+)\.(.+)", short)
+        if short in UNUSED:
+            unused.append(name)
+        elif short in SIMPLE:
+            result[SIMPLE[short]] = tensor
+        elif module in HEADS:
+            result[f"{HEADS[module]}.{ending}"] = tensor
+        elif block:
+            add_block_tensor(f"blocks.{block[1]}.", block[2], tensor, result, joined)
+        else:
+            result[name] = tensor
+    if len({re.sub("^(?:" + "|".join(map(re.escape, PREFIXES)) + ")", "", n) for n in tensors}) != len(
+        tensors
+    ):
+        raise ValueError("the same tensor is there with and without the model's name before it")
+    for name, parts in joined.items():
+        result[name] = LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0)
+    if "reg_token" in result and {"cls_token", "pos_embed"} <= result.keys():
+        positions = result["pos_embed"]
+        result["cls_token"] = result["cls_token"] + positions[:, :1]
+        result["pos_embed"] = positions[:, 1:]
+    return result, unused
+
+
+def without_prefix(name):
+    """Returns a name without the model's own before it, such as "vit."."""
+    return next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
+
+
+def add_block_tensor(prefix, name, tensor, result, joined):
+    """Adds one tensor of a block to `result`, or to `joined` where several become one."""
+    module, _, ending = name.rpartition(".")
+    scale = re.fullmatch(r"layer_scale([12])\.lambda1", name)
+    part = re.fullmatch(r"attention\.(?:attention\.)?(\w+)", module)
+    gate = re.fullmatch(r"mlp\.(\w+)", module)
+    if scale:
+        result[f"{prefix}ls{scale[1]}.gamma"] = tensor
+    elif part and part[1] in QKV:
+        joined.setdefault(f"{prefix}attn.qkv.{ending}", {})[QKV[part[1]]] = tensor
+    elif gate and gate[1] in GATE:
+        joined.setdefault(f"{prefix}mlp.fc1.{ending}", {})[GATE[gate[1]]] = tensor
+    else:
+        for pattern, ours in BLOCK.items():
+            if re.fullmatch(pattern, module):
+                result[f"{prefix}{ours}.{ending}"] = tensor
+                return
+        result[prefix + name] = tensor
+
+
+def variant_from_config(config):
+    """Returns the hyperparameters that a config.json of these models describes, as a dict.
+
+    Raises:
+        ValueError: the model is of another kind.
+    """
+    kind = read(config, "model_type", str)
+    if kind not in MODEL_TYPES:
+        raise ValueError(
+            f"config.json has model_type {shown(kind)}, and these are known: {', '.join(MODEL_TYPES)}"
+        )
+    dino = kind.startswith("dinov2")
+    architectures = str(read(config, "architectures", list, []))
+    hidden_dim = read(config, "hidden_size", int, 768)
+    activation = read(config, "hidden_act", str, "gelu")
+    fields = dict(
+        image_size=read(config, "image_size", (int, list), 224),
+        patch_size=read(config, "patch_size", (int, list), 14 if dino else 16),
+        hidden_dim=hidden_dim,
+        num_layers=read(config, "num_hidden_layers", int, 12),
+        num_heads=read(config, "num_attention_heads", int, 12),
+        mlp_dim=read(config, "intermediate_size", int, 4 * hidden_dim),
+        activation=ACTIVATIONS.get(activation, activation),
+        norm_epsilon=read(config, "layer_norm_eps", float, 1e-6 if dino else 1e-12),
+        qkv_bias=read(config, "qkv_bias", bool, True),
+        in_channels=read(config, "num_channels", int, 3),
+    )
+    if kind == "deit":  # a distillation token is there always, its head with a teacher alone
+        teacher = "WithTeacher" in architectures
+        fields |= {"distillation_token": True} if teacher else {"num_registers": 1}
+    if dino:
+        fields["mlp_dim"] = int(hidden_dim * read(config, "mlp_ratio", (int, float), 4))
+        fields["layer_scale_init"] = read(config, "layerscale_value", (int, float), 1.0)
+        fields["pooling"] = "token_avg" if "ForImageClassification" in architectures else "token"
+        if read(config, "use_swiglu_ffn", bool, False):
+            fields |= dict(mlp="swiglu", activation="silu")
+            fields["mlp_dim"] = (int(fields["mlp_dim"] * 2 / 3) + 7) // 8 * 8
+    if kind == "dinov2_with_registers":
+        registers = read(config, "num_register_tokens", int, 4)
+        fields |= dict(num_registers=registers, prefix_positions=False)
+    return fields
+
+
+def default_preprocessor(config):
+    """Returns what transformers' image processor for a model does where no preprocessor_config.json is."""
+    kind, size = config["model_type"], read(config, "image_size", (int, list), 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    if kind == "vit":
+        half = [0.5] * 3
+        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
+    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
+    if height != width:
+        return dict(size=dict(height=height, width=width), **imagenet)
+    crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
+    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)

@@ -1,0 +1,200 @@
+"""The makers' own files of what timm converts: DINOv2 and TIPSv2, CLIP, OpenCLIP, BEiT-3, AIMv2, RADIO.
+
+Reference: timm 1.0.31, `checkpoint_filter_fn` in `models/vision_transformer.py`.
+"""
+
+import math
+import re
+
+from vit_tf.hub.lazy_tensor import LazyTensor
+
+
+def replace_all(name, rules):
+    """Returns a name after all the replacements of regular expressions, in their order."""
+    for pattern, ours in rules:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+# DINOv2 ------------------------------------------------------------------------------------------
+DINOV2 = [
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"^register_tokens$", "reg_token"),
+]
+
+
+def recognises_dinov2(names):
+    """DINOv2's own, among those with timm's names for most."""
+    if "patch_embed.proj.weight" not in names:
+        return False
+    plain = "mask_token" in names and "blocks.0.ls1.gamma" in names
+    return plain or "register_tokens" in names or any(re.search(r"\.mlp\.w(12|3)\.", name) for name in names)
+
+
+def from_dinov2(tensors):
+    """Returns the tensors under timm's names, and those that have no use.
+
+    With registers, the class token has a position and they have none: the position is added to the token.
+    """
+    result = {replace_all(name, DINOV2): tensor for name, tensor in tensors.items()}
+    unused = [name for name in ("mask_token",) if result.pop(name, None) is not None]
+    if {"reg_token", "cls_token", "pos_embed"} <= result.keys():
+        positions = result["pos_embed"]
+        result["cls_token"] = result["cls_token"] + positions[:, :1]
+        result["pos_embed"] = positions[:, 1:]
+    return result, unused
+
+
+# CLIP --------------------------------------------------------------------------------------------
+CLIP = [
+    (r"^conv1\.", "patch_embed.proj."),
+    (r"^positional_embedding$", "pos_embed"),
+    (r"^class_embedding$", "cls_token"),
+    (r"^transformer\.resblocks\.", "blocks."),
+    (r"^ln_pre\.", "norm_pre."),
+    (r"^ln_post\.", "norm."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.attn\.in_proj_", ".attn.qkv."),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+]
+
+
+def recognises_clip(names):
+    return "conv1.weight" in names and "class_embedding" in names
+
+
+def from_clip(tensors):
+    """As `from_dinov2`; the projection into the joint space is a head without a bias, which gets zeros."""
+    result = {replace_all(name, CLIP): tensor for name, tensor in tensors.items()}
+    if "cls_token" in result:
+        result["cls_token"] = result["cls_token"].reshape(1, 1, -1)
+    if "pos_embed" in result:
+        result["pos_embed"] = result["pos_embed"].reshape(1, *result["pos_embed"].shape)
+    if "proj" in result:
+        result |= head_without_bias(result.pop("proj").transpose(1, 0))
+    return result, ()
+
+
+def head_without_bias(kernel):
+    return {"head.weight": kernel, "head.bias": zeros_beside(kernel)}
+
+
+def zeros_beside(kernel):
+    """Returns a bias of zeros for a kernel `(out, in)`."""
+    return kernel[:, :1].reshape(-1).map(lambda x: 0 * x, kernel.shape[:1])
+
+
+def recognises_trunk(names):
+    return "trunk.patch_embed.proj.weight" in names
+
+
+def from_trunk(tensors):
+    """As `from_dinov2`, of OpenCLIP with an image tower of timm."""
+    result = {n.removeprefix("trunk."): t for n, t in tensors.items() if n.startswith("trunk.")}
+    if "head.proj.weight" in tensors and "head.weight" not in result:
+        result |= head_without_bias(tensors["head.proj.weight"])
+    used = ("trunk.", "head.proj.weight")
+    return result, [name for name in tensors if not name.startswith(used)]
+
+
+# BEiT-3 ------------------------------------------------------------------------------------------
+BEIT3 = [
+    (r"^beit3\.", ""),
+    (r"^vision_embed\.cls_token$", "cls_token"),
+    (r"^vision_embed\.", "patch_embed."),
+    (r"^encoder\.", ""),
+    (r"^layers\.", "blocks."),
+    (r"\.A\.", "."),
+    (r"\.ffn\.ffn_layernorm\.", ".mlp.norm."),
+    (r"\.ffn\.", ".mlp."),
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"\.self_attn\.inner_attn_ln\.", ".attn.norm."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"\.self_attn\.", ".attn."),
+    (r"\.final_layer_norm\.", ".norm2."),
+    (r"^layer_norm\.", "norm."),
+]
+
+
+def recognises_beit3(names):
+    return "beit3.vision_embed.proj.weight" in names
+
+
+def from_beit3(tensors):
+    """As `from_dinov2`; the experts of images (A) are taken, those of text (B) have no use."""
+    result, joined, unused = {}, {}, []
+    for name, tensor in tensors.items():
+        ours = replace_all(name, BEIT3)
+        part = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", ours)
+        if ".B." in name or name in ("beit3.text_embed.weight", "beit3.vision_embed.mask_token"):
+            unused.append(name)
+        elif part:
+            joined.setdefault(f"{part[1]}.qkv.{part[3]}", {})["qkv".index(part[2])] = tensor
+        elif ours == "embed_positions.weight" or ours.endswith("embed_positions.weight"):
+            result["pos_embed"] = tensor[2:].reshape(1, tensor.shape[0] - 2, -1)  # two rows for paddings
+        else:
+            result[ours] = tensor
+    for name, parts in joined.items():
+        result[name] = LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0)
+    return result, unused
+
+
+# AIMv2 -------------------------------------------------------------------------------------------
+AIMV2 = [
+    (r"^preprocessor\.patchifier\.", "patch_embed."),
+    (r"^preprocessor\.pos_embed$", "pos_embed"),
+    (r"^trunk\.post_trunk_norm\.", "norm."),
+    (r"^trunk\.", ""),
+    (r"\.norm_([12])\.", r".norm\1."),
+    (r"\.mlp\.fc1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.fc3\.", ".mlp.fc1_x."),
+]
+
+
+def recognises_aimv2(names):
+    return "preprocessor.patchifier.proj.weight" in names
+
+
+def from_aimv2(tensors):
+    """As `from_dinov2`."""
+    return {replace_all(name, AIMV2): tensor for name, tensor in tensors.items()}, ()
+
+
+# RADIO -------------------------------------------------------------------------------------------
+
+
+def recognises_radio(names):
+    return "patch_generator.embedder.weight" in names
+
+
+def from_radio(tensors):
+    """As `from_dinov2`; the first of the class tokens, one per teacher, is ours, the rest are registers."""
+    result, unused = {}, []
+    for name, tensor in tensors.items():
+        if name == "patch_generator.embedder.weight":
+            side = math.isqrt(tensor.shape[1] // 3)
+            result["patch_embed.proj.weight"] = tensor.reshape(-1, 3, side, side)
+            result["patch_embed.proj.bias"] = zeros_beside(tensor)
+        elif name == "patch_generator.pos_embed":
+            result["pos_embed"] = tensor
+        elif name == "patch_generator.cls_token.token":
+            tokens = tensor.reshape(1, *tensor.shape)
+            result |= {"cls_token": tokens[:, :1], "reg_token": tokens[:, 1:]}
+        elif name.startswith("blocks."):
+            result[name.replace(".grandma", ".gamma")] = tensor
+        else:
+            unused.append(name)
+    return result, unused
+
+
+FORMATS = {
+    "dinov2": (recognises_dinov2, from_dinov2),
+    "clip": (recognises_clip, from_clip),
+    "open_clip": (recognises_trunk, from_trunk),
+    "beit3": (recognises_beit3, from_beit3),
+    "aimv2": (recognises_aimv2, from_aimv2),
+    "radio": (recognises_radio, from_radio),
+}

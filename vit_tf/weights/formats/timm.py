@@ -1,0 +1,270 @@
+"""timm's names for our weights. They are also the names that every other format is translated to.
+
+Reference: timm 1.0.31 (https://github.com/huggingface/pytorch-image-models),
+`models/vision_transformer.py` and `models/deit.py`. Three names are ours, for what timm has not:
+`patch_embed.norm_in`, the norm of the cut pixels, `patch_embed.stages`, `patch_embed.norms`
+and `patch_embed.whitening`, an overlapping stem.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vit_tf.checks import listing, shown
+from vit_tf.hub import config_values as config_file
+from vit_tf.variants import get_variant
+
+# Our layers and weights, as regular expressions, and timm's names for them.
+NAMES = {
+    "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
+    "patch_embedding/whitening": "patch_embed.whitening",
+    "patch_embedding/norm_([0-9]+)": r"patch_embed.norms.\1",
+    "patch_embedding(?:/projection)?": "patch_embed.proj",
+    "patch_norm": "patch_embed.norm_in",
+    "embedding_norm": "patch_embed.norm",
+    "patch_encoder/class_token": "cls_token",
+    "patch_encoder/distillation_token": "dist_token",
+    "patch_encoder/register_tokens": "reg_token",
+    "patch_encoder/position_embedding": "pos_embed",
+    "pre_norm": "norm_pre",
+    "norm": "norm",
+    "pooled_norm": "fc_norm",
+    "pooling/latent": "attn_pool.latent",
+    "pooling/query": "attn_pool.q",
+    "pooling/key_value": "attn_pool.kv",
+    "pooling/projection": "attn_pool.proj",
+    "pooling/mlp_norm": "attn_pool.norm",
+    "pooling/mlp/(fc[12])": r"attn_pool.mlp.\1",
+    "head": "head",
+    "distillation_head": "head_dist",
+}
+BLOCK_NAMES = {
+    "attention_norm": "norm1",
+    "attention_scale": "ls1",
+    "mlp_norm": "norm2",
+    "mlp_scale": "ls2",
+    # Parallel things
+    "attention_norm_([0-9]+)": r"attns.\1.norm",
+    "attention_scale_([0-9]+)": r"attns.\1.ls",
+    "mlp_norm_([0-9]+)": r"ffns.\1.norm",
+    "mlp_scale_([0-9]+)": r"ffns.\1.ls",
+    # Parallel scaling
+    "norm": "in_norm",
+    "in_projection": "in_proj",
+    "mlp_bias": "mlp_bias",
+    "out_projection": "out_proj",
+    "attention_projection": "attn_out_proj",
+    "mlp_projection": "mlp_out_proj",
+    "scale": "ls",
+    "heads/query_norm": "q_norm",
+    "heads/key_norm": "k_norm",
+    "heads/head_norm": "sub_norm",
+    "heads/(lambda_[qk][12])": r"\1",
+}
+ATTENTION_NAMES = {
+    "qkv": "qkv",
+    "heads/query_norm": "q_norm",
+    "heads/key_norm": "k_norm",
+    "heads/head_norm": "sub_norm",
+    "heads/(lambda_[qk][12])": r"\1",
+    "inner_norm": "norm",
+    "projection": "proj",
+}
+MLP_NAMES = {"(fc[12])": r"\1", "fc1_gate": "fc1_g", "fc1_value": "fc1_x", "inner_norm": "norm"}
+ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
+
+
+def timm_name(path):
+    """Returns timm's name of one of our weights, by its path; None where timm has no such weight."""
+    module, _, ending = path.rpartition("/")
+    if ending not in ENDINGS or module in ("", "patch_encoder"):
+        return module_name(path)  # a weight that no layer inside holds, such as a token
+    name = module_name(module)
+    if name is None:
+        return module_name(path)
+    scale = name.rpartition(".")[2].startswith("ls")
+    return f"{name}.{'gamma' if scale else ENDINGS[ending]}"
+
+
+def module_name(path):
+    block = re.fullmatch("block_([0-9]+)/(.+)", path)
+    if not block:
+        return translate(path, NAMES)
+    index, path = block.groups()
+    part = re.fullmatch("(attention|mlp)(?:_([0-9]+))?/(.+)", path)
+    if not part:
+        name = translate(path, BLOCK_NAMES)
+        return name and f"blocks.{index}.{name}"
+    kind, branch, path = part.groups()
+    name = translate(path, ATTENTION_NAMES if kind == "attention" else MLP_NAMES)
+    holder = {"attention": "attn", "mlp": "mlp"}[kind]
+    if branch is not None:
+        holder = f"{'attns' if kind == 'attention' else 'ffns'}.{branch}.{holder}"
+    return name and f"blocks.{index}.{holder}.{name}"
+
+
+def translate(path, names):
+    for pattern, name in names.items():
+        match = re.fullmatch(pattern, path)
+        if match:
+            return match.expand(name)
+    return None
+
+
+@dataclass(frozen=True)
+class WeightMapping:
+    """One weight of a model: its variable, timm's name and shape, and the way between the two layouts."""
+
+    name: str
+    variable: object  # a keras.Variable
+    shape: tuple[int, ...]  # timm's
+    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_timm: Callable[[np.ndarray], np.ndarray]
+
+
+def weight_mappings(model):
+    """Returns the weights of a model of `build_vit` as a dict from timm's names to `WeightMapping`.
+
+    Raises:
+        ValueError: the model has weights that timm has no name for.
+    """
+    entries, strange = {}, []
+    for layer in model.layers:
+        for variable in layer.weights:
+            if "seed_generator" in variable.path:
+                continue
+            name = timm_name(variable.path)
+            if name is None:
+                strange.append(variable.path)
+            else:
+                entries[name] = make_entry(name, variable, model)
+    if any(layer.quantization_mode for layer in model._flatten_layers()):
+        raise ValueError(
+            f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
+            "save the weights before `quantize`"
+        )
+    if strange or "pos_embed" not in entries:
+        raise ValueError(
+            f"{model.name!r} is not a plain model of `build_vit`: "
+            + (f"it has the weights {', '.join(strange[:5])}" if strange else "it has no position embedding")
+        )
+    return entries
+
+
+def make_entry(name, variable, model):
+    shape = tuple(variable.shape)
+    if name == "patch_embed.proj.weight" and len(shape) == 2:
+        rows, columns = model.get_layer("patches").patch_size
+        cut = (rows, columns, shape[0] // (rows * columns), shape[1])
+        return WeightMapping(
+            name,
+            variable,
+            (cut[3], cut[2], rows, columns),
+            lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
+            lambda x: x.reshape(cut).transpose(3, 2, 0, 1),
+        )
+    if len(shape) == 2:  # Dense: (in, out), and (out, in) in PyTorch
+        return WeightMapping(name, variable, shape[::-1], np.transpose, np.transpose)
+    if len(shape) == 4:  # convolution: (height, width, in, out), and (out, in, height, width)
+        return WeightMapping(
+            name,
+            variable,
+            (shape[3], shape[2], shape[0], shape[1]),
+            lambda x: x.transpose(2, 3, 1, 0),
+            lambda x: x.transpose(3, 2, 0, 1),
+        )
+    return WeightMapping(name, variable, shape, np.asarray, np.asarray)
+
+
+def matches(names):
+    return "patch_embed.proj.weight" in names or "patch_embed.stages.0.weight" in names
+
+
+def from_timm(tensors):
+    """Returns the tensors of a timm checkpoint under today's names, and those that have no use.
+
+    DeiT III's first files call the LayerScales gamma_1 and gamma_2.
+    """
+    renamed = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
+    if len(renamed) != len(tensors):
+        raise ValueError("the same LayerScale is there under both of its names, gamma_1 and ls1.gamma")
+    return renamed, ()
+
+
+# timm's arguments in "model_args" of a config.json that are hyperparameters of ours under another name,
+# and those that change no weights and no logits.
+MODEL_ARGS = {
+    "img_size": "image_size",
+    "patch_size": "patch_size",
+    "in_chans": "in_channels",
+    "num_classes": "num_classes",
+    "embed_dim": "hidden_dim",
+    "depth": "num_layers",
+    "num_heads": "num_heads",
+    "class_token": "class_token",
+    "reg_tokens": "num_registers",
+    "init_values": "layer_scale_init",
+    "qkv_bias": "qkv_bias",
+    "qk_norm": "qk_norm",
+    "proj_bias": "projection_bias",
+    "pool_include_prefix": "pool_prefix",
+    "act_layer": "activation",
+}
+DERIVED = ("global_pool", "mlp_ratio", "no_embed_class", "pre_norm", "fc_norm", "final_norm")
+WITHOUT_EFFECT = ("dynamic_img_size", "dynamic_img_pad", "weight_init", "fix_init", "strict_img_size")
+
+
+def variant_from_config(config):
+    """Returns the variant and the hyperparameters that a config.json of timm describes.
+
+    Raises:
+        ValueError: it has `model_args` that are not known, or values of another kind.
+    """
+    name = config_file.read(config, "architecture", str, "").partition(".")[0]
+    arguments = config_file.read(config, "model_args", dict, {})
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}
+    unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
+    if unknown:
+        raise ValueError(
+            f"config.json builds {shown(name)} with {listing(unknown)}, which are not known: "
+            "name the variant and its hyperparameters yourself"
+        )
+    size = config_file.read_image_size(config)
+    fields = {} if size is None else {"image_size": size}
+    fields |= {MODEL_ARGS[key]: value for key, value in arguments.items() if key in MODEL_ARGS}
+    return name, fields | derived_fields(get_variant(name), arguments)
+
+
+def derived_fields(spec, arguments):
+    """Returns the hyperparameters that follow from several of timm's arguments, as timm combines them."""
+    fields = {}
+    if {"embed_dim", "mlp_ratio"} & arguments.keys():
+        ratio = config_file.read(arguments, "mlp_ratio", (int, float), spec.mlp_dim / spec.hidden_dim)
+        if "mlp_ratio" in arguments and spec.mlp == "swiglu":
+            ratio /= 2  # timm counts gate and value together
+        fields["mlp_dim"] = int(config_file.read(arguments, "embed_dim", int, spec.hidden_dim) * ratio)
+    if "no_embed_class" in arguments:
+        fields["prefix_positions"] = not arguments["no_embed_class"]
+    if "pre_norm" in arguments:
+        fields |= {"pre_norm": arguments["pre_norm"], "patch_bias": not arguments["pre_norm"]}
+    pooling = arguments.get("global_pool", spec.pooling)
+    if pooling == "":
+        raise ValueError(
+            "config.json has 'global_pool': '', which gives all tokens: name the variant and a `pooling`"
+        )
+    reduces = ("avg", "avgmax", "max")
+    pooled = pooling in reduces
+    if spec.pooling in reduces and spec.final_norm == "tokens":
+        pooled = False  # the architecture itself says fc_norm=False
+    pooled = arguments.get("fc_norm", pooled)
+    if arguments.get("final_norm", spec.final_norm != "none"):
+        fields["final_norm"] = "pooled" if pooled else "tokens"
+    else:
+        fields["final_norm"] = "none"
+    fields |= {"pooling": pooling}
+    if "class_token" not in arguments:
+        fields["class_token"] = spec.has_class_token
+    return fields

@@ -1,0 +1,47 @@
+"""lucidrains' vit-pytorch, its `ViT` (https://github.com/lucidrains/vit-pytorch, `vit.py`)."""
+
+import re
+
+NAMES = {
+    r"to_patch_embedding\.1\.(weight|bias)": r"patch_embed.norm_in.\1",
+    r"to_patch_embedding\.2\.bias": "patch_embed.proj.bias",
+    r"to_patch_embedding\.3\.(weight|bias)": r"patch_embed.norm.\1",
+    r"transformer\.norm\.(weight|bias)": r"norm.\1",
+    r"transformer\.layers\.(\d+)\.0\.norm\.(weight|bias)": r"blocks.\1.norm1.\2",
+    r"transformer\.layers\.(\d+)\.0\.to_qkv\.(weight|bias)": r"blocks.\1.attn.qkv.\2",
+    r"transformer\.layers\.(\d+)\.0\.to_out\.0\.(weight|bias)": r"blocks.\1.attn.proj.\2",
+    r"transformer\.layers\.(\d+)\.1\.net\.0\.(weight|bias)": r"blocks.\1.norm2.\2",
+    r"transformer\.layers\.(\d+)\.1\.net\.1\.(weight|bias)": r"blocks.\1.mlp.fc1.\2",
+    r"transformer\.layers\.(\d+)\.1\.net\.4\.(weight|bias)": r"blocks.\1.mlp.fc2.\2",
+    r"mlp_head\.(weight|bias)": r"head.\1",
+}
+PATCH = "to_patch_embedding.2.weight"
+FLAT = "patch_embed.flat.weight"  # rows, columns and channels of a patch in this order, as `Patches` cuts
+
+
+def matches(names):
+    return PATCH in names
+
+
+def from_vit_pytorch(tensors):
+    """Returns the tensors under timm's names, and those that have no use: none.
+
+    The patch kernel stays flat, `(d, height * width * channels)`, under the name `FLAT`: the file does not
+    tell the sides, the model does.
+    """
+    result = {}
+    for name, tensor in tensors.items():
+        for pattern, ours in NAMES.items():
+            match = re.fullmatch(pattern, name)
+            if match:
+                result[match.expand(ours)] = tensor
+                break
+        else:
+            result[name] = tensor
+    result[FLAT] = result.pop(PATCH)
+    for source, ours in (("cls_token", "cls_token"), ("pos_embedding", "pos_embed")):
+        tensor = result.pop(source, None)
+        # (n, d); up to 2025 (1, n, d). A mean over the patches goes with a class token of no rows.
+        if tensor is not None and 0 not in tensor.shape:
+            result[ours] = tensor.reshape(1, *tensor.shape[-2:])
+    return result, ()
