@@ -170,7 +170,7 @@ def relevance(seen):
 
 
 def heads(seen):
-    names, places = seen.anatomy.pooled_tokens(), seen.anatomy.places()
+    names, places = seen.anatomy.pooled_tokens(), seen.anatomy.token_slices()
     queries = names[0] if len(names) == 1 else None
     rows = seen.anatomy.pooled_rows()[places[queries] if queries else slice(None)]
     options = dict(layers=[seen.layer], queries=queries)

@@ -13,6 +13,7 @@ def test_public_names():
         "features_to_rgb",
         "forward_features",
         "get_flops",
+        "get_preprocessing",
         "grad_cam",
         "imagenet_classes",
         "layers",
@@ -22,7 +23,6 @@ def test_public_names():
         "load_weights",
         "patch_filters",
         "position_similarity",
-        "preprocessing",
         "resize_model",
         "save_weights",
     ]

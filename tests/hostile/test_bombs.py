@@ -327,7 +327,7 @@ def test_pictures_of_a_giant_size(tmp_path):
         {"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}},
         {"model_type": "vit", "image_size": 10**6},
     ):
-        refused(vit_tf.preprocessing, config, "1,000,000 x 1,000,000 pixels")
+        refused(vit_tf.get_preprocessing, config, "1,000,000 x 1,000,000 pixels")
 
 
 # ---------------------------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def test_long_names_of_tensors(folder):
     np.savez(folder / "a.npz", **{LONG[:60_000]: np.array("text")})
     refused(open_weights, folder / "a.npz")
     refused(build_vit, LONG)
-    refused(vit_tf.preprocessing, LONG)
+    refused(vit_tf.get_preprocessing, LONG)
 
 
 @pytest.mark.parametrize("damage", ["text", "references", "group", "nothing"])

@@ -567,7 +567,7 @@ def test_bad_configs_of_transformers(config, message):
 
 
 def test_folders_and_the_hub(tmp_path, monkeypatch):
-    checkpoint = pytest.importorskip("vit_tf.hub")
+    checkpoint = pytest.importorskip("vit_tf.hub.sources")
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": TIMM_CONFIG}))
     assert get_preprocessing(tmp_path) == get_preprocessing(str(tmp_path)) == TIMM_SETTINGS
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 768, "image_size": 224}))
