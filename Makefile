@@ -5,12 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 # Neighbours share fixtures and compiled shapes: each process takes a stretch, and steals at the end.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
-CORE_TESTS := tests/layers tests/test_models.py tests/data/augment/test_batch.py tests/flops tests/weights/test_load.py \
-	tests/training/test_optimizers.py tests/training/test_freezing.py tests/training/test_lora.py \
-	tests/training/test_run.py tests/training/loop/test_trainer.py tests/training/loop/test_compiled_epoch.py \
-	tests/explain
-# What no backend changes is tested on TensorFlow alone; XLA need not optimise what runs once.
-SAME_EVERYWHERE := config or bad or import or float16 or another_model or files
+# XLA need not optimise what runs once.
 XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # JAX compiles each shape once for all processes and all tests.
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.venv/jax_cache" \
@@ -23,12 +18,12 @@ train: .venv/installed
 
 test: .venv/installed-test
 	XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST)
-	@# The tests of the core once more on every other backend that is there.
+	@# The tests marked `every_backend` once more on each other backend that is installed.
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \
-			echo "the core on $$backend:"; \
+			echo "the tests of every backend on $$backend:"; \
 			KERAS_BACKEND=$$backend $(JAX_CACHE) XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST) \
-				-k "not ($(SAME_EVERYWHERE))" $(CORE_TESTS) || exit 1; \
+				-m "every_backend and not parity" || exit 1; \
 		fi; \
 	done
 

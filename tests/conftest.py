@@ -25,6 +25,18 @@ if keras.backend.backend() == "torch":
     keras.Model.train_on_batch = torch.enable_grad()(keras.Model.train_on_batch)
 
 
+def pytest_collection_modifyitems(items):
+    """Skips the tests marked `tensorflow_only` on every other backend."""
+    if keras.backend.backend() == "tensorflow":
+        return
+    for item in items:
+        if marker := item.get_closest_marker("tensorflow_only"):
+            reason = (
+                marker.args[0] if marker.args else "TensorFlow's run of this test stands for all backends"
+            )
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same state of Keras and of chance, and leaves the policy as it was."""

@@ -17,6 +17,8 @@ import vit_tf
 from vit_tf import build_vit
 from vit_tf.layers.rematerialization import rematerialize
 
+pytestmark = pytest.mark.every_backend
+
 # A constant added to all keys adds the same to all scores of a query, which a softmax does not see.
 SOFTMAX_IGNORES = "key_norm/beta"
 
@@ -189,6 +191,7 @@ def test_drop_path_rises_linearly():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("overrides", [{}, dict(distillation_token=True), dict(pooling="map", norm="rms")])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_gives_float32_logits(policy, overrides):
@@ -202,6 +205,7 @@ def test_mixed_precision_gives_float32_logits(policy, overrides):
     np.testing.assert_allclose(logits, plain(x), rtol=0.05, atol=0.1)  # bfloat16: 8 bits
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -240,6 +244,7 @@ def test_bad_arguments(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.tensorflow_only
 def test_weights_of_another_model(tmp_path):
     small_vit().save_weights(tmp_path / "a.weights.h5")
     (tmp_path / "text.weights.h5").write_text("no weights")
@@ -282,6 +287,7 @@ def test_jax_gives_the_same_logits(tmp_path):
         np.testing.assert_allclose(np.load(folder / "logits.npy"), model(images(model)), rtol=0, atol=1e-4)
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_import_is_light_and_respects_the_backend(backend):
     pytest.importorskip(backend)

@@ -1,17 +1,14 @@
-import importlib.util
 from pathlib import Path
 
-import keras
 import nbformat
 import pytest
 from support.paths import ROOT
+from support.scripts import load_script
 
 FOLDER = ROOT / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
-spec = importlib.util.spec_from_file_location("run_notebooks", FOLDER / "run.py")
-run = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run)
+run = load_script("run", "notebooks")
 
 
 # One epoch over a fifth of the sample, whose classes take turns.
@@ -36,7 +33,7 @@ def shown(notebook):
     ]
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the kernel takes the default backend")
+@pytest.mark.tensorflow_only("the kernel takes the default backend")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # Jupyter's own
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path):

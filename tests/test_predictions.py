@@ -11,6 +11,7 @@ from keras import ops
 from PIL import Image
 from safetensors.numpy import save_file
 from support.cases import random_images, random_weights
+from support.scripts import load_script
 
 import vit_tf
 from vit_tf import build_vit
@@ -352,7 +353,7 @@ def test_the_command_prints_them(folder, tmp_path, capsys, num_labels, config, l
     ],
 )
 def test_explain_shows_them(folder, tmp_path, num_labels, config, caption, whose):
-    from commands.test_explain import explain
+    explain = load_script("explain")
 
     Image.fromarray(RNG.integers(0, 256, (30, 40, 3), "uint8")).save(tmp_path / "a.png")
     source = str(folder(num_labels, **config))

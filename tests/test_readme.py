@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import keras
 import pytest
 from PIL import Image
 from support.paths import ROOT
@@ -19,9 +18,7 @@ def blocks(section):
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="README speaks of the default"
-)
+pytestmark = pytest.mark.tensorflow_only("README speaks of the default")
 
 
 def test_ten_lines(capsys):

@@ -2,7 +2,6 @@ import json
 import sys
 import time
 
-import keras
 import pytest
 from support.paths import ROOT
 
@@ -40,9 +39,7 @@ def build(job, seconds=0.0, error_after=None, kill_after=None, log=None):
     return Built(lambda batch_size: step, 7)
 """
 TINY = contestants.Dimensions(16, 32, 2, 2, 64, num_classes=10)
-on_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="that is what the module builds on"
-)
+on_tensorflow = pytest.mark.tensorflow_only("that is what the module builds on")
 
 
 def fake(label, needs=(), kinds=("inference",), precisions=contestants.BOTH, **options):

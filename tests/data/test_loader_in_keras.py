@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from data.test_loader import AUGMENT, CLASSES, COUNT, LABELS, assert_equal, batches, each_setting
+from support.batches import AUGMENT, CLASSES, COUNT, LABELS, assert_equal, batches, each_setting
 
 from vit_tf.data.augment.mixing import MixUpCutMix
 

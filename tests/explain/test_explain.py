@@ -20,6 +20,8 @@ from vit_tf.structure import ViTStructure
 sys.path.append(str(ROOT / "benchmarks"))
 import perturbation  # noqa: E402
 
+pytestmark = pytest.mark.every_backend
+
 RECORDED = json.loads((FIXTURES / "inside.json").read_text())
 SHAPES = {case["id"]: case for case in json.loads((FIXTURES / "logits.json").read_text())}
 SMALL = dict(
@@ -579,6 +581,7 @@ def test_patch_filters(stem):
 # ---------------------------------------------------------------------------------------------------
 # Bad input
 # ---------------------------------------------------------------------------------------------------
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -7,9 +7,9 @@ import pytest
 from vit_tf import build_vit, count_flops, get_flops, layers
 from vit_tf.flops import COMPONENTS, flops_by_operation, inference_graph
 
-tensorflow_only = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="TensorFlow's profiler does the counting"
-)
+pytestmark = pytest.mark.every_backend
+
+profiled = pytest.mark.tensorflow_only("TensorFlow's profiler does the counting")
 SMALL = dict(
     image_size=(16, 24), patch_size=8, hidden_dim=12, num_layers=2, num_heads=3, mlp_dim=20, num_classes=5
 )
@@ -71,14 +71,14 @@ def test_vit_b16_has_the_published_numbers(vit_b16):
     assert table.attention_share == pytest.approx(2 * 12 * 197 * 197 * 768 / 17_563_828_224)
 
 
-@tensorflow_only
+@profiled
 def test_vit_b16_agrees_with_the_profiler(vit_b16):
     counts = flops_by_operation(vit_b16, 8)
     assert matrix_products(counts) == count_flops(vit_b16, 8).totals.flops == 281_021_251_584
     assert get_flops(vit_b16, 8) == sum(counts.values()) > 281_021_251_584
 
 
-@tensorflow_only
+@profiled
 @each_family
 def test_matrix_products_agree_with_the_profiler(overrides):
     model = small_vit(**overrides)
@@ -88,7 +88,7 @@ def test_matrix_products_agree_with_the_profiler(overrides):
         assert table.totals.parameters == model.count_params()
 
 
-@tensorflow_only
+@profiled
 @pytest.mark.parametrize("overrides", [{}, dict(patch_stem="overlap", layer_scale_init=0.1)])
 def test_get_flops_is_the_profilers_own_total(overrides):
     from tensorflow.compat.v1 import profiler
@@ -151,7 +151,7 @@ def dense_and_conv():
     return keras.Model(inputs, keras.layers.Dense(7, use_bias=False)(keras.layers.Flatten()(x)))
 
 
-@tensorflow_only
+@profiled
 def test_get_flops_by_hand():
     by_hand = 2 * (4 * 6 * 5 * 27 + 120 * 7)
     assert get_flops(dense_and_conv()) == by_hand
@@ -167,7 +167,7 @@ class Subclass(keras.Model):
         return self.dense(x)
 
 
-@tensorflow_only
+@profiled
 def test_get_flops_of_any_kind_of_model(capfd):
     sequential = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, use_bias=False)])
     subclass = Subclass()
@@ -184,7 +184,7 @@ def test_get_flops_of_any_kind_of_model(capfd):
     assert capfd.readouterr().out == ""
 
 
-@tensorflow_only
+@profiled
 def test_get_flops_warns_of_what_the_profiler_cannot_count():
     inputs = keras.Input((5, 8))
     model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4)(inputs, inputs))
@@ -192,6 +192,7 @@ def test_get_flops_warns_of_what_the_profiler_cannot_count():
         assert get_flops(model) > 0
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("count", [count_flops, get_flops])
 @pytest.mark.parametrize(
     "make, batch_size, message",
@@ -220,7 +221,7 @@ def test_count_flops_refuses_a_shared_layer():
         count_flops(keras.Model(inputs, block(block(inputs))))
 
 
-@tensorflow_only
+@profiled
 def test_get_flops_needs_a_known_image_size():
     inputs = keras.Input((None, None, 3))
     with pytest.raises(ValueError, match="all dimensions but the first must be known"):

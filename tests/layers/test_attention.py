@@ -12,6 +12,8 @@ from vit_tf import build_vit, layers
 from vit_tf.layers.chunked_attention import choose_chunk_size, chunked_attention
 from vit_tf.layers.fused_attention import padded_attention
 
+pytestmark = pytest.mark.every_backend
+
 BACKEND = keras.backend.backend()
 TOKENS = (2, 7, 8)
 QKV = (2, 7, 24)
@@ -77,6 +79,7 @@ def test_blocks_change_neither_values_nor_gradients(options):
         np.testing.assert_allclose(gradient, reference, rtol=1e-4, atol=1e-5 * np.abs(reference).max() + 1e-5)
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2e-2), ("float16", 3e-3)])
 def test_blocks_in_half_precision(dtype, tolerance):
     blocked, whole = in_blocks_and_not(
@@ -180,7 +183,7 @@ def test_unknown_number_of_tokens():
         np.testing.assert_allclose(model(random((2, n, 8))), layer(random((2, n, 8))), atol=1e-6)
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="a graph of TensorFlow")
+@pytest.mark.tensorflow_only("a graph of TensorFlow")
 def test_unknown_number_of_tokens_in_a_graph():
     import tensorflow as tf
 
@@ -197,6 +200,7 @@ def test_block_size_is_chosen_by_the_number_of_tokens():
     assert choose_chunk_size(64, 64) == 0  # one block is all
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("size", [-1, 1.5, True, "all"])
 def test_bad_block_size(size):
     for make in (
@@ -246,7 +250,7 @@ def test_compiled_memory_is_that_of_a_few_blocks():
     assert temporary_bytes(32) < scores / 2  # 16 blocks, of which 4 at a time would be a quarter
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="TensorFlow's own graph")
+@pytest.mark.tensorflow_only("TensorFlow's own graph")
 def test_blocks_wait_for_each_other():
     """In the optimised graph each product of scores needs the one before: none can run at the same time."""
     import tensorflow as tf

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import randomize
 from keras.src.testing import TestCase
-from layers.test_layers import LAYERS, TOKENS, random
+from support.layer_cases import LAYERS, TOKENS, each_layer, random
 
 import vit_tf
 from vit_tf.layers import EncoderBlock
@@ -16,7 +16,7 @@ from vit_tf.training.freezing import freeze
 from vit_tf.training.lora import add_lora
 from vit_tf.training.resolution import with_image_size
 
-each_layer = pytest.mark.parametrize("make, shape", LAYERS.values(), ids=LAYERS)
+pytestmark = pytest.mark.every_backend
 
 
 def trainable(layer):
@@ -125,6 +125,7 @@ def test_adapters_stay(make_again, tmp_path):
         np.testing.assert_allclose(again(images), model(images), atol=1e-4)
 
 
+@pytest.mark.tensorflow_only
 def test_optimizer_is_kept_in_files(tmp_path):
     model = tiny_vit()
     freeze_layers(model)
@@ -178,7 +179,8 @@ def test_quantized_models(overrides, count, mode, tmp_path):
         np.testing.assert_array_equal(new, old)
 
 
-def test_what_needs_floats_refuses_quantized_models_bad():
+@pytest.mark.tensorflow_only
+def test_what_needs_floats_refuses_quantized_models():
     model = tiny_vit(patch_stem="patches")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -189,6 +191,7 @@ def test_what_needs_floats_refuses_quantized_models_bad():
         vit_tf.save_weights(model, "model.safetensors")
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("mode", ["gptq", "awq"])
 def test_bad_quantization(mode):
     from vit_tf.layers.token_dense import TokenDense
@@ -222,9 +225,10 @@ def test_keras_layer_harness(make, shape):
     )
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("policy", ["bfloat16", "float16"])
 @each_layer
-def test_half_precision_float16(make, shape, policy):
+def test_half_precision(make, shape, policy):
     keras.config.set_dtype_policy(policy)
     layer = make()
     assert keras.backend.standardize_dtype(layer(random(shape)).dtype) == policy

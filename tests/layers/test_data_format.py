@@ -9,6 +9,8 @@ from vit_tf import build_vit
 from vit_tf.data.augment import batch as augment
 from vit_tf.preprocessing import Preprocessing
 
+pytestmark = pytest.mark.every_backend
+
 SETTINGS = Preprocessing((8, 12), mean=(0.1, 0.5, 0.4), std=(0.2, 0.3, 0.5), crop_fraction=0.8)
 SMALL = dict(
     image_size=(8, 12), patch_size=4, num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=32, num_classes=3

@@ -12,6 +12,8 @@ import vit_tf
 from vit_tf import build_vit
 from vit_tf.layers.hooks import active_hooks, call_with_hooks
 
+pytestmark = pytest.mark.every_backend
+
 SMALL = dict(image_size=8, patch_size=4, num_layers=2, hidden_dim=16, num_heads=2, mlp_dim=32, num_classes=3)
 EXPLAIN = {
     "attention_maps": lambda m, x: np.stack(list(vit_tf.attention_maps(m, x).values())),

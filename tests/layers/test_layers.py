@@ -4,111 +4,14 @@ import pytest
 from conftest import randomize
 from keras import ops
 from support.gradients import gradients
+from support.layer_cases import IMAGES, LAYERS, SOFTMAX_IGNORES, TOKENS, each_layer, random
 
 from vit_tf import layers
 
-# A constant added to all keys adds the same to all scores of a query, which a softmax does not see.
-SOFTMAX_IGNORES = "key_norm/beta"
-
-TOKENS = (2, 6, 8)
-IMAGES = (2, 8, 12, 3)  # not square
-
-LAYERS = {
-    "patches": (lambda: layers.Patches((4, 2)), IMAGES),
-    "patch_embedding": (lambda: layers.PatchEmbedding(8, (2, 4)), IMAGES),
-    "patch_embedding_no_bias": (lambda: layers.PatchEmbedding(8, 4, use_bias=False), IMAGES),
-    "overlap": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
-    "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
-    "whitened": (lambda: layers.WhitenedPatchEmbedding(8, 4, activation="relu"), IMAGES),
-    "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
-    "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
-    "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),
-    "attention_options": (
-        lambda: layers.MultiHeadSelfAttention(
-            3, head_dim=5, qkv_bias=False, attention_dropout_rate=0.1, dropout_rate=0.2
-        ),
-        TOKENS,
-    ),
-    "mlp": (lambda: layers.MLP(12, activation="silu", dropout_rate=0.1), TOKENS),
-    "drop_path": (lambda: layers.DropPath(0.4, seed=3), TOKENS),
-    "layer_scale": (lambda: layers.LayerScale(0.3), TOKENS),
-    "block": (lambda: layers.EncoderBlock(2, 16), TOKENS),
-    "block_options": (
-        lambda: layers.EncoderBlock(
-            2,
-            16,
-            head_dim=3,
-            qkv_bias=False,
-            activation="relu",
-            dropout_rate=0.1,
-            attention_dropout_rate=0.1,
-            drop_path_rate=0.2,
-            layer_scale_init=0.5,
-            norm_epsilon=1e-5,
-        ),
-        TOKENS,
-    ),
-    "pool_token": (lambda: layers.TokenPooling("token"), TOKENS),
-    "pool_avg": (lambda: layers.TokenPooling("avg"), TOKENS),
-    "embedding_remainder": (lambda: layers.PatchEmbedding(8, 5, allow_remainder=True), IMAGES),
-    "encoder_prefix": (
-        lambda: layers.PatchEncoder((3, 2), distillation_token=True, num_registers=3),
-        TOKENS,
-    ),
-    "encoder_bare_prefix": (
-        lambda: layers.PatchEncoder((3, 2), num_registers=2, prefix_positions=False),
-        TOKENS,
-    ),
-    "attention_norms": (
-        lambda: layers.MultiHeadSelfAttention(
-            2, projection_bias=False, qk_norm=True, sub_norm=True, norm="rms", norm_epsilon=1e-5
-        ),
-        TOKENS,
-    ),
-    "attention_differential": (
-        lambda: layers.MultiHeadSelfAttention(
-            2, attention="differential", block_index=3, qk_norm=True, attention_dropout_rate=0.1
-        ),
-        TOKENS,
-    ),
-    "mlp_sub_norm": (lambda: layers.MLP(12, "quick_gelu", use_bias=False, sub_norm=True), TOKENS),
-    "mlp_gelu_tanh": (lambda: layers.MLP(12, "gelu_tanh"), TOKENS),
-    "swiglu": (lambda: layers.GatedMLP(12), TOKENS),
-    "swiglu_split": (lambda: layers.GatedMLP(12, packed=False, sub_norm=True, norm="rms"), TOKENS),
-    "block_zoo": (
-        lambda: layers.EncoderBlock(
-            2, 16, mlp="swiglu", activation="silu", sub_norm=True, qk_norm=True, norm="rms"
-        ),
-        TOKENS,
-    ),
-    "res_post": (lambda: layers.ResPostBlock(2, 16, layer_scale_init=0.3, drop_path_rate=0.2), TOKENS),
-    "parallel_things": (
-        lambda: layers.ParallelThingsBlock(2, 16, num_parallel=3, layer_scale_init=0.3, drop_path_rate=0.2),
-        TOKENS,
-    ),
-    "parallel_scaling": (
-        lambda: layers.ParallelScalingBlock(2, 16, qk_norm=True, qkv_bias=False, dropout_rate=0.1),
-        TOKENS,
-    ),
-    "parallel_scaling_differential": (
-        lambda: layers.ParallelScalingBlock(2, 16, attention="differential", layer_scale_init=0.3),
-        TOKENS,
-    ),
-    "parallel_scaling_head_dim": (lambda: layers.ParallelScalingBlock(2, 16, head_dim=6), TOKENS),
-    "pool_max": (lambda: layers.TokenPooling("max", num_prefix_tokens=2), TOKENS),
-    "pool_avgmax": (lambda: layers.TokenPooling("avgmax", num_prefix_tokens=1), TOKENS),
-    "pool_token_avg": (lambda: layers.TokenPooling("token_avg", 1, num_prefix_tokens=3), TOKENS),
-    "pool_map": (lambda: layers.AttentionPooling(2, 12, "gelu_tanh", num_prefix_tokens=1), TOKENS),
-    "pool_map_rms": (lambda: layers.AttentionPooling(4, 12, norm="rms"), TOKENS),
-}
-
-each_layer = pytest.mark.parametrize("make, shape", LAYERS.values(), ids=LAYERS)
+pytestmark = pytest.mark.every_backend
 
 
-def random(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype("float32")
-
-
+@pytest.mark.tensorflow_only
 @each_layer
 def test_config_round_trip(make, shape):
     layer = make()
@@ -119,6 +22,7 @@ def test_config_round_trip(make, shape):
     assert [v.shape for v in again.variables] == [v.shape for v in layer.variables]
 
 
+@pytest.mark.tensorflow_only
 @each_layer
 def test_config_has_every_constructor_argument(make, shape):
     import inspect
@@ -148,6 +52,7 @@ def test_symbolic_shape_equals_eager_shape(make, shape):
     assert str(symbolic.dtype) == keras.backend.standardize_dtype(eager.dtype)
 
 
+@pytest.mark.tensorflow_only
 @each_layer
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision(make, shape, policy):
@@ -274,6 +179,7 @@ def test_dropout_works_in_training_alone():
     assert different.max() > 0.01
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -309,6 +215,7 @@ def test_bad_arguments(make, message):
         make()
 
 
+@pytest.mark.tensorflow_only
 def test_channels_first_config_changes_nothing():
     x = random(IMAGES)
     layer = layers.PatchEmbedding(8, 4)
@@ -356,6 +263,7 @@ def test_differential_attention_is_a_difference_of_two_softmaxes():
     np.testing.assert_allclose(ops.sum(scores, axis=-1), 1 - factor, atol=1e-5)
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("make", [layers.DotProductAttention, layers.DifferentialAttention])
 @pytest.mark.parametrize("qk_norm", [True, False])
 def test_heads_config_and_shapes(make, qk_norm):
@@ -438,6 +346,7 @@ def test_whitening_is_not_trained():
     assert len(layer.trainable_variables) == 2
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("shape", [(4, 8, 8, 1), (8, 8, 3), (4, 2, 8, 3), (0, 8, 8, 3)])
 def test_whitening_of_bad_images(shape):
     layer = layers.WhitenedPatchEmbedding(8, 2)

@@ -8,7 +8,7 @@ from vit_tf.layers.mlp import get_activation
 from vit_tf.layers.norms import LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
 
-pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's kernels")
+pytestmark = pytest.mark.tensorflow_only("TensorFlow's kernels")
 
 # Largest difference over the largest value: rounding, in sums of up to 24 terms, and XLA's own erf and tanh.
 TOLERANCE = {"float64": 1e-8, "float32": 2e-5, "mixed_bfloat16": 0.03}

@@ -13,9 +13,7 @@ from vit_tf.preprocessing import Preprocessing
 from vit_tf.preprocessing.transform import ChannelRescaling
 
 tf = pytest.importorskip("tensorflow")
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="other backends have no operations without a kernel"
-)
+pytestmark = pytest.mark.tensorflow_only("other backends have no operations without a kernel")
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
 TOKENS = np.random.default_rng(1).normal(size=(2, 7, 8)).astype("float32")

@@ -1,9 +1,9 @@
-"""DecodedImages of models and of what they see: their numbers are those that were given."""
+"""Plots of models and of their inside show the numbers that were given to them."""
 
 import keras
 import numpy as np
 import pytest
-from plots.test_plots import texts
+from support.figures import texts
 
 from vit_tf import build_vit, count_flops, plots
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from support.figures import texts
 
 from vit_tf import plots
 
@@ -13,15 +14,6 @@ def history(n):
         dict(epoch=i + 1, loss=2 / (i + 1), accuracy=i / n, val_loss=2.2 / (i + 1), val_accuracy=i / (n + 1))
         for i in range(n)
     ]
-
-
-def texts(figure):
-    found = [] if figure.get_suptitle() == "" else [figure.get_suptitle()]
-    for axes in figure.axes:
-        found += [axes.get_title(loc=side) for side in ("left", "center")] + [
-            t.get_text() for t in axes.texts
-        ]
-    return found
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])

@@ -1,23 +1,20 @@
 """The model that comes with the package."""
 
 import dataclasses
-import importlib.util
 import json
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
-from support.paths import ROOT
+from support.scripts import load_script
 
 import vit_tf
 from vit_tf import build_vit, data
 from vit_tf.commands import main as cli
 from vit_tf.hub.sources import PACKAGED
 
-spec = importlib.util.spec_from_file_location("make_pretrained", ROOT / "tools" / "make_pretrained.py")
-make_pretrained = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_pretrained)
+make_pretrained = load_script("make_pretrained", "tools")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ from vit_tf import build_vit
 from vit_tf.training.freezing import freeze
 from vit_tf.training.lora import add_lora
 
+pytestmark = pytest.mark.every_backend
+
 STEM = ["patch_embedding/projection", "patch_encoder/class_token", "patch_encoder/position_embedding"]
 TAIL = ["norm/gamma", "norm/beta", "head/kernel", "head/bias"]
 
@@ -104,6 +106,7 @@ def test_fused_attention_is_refused():
     assert trained(vit) == paths(vit, *TAIL)  # as they were
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "what, message",
     [

@@ -7,6 +7,8 @@ import vit_tf
 from vit_tf import build_vit
 from vit_tf.training.lora import add_lora, merge_lora
 
+pytestmark = pytest.mark.every_backend
+
 ALL = ("qkv", "projection", "fc1", "fc2")
 KINDS = {  # hyperparameters, and the names of the layers that can be adapted in each block
     "encoder": (dict(), ["attention/qkv", "attention/projection", "mlp/fc1", "mlp/fc2"]),
@@ -140,6 +142,7 @@ def test_defaults_and_mixed_precision():
     np.testing.assert_allclose(numpy(layer.kernel.value), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -7,6 +7,8 @@ from vit_tf import build_vit
 from vit_tf.training.lora import add_lora
 from vit_tf.training.optimizers import averaged_weights, layer_depths, make_optimizer
 
+pytestmark = pytest.mark.every_backend
+
 RATE, DECAY = 1e-2, 0.1
 DEPTHS = {  # of the model below, with two blocks
     "patches": 0,
@@ -296,6 +298,7 @@ def test_a_saved_model_goes_on_as_the_other(vit, name, tmp_path):
             assert (a == b).all()
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "options, message",
     [

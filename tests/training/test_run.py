@@ -12,6 +12,8 @@ from vit_tf.training.batches import batch_augmentation
 from vit_tf.training.tasks import balanced_weights
 from vit_tf.weights import open_named, save_weights
 
+pytestmark = pytest.mark.every_backend
+
 SIZES = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=8, num_classes=3)
 
 

@@ -13,6 +13,8 @@ import vit_tf
 from vit_tf import build_vit, load_weights, resize_model, save_weights
 from vit_tf.weights import resample
 
+pytestmark = pytest.mark.every_backend
+
 SMALL = dict(
     image_size=(32, 48), patch_size=16, hidden_dim=24, num_layers=2, num_heads=3, mlp_dim=32, num_classes=5
 )
@@ -324,6 +326,7 @@ def test_resized_models_can_be_saved_and_trained(tmp_path):
     assert np.abs(positions(model) - before).max() > 0
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "make, options, message",
     [
@@ -385,6 +388,7 @@ def test_a_folder_with_model_arguments(tmp_path):
         build_vit(weights=tmp_path)
 
 
+@pytest.mark.tensorflow_only
 def test_broken_files_change_nothing(saved, tmp_path):
     model, path, arrays = saved
     content = path.read_bytes()
@@ -446,6 +450,7 @@ def test_save_weights_refuses_what_it_cannot_write(saved, tmp_path):
     assert not (tmp_path / "a.safetensors").exists()
 
 
+@pytest.mark.tensorflow_only
 def test_bad_methods(saved):
     model, path, _ = saved
     assert_refused(model, path, "bilinear", method="area")
@@ -499,6 +504,7 @@ def test_formats_are_recognised_by_the_names_inside(tmp_path):
 # ---------------------------------------------------------------------------------------------------
 # Files of other makers
 # ---------------------------------------------------------------------------------------------------
+@pytest.mark.tensorflow_only
 def test_keras_files_fit_whole_or_not_at_all(tmp_path):
     model = small_vit()
     for name, overrides in (
@@ -548,6 +554,7 @@ def test_heads_of_odd_shapes(saved, tmp_path, shape):
         build_vit("vit_b16", weights=tmp_path / "odd.safetensors", **SMALL)
 
 
+@pytest.mark.tensorflow_only
 def test_flat_patch_kernels_of_the_first_timm_files(saved, tmp_path):
     model, _, arrays = saved
     kernel = arrays["patch_embed.proj.weight"]
@@ -678,6 +685,7 @@ def test_timm_model_arguments(name, arguments, expected):
         assert getattr(spec, key) == value, key
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "config",
     [
@@ -704,6 +712,7 @@ def test_configs_of_another_kind(config, saved, tmp_path):
         build_vit(weights=tmp_path)
 
 
+@pytest.mark.tensorflow_only
 def test_nulls_in_a_config_are_absent(tmp_path):
     hub_folder(tmp_path, pretrained_cfg=dict(input_size=[3, 64, 64]), model_args=None)
     assert build_vit(weights=tmp_path).input_shape == (None, 64, 64, 3)

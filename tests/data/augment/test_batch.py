@@ -6,6 +6,8 @@ from PIL import Image, ImageEnhance
 
 from vit_tf.data.augment import batch as augment
 
+pytestmark = pytest.mark.every_backend
+
 SHAPE = (64, 8, 12, 3)  # not square
 
 LAYERS = {
@@ -51,6 +53,7 @@ def test_seeds(make):
     np.testing.assert_array_equal(z, augmented(make(), x))
 
 
+@pytest.mark.tensorflow_only
 @each_layer
 def test_config_and_keras_file_round_trip(make, tmp_path):
     layer = make(seed=5)
@@ -141,6 +144,7 @@ def test_resize_is_that_of_keras(size):
     assert keras.backend.standardize_dtype(half.dtype) == "bfloat16"
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "make, message",
     [

@@ -33,6 +33,8 @@ from vit_tf.training.loop.device_trainer import (
     make_device_trainer,
 )
 
+pytestmark = pytest.mark.every_backend
+
 SCRIPT = ROOT / "scripts" / "train_cifar10_gpu.py"
 K, SIDE = 3, 8
 # No convolutions: XLA's are slow in loops on a CPU.

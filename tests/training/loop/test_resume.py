@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 
-import keras
 import pytest
 from safetensors.numpy import load_file
 from support.paths import ROOT
@@ -38,7 +37,7 @@ def untimed(row):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bit by bit on TensorFlow")
+@pytest.mark.tensorflow_only("bit by bit on TensorFlow")
 def test_a_run_killed_at_20_moments_equals_one_that_was_not(runs):
     folder, report, logs = runs
     assert report["codes"] == [0, 0], logs

@@ -23,6 +23,8 @@ from vit_tf.training.loop.checkpoints import to_arrays
 from vit_tf.training.loop.interrupts import Interrupted
 from vit_tf.training.loop.trainer import Schedule, Trainer
 
+pytestmark = pytest.mark.every_backend
+
 K = 3
 
 
@@ -274,6 +276,7 @@ def test_a_state_of_another_version_is_refused(whole, monkeypatch):
         other.resume()
 
 
+@pytest.mark.tensorflow_only
 def test_a_state_of_another_model_is_refused(whole):
     trainer, _, _ = whole
     other = make(trainer.folder, clip_norm=None)

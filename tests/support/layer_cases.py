@@ -1,0 +1,112 @@
+"""Every layer in small, with the shape of its input."""
+
+import numpy as np
+import pytest
+
+from vit_tf import layers
+
+# A constant added to all keys adds the same to all scores of a query, which a softmax does not see.
+SOFTMAX_IGNORES = "key_norm/beta"
+
+
+TOKENS = (2, 6, 8)
+
+
+IMAGES = (2, 8, 12, 3)  # not square
+
+
+LAYERS = {
+    "patches": (lambda: layers.Patches((4, 2)), IMAGES),
+    "patch_embedding": (lambda: layers.PatchEmbedding(8, (2, 4)), IMAGES),
+    "patch_embedding_no_bias": (lambda: layers.PatchEmbedding(8, 4, use_bias=False), IMAGES),
+    "overlap": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
+    "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
+    "whitened": (lambda: layers.WhitenedPatchEmbedding(8, 4, activation="relu"), IMAGES),
+    "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
+    "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
+    "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),
+    "attention_options": (
+        lambda: layers.MultiHeadSelfAttention(
+            3, head_dim=5, qkv_bias=False, attention_dropout_rate=0.1, dropout_rate=0.2
+        ),
+        TOKENS,
+    ),
+    "mlp": (lambda: layers.MLP(12, activation="silu", dropout_rate=0.1), TOKENS),
+    "drop_path": (lambda: layers.DropPath(0.4, seed=3), TOKENS),
+    "layer_scale": (lambda: layers.LayerScale(0.3), TOKENS),
+    "block": (lambda: layers.EncoderBlock(2, 16), TOKENS),
+    "block_options": (
+        lambda: layers.EncoderBlock(
+            2,
+            16,
+            head_dim=3,
+            qkv_bias=False,
+            activation="relu",
+            dropout_rate=0.1,
+            attention_dropout_rate=0.1,
+            drop_path_rate=0.2,
+            layer_scale_init=0.5,
+            norm_epsilon=1e-5,
+        ),
+        TOKENS,
+    ),
+    "pool_token": (lambda: layers.TokenPooling("token"), TOKENS),
+    "pool_avg": (lambda: layers.TokenPooling("avg"), TOKENS),
+    "embedding_remainder": (lambda: layers.PatchEmbedding(8, 5, allow_remainder=True), IMAGES),
+    "encoder_prefix": (
+        lambda: layers.PatchEncoder((3, 2), distillation_token=True, num_registers=3),
+        TOKENS,
+    ),
+    "encoder_bare_prefix": (
+        lambda: layers.PatchEncoder((3, 2), num_registers=2, prefix_positions=False),
+        TOKENS,
+    ),
+    "attention_norms": (
+        lambda: layers.MultiHeadSelfAttention(
+            2, projection_bias=False, qk_norm=True, sub_norm=True, norm="rms", norm_epsilon=1e-5
+        ),
+        TOKENS,
+    ),
+    "attention_differential": (
+        lambda: layers.MultiHeadSelfAttention(
+            2, attention="differential", block_index=3, qk_norm=True, attention_dropout_rate=0.1
+        ),
+        TOKENS,
+    ),
+    "mlp_sub_norm": (lambda: layers.MLP(12, "quick_gelu", use_bias=False, sub_norm=True), TOKENS),
+    "mlp_gelu_tanh": (lambda: layers.MLP(12, "gelu_tanh"), TOKENS),
+    "swiglu": (lambda: layers.GatedMLP(12), TOKENS),
+    "swiglu_split": (lambda: layers.GatedMLP(12, packed=False, sub_norm=True, norm="rms"), TOKENS),
+    "block_zoo": (
+        lambda: layers.EncoderBlock(
+            2, 16, mlp="swiglu", activation="silu", sub_norm=True, qk_norm=True, norm="rms"
+        ),
+        TOKENS,
+    ),
+    "res_post": (lambda: layers.ResPostBlock(2, 16, layer_scale_init=0.3, drop_path_rate=0.2), TOKENS),
+    "parallel_things": (
+        lambda: layers.ParallelThingsBlock(2, 16, num_parallel=3, layer_scale_init=0.3, drop_path_rate=0.2),
+        TOKENS,
+    ),
+    "parallel_scaling": (
+        lambda: layers.ParallelScalingBlock(2, 16, qk_norm=True, qkv_bias=False, dropout_rate=0.1),
+        TOKENS,
+    ),
+    "parallel_scaling_differential": (
+        lambda: layers.ParallelScalingBlock(2, 16, attention="differential", layer_scale_init=0.3),
+        TOKENS,
+    ),
+    "parallel_scaling_head_dim": (lambda: layers.ParallelScalingBlock(2, 16, head_dim=6), TOKENS),
+    "pool_max": (lambda: layers.TokenPooling("max", num_prefix_tokens=2), TOKENS),
+    "pool_avgmax": (lambda: layers.TokenPooling("avgmax", num_prefix_tokens=1), TOKENS),
+    "pool_token_avg": (lambda: layers.TokenPooling("token_avg", 1, num_prefix_tokens=3), TOKENS),
+    "pool_map": (lambda: layers.AttentionPooling(2, 12, "gelu_tanh", num_prefix_tokens=1), TOKENS),
+    "pool_map_rms": (lambda: layers.AttentionPooling(4, 12, norm="rms"), TOKENS),
+}
+
+
+each_layer = pytest.mark.parametrize("make, shape", LAYERS.values(), ids=LAYERS)
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
