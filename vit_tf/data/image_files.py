@@ -133,8 +133,8 @@ def find_images(source):
     split if it likes (see `label_tables.read_labels`). One folder around everything is looked through.
     Hidden files and what operating systems leave behind (__MACOSX, Thumbs.db) do not count. Images are known
     by the endings of `preprocessing.image_formats`, and by their first bytes where a name has no ending.
-    Symbolic links in a folder are followed, to each folder once. Other files, what has no label, such as Kaggle's test
-    images, and class folders without an image are left out with a line in `notes`.
+    Symbolic links in a folder are followed, to each folder once. Other files, what has no label, such as
+    Kaggle's test images, and class folders without an image are left out with a line in `notes`.
 
     Args:
         source: the path of the folder, zip or CSV.
