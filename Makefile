@@ -11,7 +11,7 @@ XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_ex
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.venv/jax_cache" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: train test notebooks lint clean
+.PHONY: train test notebooks lint docs clean
 
 train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
@@ -35,8 +35,12 @@ lint: .venv/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The documentation as a site in site/. A broken link is an error.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build site *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \
@@ -53,3 +57,10 @@ clean:
 	@echo "installing into .venv: TensorFlow is a download of some 600 MB the first time"
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	@touch $@ .venv/installed
+
+# Only the documentation tools: the reference is made from the source, without TensorFlow.
+.venv/installed-docs: pyproject.toml | .venv/bin/python
+	$(BIN)/python -c 'import tomllib; extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+		print(*extras["docs"], sep="\n")' > .venv/docs.txt
+	$(BIN)/python -m pip install --quiet --requirement .venv/docs.txt
+	@touch $@

@@ -1,7 +1,7 @@
 """DINOv2's trained weights: features against transformers', and pictures of what the model sees.
 
     KERAS_BACKEND=torch python benchmarks/dinov2.py hf:facebook/dinov2-small         # needs transformers
-    python benchmarks/dinov2.py hf:facebook/dinov2-small --images a.jpg b.jpg --stem docs/dinov2
+    python benchmarks/dinov2.py hf:facebook/dinov2-small --images a.jpg b.jpg --stem docs/images/dinov2
     python benchmarks/dinov2.py FOLDER --reference features.npz                      # of another runtime
 
 SOURCE is a folder in transformers' layout, or its name on the Hugging Face hub. The first form prints the

@@ -1,40 +1,46 @@
-"""README's Python runs as it stands."""
+"""The Python in README and in the documentation runs as it stands."""
 
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from support.paths import ROOT
 
 from vit_tf import data
 
-README = ROOT / "README.md"
+pytestmark = pytest.mark.tensorflow_only("the documentation shows the default backend")
+# These need a network, or a run that the reader has made.
+UNAVAILABLE = ("hf:timm/vit_base_patch16_224", "runs/")
 
 
-def blocks(section):
-    """Returns the Python blocks of a section."""
-    text = README.read_text("utf-8").split(f"\n## {section}\n")[1].split("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+def snippets(page):
+    """Returns the Python blocks of a page that need nothing but the images that `images` writes."""
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text("utf-8"), re.DOTALL)
+    return [text for text in code if not any(source in re.sub("#.*", "", text) for source in UNAVAILABLE)]
 
 
-pytestmark = pytest.mark.tensorflow_only("README speaks of the default")
+@pytest.fixture(autouse=True)
+def images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample = data.load_cifar10("sample")
+    for name, image in zip(("cat.png", "dog.png", "cat.jpg"), sample.x_test):
+        Image.fromarray(image).resize((50, 40)).save(name)
 
 
-def test_ten_lines(capsys):
-    (code,) = blocks("Ten lines")
-    assert len(code.splitlines()) <= 11
+def test_readme(capsys):
+    checkpoint, model = snippets("README.md")
     names = {}
-    exec(code, names)
+    exec(checkpoint.replace("classifier.predict", "answers = classifier.predict"), names)
+    assert np.shape([label for label, _ in names["answers"][0]]) == (3,)
+    assert len(model.splitlines()) <= 11
+    exec(model, names)
     assert names["attention"].shape == (8, 12, 61, 61) and "vit_base_patch16_224" in capsys.readouterr().out
 
 
-def test_seeing_inside(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    sample = data.load_cifar10("sample")
-    for name, image in zip(("cat.png", "dog.png"), sample.x_test):
-        Image.fromarray(image).resize((50, 40)).save(name)
-    (code,) = blocks("Seeing inside")
+def test_explain_guide():
+    (code,) = snippets("docs/guides/explain.md")
     names = {}
     exec(code, names)
     assert {key: x.shape for key, x in names["maps"].items()} == {"block_3": (2, 6, 64, 64)}
@@ -44,3 +50,16 @@ def test_seeing_inside(tmp_path, monkeypatch):
         "block_3": (2, 8, 8, 192),
     }
     assert Path("cats.png").stat().st_size > 10_000
+
+
+# Keras quantizes the layers that it can, and warns of the others.
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize(
+    ("page", "count"),
+    [("build", 4), ("pretrained", 0), ("predictions", 1), ("resolution", 2), ("quantization", 1)],
+)
+def test_guides(page, count):
+    code = snippets(f"docs/guides/{page}.md")
+    assert len(code) == count
+    for text in code:
+        exec(text, {})
