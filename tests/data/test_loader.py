@@ -20,7 +20,7 @@ from support.batches import (
 
 from vit_tf.data import loader as pipeline
 from vit_tf.data.augment.image import RandomResizedCrop
-from vit_tf.data.augment.mixing import MixUpCutMix
+from vit_tf.data.augment.mixing import CutMix, MixUp, MixUpCutMix
 from vit_tf.data.loader import CachedImages, DataLoader, DecodedImages
 
 
@@ -293,3 +293,21 @@ def test_bad_images(transform, message):
         list(batches(transform).epoch())
     with pytest.raises(ValueError, match="`side`"):
         CachedImages([], 0)
+
+
+def test_batches_of_several_labels_and_their_mixing():
+    """Each class's share is that of the images that have it."""
+    images = np.arange(4 * 8 * 8 * 3).reshape(4, 8, 8, 3).astype("uint8")
+    labels = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 1], [0, 1, 0]], bool)
+    plain = DataLoader(images, labels, 3, 4)
+    np.testing.assert_array_equal(next(plain.epoch())[1], labels.astype("float32"))
+    for mix in (MixUp(), CutMix()):
+        mixed, shares = DataLoader(images, labels, 3, 4, mix=mix, seed=5).batch(0, 0)
+        kept = shares[0, 0]  # only the first of the first pair has this class
+        assert 0 < kept < 1
+        np.testing.assert_allclose(shares, kept * labels + (1 - kept) * labels[::-1], atol=1e-6)
+        assert (mixed[0] != images[0]).any()
+    with pytest.raises(
+        ValueError, match=r"bool labels of shape \(4, 2\), one column per class, got 4 .* \(4, 3\)"
+    ):
+        DataLoader(images, labels, 2, 4)

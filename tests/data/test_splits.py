@@ -6,8 +6,18 @@ import shutil
 
 import numpy as np
 import pytest
+from support.cifar10_files import (
+    make_arrays,
+)
 
-from vit_tf.data import ImageFiles, find_images, read_split, split_files, write_split
+from vit_tf.data import (
+    ImageFiles,
+    find_images,
+    read_split,
+    split_files,
+    stratified_split,
+    write_split,
+)
 
 
 def make_files(root, counts, splits=None):
@@ -228,3 +238,71 @@ def test_files_that_are_not_there_are_os_errors(tmp_path):
         read_split(files, tmp_path / "split.csv")
     with pytest.raises(OSError):
         write_split(files, tmp_path / "nowhere" / "split.csv")
+
+
+def test_split_is_proportional_disjoint_and_complete():
+    labels = np.repeat(np.arange(10), [500, 400, 300, 200, 100, 90, 80, 70, 60, 50])
+    labels = np.random.default_rng(1).permutation(labels)
+    train, validation = stratified_split(labels, 0.1, seed=0)
+    assert train.dtype == validation.dtype == np.int64
+    assert np.bincount(labels[validation]).tolist() == [50, 40, 30, 20, 10, 9, 8, 7, 6, 5]
+    assert np.array_equal(np.sort(np.concatenate([train, validation])), np.arange(len(labels)))
+    assert (np.diff(train) > 0).all() and (np.diff(validation) > 0).all()
+
+
+def test_split_shares_remainders_out_to_the_largest():
+    labels = np.repeat([0, 1, 2], [13, 16, 11])  # quotas 2.6, 3.2, 2.2 of 8
+    _, validation = stratified_split(labels, 0.2, seed=0)
+    assert np.bincount(labels[validation]).tolist() == [3, 3, 2]
+
+
+def test_split_takes_from_all_over_a_class():
+    labels = np.zeros(1000, int)
+    _, validation = stratified_split(labels, 0.2, seed=0)
+    assert len(validation) == 200
+    assert validation.min() < 100 and validation.max() >= 900
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.01, [1, 1, 0]), (0.99, [1, 4, 0])])
+def test_split_leaves_each_class_one_in_each_part(fraction, expected):
+    labels = np.array([7, 7, 3000, 3000, 3000, 3000, 3000, 99999])
+    _, validation = stratified_split(labels, fraction, seed=0)
+    assert [int((labels[validation] == label).sum()) for label in (7, 3000, 99999)] == expected
+
+
+def test_split_depends_on_the_seed_alone():
+    labels = make_arrays(per_batch=40)[1]
+    first, second = (stratified_split(labels, 0.25, seed=5) for _ in range(2))
+    other = stratified_split(labels[:, None].astype(np.uint8), 0.25, seed=6)
+    same = stratified_split(labels[:, None].astype(np.uint8), 0.25, seed=5)
+    for index in (0, 1):
+        np.testing.assert_array_equal(first[index], second[index])
+        np.testing.assert_array_equal(first[index], same[index])
+        assert not np.array_equal(first[index], other[index])
+        assert len(first[index]) == len(other[index])
+
+
+@pytest.mark.parametrize("fraction", [0, 1, 0.0, 1.0, -0.1, 1.5, float("nan"), "0.1", None, True])
+def test_split_refuses_fraction(fraction):
+    with pytest.raises(ValueError, match="fraction is .*: expected a number between 0 and 1, such as 0.1"):
+        stratified_split(np.zeros(10, int), fraction, seed=0)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
+def test_split_refuses_seed(seed):
+    with pytest.raises(ValueError, match="seed is .*: expected an integer >= 0"):
+        stratified_split(np.zeros(10, int), 0.1, seed)
+
+
+@pytest.mark.parametrize(
+    ("labels", "match"),
+    [
+        (np.zeros(10), "labels is float64: expected integers"),
+        (np.zeros((10, 2), int), r"labels has shape \(10, 2\): expected \[n\] or \[n, 1\]"),
+        (np.zeros(0, int), "labels has shape .*: expected at least one label"),
+        (np.arange(10), "no class of labels has two members"),
+    ],
+)
+def test_split_refuses_labels(labels, match):
+    with pytest.raises(ValueError, match=match):
+        stratified_split(labels, 0.1, seed=0)

@@ -1,72 +1,10 @@
-import math
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from support.figures import texts
+from support.figures import history
 
 from vit_tf import plots
-
-
-def history(n):
-    return [
-        dict(epoch=i + 1, loss=2 / (i + 1), accuracy=i / n, val_loss=2.2 / (i + 1), val_accuracy=i / (n + 1))
-        for i in range(n)
-    ]
-
-
-@pytest.mark.parametrize("n", [1, 2, 30])
-def test_curves(n, tmp_path):
-    figure = plots.curves(history(n), "a run")
-    lines = [line for line in figure.axes[1].get_lines() if line.get_fillstyle() == "full"]
-    np.testing.assert_allclose(lines[0].get_ydata(), [row["accuracy"] for row in history(n)])
-    np.testing.assert_allclose(lines[1].get_ydata(), [row["val_accuracy"] for row in history(n)])
-    assert lines[0].get_linestyle() != lines[1].get_linestyle()  # not by colour alone
-    assert "a run" in texts(figure)
-    plots.save(figure, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_curves_with_nan(tmp_path):
-    rows = history(3)
-    rows[1]["val_loss"] = math.nan
-    plots.save(plots.curves(rows, "a run"), tmp_path / "curves.svg")
-    rows = [dict(row, val_loss=math.nan) for row in rows]
-    plots.save(plots.curves(rows, "a run"), tmp_path / "curves.svg")
-
-
-@pytest.mark.parametrize("k, numbers", [(3, 9), (10, 100), (100, 0)])
-def test_confusion(k, numbers, tmp_path):
-    matrix = np.random.default_rng(0).integers(0, 50, (k, k))
-    matrix[0] = 0  # a class without images
-    figure = plots.confusion(matrix, [f"class {i}" for i in range(k)], "test")
-    assert len(figure.axes[0].texts) == numbers
-    plots.save(figure, tmp_path / "confusion.png")
-    shares = figure.axes[0].images[0].get_array()
-    assert shares[0].sum() == 0
-    np.testing.assert_allclose(shares[1:].sum(1), 1)
-
-
-@pytest.mark.parametrize("n, channels", [(1, 3), (8, 1), (30, 4)])
-def test_predictions(n, channels, tmp_path):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (n, 8, 8, channels)).astype("uint8")
-    probabilities = np.tile([0.2, 0.7, 0.1], (n, 1))
-    labels = np.arange(n) % 3
-    figure = plots.predictions(images, labels, probabilities, ["a", "b", "c"], "test")
-    shown = [text for text in texts(figure) if "70%" in text]
-    assert len(shown) == min(24, n)
-    wrong = [text for text in shown if "✗" in text and "true: " in text]
-    assert len(wrong) == int((labels[:24] != 1).sum())
-    plots.save(figure, tmp_path / "predictions.png")
-
-
-def test_pictures_and_what_a_notebook_shows():
-    images = np.random.default_rng(0).uniform(0, 255, (30, 4, 6, 3))
-    figure = plots.image_grid(images, [f"number {i}" for i in range(30)], "test")
-    assert [text for text in texts(figure) if text.startswith("number")] == [f"number {i}" for i in range(24)]
-    assert figure._repr_png_().startswith(b"\x89PNG")
 
 
 def test_names_of_classes_may_be_anything(tmp_path):
@@ -96,15 +34,6 @@ def test_control_characters_in_names_are_escaped(name, tmp_path):
         plots.save(figure, tmp_path / "figure.png")
 
 
-def test_model_sizes(tmp_path):
-    rows = [("small", 1e6, 0.2), ("large", 3e8, 60)]
-    figure = plots.model_sizes(rows, "models")
-    (points,) = figure.axes[0].get_lines()
-    np.testing.assert_allclose(points.get_xydata(), [[1e6, 0.2], [3e8, 60]])
-    assert {"small", "large"} <= set(texts(figure))
-    plots.save(figure, tmp_path / "models.pdf")
-
-
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -124,23 +53,3 @@ def test_model_sizes(tmp_path):
 def test_bad_arguments(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_classes_that_do_not_exclude_each_other(tmp_path):
-    """Captions of sets of classes, and bars that leave out what has no average precision."""
-    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), "uint8")
-    labels = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
-    shares = np.array([[0.9, 0.6, 0.1], [0.8, 0.3, 0.2], [0.1, 0.2, 0.3]])
-    figure = plots.multi_label_predictions(images, labels, shares, [0.5, 0.5, 0.5], ["a", "b", "c"], "t")
-    captions = [axes.get_title() for axes in figure.axes[:3]]
-    assert captions == ["✓ a 90%\nb 60%", "✗ a 80%\nmissed: b\nwrong: a", "✓ nothing"]
-    plots.save(figure, tmp_path / "predictions.png")
-    classes = {f"class {i}": {"average_precision": i / 50, "f1": None, "images": i} for i in range(50)}
-    classes["none"] = {"average_precision": None, "f1": None, "images": 0}
-    figure = plots.average_precisions(classes, "t")
-    assert "49.0%, the weakest 40 of 51 classes" in figure.axes[0].get_title()
-    plots.save(figure, tmp_path / "classes.png")
-    with pytest.raises(ValueError, match="must fit each other"):
-        plots.multi_label_predictions(images, labels, shares, [0.5], ["a", "b", "c"], "t")
-    with pytest.raises(ValueError, match="lacks f1"):
-        plots.average_precisions({"a": {"average_precision": 1, "images": 1}}, "t")

@@ -3,12 +3,16 @@
 import base64
 import io
 import os
+import struct
 import sys
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.image_folders import JPEG, PIXELS, PNG, to_bytes
 
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.preprocessing import image_formats as formats
@@ -248,3 +252,92 @@ def test_overshoot_of_a_resize_is_not_called_normalised():
     with pytest.raises(ValueError, match="look normalised"):
         Preprocessing(16)((resized[..., None] - 127) / 127)
     np.testing.assert_allclose(Preprocessing(16)(resized.clip(0, 255)[..., None]).max(), 1)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF", "JPEG"])
+def test_decode_gives_the_pixels(format):
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(format, {})
+    picture = decode(to_bytes(Image.fromarray(PIXELS), format, **options))
+    assert (picture.mode, picture.size) == ("RGB", (9, 6))
+    # A JPEG of quality 100 rounds its coefficients and its two colour conversions.
+    np.testing.assert_allclose(np.asarray(picture).astype(int), PIXELS, atol=4 if format == "JPEG" else 0)
+
+
+def test_decode_turns_every_mode_into_rgb():
+    gray = PIXELS[..., 0]
+    stacked = np.repeat(gray[..., None], 3, axis=-1)
+    cases = {
+        "gray": (to_bytes(Image.fromarray(gray)), stacked),
+        "1-bit": (to_bytes(Image.fromarray(gray > 127)), np.where(stacked > 127, 255, 0)),
+        "16-bit": (to_bytes(Image.fromarray(gray.astype(np.uint16) * 257)), stacked),
+        "alpha": (to_bytes(Image.fromarray(np.dstack([PIXELS, gray]))), PIXELS),
+        "palette": (to_bytes(Image.fromarray(gray).convert("P")), stacked),
+    }
+    for name, (data, expected) in cases.items():
+        picture = decode(data)
+        assert picture.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(picture), expected, err_msg=name)
+    inks = np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)  # cyan alone
+    picture = decode(to_bytes(Image.fromarray(inks, "CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(np.asarray(picture), np.full((8, 8, 3), (0, 255, 255)), atol=3)
+
+
+def test_decode_takes_the_first_frame():
+    frames = [Image.new("RGB", (5, 4), color) for color in ("red", "blue")]
+    data = to_bytes(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(np.asarray(decode(data)), np.full((4, 5, 3), (255, 0, 0)))
+
+
+@pytest.mark.parametrize(("orientation", "expected"), [(3, PIXELS[::-1, ::-1]), (6, np.rot90(PIXELS, -1))])
+def test_decode_applies_the_exif_rotation(orientation, expected):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    np.testing.assert_array_equal(np.asarray(decode(to_bytes(Image.fromarray(PIXELS), exif=exif))), expected)
+
+
+def test_decode_takes_the_smallest_image():
+    picture = decode(to_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
+    np.testing.assert_array_equal(np.asarray(picture), [[[1, 2, 3]]])
+
+
+def test_decode_takes_100_megapixels_in_threads_without_a_warning():
+    data = to_bytes(Image.new("1", (10_000, 10_000), 1))
+    with ThreadPoolExecutor(1) as pool:  # warnings are errors here
+        picture = pool.submit(decode, data).result()
+    assert picture.size == (10_000, 10_000)
+    assert picture.getpixel((9_999, 9_999)) == (255, 255, 255)
+
+
+def png_header(width, height):
+    """A PNG that claims a size: its first chunk, IHDR, is right, its pixels are those of PNG."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return PNG[:12] + header + struct.pack(">I", zlib.crc32(header)) + PNG[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "match"),
+    [
+        (b"", "the file is empty"),
+        (b"these are words", "not an image, it starts with b'these are wo': expected JPEG, PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (JPEG[: len(JPEG) // 2], "Truncated"),
+        (JPEG[:-30], "truncated"),
+        (PNG[:60], "truncated"),
+        (to_bytes(Image.fromarray(PIXELS), "WEBP")[:-20], "."),
+        (to_bytes(Image.fromarray(PIXELS), "GIF")[:-20], "truncated"),
+        (to_bytes(Image.fromarray(PIXELS), "BMP")[:-20], "truncated"),
+        (to_bytes(Image.fromarray(PIXELS), "TIFF")[:40], "."),
+        (b"RIFF\x10\0\0\0WAVEfmt ", "."),
+        (png_header(60_000, 60_000), "60000x60000 pixels: expected at most 178 megapixels"),
+        (png_header(0, 5), "."),
+    ],
+)
+def test_decode_refuses(data, match):
+    with pytest.raises(ValueError, match=rf"^'a b\.jpg': .*{match}") as error:
+        decode(data, "a b.jpg")
+    assert "\n" not in str(error.value)
+
+
+def test_decode_needs_no_name():
+    with pytest.raises(ValueError, match="^not an image"):
+        decode(b"words")

@@ -8,3 +8,10 @@ def texts(figure):
             t.get_text() for t in axes.texts
         ]
     return found
+
+
+def history(n):
+    return [
+        dict(epoch=i + 1, loss=2 / (i + 1), accuracy=i / n, val_loss=2.2 / (i + 1), val_accuracy=i / (n + 1))
+        for i in range(n)
+    ]

@@ -1,43 +1,36 @@
-"""Every reader over damaged files: it returns, or raises one short ValueError.
+"""Readers of weights and configurations over damaged files: each returns, or raises one short ValueError."""
 
-The damage knows the structure of each format, and is the same in every run. `tests/test_damage.py` has what
-such damage has led to.
-"""
-
-import copy
-import csv
-import io
 import json
-import math
-import warnings
 import zipfile
-from dataclasses import asdict
 
 import h5py
 import keras
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors.numpy import save_file
 from support.cases import random_weights
+from support.damage import (
+    BUDGET,
+    BYTE_EDITS,
+    EDITS,
+    SIZES,
+    WEIRD,
+    damaged,
+    damaged_bytes,
+    survives,
+    write_json,
+)
 from support.paths import FIXTURES
 from support.torch_files import op_dict, op_storage, op_tensor, write_legacy, write_torch
 
 from vit_tf import build_vit, classifier, get_preprocessing, load_weights
-from vit_tf.data import find_images, load_cifar10, read_split
-from vit_tf.files import sha256
+from vit_tf.data import load_cifar10
 from vit_tf.hub.sources import open_checkpoint
 from vit_tf.labels import labels_from_config, problem_type_from_config, thresholds_from_config
-from vit_tf.preprocessing.decode import decode
-from vit_tf.training import RECIPES, Checkpoints, read_model, read_recipe
-from vit_tf.training.run_folder import read_config
 from vit_tf.weights import open_weights
 
-SIZES = dict(
-    image_size=32, patch_size=16, hidden_dim=24, num_layers=2, num_heads=3, mlp_dim=32, num_classes=5
-)
 CONFIGS = {
     "own": {
         "vit_tf": {"variant": "vit_base_patch16_224", "hyperparameters": SIZES},
@@ -65,102 +58,11 @@ PREPROCESSOR = {
     "image_std": [0.5] * 3,
     **dict(do_resize=True, do_center_crop=False, do_normalize=True, resample=3, rescale_factor=1 / 255),
 }
-BUDGET = settings(
-    max_examples=40,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-)
 
-# ---------------------------------------------------------------------------------------------------
-# Damage
-# ---------------------------------------------------------------------------------------------------
-WEIRD = st.sampled_from(
-    [
-        *(None, True, False, 0, -1, 1, 3, 16, 2**31, 2**63, 10**30, 10**400, 0.5, -0.5, 1e-300, 1e300),
-        *(math.inf, -math.inf, math.nan, "", "a", "x" * 100_000, "\0\x1b[31m\n", "name", "\ud800"),
-        *([], {}, [[]], [None], [0] * 5, [1, 2, 3], ["a"] * 3, {"a": 1}, {"0": {}}, [1e400] * 3, [[1] * 3]),
-    ]
-)
-EDITS = st.lists(
-    st.tuples(st.sampled_from(["set", "set", "delete", "rename", "add"]), st.integers(0, 10_000), WEIRD),
-    min_size=1,
-    max_size=3,
-)
-BYTE_EDITS = st.lists(
-    st.tuples(
-        st.sampled_from(["set", "set", "cut", "insert", "repeat"]), st.floats(0, 1), st.binary(max_size=8)
-    ),
-    min_size=1,
-    max_size=4,
-)
+
 SHAPES = st.sampled_from([(), (0,), (1,), (5,), (24,), (1, 0, 24), (0, 0), (24, 5), (1,) * 6, (2, 3, 16, 16)])
 
 
-def nodes(tree, path=()):
-    """Yields the paths of all values in a JSON tree."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, value in items:
-        yield (*path, key)
-        yield from nodes(value, (*path, key))
-
-
-def damaged(tree, edits):
-    """Returns a JSON tree with values replaced, left out, renamed and added."""
-    tree = copy.deepcopy(tree)
-    for kind, choice, value in edits:
-        paths = list(nodes(tree))
-        if not paths:
-            break
-        *parents, key = paths[choice % len(paths)]
-        parent = tree
-        for part in parents:
-            parent = parent[part]
-        if kind == "set" or (isinstance(parent, list) and kind != "delete"):
-            parent[key] = copy.deepcopy(value)
-        elif kind == "delete":
-            del parent[key]
-        elif kind == "rename":
-            parent[str(value)] = parent.pop(key)
-        else:
-            parent[str(value)] = copy.deepcopy(value)
-    return tree
-
-
-def damaged_bytes(data, edits):
-    data = bytearray(data)
-    for kind, where, value in edits:
-        i = int(where * len(data))
-        if kind == "set":
-            data[i : i + len(value)] = value[: max(0, len(data) - i)]
-        elif kind == "cut":
-            del data[i : None if where > 0.5 else i + len(value)]
-        elif kind == "insert":
-            data[i:i] = value
-        else:
-            data[i:i] = data[i : i + 100]
-    return bytes(data)
-
-
-def survives(function, *args):
-    """The function returns, or raises a ValueError whose message is short."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return function(*args)
-        except ValueError as error:
-            assert len(str(error)) < 2500, str(error)[:3000]
-            return None
-
-
-def write_json(path, content):
-    path.write_text(json.dumps(content))
-
-
-# ---------------------------------------------------------------------------------------------------
-# Weights and their configurations
-# ---------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a model's weights as .safetensors, .npz and .weights.h5."""
@@ -373,132 +275,3 @@ def test_keras_weights(folder, model, tmp_path):
             after = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
             assert all(np.array_equal(x, y, equal_nan=True) for x, y in zip(before, after))
         before = [keras.ops.convert_to_numpy(variable) for variable in model.variables]
-
-
-# ---------------------------------------------------------------------------------------------------
-# Images and tables
-# ---------------------------------------------------------------------------------------------------
-def image_bytes(kind="PNG"):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP"])
-def test_pictures(kind):
-    whole = image_bytes(kind)
-
-    @settings(BUDGET, max_examples=20)
-    @given(BYTE_EDITS)
-    def check(edits):
-        survives(decode, damaged_bytes(whole, edits))
-
-    assert decode(whole).size == (7, 9)
-    check()
-
-
-def read_images(path):
-    files = find_images(path)
-    for i in range(len(files)):
-        survives(files.read, i)
-
-
-def test_zip_of_pictures(tmp_path):
-    path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
-            archive.writestr(name, image_bytes())
-    whole = path.read_bytes()
-
-    @BUDGET
-    @given(BYTE_EDITS)
-    def check(edits):
-        path.write_bytes(damaged_bytes(whole, edits))
-        survives(find_images, path)
-
-    assert len(find_images(path)) == 3
-    check()
-
-
-ROWS = [
-    *(["path", "label", "split"], ["a.png", "cat", "train"]),
-    *(["b.png", "dog", "validation"], ["c.png", "cat", ""]),
-]
-
-
-@pytest.mark.parametrize("reader", ["labels", "split"])
-def test_tables(tmp_path, reader):
-    for name in "abc":
-        (tmp_path / f"{name}.png").write_bytes(image_bytes())
-    path = tmp_path / "labels.csv"
-
-    def write(rows):
-        with open(path, "w", newline="", encoding="utf-8", errors="surrogatepass") as file:
-            csv.writer(file).writerows(rows if isinstance(rows, list) else [])
-
-    write(ROWS)
-    files = find_images(path)
-
-    @BUDGET
-    @given(EDITS, BYTE_EDITS, st.booleans())
-    def check(edits, byte_edits, by_bytes):
-        rows = damaged(ROWS, edits)
-        write(ROWS if by_bytes else [row if isinstance(row, list) else [row] for row in rows])
-        if by_bytes:
-            path.write_bytes(damaged_bytes(path.read_bytes(), byte_edits))
-        survives(*([find_images, path] if reader == "labels" else [read_split, files, path]))
-
-    check()
-
-
-# ---------------------------------------------------------------------------------------------------
-# Runs
-# ---------------------------------------------------------------------------------------------------
-RUN = {
-    "command": {"script": "finetune.py", "data": "a", "model": None, "weights": None, "settings": {}},
-    "recipe": asdict(RECIPES["full"]),
-    "model": {
-        "variant": "vit_b16",
-        "hyperparameters": SIZES,
-        "preprocessing": {"image_size": [32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_fraction": 1.0},
-        "new_head": True,
-    },
-    "versions": {"keras": "3"},
-}
-
-
-def read_run(folder):
-    saved = read_config(folder)
-    read_recipe(saved["recipe"]), read_model(saved)
-    saved["command"]["data"], saved["command"]["settings"]
-
-
-def test_run(tmp_path):
-    @settings(BUDGET, max_examples=80)
-    @given(EDITS)
-    def check(edits):
-        write_json(tmp_path / "config.json", damaged(RUN, edits))
-        survives(read_run, tmp_path)
-
-    write_json(tmp_path / "config.json", RUN)
-    read_run(tmp_path)
-    check()
-
-
-def test_checkpoints_with_the_right_hash(tmp_path):
-    states = Checkpoints(tmp_path)
-    path = states.save(1, {"a": np.ones(3, "float32")}, {"epoch": 1})
-    whole = path.read_bytes()
-
-    @BUDGET
-    @given(BYTE_EDITS)
-    def check(edits):
-        for old in states.paths():
-            old.unlink()
-        (tmp_path / "a").write_bytes(damaged_bytes(whole, edits))
-        digest = sha256(tmp_path / "a")[:16]
-        (tmp_path / "a").rename(tmp_path / f"step-00000001-{digest}.safetensors")
-        survives(states.load)
-
-    check()
