@@ -4,6 +4,7 @@ The notebooks, CHANGELOG.md, CONTRIBUTING.md and SECURITY.md become pages. Links
 repository, which work on GitHub, become links between pages.
 """
 
+import ast
 import base64
 import json
 import posixpath
@@ -18,6 +19,7 @@ PAGES = {name: name.lower() for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SEC
 NOTEBOOKS = {f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")}
 SOURCES = {page: source for source, page in (PAGES | NOTEBOOKS).items()}
 WIDE = ("models.md", "checkpoints.md", "results/cifar10.md", "results/speed.md")
+SETTINGS_MARK = "<!-- settings -->"
 LINK = re.compile(r"\]\(([\w./-]+\.(?:md|ipynb|png))(#[\w-]+)?\)")
 
 
@@ -45,7 +47,23 @@ def on_page_markdown(markdown, page, config, files):
         target = (PAGES | NOTEBOOKS).get(target, target.removeprefix("docs/"))
         return f"]({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{match[2] or ''})"
 
+    if SETTINGS_MARK in markdown:
+        markdown = markdown.replace(SETTINGS_MARK, settings_table())
     return LINK.sub(resolve, markdown)
+
+
+def settings_table():
+    """Returns the settings of a training run, the fields of `Recipe`, as a table."""
+    module = ast.parse((ROOT / "vit_tf" / "training" / "recipes.py").read_text("utf-8"))
+    (recipe,) = (node for node in module.body if getattr(node, "name", None) == "Recipe")
+    rows = ["| setting | default | what it does |", "|---|---|---|"]
+    for field in recipe.body:
+        if isinstance(field, ast.AnnAssign):
+            default, explanation, *choices = map(ast.literal_eval, field.value.args)
+            choices = f" ({', '.join(choices[0])})" if choices else ""
+            option = "--" + field.target.id.replace("_", "-")
+            rows.append(f"| `{option}` | `{default}` | {explanation}{choices} |")
+    return "\n".join(rows)
 
 
 def convert_notebook(notebook, stem):
