@@ -10,6 +10,7 @@ DOCS = ROOT / "docs"
 # Pages that tools/docs_pages.py makes from files outside of docs/.
 GENERATED = ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
 ROOT_PAGES = [ROOT / name for name in ("README.md", *GENERATED)]
+REMOVED = ("scripts/train_cifar10_gpu.py",)  # pages that say how something was measured name it
 PAGES = sorted(DOCS.rglob("*.md"))
 NAV = (ROOT / "mkdocs.yml").read_text("utf-8").split("\nnav:\n")[1]
 
@@ -29,6 +30,14 @@ def test_links(page):
         if not path or re.match(r"https?://|\.\./\.\./actions/", path):
             continue
         assert (page.parent / path).exists(), target
+
+
+@pytest.mark.parametrize("page", [*ROOT_PAGES, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths(page):
+    """Every file of the repository that a page names exists."""
+    folders = "benchmarks|docs|notebooks|scripts|tests|tools|vit_tf"
+    for path in re.findall(rf"(?<![\w/.])((?:{folders})/[\w/.*-]*)", page.read_text("utf-8")):
+        assert path in REMOVED or list(ROOT.glob(path.rstrip(".") + "*")), path
 
 
 def test_every_page_is_in_the_navigation():

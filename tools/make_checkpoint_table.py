@@ -1,12 +1,12 @@
-"""Makes docs/checkpoints.md: timm's checkpoints of our architectures, and the layouts of their files.
+"""Makes docs/checkpoints.md: timm's checkpoints of these architectures, and the layouts of their files.
 
     pip install timm
     python tools/make_checkpoint_table.py [FILE]
 
-Every checkpoint is a file on the hub in timm's own layout, a file of its makers, or both, as timm's
-pretrained configurations say. tests/test_makers.py and tests/test_parity.py write a file of each layout and
-load it. Needs timm 1.0.31 or later; the same timm always gives the same file. The exit code is 2 for a
-user's mistake.
+timm's pretrained configurations name a file for every checkpoint: on the hub in timm's own layout, from its
+makers, or both. tests/weights/formats/test_makers.py and tests/test_parity.py write a file of each layout and
+load it. Needs timm 1.0.31 or later; the same version of timm always gives the same table. The exit code is 2
+for a wrong argument.
 """
 
 import argparse
@@ -32,10 +32,11 @@ ADDRESSES = {
 HEAD = """# timm's checkpoints
 
 Made by `python tools/make_checkpoint_table.py` from timm {version}: its {tags} tags of the {architectures}
-architectures here. {files} have a file: {hub} on the hub in timm's own layout, {makers} from their makers.
-{without} have none in timm. "timm" stands for `model.safetensors` under timm's names. Each layout below is
-written by the tests, from a small model with random weights, and loaded back (`tests/test_makers.py`;
-Google's in `tests/test_parity.py`); the published files themselves are not downloaded there.
+architectures here. {files} tags have a file: {hub} on the hub in timm's own layout, {makers} from their
+makers. {without} tags have no file in timm. "timm" stands for `model.safetensors` under timm's names. For
+each layout below, the tests write a small model with random weights and load it back
+(`tests/weights/formats/test_makers.py`; Google's layout in `tests/test_parity.py`). The tests do not download
+the published files.
 
 | layout | tags with a file of it |
 | --- | --- |
