@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vit_tf.data.augment.mixing import CutMix, MixUp, MixUpCutMix
+from vit_tf.data.augment.mixing import CutMix, MixUp, MixUpCutMix, blend, draw_mixing
 
 SHAPE = (5, 12, 20, 3)  # an odd batch, not square
 
@@ -95,7 +95,8 @@ def kind(mix, images, labels, seed):
 def test_mix_chooses_one_a_batch():
     images, labels = distinct_batch()
     kinds = [
-        kind(MixUpCutMix(1.0, 1.0, probability=0.8, switch=0.25), images, labels, seed) for seed in range(400)
+        kind(MixUpCutMix(1.0, 1.0, probability=0.8, switch_prob=0.25), images, labels, seed)
+        for seed in range(400)
     ]
     shares = [kinds.count(name) / 400 for name in ("none", "cutmix", "mixup")]
     # Rectangles of no pixel, some 3 % of CutMix's, count as none: 0.2, 0.2 and 0.6, +- 4 deviations of 0.1.
@@ -112,19 +113,81 @@ def test_the_same_generator_draws_the_same():
     assert np.abs(first[0] - other[0]).max() > 1
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_each_image_is_blended_by_its_own_draw(compiled):
+    """NumPy's arrays as they are, and those of JAX within a compiled function."""
+    blended = pytest.importorskip("jax").jit(blend) if compiled else blend
+    rng = np.random.default_rng(0)
+    b, h, w = 5, 6, 8
+    images = rng.uniform(0, 255, (b, h, w, 3)).astype("float32")
+    labels = np.eye(3, dtype="float32")[[0, 1, 2, 0, 1]]
+    mixing = {"kept": np.array([1, 0.3, 1, 1, 0.9], "float32")}
+    mixing |= {"top": np.array([0, 0, 1, 2, 0]), "bottom": np.array([0, 0, 4, 2, 0])}
+    mixing |= {"left": np.array([0, 0, 3, 0, 0]), "right": np.array([0, 0, 8, 4, 0])}
+    x, y = map(np.asarray, blended(images, labels, mixing))
+    expected = images.copy()
+    expected[1] = 0.3 * images[1] + 0.7 * images[3]
+    expected[2, 1:4, 3:8] = images[2, 1:4, 3:8]  # its own partner
+    expected[4] = 0.9 * images[4] + 0.1 * images[0]
+    np.testing.assert_allclose(x, expected, atol=1e-4)  # float32 of 255
+    np.testing.assert_allclose(y[[0, 3]], labels[[0, 3]])  # nothing, and an empty rectangle
+    np.testing.assert_allclose(y[1], [0.7, 0.3, 0], atol=1e-6)
+    mixing["bottom"][0] = h  # a rectangle of two columns
+    mixing["right"][0] = 2
+    x, y = map(np.asarray, blended(images, labels, mixing))
+    np.testing.assert_allclose(x[0, :, :2], images[4, :, :2])
+    np.testing.assert_allclose(x[0, :, 2:], images[0, :, 2:])
+    np.testing.assert_allclose(y[0], [0.75, 0.25, 0], atol=1e-6)
+    assert blend(images, labels, None)[0] is images
+
+
+@pytest.mark.parametrize("mixup, cutmix", [(0.4, 0), (0.4, 1.0)])
+def test_draws_for_each_image(mixup, cutmix):
+    jax = pytest.importorskip("jax")
+    n, h, w = 4000, 10, 20
+    mix = MixUpCutMix(mixup, cutmix, probability=0.8)
+    drawn = jax.jit(lambda key: draw_mixing(mix, key, (n,), (h, w)))(jax.random.key(0))
+    kept, top, bottom, left, right = (
+        np.asarray(drawn[k]) for k in ("kept", "top", "bottom", "left", "right")
+    )
+    assert (
+        (0 <= top).all()
+        and (top <= h).all()
+        and (bottom <= h).all()
+        and (left >= 0).all()
+        and (right <= w).all()
+    )
+    area = np.clip(bottom - top, 0, None) * np.clip(right - left, 0, None)
+    is_blended, is_cut = kept < 1, area > 0
+    assert not (is_blended & is_cut).any()
+    both = bool(mixup and cutmix)
+    # Standard errors are below 0.01; Beta(0.4, 0.4) rounds some weights to 1, and some rectangles are empty.
+    np.testing.assert_allclose(is_blended.mean(), (0.4 if both else 0.8) if mixup else 0, atol=0.04)
+    np.testing.assert_allclose(is_cut.mean(), (0.4 if both else 0.8) if cutmix else 0, atol=0.08)
+    if mixup:  # mean and variance of Beta(a, a)
+        np.testing.assert_allclose(kept[is_blended].mean(), 0.5, atol=0.03)
+        np.testing.assert_allclose(kept[is_blended].var(), 1 / (4 * (2 * mixup + 1)), atol=0.02)
+    if cutmix:  # the side is sqrt(1 - Beta(1, 1)), whose mean is 2/3; every third centre cuts it off
+        assert 0.35 < ((right - left)[is_cut] / w).mean() < 0.67
+    assert draw_mixing(None, jax.random.key(0), (n,), (h, w)) is None
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: MixUp(0), "`alpha` must be a number above 0, got 0"),
+        (lambda: MixUp(0), "`alpha` must be a positive number, got 0"),
         (lambda: CutMix(-1.0), "`alpha`"),
         (lambda: MixUpCutMix(mixup=-0.1), "`mixup`"),
         (lambda: MixUpCutMix(cutmix="1"), "`cutmix`"),
-        (lambda: MixUpCutMix(0, 0), "must be above 0, got 0 for both"),
+        (lambda: MixUpCutMix(0, 0), "must be positive, got 0 for both"),
         (lambda: MixUpCutMix(probability=1.5), "`probability`"),
-        (lambda: MixUpCutMix(switch=float("nan")), "`switch`"),
+        (lambda: MixUpCutMix(switch_prob=float("nan")), "`switch_prob`"),
         (lambda: MixUp()(np.zeros((2, 4, 4, 3)), np.zeros(2), drawn(0)), r"labels \(b, k\)"),
         (lambda: CutMix()(np.zeros((4, 4, 3)), np.zeros((4, 2)), drawn(0)), r"images \(b, h, w, c\)"),
-        (lambda: MixUpCutMix(probability=0)(np.zeros((2, 4, 4, 3)), np.zeros((3, 2)), drawn(0)), "of one b"),
+        (
+            lambda: MixUpCutMix(probability=0)(np.zeros((2, 4, 4, 3)), np.zeros((3, 2)), drawn(0)),
+            "with the same b",
+        ),
     ],
 )
 def test_bad_arguments(make, message):

@@ -25,7 +25,6 @@ import jax
 
 from vit_tf.training import make_optimizer
 from vit_tf.training.loop import compiled_epoch as device
-from vit_tf.training.loop.device_mixing import blend, draw_mixing
 from vit_tf.training.loop.device_trainer import (
     ArrayBatches,
     check_recipe,
@@ -243,64 +242,8 @@ def test_diverging_run_says_so(tmp_path):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Mixing and augmentation
+# Augmentation
 # ---------------------------------------------------------------------------------------------------
-def test_blend_against_numpy():
-    rng = np.random.default_rng(0)
-    b, h, w = 5, 6, 8
-    images = rng.uniform(0, 255, (b, h, w, 3)).astype("float32")
-    labels = np.eye(K, dtype="float32")[[0, 1, 2, 0, 1]]
-    mixing = {"kept": np.array([1, 0.3, 1, 1, 0.9], "float32")}
-    mixing |= {"top": np.array([0, 0, 1, 2, 0]), "bottom": np.array([0, 0, 4, 2, 0])}
-    mixing |= {"left": np.array([0, 0, 3, 0, 0]), "right": np.array([0, 0, 8, 4, 0])}
-    compiled = jax.jit(blend)
-    x, y = map(np.asarray, compiled(images, labels, mixing))
-    expected = images.copy()
-    expected[1] = 0.3 * images[1] + 0.7 * images[3]
-    expected[2, 1:4, 3:8] = images[2, 1:4, 3:8]  # its own partner
-    expected[4] = 0.9 * images[4] + 0.1 * images[0]
-    np.testing.assert_allclose(x, expected, atol=1e-4)  # float32 of 255
-    np.testing.assert_allclose(y[[0, 3]], labels[[0, 3]])  # nothing, and an empty rectangle
-    np.testing.assert_allclose(y[1], [0.7, 0.3, 0], atol=1e-6)
-    mixing["bottom"][0] = h  # a rectangle of two columns
-    mixing["right"][0] = 2
-    x, y = map(np.asarray, compiled(images, labels, mixing))
-    np.testing.assert_allclose(x[0, :, :2], images[4, :, :2])
-    np.testing.assert_allclose(x[0, :, 2:], images[0, :, 2:])
-    np.testing.assert_allclose(y[0], [0.75, 0.25, 0], atol=1e-6)
-    assert blend(images, labels, None)[0] is images
-
-
-@pytest.mark.parametrize("mixup, cutmix", [(0.4, 0), (0.4, 1.0)])
-def test_draws(mixup, cutmix):
-    n, h, w = 4000, 10, 20
-    mix = MixUpCutMix(mixup, cutmix, probability=0.8)
-    drawn = jax.jit(lambda key: draw_mixing(mix, key, (n,), (h, w)))(jax.random.key(0))
-    kept, top, bottom, left, right = (
-        np.asarray(drawn[k]) for k in ("kept", "top", "bottom", "left", "right")
-    )
-    assert (
-        (0 <= top).all()
-        and (top <= h).all()
-        and (bottom <= h).all()
-        and (left >= 0).all()
-        and (right <= w).all()
-    )
-    area = np.clip(bottom - top, 0, None) * np.clip(right - left, 0, None)
-    is_blended, is_cut = kept < 1, area > 0
-    assert not (is_blended & is_cut).any()
-    both = bool(mixup and cutmix)
-    # Standard errors are below 0.01; Beta(0.4, 0.4) rounds some weights to 1, and some rectangles are empty.
-    np.testing.assert_allclose(is_blended.mean(), (0.4 if both else 0.8) if mixup else 0, atol=0.04)
-    np.testing.assert_allclose(is_cut.mean(), (0.4 if both else 0.8) if cutmix else 0, atol=0.08)
-    if mixup:  # mean and variance of Beta(a, a)
-        np.testing.assert_allclose(kept[is_blended].mean(), 0.5, atol=0.03)
-        np.testing.assert_allclose(kept[is_blended].var(), 1 / (4 * (2 * mixup + 1)), atol=0.02)
-    if cutmix:  # the side is sqrt(1 - Beta(1, 1)), whose mean is 2/3; every third centre cuts it off
-        assert 0.35 < ((right - left)[is_cut] / w).mean() < 0.67
-    assert draw_mixing(None, jax.random.key(0), (n,), (h, w)) is None
-
-
 def test_augmentation_model():
     recipe = Recipe(crop="affine", randaugment=5.0, random_erasing=0.5)
     model = make_augmentation(recipe, (SIDE, SIDE, 3))

@@ -1,10 +1,16 @@
-"""MixUp and CutMix: every image of a batch is blended with its partner, and so are their labels.
+"""MixUp and CutMix: each image of a batch is blended with its partner, and so are their labels.
 
-Each is called with images (b, h, w, c) in [0, 255], labels (b, k) in [0, 1], and a `numpy.random.Generator`,
-from which it draws everything; it returns both as new float32 arrays. Labels whose rows sum to 1 still do
-afterwards; in those of images with several classes, each class is blended by itself. As in timm one draw
-serves a batch, and an image's partner is its mirror in the batch: the first goes with the last.
-Shapes: b images, h rows, w columns, c channels, k classes.
+The partner of an image is its mirror in the batch, as in timm: the first image goes with the last.
+Drawing is separate from blending. The classes here draw from a `numpy.random.Generator`, once per batch, as
+timm does; `draw_mixing` draws from a key of JAX, once per image, inside a compiled function. Both return what
+`blend` takes:
+
+    kept                       float (b,), the weight of the image in MixUp, 1 without MixUp
+    top, bottom, left, right   int (b,), the rectangle that CutMix pastes, empty without CutMix
+
+where b is 1 for one draw per batch. Labels whose rows sum to 1 still do after blending. In labels of several
+classes per image each class is blended on its own.
+Shapes: s steps, b images of a batch, h rows, w columns, c channels, k classes.
 """
 
 from dataclasses import dataclass
@@ -15,17 +21,37 @@ from vit_tf.checks import shown
 from vit_tf.preprocessing.transform import is_number
 
 
+class Mixing:
+    """Base class: draws how a batch is blended, and blends it.
+
+    Call arguments:
+        images: array (b, h, w, c), uint8 or float32, in [0, 255].
+        labels: float32 array (b, k) in [0, 1].
+        generator: numpy.random.Generator, the only source of randomness.
+
+    Output: images float32 (b, h, w, c), labels float32 (b, k), new arrays.
+
+    Raises:
+        ValueError: a setting is out of range, or the arrays do not fit each other.
+    """
+
+    def __call__(self, images, labels, generator):
+        if np.ndim(images) != 4 or np.ndim(labels) != 2 or len(images) != len(labels):
+            raise ValueError(
+                "expected images (b, h, w, c) and labels (b, k) with the same b, "
+                f"got the shapes {np.shape(images)} and {np.shape(labels)}"
+            )
+        return blend(images, labels, self.draw(generator, images.shape[1:3]))
+
+
 @dataclass(frozen=True)
-class MixUp:
+class MixUp(Mixing):
     """Averages images with their partners: Zhang et al. 2017, https://arxiv.org/abs/1710.09412.
 
     Args:
-        alpha: float above 0: the weight of an image is drawn from Beta(alpha, alpha).
+        alpha: positive float: the weight of an image is drawn from Beta(alpha, alpha).
 
-    Output: images float32 (b, h, w, c), labels float32 (b, k).
-
-    Raises:
-        ValueError: `alpha` is out of range, or the arrays do not fit each other.
+    Call arguments, output and errors: see `Mixing`.
     """
 
     alpha: float = 0.8
@@ -33,26 +59,21 @@ class MixUp:
     def __post_init__(self):
         check_alpha("alpha", self.alpha)
 
-    def __call__(self, images, labels, generator):
-        check_batch(images, labels)
-        weight = generator.beta(self.alpha, self.alpha)
-        return blended(images, weight), blended(labels, weight)
+    def draw(self, generator, image_size):
+        return {**NO_MIXING, "kept": np.array([generator.beta(self.alpha, self.alpha)])}
 
 
 @dataclass(frozen=True)
-class CutMix:
-    """Pastes a rectangle of its partner into an image: Yun et al. 2019, https://arxiv.org/abs/1905.04899.
+class CutMix(Mixing):
+    """Pastes a rectangle of the partner into an image: Yun et al. 2019, https://arxiv.org/abs/1905.04899.
 
-    The rectangle has the image's proportions and is cut off at its border (section 3.1 of the paper).
-    Labels are weighted by the area that is left of it, exactly.
+    The rectangle has the proportions of the image and is cut off at the image's border (section 3.1 of the
+    paper). The weight of the image's own label is the fraction of its pixels that remain, exactly.
 
     Args:
-        alpha: float above 0: the fraction that an image keeps is drawn from Beta(alpha, alpha).
+        alpha: positive float: the fraction that an image keeps is drawn from Beta(alpha, alpha).
 
-    Output: images float32 (b, h, w, c), labels float32 (b, k).
-
-    Raises:
-        ValueError: `alpha` is out of range, or the arrays do not fit each other.
+    Call arguments, output and errors: see `Mixing`.
     """
 
     alpha: float = 1.0
@@ -60,85 +81,135 @@ class CutMix:
     def __post_init__(self):
         check_alpha("alpha", self.alpha)
 
-    def __call__(self, images, labels, generator):
-        check_batch(images, labels)
-        h, w = images.shape[1:3]
-        top, bottom, left, right = self.rectangle(h, w, generator)
-        mixed = images.astype("float32")
-        mixed[:, top:bottom, left:right] = images[::-1, top:bottom, left:right]
-        return mixed, blended(labels, 1 - (bottom - top) * (right - left) / (h * w))
-
-    def rectangle(self, height, width, generator):
-        """Draws (top, bottom, left, right) within an image of `height` x `width` pixels."""
+    def draw(self, generator, image_size):
         side = np.sqrt(1 - generator.beta(self.alpha, self.alpha))
         edges = []
-        for size in (height, width):
-            cut, centre = int(size * side), int(generator.integers(size))
-            edges += [max(centre - cut // 2, 0), min(centre + (cut + 1) // 2, size)]
-        return tuple(edges)
+        for size in image_size:
+            length, centre = np.array([size * side]).astype(int), np.array([generator.integers(size)])
+            edges += interval(centre, length, size)
+        return NO_MIXING | dict(zip(("top", "bottom", "left", "right"), edges))
 
 
 @dataclass(frozen=True)
-class MixUpCutMix:
-    """Applies MixUp or CutMix or neither to a batch, as DeiT was trained (timm/data/mixup.py).
+class MixUpCutMix(Mixing):
+    """Applies MixUp, CutMix or neither to a batch, as DeiT was trained (timm/data/mixup.py).
 
     Args:
-        mixup: float, `alpha` of MixUp; 0 leaves it out.
-        cutmix: float, `alpha` of CutMix; 0 leaves it out.
-        probability: float in [0, 1], how many batches are mixed at all.
-        switch: float in [0, 1], how many of them by CutMix when both are in.
+        mixup: float, `alpha` of MixUp; 0 disables MixUp.
+        cutmix: float, `alpha` of CutMix; 0 disables CutMix.
+        probability: float in [0, 1], the fraction of batches that are mixed.
+        switch_prob: float in [0, 1], the fraction of the mixed batches to which CutMix is applied, where both
+            are enabled.
 
-    Output: images float32 (b, h, w, c), labels float32 (b, k).
-
-    Raises:
-        ValueError: a setting is out of range, or the arrays do not fit each other.
+    Call arguments, output and errors: see `Mixing`.
     """
 
     mixup: float = 0.8
     cutmix: float = 1.0
     probability: float = 1.0
-    switch: float = 0.5
+    switch_prob: float = 0.5
 
     def __post_init__(self):
         for name in ("mixup", "cutmix"):
             if getattr(self, name) != 0:
                 check_alpha(name, getattr(self, name))
         if not (self.mixup or self.cutmix):
-            raise ValueError("one of `mixup` and `cutmix` must be above 0, got 0 for both: leave the mix out")
-        for name in ("probability", "switch"):
+            raise ValueError("`mixup` or `cutmix` must be positive, got 0 for both: leave `MixUpCutMix` out")
+        for name in ("probability", "switch_prob"):
             value = getattr(self, name)
             if not (is_number(value) and 0 <= value <= 1):
                 raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")
 
-    def __call__(self, images, labels, generator):
-        is_mixed, is_cut = generator.random(2) < (self.probability, self.switch)
+    def draw(self, generator, image_size):
+        is_mixed, is_cut = generator.random(2) < (self.probability, self.switch_prob)
         if not is_mixed:
-            check_batch(images, labels)
-            return images.astype("float32"), labels.astype("float32")
+            return NO_MIXING
         is_cut = self.cutmix and (is_cut or not self.mixup)
-        mix = CutMix(self.cutmix) if is_cut else MixUp(self.mixup)
-        return mix(images, labels, generator)
+        method = CutMix(self.cutmix) if is_cut else MixUp(self.mixup)
+        return method.draw(generator, image_size)
 
 
-def blended(values, weight):
-    """Returns `weight` of each row and the rest of its partner, in float32."""
-    mixed = values.astype("float32")
-    partner = mixed[::-1] * np.float32(1 - weight)
-    mixed *= np.float32(weight)
-    mixed += partner
+NO_MIXING = {"kept": np.ones(1)} | dict.fromkeys(("top", "bottom", "left", "right"), np.zeros(1, int))
+
+
+def draw_mixing(mix, key, shape, image_size):
+    """Draws how images are blended with their partners, from a key of JAX and for each image on its own.
+
+    Args:
+        mix: a `MixUpCutMix`, or None.
+        key: a key of `jax.random`.
+        shape: of the result: (b,), or (s, b) for the batches of several steps.
+        image_size: (height, width) in pixels.
+
+    Returns:
+        The dict that `blend` takes, with arrays of that shape, float32 and int32. None without a `mix`.
+    """
+    if mix is None:
+        return None
+    import jax
+    import jax.numpy as jnp
+
+    keys = jax.random.split(key, 6)
+    is_mixed = jax.random.uniform(keys[0], shape) < mix.probability
+    is_cut = jax.random.uniform(keys[1], shape) < mix.switch_prob
+    if not (mix.mixup and mix.cutmix):
+        is_cut = jnp.full(shape, bool(mix.cutmix))
+    weight = jax.random.beta(keys[2], mix.mixup, mix.mixup, shape) if mix.mixup else jnp.ones(shape)
+    side = jnp.zeros(shape)
+    if mix.cutmix:
+        side = jnp.sqrt(1 - jax.random.beta(keys[3], mix.cutmix, mix.cutmix, shape))
+    side = jnp.where(is_mixed & is_cut, side, 0.0)
+    edges = []
+    for key, size in zip(keys[4:], image_size):
+        edges += interval(jax.random.randint(key, shape, 0, size), (size * side).astype("int32"), size)
+    kept = jnp.where(is_mixed & ~is_cut, weight, 1.0).astype("float32")
+    return {"kept": kept, **dict(zip(("top", "bottom", "left", "right"), edges))}
+
+
+def interval(centre, length, size):
+    """Returns the first position of intervals and the position behind the last, cut off at 0 and `size`."""
+    return (centre - length // 2).clip(0), (centre + (length + 1) // 2).clip(None, size)
+
+
+def blend(images, labels, mixing):
+    """Blends each image with its partner, and their labels.
+
+    The function uses only operators and methods that arrays of NumPy and of JAX share, so it takes either.
+
+    Args:
+        images: array (b, h, w, c), uint8 or float32.
+        labels: float32 array (b, k).
+        mixing: dict that describes the blending, see the top of this file; None returns images and labels.
+
+    Returns:
+        (images, labels), float32. The weight of a label is the fraction of pixels that its image has.
+    """
+    if mixing is None:
+        return images, labels
+    b, h, w, c = images.shape
+    top, bottom, left, right = (mixing[edge] for edge in ("top", "bottom", "left", "right"))
+    # A row of pixels is taken as w * c values: NumPy is slow where the last axis is as short as c.
+    is_pasted = is_inside(top, bottom, h)[:, :, None] & is_inside(c * left, c * right, w * c)[:, None, :]
+    weights = mixing["kept"][:, None, None] * ~is_pasted  # (b, h, w c)
+    share = mixing["kept"] * (1 - (bottom - top) * (right - left) / (h * w))
+    images = weighted_sum(images.reshape(b, h, w * c), weights).reshape(b, h, w, c)
+    return images, weighted_sum(labels, share[:, None])
+
+
+def is_inside(start, stop, size):
+    """Returns which of `size` positions lie in the intervals (b,): bools (b, size)."""
+    position = np.arange(size)
+    return (position >= start[:, None]) & (position < stop[:, None])
+
+
+def weighted_sum(values, weights):
+    """Returns `weights` of each row and the rest of its partner, in float32."""
+    mixed = values * weights.astype("float32")
+    mixed += values[::-1] * (1 - weights).astype("float32")
     return mixed
 
 
 def check_alpha(name, value):
-    """Raises a ValueError unless `value` is a number above 0."""
+    """Raises a ValueError unless `value` is a positive number."""
     if not (is_number(value) and value > 0):
-        raise ValueError(f"`{name}` must be a number above 0, got {shown(value)}")
-
-
-def check_batch(images, labels):
-    """Raises a ValueError unless images are (b, h, w, c) and labels (b, k)."""
-    if np.ndim(images) != 4 or np.ndim(labels) != 2 or len(images) != len(labels):
-        raise ValueError(
-            "expected images (b, h, w, c) and labels (b, k) of one b, "
-            f"got the shapes {np.shape(images)} and {np.shape(labels)}"
-        )
+        raise ValueError(f"`{name}` must be a positive number, got {shown(value)}")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
-from vit_tf.training.loop.device_mixing import blend, draw_mixing
+from vit_tf.data.augment.mixing import blend, draw_mixing
 
 
 def check_backend():
