@@ -2,7 +2,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from vit_tf.config import CHOICES, ViTConfig, suggestion
+from vit_tf.config import CHOICES, AttentionConfig, BlockConfig, ViTConfig, suggestion
 
 SMALL = ViTConfig(32, 16, 24, 2, 3, 48)
 
@@ -76,3 +76,25 @@ def test_values_that_do_not_fit_each_other(options, message):
 def test_suggestion():
     assert suggestion("hiden_dim", ["mlp_dim", "hidden_dim"]) == " (did you mean 'hidden_dim'?)"
     assert suggestion("zzz", ["mlp_dim"]) == ""
+
+
+def test_options_of_blocks_are_hyperparameters():
+    ours, blocks = ({f.name: f for f in fields(x)} for x in (ViTConfig, BlockConfig))
+    assert set(blocks) - set(ours) == {"block_index"}
+    assert all(ours[name].type == f.type for name, f in blocks.items() if name != "block_index")
+    assert all(ours[name].default == f.default for name, f in blocks.items() if name != "block_index")
+
+
+def test_options_of_each_block():
+    config = replace(SMALL, num_layers=3, drop_path_rate=0.2, qk_norm=True, norm="rms")
+    first, _, last = (config.block_config(i) for i in range(3))
+    assert (first.num_heads, first.mlp_dim, first.qk_norm, first.norm) == (3, 48, True, "rms")
+    assert (first.block_index, first.drop_path_rate) == (0, 0)
+    assert (last.block_index, last.drop_path_rate) == (2, 0.2)
+    assert replace(SMALL, num_layers=1, drop_path_rate=0.2).block_config(0).drop_path_rate == 0
+
+
+@pytest.mark.parametrize("name, value", [("num_heads", 0), ("block_index", -1), ("norm", "batch")])
+def test_values_of_attention_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be"):
+        AttentionConfig(**{"num_heads": 2, name: value})

@@ -185,7 +185,7 @@ def test_preprocessing_scales_pixels_to_plus_minus_one():
 
 def test_drop_path_rises_linearly():
     model = build_vit("vit_b16", **{**SMALL, "num_layers": 4}, drop_path_rate=0.3)
-    rates = [model.get_layer(f"block_{i}").options["drop_path_rate"] for i in range(4)]
+    rates = [model.get_layer(f"block_{i}").config.drop_path_rate for i in range(4)]
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 

@@ -1,4 +1,4 @@
-"""`ViTConfig`: every hyperparameter of a plain ViT, with what each may be."""
+"""`ViTConfig`: every hyperparameter of a plain ViT, its valid values, and the options of its blocks."""
 
 import difflib
 from dataclasses import dataclass, fields
@@ -16,8 +16,53 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "final_norm": ("tokens", "pooled", "none"),
 }
-LARGEST = 1 << 31  # of all numbers: what is counted in int32 somewhere
+LARGEST = 1 << 31  # of all numbers: sizes are counted in int32 somewhere
 NEEDS_CLASS_TOKEN = ("token", "token_avg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """The options of self-attention.
+
+    `MultiHeadSelfAttention`, the attention inside it and every encoder block take these fields as keyword
+    arguments, hand the whole config down, and have the fields in their `get_config`. A new option is one
+    line here; `ViTConfig` needs a field of the same name if variants set the option.
+
+    Raises:
+        ValueError: a value has the wrong type or is out of range.
+    """
+
+    num_heads: int
+    head_dim: int | None = None  # the width k of a head; None: d // num_heads
+    attention: str = "softmax"  # or "differential"
+    block_index: int = 0  # the depth of the block, which sets the initial lambda of differential attention
+    qkv_bias: bool = True  # of queries, keys and values
+    projection_bias: bool = True  # of the output projection; in blocks of the MLP, too
+    qk_norm: bool = False  # normalise the queries and keys of each head
+    sub_norm: bool = False  # normalise the concatenated heads before the projection; in blocks the MLP, too
+    norm: str = "layer"  # or "rms"
+    norm_epsilon: float = 1e-6
+    dropout_rate: float = 0.0  # of the output
+    attention_dropout_rate: float = 0.0  # of the attention probabilities
+    query_chunk_size: int | None = None  # queries whose scores are in memory at a time; 0: all; None: by n
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig(AttentionConfig):
+    """The options of an encoder block: of its attention, its MLP and its residual branches.
+
+    Raises:
+        ValueError: a value has the wrong type or is out of range.
+    """
+
+    mlp_dim: int
+    mlp: str = "mlp"  # "mlp", "swiglu" (one inner matrix), "swiglu_split" (two)
+    activation: str = "gelu"  # name or callable
+    drop_path_rate: float = 0.0
+    layer_scale_init: float | None = None  # None: no LayerScale
 
 
 @dataclass(frozen=True)
@@ -25,7 +70,7 @@ class ViTConfig:
     """Every hyperparameter of a plain ViT. Each field can be overridden in `build_vit` by its name.
 
     Raises:
-        ValueError: a value is of the wrong kind or out of range, or two do not fit each other.
+        ValueError: a value has the wrong type or is out of range, or two values contradict each other.
     """
 
     image_size: int | tuple[int, int]  # pixels: side, or (height, width)
@@ -74,8 +119,7 @@ class ViTConfig:
     def __post_init__(self):
         object.__setattr__(self, "image_size", pair(self.image_size, "image_size"))
         object.__setattr__(self, "patch_size", pair(self.patch_size, "patch_size"))
-        for field in fields(self):
-            check_value(field.name, getattr(self, field.name))
+        check_fields(self)
         check_together(self)
 
     @property
@@ -91,61 +135,76 @@ class ViTConfig:
     def num_prefix_tokens(self):
         return int(self.has_class_token) + int(self.distillation_token) + self.num_registers
 
+    def block_config(self, index):
+        """Returns the `BlockConfig` of encoder block number `index`."""
+        options = shared_fields(self, BlockConfig)
+        options["drop_path_rate"] *= index / max(1, self.num_layers - 1)
+        return BlockConfig(**options, block_index=index)
 
-def check_together(spec):
-    """Raises a ValueError where hyperparameters do not fit each other."""
-    grid_size(spec.image_size, spec.patch_size, spec.allow_remainder)
-    divided = spec.head_dim is None or spec.pooling == "map"
-    if divided and spec.hidden_dim % spec.num_heads:
+
+def shared_fields(config, config_class):
+    """Returns a dict of those fields of a config that another config class has, too."""
+    return {f.name: getattr(config, f.name) for f in fields(config_class) if hasattr(config, f.name)}
+
+
+def check_together(config):
+    """Raises a ValueError if hyperparameters contradict each other."""
+    grid_size(config.image_size, config.patch_size, config.allow_remainder)
+    divided = config.head_dim is None or config.pooling == "map"
+    if divided and config.hidden_dim % config.num_heads:
         raise ValueError(
-            f"num_heads={spec.num_heads} does not divide hidden_dim={spec.hidden_dim}: "
+            f"num_heads={config.num_heads} does not divide hidden_dim={config.hidden_dim}: "
             "choose a divisor, or give `head_dim`"
         )
-    if spec.pooling in NEEDS_CLASS_TOKEN and not spec.has_class_token:
+    if config.pooling in NEEDS_CLASS_TOKEN and not config.has_class_token:
         raise ValueError(
-            f"pooling={spec.pooling!r} reads the class token, and class_token=False leaves it out: "
+            f"pooling={config.pooling!r} reads the class token, and class_token=False leaves it out: "
             "choose another pooling, such as 'avg', or keep the token"
         )
-    if spec.distillation_token and spec.pooling != "token":
+    if config.distillation_token and config.pooling != "token":
         raise ValueError(
-            f"a distillation token goes with a class token and pooling='token', got {shown(spec.pooling)}"
+            f"a distillation token goes with a class token and pooling='token', got {shown(config.pooling)}"
         )
-    if spec.patch_norm and spec.patch_stem != "patches":
+    if config.patch_norm and config.patch_stem != "patches":
         raise ValueError(
-            f"patch_norm=True needs the cut patches: patch_stem='patches', got {shown(spec.patch_stem)}"
+            f"patch_norm=True needs the cut patches: patch_stem='patches', got {shown(config.patch_stem)}"
         )
-    if spec.allow_remainder and spec.patch_stem != "conv":
-        raise ValueError(f"allow_remainder=True needs patch_stem='conv', got {shown(spec.patch_stem)}")
-    if spec.block == "parallel_scaling" and (spec.mlp != "mlp" or spec.sub_norm):
+    if config.allow_remainder and config.patch_stem != "conv":
+        raise ValueError(f"allow_remainder=True needs patch_stem='conv', got {shown(config.patch_stem)}")
+    if config.block == "parallel_scaling" and (config.mlp != "mlp" or config.sub_norm):
         raise ValueError("block='parallel_scaling' goes with mlp='mlp' and sub_norm=False only")
 
 
-def check_value(name, value):
-    """Raises a ValueError that says what the hyperparameter `name` may be, unless `value` is one."""
+def check_fields(config):
+    """Raises a ValueError unless each field of a config, checked by itself, has a valid value."""
+    for field in fields(config):
+        check_value(field.name, getattr(config, field.name), field.default)
+
+
+def check_value(name, value, default):
+    """Raises a ValueError that says which values the hyperparameter `name` takes, unless `value` is valid."""
     number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) < LARGEST
     whole = number and isinstance(value, Integral)
-    default = ViTConfig.__dataclass_fields__[name].default
     if name in CHOICES:
         valid = value in CHOICES[name]
         expected = " or ".join(repr(c) for c in CHOICES[name]) + suggestion(value, CHOICES[name])
     elif name.endswith("_rate"):
         valid, expected = number and 0 <= value < 1, "a number in [0, 1)"
-    elif name == "num_classes":
-        valid, expected = whole and value >= 0, "an int from 0 (0 for the pooled features)"
-    elif name == "num_registers":
-        valid, expected = whole and value >= 0, "an int from 0"
+    elif name in ("num_classes", "num_registers", "block_index"):
+        valid, expected = whole and value >= 0, "a non-negative int"
     elif name in ("head_dim", "layer_scale_init"):
-        kind, right = ("int", whole) if name == "head_dim" else ("number", number)
-        valid, expected = value is None or (right and value > 0), f"a positive {kind} or None"
+        kind, right_type = ("int", whole) if name == "head_dim" else ("number", number)
+        valid, expected = value is None or (right_type and value > 0), f"a positive {kind} or None"
     elif name == "query_chunk_size":
-        valid, expected = value is None or (whole and value >= 0), "an int from 0 (0 for no blocks) or None"
+        valid = value is None or (whole and value >= 0)
+        expected = "a non-negative int (0 for no chunks) or None"
     elif isinstance(default, bool) or name == "class_token":
         valid = isinstance(value, bool) or (value is None and name == "class_token")
         expected = "True or False"
     elif name == "norm_epsilon":
         valid, expected = number and value > 0, "a positive number"
     elif name in ("image_size", "patch_size"):
-        return  # checked where they are taken apart
+        return  # `pair` has checked them
     elif name == "activation":
         valid, expected = isinstance(value, str) or callable(value), "the name of an activation"
     else:

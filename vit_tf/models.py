@@ -16,26 +16,6 @@ OVERLAPPING_STEMS = {
     "overlap": layers.OverlapPatchEmbedding,
     "whitened": layers.WhitenedPatchEmbedding,
 }
-BLOCK_OPTIONS = (
-    "num_heads",
-    "mlp_dim",
-    "head_dim",
-    "qkv_bias",
-    "projection_bias",
-    "attention",
-    "mlp",
-    "activation",
-    "qk_norm",
-    "sub_norm",
-    "norm",
-    "norm_epsilon",
-    "dropout_rate",
-    "attention_dropout_rate",
-    "layer_scale_init",
-    "query_chunk_size",
-)
-
-
 DEFAULT = "vit_base_patch16_224"
 
 
@@ -95,24 +75,24 @@ def build_vit(
         variant, fields = source.describe(variant)
         overrides = {**fields, **overrides}
     variant = variant or DEFAULT
-    spec = get_variant(variant, **overrides)
+    config = get_variant(variant, **overrides)
     if hasattr(source, "check_head"):
-        source.check_head(spec)
-    activation = check_activations(spec, classifier_activation)
-    if separate_heads and not spec.distillation_token:
+        source.check_head(config)
+    activation = check_activations(config, classifier_activation)
+    if separate_heads and not config.distillation_token:
         raise ValueError(f"`separate_heads=True` needs a distillation token, and {variant!r} has none")
 
-    images = keras.Input((*spec.image_size, spec.in_channels), name="images")
+    images = keras.Input((*config.image_size, config.in_channels), name="images")
     x = images
     if include_preprocessing:
-        x = normalization(include_preprocessing, variant, source, spec.in_channels)(x)
-    x = embed_patches(x, spec)
-    x = add_tokens(x, spec)
-    for i in range(spec.num_layers):
-        x = make_block(spec, i)(x)
-    if spec.final_norm == "tokens":
-        x = make_norm(spec, "norm")(x)
-    x = classify(x, spec, activation, separate_heads)
+        x = normalization(include_preprocessing, variant, source, config.in_channels)(x)
+    x = embed_patches(x, config)
+    x = add_tokens(x, config)
+    for i in range(config.num_layers):
+        x = make_block(config, i)(x)
+    if config.final_norm == "tokens":
+        x = make_norm(config, "norm")(x)
+    x = classify(x, config, activation, separate_heads)
     model = keras.Model(images, x, name=ALIASES.get(variant, variant))
     if weights is not None:
         from vit_tf.weights import load_weights
@@ -137,83 +117,76 @@ def normalization(settings, variant, source, in_channels):
 
     if in_channels != 3:  # published statistics are those of red, green and blue
         return keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalization")
-    config = getattr(source, "preprocessing_config", None)
-    return get_preprocessing(config or variant).normalization()
+    return get_preprocessing(getattr(source, "preprocessing_config", None) or variant).normalization()
 
 
-def make_norm(spec, name):
-    return layers.norms.make_norm(spec.norm, spec.norm_epsilon, None, name)
+def make_norm(config, name):
+    return layers.norms.make_norm(config.norm, config.norm_epsilon, None, name)
 
 
-def embed_patches(images, spec):
+def embed_patches(images, config):
     """Turns images `(b, h, w, c)` into patch tokens `(b, n, d)` by the variant's stem."""
-    size = dict(hidden_dim=spec.hidden_dim, patch_size=spec.patch_size, name="patch_embedding")
-    if spec.patch_stem == "patches":
-        x = layers.Patches(spec.patch_size, name="patches")(images)
-        if spec.patch_norm:
-            x = make_norm(spec, "patch_norm")(x)
-        x = keras.layers.Dense(spec.hidden_dim, use_bias=spec.patch_bias, name="patch_embedding")(x)
-    elif spec.patch_stem in OVERLAPPING_STEMS:
-        x = OVERLAPPING_STEMS[spec.patch_stem](activation=spec.activation, **size)(images)
+    size = dict(hidden_dim=config.hidden_dim, patch_size=config.patch_size, name="patch_embedding")
+    if config.patch_stem == "patches":
+        x = layers.Patches(config.patch_size, name="patches")(images)
+        if config.patch_norm:
+            x = make_norm(config, "patch_norm")(x)
+        x = keras.layers.Dense(config.hidden_dim, use_bias=config.patch_bias, name="patch_embedding")(x)
+    elif config.patch_stem in OVERLAPPING_STEMS:
+        x = OVERLAPPING_STEMS[config.patch_stem](activation=config.activation, **size)(images)
     else:
-        x = layers.PatchEmbedding(use_bias=spec.patch_bias, allow_remainder=spec.allow_remainder, **size)(
+        x = layers.PatchEmbedding(use_bias=config.patch_bias, allow_remainder=config.allow_remainder, **size)(
             images
         )
-    return make_norm(spec, "embedding_norm")(x) if spec.embedding_norm else x
+    return make_norm(config, "embedding_norm")(x) if config.embedding_norm else x
 
 
-def add_tokens(patches, spec):
+def add_tokens(patches, config):
     """Turns patch tokens into the tokens that the first block sees: `(b, p + n, d)`."""
     x = layers.PatchEncoder(
-        spec.grid_size,
-        class_token=spec.has_class_token,
-        distillation_token=spec.distillation_token,
-        num_registers=spec.num_registers,
-        prefix_positions=spec.prefix_positions,
+        config.grid_size,
+        class_token=config.has_class_token,
+        distillation_token=config.distillation_token,
+        num_registers=config.num_registers,
+        prefix_positions=config.prefix_positions,
         name="patch_encoder",
     )(patches)
-    x = keras.layers.Dropout(spec.position_dropout_rate, name="position_dropout")(x)
-    return make_norm(spec, "pre_norm")(x) if spec.pre_norm else x
+    x = keras.layers.Dropout(config.position_dropout_rate, name="position_dropout")(x)
+    return make_norm(config, "pre_norm")(x) if config.pre_norm else x
 
 
-def make_block(spec, index):
+def make_block(config, index):
     """Returns the encoder block number `index`."""
-    shared = {name: getattr(spec, name) for name in BLOCK_OPTIONS}
-    return BLOCKS[spec.block](
-        **shared,
-        block_index=index,
-        drop_path_rate=spec.drop_path_rate * index / max(1, spec.num_layers - 1),
-        name=f"block_{index}",
-    )
+    return BLOCKS[config.block](**vars(config.block_config(index)), name=f"block_{index}")
 
 
-def pool(tokens, spec, name, token_index):
+def pool(tokens, config, name, token_index):
     """Reduces tokens `(b, p + n, d)` to features `(b, d)`, `(b, 2 * d)` for "token_avg"."""
-    num_prefix_tokens = 0 if spec.pool_prefix else spec.num_prefix_tokens
-    if spec.pooling == "map":
-        shared = {key: getattr(spec, key) for key in ("activation", "norm", "norm_epsilon")}
+    num_prefix_tokens = 0 if config.pool_prefix else config.num_prefix_tokens
+    if config.pooling == "map":
+        shared = {key: getattr(config, key) for key in ("activation", "norm", "norm_epsilon")}
         return layers.AttentionPooling(
-            spec.num_heads, spec.mlp_dim, num_prefix_tokens=num_prefix_tokens, name=name, **shared
+            config.num_heads, config.mlp_dim, num_prefix_tokens=num_prefix_tokens, name=name, **shared
         )(tokens)
-    return layers.TokenPooling(spec.pooling, token_index, num_prefix_tokens, name=name)(tokens)
+    return layers.TokenPooling(config.pooling, token_index, num_prefix_tokens, name=name)(tokens)
 
 
-def classify(tokens, spec, activation, separate_heads):
+def classify(tokens, config, activation, separate_heads):
     """Turns the last block's tokens into features, logits or, with `separate_heads`, a pair of them."""
     names = [("pooling", "head", 0)]
-    if spec.distillation_token:
+    if config.distillation_token:
         names.append(("distillation_pooling", "distillation_head", 1))
     outputs = []
     for pooling_name, head_name, token_index in names:
-        x = pool(tokens, spec, pooling_name, token_index)
-        if spec.final_norm == "pooled":
-            x = make_norm(spec, "pooled_norm")(x)
-        if spec.num_classes:
+        x = pool(tokens, config, pooling_name, token_index)
+        if config.final_norm == "pooled":
+            x = make_norm(config, "pooled_norm")(x)
+        if config.num_classes:
             # float32: under half precision the loss needs all digits of the logits.
-            x = keras.layers.Dense(spec.num_classes, dtype="float32", name=head_name)(x)
+            x = keras.layers.Dense(config.num_classes, dtype="float32", name=head_name)(x)
         outputs.append(x)
     if len(outputs) == 2 and not separate_heads:
-        dtype = "float32" if spec.num_classes else None
+        dtype = "float32" if config.num_classes else None
         outputs = [keras.layers.Average(dtype=dtype, name="average")(outputs)]
     if activation is not keras.activations.linear:
         names = ("probabilities", "distillation_probabilities")
@@ -224,10 +197,10 @@ def classify(tokens, spec, activation, separate_heads):
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def check_activations(spec, classifier_activation):
+def check_activations(config, classifier_activation):
     """Returns the head's activation; a ValueError says which of the two names is unknown."""
     for key, value in (
-        ("activation", spec.activation),
+        ("activation", config.activation),
         ("classifier_activation", classifier_activation),
     ):
         try:
@@ -237,7 +210,7 @@ def check_activations(spec, classifier_activation):
                 f"`{key}` must be a Keras activation such as 'gelu' or 'softmax', 'quick_gelu' or "
                 f"'gelu_tanh', got {shown(value)}"
             ) from None
-    if classifier_activation is not None and not spec.num_classes:
+    if classifier_activation is not None and not config.num_classes:
         raise ValueError(
             f"`classifier_activation={classifier_activation!r}` needs a head, and `num_classes=0` "
             "has none: leave one of the two out"

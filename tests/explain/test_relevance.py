@@ -49,7 +49,7 @@ def test_rollout_is_the_product_of_matrices(fusion, ratio, query):
 def test_relevance_of_one_block_against_finite_differences():
     model = small(num_layers=1)
     images, step = some_images(model, 1), 1e-2
-    heads = model.get_layer("block_0").attentions()[0]
+    heads = model.get_layer("block_0").attention_layers()[0].core_attention
     scores = vit_tf.attention_maps(model, images)["block_0"][0]  # (2, 7, 7)
     slopes = np.zeros((2, 7))
     for head, key in np.ndindex(2, 7):

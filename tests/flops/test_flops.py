@@ -39,12 +39,12 @@ def test_a_batch_costs_its_images(overrides):
     assert five.parameters == one.parameters
 
 
-def test_attention_in_blocks_keeps_no_scores():
-    whole, blocked = (
+def test_chunked_attention_keeps_no_scores():
+    whole, chunked = (
         {row.component: row for row in count_flops(small_vit(query_chunk_size=size)).rows} for size in (0, 2)
     )
-    assert blocked["attention scores"].activation_bytes == 0 < whole["attention scores"].activation_bytes
-    assert blocked["attention scores"].macs == whole["attention scores"].macs
+    assert chunked["attention scores"].activation_bytes == 0 < whole["attention scores"].activation_bytes
+    assert chunked["attention scores"].macs == whole["attention scores"].macs
 
 
 def test_half_precision_halves_the_activations_of_the_blocks():

@@ -1,3 +1,6 @@
+import json
+from dataclasses import fields
+
 import keras
 import numpy as np
 import pytest
@@ -6,6 +9,7 @@ from keras import ops
 from support.layer_cases import TOKENS, random
 
 from vit_tf import layers
+from vit_tf.config import AttentionConfig
 
 pytestmark = pytest.mark.every_backend
 
@@ -27,38 +31,28 @@ def test_attention_scores_on_request():
     np.testing.assert_allclose(output, mixed @ projection + projection_bias, atol=1e-5)
 
 
-def test_differential_attention_is_a_difference_of_two_softmaxes():
-    layer = layers.DifferentialAttention(1, block_index=2)
-    qkv = random((1, 3, 12))
-    layer.build(qkv.shape)
-    randomize(layer)
-    values, scores = layer(qkv, return_attention_scores=True)
-    query, key, value = np.split(qkv[0], 3, axis=-1)
-
-    def softmax(x):
-        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
-
-    first, second = (softmax(query[:, s] @ key[:, s].T / 2**0.5) for s in (slice(0, 2), slice(2, 4)))
-    q1, k1, q2, k2 = (ops.convert_to_numpy(getattr(layer, f"lambda_{x}")) for x in ("q1", "k1", "q2", "k2"))
-    initial = 0.8 - 0.6 * np.exp(-0.6)
-    factor = np.exp(q1 @ k1) - np.exp(q2 @ k2) + initial
-    expected = first - factor * second
-    np.testing.assert_allclose(ops.convert_to_numpy(scores)[0, 0], expected, atol=1e-5)
-    heads = expected @ value
-    heads = heads / np.sqrt((heads**2).mean(-1, keepdims=True) + 1e-5)
-    heads = heads * ops.convert_to_numpy(layer.head_norm.scale) * (1 - initial)
-    np.testing.assert_allclose(ops.convert_to_numpy(values)[0], heads, atol=1e-5)
-    np.testing.assert_allclose(ops.sum(scores, axis=-1), 1 - factor, atol=1e-5)
+OTHER = dict(  # another value than the default for each option of attention
+    head_dim=6,
+    attention="differential",
+    block_index=2,
+    qkv_bias=False,
+    projection_bias=False,
+    qk_norm=True,
+    sub_norm=True,
+    norm="rms",
+    norm_epsilon=1e-4,
+    dropout_rate=0.1,
+    attention_dropout_rate=0.2,
+    query_chunk_size=3,
+)
 
 
-@pytest.mark.tensorflow_only
-@pytest.mark.parametrize("make", [layers.DotProductAttention, layers.DifferentialAttention])
-@pytest.mark.parametrize("qk_norm", [True, False])
-def test_heads_config_and_shapes(make, qk_norm):
-    layer = make(2, qk_norm=qk_norm, norm="rms", dropout_rate=0.1)
-    again = type(layer).from_config(layer.get_config())
-    assert again.get_config() == layer.get_config()
-    symbolic = layer(keras.Input((5, 24)), return_attention_scores=True)
-    eager = again(random((3, 5, 24)), return_attention_scores=True)
-    assert [(None, *x.shape[1:]) for x in eager] == [tuple(x.shape) for x in symbolic]
-    assert tuple(eager[1].shape) == (3, 2, 5, 5)
+def test_every_option_is_handed_down():
+    assert {f.name for f in fields(AttentionConfig)} == {"num_heads", *OTHER}
+    expected = AttentionConfig(num_heads=2, **OTHER)
+    assert all(getattr(expected, f.name) != f.default for f in fields(AttentionConfig))
+    attention = layers.EncoderBlock(2, 16, **OTHER).attention
+    assert attention.config == attention.core_attention.config == expected
+    saved = json.loads(json.dumps(keras.saving.serialize_keras_object(attention)))
+    again = keras.saving.deserialize_keras_object(saved)
+    assert again.config == expected and again.get_config() == attention.get_config()

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.every_backend
 
 
 @pytest.mark.parametrize("block", ["encoder", "res_post", "parallel_things", "parallel_scaling"])
-def test_every_block_passes_the_block_size_on(block):
+def test_every_block_passes_the_chunk_size_on(block):
     model = build_vit(
         "vit_b16",
         image_size=16,
@@ -22,8 +22,8 @@ def test_every_block_passes_the_block_size_on(block):
         block=block,
         query_chunk_size=2,
     )
-    heads = [x for x in model._flatten_layers() if isinstance(x, layers.DotProductAttention)]
-    assert heads and all(x.query_chunk_size == 2 for x in heads)
+    cores = [x for x in model._flatten_layers() if isinstance(x, layers.DotProductAttention)]
+    assert cores and all(x.config.query_chunk_size == 2 for x in cores)
     assert model.get_layer("block_0").get_config()["query_chunk_size"] == 2
 
 

@@ -1,4 +1,4 @@
-"""Attention in blocks of queries: the same function and gradients, in less memory."""
+"""Attention in chunks of queries: the same function and gradients, in less memory."""
 
 import keras
 import numpy as np
@@ -32,11 +32,11 @@ def built(make, shape, **options):
     return randomize(layer, 0.5)
 
 
-def in_blocks_and_not(make, shape, **options):
+def chunked_and_whole(make, shape, **options):
     """Returns two layers of the same weights."""
-    blocked, whole = (built(make, shape, query_chunk_size=size, **options) for size in (3, 0))
-    whole.set_weights(blocked.get_weights())
-    return blocked, whole
+    chunked, whole = (built(make, shape, query_chunk_size=size, **options) for size in (3, 0))
+    whole.set_weights(chunked.get_weights())
+    return chunked, whole
 
 
 def seed_states(layer):
@@ -48,11 +48,11 @@ def set_seeds(layer, values):
         variable.assign(value)
 
 
-@pytest.mark.parametrize("block_size", [1, 3, 4, 6])  # sizes 1; 2, 2, 3; 3, 4; and again 3, 4
-def test_blocks_equal_numpy(block_size):
+@pytest.mark.parametrize("chunk_size", [1, 3, 4, 6])  # sizes 1; 2, 2, 3; 3, 4; and again 3, 4
+def test_chunks_equal_numpy(chunk_size):
     query, key, value = random((2, 3, 7, 4), 1), random((2, 3, 7, 4), 2), random((2, 3, 7, 5), 3)
     expected = softmax(query.astype("float64") @ key.swapaxes(2, 3)) @ value
-    x = chunked_attention(*map(ops.convert_to_tensor, (query, key, value)), block_size)
+    x = chunked_attention(*map(ops.convert_to_tensor, (query, key, value)), chunk_size)
     np.testing.assert_allclose(x, expected, atol=1e-5)  # float32 sums of 7 products of the order of 1
 
 
@@ -64,13 +64,13 @@ KINDS = {
 
 
 @pytest.mark.parametrize("options", KINDS.values(), ids=KINDS)
-def test_blocks_change_neither_values_nor_gradients(options):
-    blocked, whole = in_blocks_and_not(
+def test_chunks_change_neither_values_nor_gradients(options):
+    chunked, whole = chunked_and_whole(
         layers.MultiHeadSelfAttention, TOKENS, num_heads=2, head_dim=6, **options
     )
     x = random(TOKENS)
-    np.testing.assert_allclose(blocked(x), whole(x), rtol=1e-5, atol=1e-5)
-    ours, expected = (list(gradients(layer, x, sum_of_squares).values()) for layer in (blocked, whole))
+    np.testing.assert_allclose(chunked(x), whole(x), rtol=1e-5, atol=1e-5)
+    ours, expected = (list(gradients(layer, x, sum_of_squares).values()) for layer in (chunked, whole))
     assert len(ours) == len(expected) > 3
     for gradient, reference in zip(ours, expected):
         assert np.abs(reference).max() > 1e-4
@@ -80,19 +80,19 @@ def test_blocks_change_neither_values_nor_gradients(options):
 
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 2e-2), ("float16", 3e-3)])
-def test_blocks_in_half_precision(dtype, tolerance):
-    blocked, whole = in_blocks_and_not(
+def test_chunks_in_half_precision(dtype, tolerance):
+    chunked, whole = chunked_and_whole(
         layers.MultiHeadSelfAttention, TOKENS, num_heads=2, dtype=f"mixed_{dtype}"
     )
     x = random(TOKENS)
-    assert keras.backend.standardize_dtype(blocked(x).dtype) == dtype
-    ours, expected = (gradients(layer, x, sum_of_squares) for layer in (blocked, whole))
+    assert keras.backend.standardize_dtype(chunked(x).dtype) == dtype
+    ours, expected = (gradients(layer, x, sum_of_squares) for layer in (chunked, whole))
     for gradient, reference in zip(ours.values(), expected.values()):
         # 8 and 11 bits a number, roundings in another order
         np.testing.assert_allclose(gradient, reference, atol=tolerance * np.abs(reference).max())
 
 
-def test_dropout_in_blocks_drops_probabilities():
+def test_dropout_in_chunks_drops_probabilities():
     n, rate = 60, 0.3
     query = ops.convert_to_tensor(random((2, 2, n, 4)))
     eye = ops.convert_to_tensor(np.broadcast_to(np.eye(n, dtype="float32"), (2, 2, n, n)))
@@ -104,9 +104,9 @@ def test_dropout_in_blocks_drops_probabilities():
     kept = first != 0
     assert abs((~kept).mean() - rate) < 0.02  # 5 standard deviations of 14,400 draws
     np.testing.assert_allclose(first[kept], plain[kept] / (1 - rate), rtol=1e-5)
-    blocks = [kept[:, :, i : i + 20] for i in (0, 20, 40)]
-    masks = [*blocks, second[:, :, :20] != 0]
-    for i in range(len(masks)):  # blocks and calls have masks of their own: 0.7^2 + 0.3^2 agree by chance
+    chunks = [kept[:, :, i : i + 20] for i in (0, 20, 40)]
+    masks = [*chunks, second[:, :, :20] != 0]
+    for i in range(len(masks)):  # chunks and calls have masks of their own: 0.7^2 + 0.3^2 agree by chance
         for j in range(i):
             assert (masks[i] == masks[j]).mean() < 0.65
 
@@ -149,12 +149,12 @@ def trained_weights(jit_compile=False, **options):
     "jit_compile", {"tensorflow": [False, True], "jax": [True], "torch": [False]}[BACKEND]
 )
 def test_compiled_training_is_the_same(jit_compile):
-    blocked, whole = (trained_weights(jit_compile, query_chunk_size=size) for size in (4, 0))
-    for ours, expected in zip(blocked, whole):
+    chunked, whole = (trained_weights(jit_compile, query_chunk_size=size) for size in (4, 0))
+    for ours, expected in zip(chunked, whole):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-def test_rematerialization_draws_the_masks_of_the_blocks_again():
+def test_rematerialization_draws_the_masks_of_the_chunks_again():
     options = dict(query_chunk_size=4, attention_dropout_rate=0.4, jit_compile=BACKEND == "jax")
     kept = trained_weights(**options)
     with keras.RematScope("list_of_layers", layer_names=["block"]):
@@ -191,32 +191,32 @@ def test_unknown_number_of_tokens_in_a_graph():
     np.testing.assert_allclose(graph(random(QKV)), layer(random(QKV)), atol=1e-5)
 
 
-def test_block_size_is_chosen_by_the_number_of_tokens():
+def test_chunk_size_is_chosen_by_the_number_of_tokens():
     assert choose_chunk_size(197) == choose_chunk_size(1024) == 0
     assert 0 < choose_chunk_size(4097) < 4097
     assert choose_chunk_size(None) == choose_chunk_size(None, 64) == choose_chunk_size(4097, 0) == 0
     assert choose_chunk_size(197, 64) == 64
-    assert choose_chunk_size(64, 64) == 0  # one block is all
+    assert choose_chunk_size(64, 64) == 0  # one chunk is all
 
 
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("size", [-1, 1.5, True, "all"])
-def test_bad_block_size(size):
+def test_bad_chunk_size(size):
     for make in (
         lambda: layers.DotProductAttention(2, query_chunk_size=size),
         lambda: build_vit("vit_b16", query_chunk_size=size),
     ):
-        with pytest.raises(ValueError, match="`query_chunk_size` must be an int from 0.* got"):
+        with pytest.raises(ValueError, match="`query_chunk_size` must be a non-negative int.* got"):
             make()
 
 
-def temporary_bytes(block_size, n=512):
+def temporary_bytes(chunk_size, n=512):
     """What XLA sets aside for the forward and backward pass of one head."""
     import jax
 
     def loss(query, key, value):
-        if block_size:
-            return sum_of_squares(chunked_attention(query, key, value, block_size))
+        if chunk_size:
+            return sum_of_squares(chunked_attention(query, key, value, chunk_size))
         return sum_of_squares(ops.softmax(query @ ops.swapaxes(key, -1, -2)) @ value)
 
     arguments = [random((1, 1, n, 8), seed) for seed in range(3)]
@@ -225,35 +225,35 @@ def temporary_bytes(block_size, n=512):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="XLA's own count of its memory")
-def test_compiled_memory_is_that_of_a_few_blocks():
+def test_compiled_memory_is_that_of_a_few_chunks():
     scores = 512 * 512 * 4
     assert temporary_bytes(0) > 2 * scores  # the test can see something
-    assert temporary_bytes(32) < scores / 2  # 16 blocks, of which 4 at a time would be a quarter
+    assert temporary_bytes(32) < scores / 2  # 16 chunks, of which 4 at a time would be a quarter
 
 
 @pytest.mark.tensorflow_only("TensorFlow's own graph")
-def test_blocks_wait_for_each_other():
+def test_chunks_wait_for_each_other():
     """In the optimised graph each product of scores needs the one before: none can run at the same time."""
     import tensorflow as tf
 
-    n, blocks = 64, 4
+    n, chunks = 64, 4
 
     def slopes(query, key, value):
         with tf.GradientTape() as tape:
             tape.watch((query, key, value))
-            loss = sum_of_squares(chunked_attention(query, key, value, n // blocks))
+            loss = sum_of_squares(chunked_attention(query, key, value, n // chunks))
         return tape.gradient(loss, (query, key, value))
 
     function = tf.function(slopes).get_concrete_function(*[tf.TensorSpec((1, 1, n, 8))] * 3)
     operations = function.graph.get_operations()
     products = [op for op in operations if op.type == "BatchMatMulV2" and op.outputs[0].shape[-1] == n]
-    assert len(products) == 3 * blocks  # scores forward, scores again, their gradients
+    assert len(products) == 3 * chunks  # scores forward, scores again, their gradients
 
     ancestors = {}
     for op in operations:  # in the order of their needs
         above = [x.op for x in op.inputs]
         ancestors[op.name] = set().union({x.name for x in above}, *(ancestors[x.name] for x in above))
-    forward, backward = products[:blocks], products[blocks:]
+    forward, backward = products[:chunks], products[chunks:]
     for before, later in zip(forward, forward[1:]):
         assert before.name in ancestors[later.name]
     for i in range(0, len(backward), 2):

@@ -101,7 +101,7 @@ def test_functions_that_are_compiled_meanwhile_are_without_hooks():
     model, images = small(), some_images()
     before = predict(model, images)
     model.predict_function = None
-    heads = model.get_layer("block_0").attentions()[0]
+    heads = model.get_layer("block_0").attention_layers()[0].core_attention
     hooks = {(heads, "scores"): lambda x: 0 * x}
     within = call_with_hooks(hooks, predict, model, images)
     np.testing.assert_array_equal(within, before)
@@ -111,7 +111,7 @@ def test_functions_that_are_compiled_meanwhile_are_without_hooks():
 
 def test_hooks_within_hooks():
     model, images = small(), some_images()
-    first, second = (model.get_layer(f"block_{i}").attentions()[0] for i in range(2))
+    first, second = (model.get_layer(f"block_{i}").attention_layers()[0].core_attention for i in range(2))
     seen = []
 
     def inner():

@@ -33,8 +33,8 @@ def test_network_drops_and_normalises_as_it_is_told():
     recipe = Recipe(drop_path_rate=0.3, dropout_rate=0.1)
     settings = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
     network = make_network("vit_cifar10", SIZES, recipe, settings)
-    assert network.get_layer("block_1").options["drop_path_rate"] == 0.3
-    assert network.get_layer("block_1").options["dropout_rate"] == 0.1
+    assert network.get_layer("block_1").config.drop_path_rate == 0.3
+    assert network.get_layer("block_1").config.dropout_rate == 0.1
     layer = network.get_layer("normalization")
     pixels = np.array([25.5, 51, 76.5], "float32") + 255 * np.array([0.4, 0.5, 0.6], "float32")
     np.testing.assert_allclose(layer(pixels[None, None, None]), np.ones((1, 1, 1, 3)), atol=1e-5)

@@ -53,7 +53,7 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
         return pooled
 
     # Attentions side by side are averaged head by head, before the heads are reduced.
-    early = reduce if all(len(block.attentions()) == 1 for block in anatomy.blocks.values()) else None
+    early = reduce if all(len(block.attention_layers()) == 1 for block in anatomy.blocks.values()) else None
 
     def scores(heads, qkv):
         blocks = [to_numpy(fuse(x, early)) for _, x in score_blocks(heads, qkv, rows)]
@@ -72,7 +72,7 @@ def fuse(scores, reduce):
 def score_blocks(heads, qkv, queries):
     """Yields slices of the queries and their scores `(b, H, q, n)`, few enough not to fill the memory."""
     b, n, _ = qkv.shape
-    step = max(1, BLOCK_BYTES // (b * heads.num_heads * n * 4))
+    step = max(1, BLOCK_BYTES // (b * heads.config.num_heads * n * 4))
     for start in range(queries.start, queries.stop, step):
         block = slice(start, min(start + step, queries.stop))
         yield block, heads.scores(qkv, block)
@@ -142,9 +142,9 @@ def per_block(anatomy, images, chosen, function):
     names = anatomy.choose(chosen)
     found = {name: [] for name in names}
     hooks = {
-        (heads, "qkv"): observer(found[name], function, heads)
+        (layer.core_attention, "qkv"): observer(found[name], function, layer.core_attention)
         for name in names
-        for heads in anatomy.blocks[name].attentions()
+        for layer in anatomy.blocks[name].attention_layers()
     }
     forward = keras.Model(anatomy.model.input, anatomy.blocks[names[-1]].output)
     call_with_hooks(hooks, predict_eagerly, forward, images)

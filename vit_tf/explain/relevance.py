@@ -118,15 +118,15 @@ def weighted_by_gradient(anatomy, images, class_index):
         A list of `(b, n, n)`: of attentions side by side, the sum; and an array `(b, k)` over the
         tokens that the learned query sees, or None.
     """
-    layers = [attention for block in anatomy.blocks.values() for attention in block.attentions()]
+    layers = [x.core_attention for block in anatomy.blocks.values() for x in block.attention_layers()]
     n = anatomy.num_tokens
-    shapes = [(len(images), x.num_heads, n, n) for x in layers]
+    shapes = [(len(images), x.config.num_heads, n, n) for x in layers]
     if anatomy.pools_by_attention:
         layers.append(anatomy.pooling)
         shapes.append((len(images), anatomy.pooling.num_heads, 1, n - anatomy.pooling.num_prefix_tokens))
     scores, slopes = gradients_at(anatomy, images, class_index, "scores", layers, shapes)
     found = iter(np.maximum(0, x * slope).mean(axis=1) for x, slope in zip(scores, slopes))
-    blocks = [sum(next(found) for _ in block.attentions()) for block in anatomy.blocks.values()]
+    blocks = [sum(next(found) for _ in block.attention_layers()) for block in anatomy.blocks.values()]
     pooled = next(found, None)
     return blocks, None if pooled is None else pooled[:, 0]
 

@@ -158,21 +158,21 @@ def count_block(layer, shape):
 @count_layer.register
 def count_parallel_scaling_block(layer: layers.ParallelScalingBlock, shape):
     b, n, d = shape
-    inner, hidden = (b, n, layer.in_projection.units - layer.mlp_dim), (b, n, layer.mlp_dim)
+    inner, hidden = (b, n, layer.in_projection.units - layer.config.mlp_dim), (b, n, layer.config.mlp_dim)
     heads = (b, n, inner[2] // 3)
     macs = b * n * d  # times a width: the MACs of the part of a matrix product that has it
-    bias = 0 if layer.mlp_bias is None else layer.mlp_dim
+    bias = 0 if layer.mlp_bias is None else layer.config.mlp_dim
     yield from count_layer(layer.norm, shape)
     qkv_parameters = (d + layer.in_projection.use_bias) * inner[2]
     mlp_parameters = layer.in_projection.count_params() - qkv_parameters + bias
     yield Row("QKV", qkv_parameters, macs * inner[2], tensor_bytes(layer, inner))
-    yield Row("MLP", mlp_parameters, macs * layer.mlp_dim, 2 * tensor_bytes(layer, hidden))
-    yield from count_layer(layer.heads, inner)
-    if layer.fused:
+    yield Row("MLP", mlp_parameters, macs * layer.config.mlp_dim, 2 * tensor_bytes(layer, hidden))
+    yield from count_layer(layer.core_attention, inner)
+    if layer.shares_output:
         projected = d * heads[2] + d * layer.out_projection.use_bias
         rest = layer.out_projection.count_params() - projected
         yield Row("projection", projected, macs * heads[2], tensor_bytes(layer, shape))
-        yield Row("MLP", rest, macs * layer.mlp_dim, 0)
+        yield Row("MLP", rest, macs * layer.config.mlp_dim, 0)
     else:
         yield matrix_product("projection", layer.attention_projection, heads)
         yield matrix_product("MLP", layer.mlp_projection, hidden)
@@ -184,20 +184,20 @@ def count_attention(layer: layers.MultiHeadSelfAttention, shape):
     inner = layer.qkv.compute_output_shape(shape)
     values = (*shape[:2], inner[2] // 3)
     yield matrix_product("QKV", layer.qkv, shape)
-    yield from count_layer(layer.heads, inner)
+    yield from count_layer(layer.core_attention, inner)
     if layer.inner_norm is not None:
         yield from count_layer(layer.inner_norm, values)
     yield matrix_product("projection", layer.projection, values)
 
 
 @count_layer.register
-def count_heads(layer: layers.DotProductAttention, shape):
+def count_core_attention(layer: layers.DotProductAttention, shape):
     b, n, width = shape
-    scores, values = (b, layer.num_heads, n, n), (b, n, width // 3)
-    maps = layer.head_width // layer.query_width  # softmax maps a head: two in differential attention
+    scores, values = (b, layer.config.num_heads, n, n), (b, n, width // 3)
+    maps = layer.head_width // layer.query_width  # softmax maps per head: two in differential attention
     products = prod(scores) * layer.head_width
-    in_blocks = choose_chunk_size(n, layer.query_chunk_size) > 0  # whose scores are computed again
-    kept = 0 if in_blocks else 2 * maps * tensor_bytes(layer, scores)
+    in_chunks = choose_chunk_size(n, layer.config.query_chunk_size) > 0  # scores are computed again
+    kept = 0 if in_chunks else 2 * maps * tensor_bytes(layer, scores)
     yield Row("norms", layer.count_params(), 0, head_norm_bytes(layer, values))
     yield Row("attention scores", 0, products, kept)
     yield Row("attention values", 0, products, tensor_bytes(layer, values))
@@ -205,7 +205,7 @@ def count_heads(layer: layers.DotProductAttention, shape):
 
 def head_norm_bytes(layer, values):
     """Memory of the norms within heads, each of which gives a tensor as large as the values."""
-    norms = 2 * layer.qk_norm + isinstance(layer, layers.DifferentialAttention)
+    norms = 2 * layer.config.qk_norm + isinstance(layer, layers.DifferentialAttention)
     return norms * tensor_bytes(layer, values)
 
 

@@ -1,4 +1,4 @@
-"""How much memory a model takes: a lower bound before it is built, and an estimate of a training step."""
+"""The memory that a model takes: a lower bound before it is built, and an estimate of a training step."""
 
 from math import prod
 
@@ -6,65 +6,66 @@ from vit_tf.flops.count import count_flops
 from vit_tf.memory import OutOfMemory, gigabytes, total_memory
 from vit_tf.variants import get_variant
 
-# A refusal must be right: what a machine swaps, and memory of a GPU beyond the machine's own, is allowed for.
-MOST = 2  # times the machine's memory
+# A refusal must be right: swap, and GPU memory beyond the memory of the machine, are allowed for.
+MOST = 2  # times the memory of the machine
 
 
 def require_memory(variant, hyperparameters, batch_size=1, trains_blocks=False):
-    """Raises an error where a model cannot fit the machine's memory by far, before any of it is taken.
+    """Raises an error, before anything is allocated, if a model is far too large for the memory.
 
     Args:
         variant: name of a variant.
-        hyperparameters: dict, overrides of it.
-        batch_size: int, the images of a batch.
+        hyperparameters: dict, overrides of its fields.
+        batch_size: int, images per batch.
         trains_blocks: bool, whether gradients flow through all blocks.
 
     Raises:
-        OutOfMemory: even the least that the model needs is more than twice the memory.
+        OutOfMemory: the lower bound of the model's memory is more than twice the memory of the machine.
     """
-    spec, total = get_variant(variant, **hyperparameters), total_memory()
-    needed = least_bytes(spec, batch_size, trains_blocks)
+    config, total = get_variant(variant, **hyperparameters), total_memory()
+    needed = least_bytes(config, batch_size, trains_blocks)
     if total is None or needed <= MOST * total:
         return
-    size = "x".join(map(str, spec.image_size))
+    size = "x".join(map(str, config.image_size))
     images = "an image" if batch_size == 1 else f"{batch_size} images"
+    costs = f"{least_parameters(config):,} parameters, {prod(config.grid_size):,} patches"
     raise OutOfMemory(
-        f"{variant} with {images} of {size} pixels needs at least {gigabytes(needed)} of memory "
-        f"({least_parameters(spec):,} parameters, {prod(spec.grid_size):,} patches), and this machine has "
-        f"{gigabytes(total)}: choose smaller images, a larger patch size or a smaller model or batch"
+        f"{variant} with {images} of {size} pixels needs at least {gigabytes(needed)} of memory ({costs}), "
+        f"and this machine has {gigabytes(total)}: choose smaller images, a larger patch size or a smaller "
+        "model or batch"
     )
 
 
-def least_parameters(spec):
-    """Returns a lower bound of a variant's parameters: those of positions, blocks and head."""
-    head_dim = spec.head_dim or spec.hidden_dim // spec.num_heads
-    block = spec.hidden_dim * (4 * spec.num_heads * head_dim + 2 * spec.mlp_dim)
-    return spec.hidden_dim * (prod(spec.grid_size) + spec.num_classes) + spec.num_layers * block
+def least_parameters(config):
+    """Returns a lower bound of the number of parameters: those of positions, blocks and head."""
+    head_dim = config.head_dim or config.hidden_dim // config.num_heads
+    block = config.hidden_dim * (4 * config.num_heads * head_dim + 2 * config.mlp_dim)
+    return config.hidden_dim * (prod(config.grid_size) + config.num_classes) + config.num_layers * block
 
 
-def least_bytes(spec, batch_size, trains_blocks):
-    """Returns a lower bound of the memory of a batch: float32 weights, and tokens of two bytes a number.
+def least_bytes(config, batch_size, trains_blocks):
+    """Returns a lower bound of the memory of a batch: float32 weights, and tokens of two bytes per number.
 
-    It holds for every precision, and for blocks that compute their activations again.
+    The bound holds for every precision, and for rematerialised blocks.
     """
-    per_token = max(spec.mlp_dim, 3 * spec.hidden_dim)
+    per_token = max(config.mlp_dim, 3 * config.hidden_dim)
     if trains_blocks:
-        per_token += spec.num_layers * spec.hidden_dim
-    pixels = prod(spec.image_size) * spec.in_channels
-    return 4 * least_parameters(spec) + batch_size * (pixels + 2 * prod(spec.grid_size) * per_token)
+        per_token += config.num_layers * config.hidden_dim
+    pixels = prod(config.image_size) * config.in_channels
+    return 4 * least_parameters(config) + batch_size * (pixels + 2 * prod(config.grid_size) * per_token)
 
 
 def training_bytes(network, batch_size):
     """Estimates the memory of a training step: weights, gradients, two moments, activations.
 
-    The latter are those of `count_flops`: more than a step takes that computes them again (`--remat`).
+    The activations are those of `count_flops`: a step with rematerialisation (`--remat`) keeps fewer.
 
     Args:
         network: a model of `build_vit`.
         batch_size: int.
 
     Returns:
-        Bytes; None for a model that `count_flops` does not know.
+        int, bytes; None for a model that `count_flops` cannot count.
     """
     try:
         activations = count_flops(network, batch_size).totals.activation_bytes

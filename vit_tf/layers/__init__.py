@@ -3,16 +3,18 @@
 Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
 """
 
-from vit_tf.layers.attention import DifferentialAttention, DotProductAttention, MultiHeadSelfAttention
-from vit_tf.layers.blocks import EncoderBlock, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
+from vit_tf.layers.attention import MultiHeadSelfAttention
+from vit_tf.layers.blocks import Block, EncoderBlock, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
+from vit_tf.layers.core_attention import DifferentialAttention, DotProductAttention
 from vit_tf.layers.mlp import MLP, GatedMLP
-from vit_tf.layers.norms import DropPath, LayerScale
-from vit_tf.layers.patches import OverlapPatchEmbedding, PatchEmbedding, Patches
-from vit_tf.layers.stems import WhitenedPatchEmbedding
+from vit_tf.layers.patches import PatchEmbedding, Patches
+from vit_tf.layers.residual import DropPath, LayerScale
+from vit_tf.layers.stems import OverlapPatchEmbedding, WhitenedPatchEmbedding
 from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
 
 __all__ = [
     "AttentionPooling",
+    "Block",
     "DifferentialAttention",
     "DotProductAttention",
     "DropPath",

@@ -1,8 +1,8 @@
-"""The encoder blocks: how attention and MLP are joined to the stream of tokens.
+"""The encoder blocks: how attention and MLP are joined to the residual stream.
 
-`EncoderBlock` is the ViT's; `ResPostBlock` has its norms at the other end, `ParallelThingsBlock` several
-attentions and MLPs side by side, `ParallelScalingBlock` attention and MLP side by side. All take the
-same options.
+`EncoderBlock` is the ViT's. `ResPostBlock` has its norms at the ends of the branches, `ParallelThingsBlock`
+several attentions and MLPs side by side, `ParallelScalingBlock` attention and MLP side by side. All take
+the same options.
 
 Shapes in the comments: b batch, n tokens, d model width.
 """
@@ -10,140 +10,95 @@ Shapes in the comments: b batch, n tokens, d model width.
 import keras
 from keras import ops
 
-from vit_tf.layers.attention import (
-    MultiHeadSelfAttention,
-    attention_spec,
-    head_width,
-    make_attention,
-    per_matrix_glorot,
-    with_scores,
-)
-from vit_tf.layers.hooks import HookedLayer
+from vit_tf.config import AttentionConfig, BlockConfig, shared_fields
+from vit_tf.layers.attention import MultiHeadSelfAttention, head_width, per_matrix_glorot
+from vit_tf.layers.composite import register
+from vit_tf.layers.configured import ConfiguredLayer
+from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
 from vit_tf.layers.mlp import get_activation, make_mlp
-from vit_tf.layers.norms import DropPath, LayerScale, make_norm, register
+from vit_tf.layers.norms import make_norm
 from vit_tf.layers.rematerialization import rematerialize
+from vit_tf.layers.residual import DropPath, LayerScale
 from vit_tf.layers.token_dense import TokenDense
 
 
-class Block(HookedLayer):
-    """The options that all encoder blocks take, and the parts that are made from them.
+class Block(ConfiguredLayer):
+    """Base class of the encoder blocks: their options, and the layers that are made from the options.
 
     Args:
-        num_heads, head_dim, qkv_bias, qk_norm, attention_dropout_rate, query_chunk_size: see
-            `MultiHeadSelfAttention`.
-        attention: "softmax" or "differential", see `make_attention`.
-        block_index: int, the block's place in the encoder, which differential attention needs.
-        mlp_dim, activation: see `MLP`.
-        mlp: "mlp", "swiglu" or "swiglu_split", see `make_mlp`.
-        projection_bias: bool, whether the attention's projection and the MLP have biases.
-        sub_norm: bool, whether the attention's and the MLP's inner values are normalised (BEiT-3).
-        norm: "layer" or "rms".
-        norm_epsilon: float, added to the variance in each norm.
-        dropout_rate: float in [0, 1), dropout after the projection and after each MLP layer.
-        drop_path_rate: float in [0, 1), see `DropPath`; for each branch.
-        layer_scale_init: float, see `LayerScale`; for each branch. None leaves it out.
+        num_heads: int.
+        mlp_dim: int, the inner width of the MLP.
+        activation: name or callable, see `get_activation`; of the MLP.
+        **kwargs: the other fields of `vit_tf.config.BlockConfig`, which include those of `AttentionConfig`:
+            `head_dim`, `attention`, `block_index`, `qkv_bias`, `projection_bias`, `qk_norm`, `sub_norm`,
+            `norm`, `norm_epsilon`, `dropout_rate`, `attention_dropout_rate`, `query_chunk_size`, `mlp`,
+            `drop_path_rate`, `layer_scale_init`.
 
     Call arguments:
         inputs: tensor `(b, n, d)`.
-        return_attention_scores: bool, whether to return the attention probabilities too.
+        return_attention_scores: bool, whether to return the attention probabilities, too.
         training: bool, whether dropout and DropPath are active.
 
     Output shape: `(b, n, d)`; with `return_attention_scores` also `(b, num_heads, n, n)`.
+
+    Raises:
+        ValueError: an invalid option; at build, `num_heads` does not divide d and `head_dim` is None.
     """
 
-    def __init__(
-        self,
-        num_heads,
-        mlp_dim,
-        head_dim=None,
-        qkv_bias=True,
-        projection_bias=True,
-        attention="softmax",
-        block_index=0,
-        mlp="mlp",
-        activation="gelu",
-        qk_norm=False,
-        sub_norm=False,
-        norm="layer",
-        norm_epsilon=1e-6,
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        drop_path_rate=0.0,
-        layer_scale_init=None,
-        query_chunk_size=None,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.options = dict(
-            num_heads=num_heads,
-            mlp_dim=mlp_dim,
-            head_dim=head_dim,
-            qkv_bias=qkv_bias,
-            projection_bias=projection_bias,
-            attention=attention,
-            block_index=block_index,
-            mlp=mlp,
-            activation=get_activation(activation),
-            qk_norm=qk_norm,
-            sub_norm=sub_norm,
-            norm=norm,
-            norm_epsilon=norm_epsilon,
-            dropout_rate=dropout_rate,
-            attention_dropout_rate=attention_dropout_rate,
-            drop_path_rate=drop_path_rate,
-            layer_scale_init=layer_scale_init,
-            query_chunk_size=query_chunk_size,
-        )
-        self.num_heads = num_heads
+    config_class = BlockConfig
+
+    def __init__(self, num_heads, mlp_dim, *, activation="gelu", **kwargs):
+        activation = get_activation(activation)
+        super().__init__(num_heads=num_heads, mlp_dim=mlp_dim, activation=activation, **kwargs)
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        """Keras asks for this in a `keras.RematScope`; see `rematerialize`."""
+        """Keras calls this method in a `keras.RematScope`; see `rematerialize`."""
         if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
             return layer_call  # the scope leaves this block out, or there are hooks
         return rematerialize(self, layer_call)
 
-    # The layers below are made here, and not in each subclass, so that an option is passed on in one place.
-
-    def pick(self, *names):
-        return {name: self.options[name] for name in names}
+    # The layers of all subclasses are made here, so that each option is passed on in one place.
 
     def make_norm(self, name, initial_scale=None):
-        kind, epsilon = self.options["norm"], self.options["norm_epsilon"]
-        return make_norm(kind, epsilon, self.dtype_policy, name, initial_scale)
+        return make_norm(self.config.norm, self.config.norm_epsilon, self.dtype_policy, name, initial_scale)
 
     def make_attention(self, name):
-        names = "num_heads head_dim qkv_bias projection_bias attention qk_norm sub_norm norm norm_epsilon"
-        names += " block_index attention_dropout_rate dropout_rate query_chunk_size"
-        options = self.pick(*names.split())
+        options = shared_fields(self.config, AttentionConfig)
         return MultiHeadSelfAttention(**options, dtype=self.dtype_policy, name=name)
 
     def make_mlp(self, name):
-        options = self.pick("mlp_dim", "activation", "sub_norm", "norm", "norm_epsilon", "dropout_rate")
-        use_bias = self.options["projection_bias"]
-        kind = self.options["mlp"]
-        return make_mlp(kind, use_bias=use_bias, **options, dtype=self.dtype_policy, name=name)
+        config = self.config
+        return make_mlp(
+            config.mlp,
+            config.mlp_dim,
+            activation=config.activation,
+            dropout_rate=config.dropout_rate,
+            use_bias=config.projection_bias,
+            sub_norm=config.sub_norm,
+            norm=config.norm,
+            norm_epsilon=config.norm_epsilon,
+            dtype=self.dtype_policy,
+            name=name,
+        )
 
     def make_scale(self, name):
-        if self.options["layer_scale_init"] is None:
+        if self.config.layer_scale_init is None:
             return keras.layers.Identity(dtype=self.dtype_policy, name=name)
-        return LayerScale(self.options["layer_scale_init"], dtype=self.dtype_policy, name=name)
+        return LayerScale(self.config.layer_scale_init, dtype=self.dtype_policy, name=name)
 
     def make_drop_path(self, name):
-        return DropPath(self.options["drop_path_rate"], dtype=self.dtype_policy, name=name)
+        return DropPath(self.config.drop_path_rate, dtype=self.dtype_policy, name=name)
 
     def parts(self):
-        """Returns the layers inside that take and give tokens, in the order of their work."""
+        """Returns the layers inside that map tokens to tokens, in the order of their calls."""
         raise NotImplementedError
 
     def attention_layers(self):
-        """Returns the layers whose `heads` are a `DotProductAttention`: one, but for those side by side.
+        """Returns the layers that have a `core_attention`: several if attentions lie side by side.
 
         Each runs the hook "tokens" on the tokens that it projects.
         """
         return [self.attention]
-
-    def attentions(self):
-        return [layer.heads for layer in self.attention_layers()]
 
     def build_parts(self, input_shape):
         for layer in self.parts():
@@ -156,8 +111,8 @@ class Block(HookedLayer):
         return attention_spec(self, inputs.shape, return_attention_scores)
 
     def get_config(self):
-        activation = keras.activations.serialize(self.options["activation"])
-        return {**super().get_config(), **self.options, "activation": activation}
+        activation = keras.activations.serialize(self.config.activation)
+        return {**super().get_config(), "activation": activation}
 
 
 @register
@@ -193,9 +148,9 @@ class EncoderBlock(Block):
 
 @register
 class ResPostBlock(Block):
-    """A block with the norms at the branches' ends: x + norm(attention(x)), then x + norm(mlp(x)).
+    """A block with norms at the ends of the branches: x + norm(attention(x)), then x + norm(mlp(x)).
 
-    The norms' factors take LayerScale's place: they start at `layer_scale_init`.
+    The scales of the norms take the place of LayerScale: they start at `layer_scale_init`.
     Reference: Liu et al., "Swin Transformer V2" (https://arxiv.org/abs/2111.09883), section 3.2.
 
     Args, call arguments and output shape: see `Block`.
@@ -203,7 +158,7 @@ class ResPostBlock(Block):
 
     def __init__(self, num_heads, mlp_dim, **kwargs):
         super().__init__(num_heads, mlp_dim, **kwargs)
-        initial_scale = self.options["layer_scale_init"]
+        initial_scale = self.config.layer_scale_init
         self.attention = self.make_attention("attention")
         self.attention_norm = self.make_norm("attention_norm", initial_scale)
         self.attention_drop_path = self.make_drop_path("attention_drop_path")
@@ -230,8 +185,8 @@ class ParallelThingsBlock(Block):
     (https://arxiv.org/abs/2203.09795), section 3.
 
     Args:
-        num_parallel: int, how many of each.
-        all others: see `Block`.
+        num_parallel: int, the number of attentions and of MLPs.
+        num_heads, mlp_dim, **kwargs: see `Block`.
 
     Call arguments and output shape: see `Block`; the scores are the mean of the attentions'.
     """
@@ -239,7 +194,7 @@ class ParallelThingsBlock(Block):
     def __init__(self, num_heads, mlp_dim, num_parallel=2, **kwargs):
         super().__init__(num_heads, mlp_dim, **kwargs)
         self.num_parallel = num_parallel
-        # One attribute a layer: Keras does not save layers in lists of tuples.
+        # One attribute per layer: Keras does not save layers in lists of tuples.
         for i in range(num_parallel):
             for part, make in (("attention", self.make_attention), ("mlp", self.make_mlp)):
                 setattr(self, f"{part}_norm_{i}", self.make_norm(f"{part}_norm_{i}"))
@@ -277,83 +232,72 @@ class ParallelThingsBlock(Block):
 
 @register
 class ParallelScalingBlock(Block):
-    """Attention and MLP side by side behind one norm and one matrix: x + attention(y) + mlp(y).
+    """Attention and MLP side by side after one norm and one matrix: x + attention(y) + mlp(y), y = norm(x).
 
+    With differential attention, attention and MLP also share the output matrix.
     Reference: Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters"
-    (https://arxiv.org/abs/2302.05442), section 2. With differential attention the two output
-    matrices are one.
+    (https://arxiv.org/abs/2302.05442), section 2.
 
-    Args: see `Block`; `mlp` must be "mlp", and `sub_norm` False.
+    Args: see `Block`; `mlp` must be "mlp", and `sub_norm` must be False.
 
     Call arguments and output shape: see `Block`.
 
     Raises:
-        ValueError: `mlp` or `sub_norm` ask for what this block does not have, or `num_heads` does not
-            divide d.
+        ValueError: an invalid option; `mlp` or `sub_norm` is set; at build, `num_heads` does not divide d
+            and `head_dim` is None.
 
-    Hooks (see `vit_tf.layers.hooks`): "tokens" on those behind the norm, which attention and MLP share.
+    Hooks (see `vit_tf.layers.hooks`): "tokens" on the normalised tokens, which attention and MLP share.
     """
 
     def __init__(self, num_heads, mlp_dim, **kwargs):
         super().__init__(num_heads, mlp_dim, **kwargs)
-        if self.options["mlp"] != "mlp" or self.options["sub_norm"]:
+        config, dtype = self.config, self.dtype_policy
+        if config.mlp != "mlp" or config.sub_norm:
             raise ValueError('a parallel scaling block has `mlp="mlp"` and `sub_norm=False` only')
-        self.mlp_dim = mlp_dim
-        self.fused = self.options["attention"] == "differential"
+        self.shares_output = config.attention == "differential"
         self.norm = self.make_norm("norm")
-        self.heads = make_attention(
-            dropout_rate=self.options["attention_dropout_rate"],
-            kind=self.options["attention"],
-            **self.pick("num_heads", "block_index", "qk_norm", "norm", "norm_epsilon", "query_chunk_size"),
-            dtype=self.dtype_policy,
-            name="heads",
-        )
-        self.dropout = keras.layers.Dropout(
-            self.options["dropout_rate"], dtype=self.dtype_policy, name="dropout"
-        )
+        self.core_attention = make_core_attention(config, dtype)
+        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype, name="dropout")
         self.scale = self.make_scale("scale")
         self.drop_path = self.make_drop_path("drop_path")
 
     def build_parts(self, input_shape):
         *leading, d = input_shape
-        inner_dim = self.num_heads * head_width(d, self.num_heads, self.options["head_dim"])
+        config = self.config
+        inner_dim = config.num_heads * head_width(d, config.num_heads, config.head_dim)
         self.norm.build(input_shape)
-        self.in_projection = self.dense(  # to the MLP's inner values, queries, keys and values
-            self.mlp_dim + 3 * inner_dim,
-            "in_projection",
-            self.options["qkv_bias"],
+        self.in_projection = TokenDense(  # to the MLP's inner values, queries, keys and values
+            config.mlp_dim + 3 * inner_dim,
+            use_bias=config.qkv_bias,
             kernel_initializer=per_matrix_glorot(d, inner_dim),
+            dtype=self.dtype_policy,
+            name="in_projection",
         )
         self.in_projection.build(input_shape)
-        self.heads.build((*leading, 3 * inner_dim))
+        self.core_attention.build((*leading, 3 * inner_dim))
         self.mlp_bias = None
-        if not self.options["qkv_bias"]:
-            self.mlp_bias = self.add_weight(shape=(self.mlp_dim,), initializer="zeros", name="mlp_bias")
-        bias = self.options["projection_bias"]
-        if self.fused:
-            self.out_projection = self.dense(d, "out_projection", bias)
-            self.out_projection.build((*leading, inner_dim + self.mlp_dim))
-        else:
-            self.attention_projection = self.dense(d, "attention_projection", bias)
-            self.attention_projection.build((*leading, inner_dim))
-            self.mlp_projection = self.dense(d, "mlp_projection", bias)
-            self.mlp_projection.build((*leading, self.mlp_dim))
+        if not config.qkv_bias:
+            self.mlp_bias = self.add_weight(shape=(config.mlp_dim,), initializer="zeros", name="mlp_bias")
+        widths = {"attention_projection": inner_dim, "mlp_projection": config.mlp_dim}
+        if self.shares_output:
+            widths = {"out_projection": inner_dim + config.mlp_dim}
+        for name, width in widths.items():
+            layer = TokenDense(d, use_bias=config.projection_bias, dtype=self.dtype_policy, name=name)
+            layer.build((*leading, width))
+            setattr(self, name, layer)
         self.scale.build(input_shape)
 
     def attention_layers(self):
         return [self]
 
-    def dense(self, width, name, use_bias, **options):
-        return TokenDense(width, use_bias=use_bias, dtype=self.dtype_policy, name=name, **options)
-
     def call(self, inputs, return_attention_scores=False, training=None):
         y = self.in_projection(self.hooked("tokens", self.norm(inputs)))
-        hidden, qkv = ops.split(y, [self.mlp_dim], axis=-1)
+        hidden, qkv = ops.split(y, [self.config.mlp_dim], axis=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
-        values, scores = with_scores(self.heads, qkv, return_attention_scores, training)
-        hidden = self.dropout(self.options["activation"](hidden), training=training)  # (b, n, mlp_dim)
-        if self.fused:
+        values, scores = with_scores(self.core_attention, qkv, return_attention_scores, training)
+        hidden = self.dropout(self.config.activation(hidden), training=training)  # (b, n, mlp_dim)
+        if self.shares_output:
             y = self.out_projection(ops.concatenate([values, hidden], axis=-1))
         else:
             y = self.attention_projection(values) + self.mlp_projection(hidden)

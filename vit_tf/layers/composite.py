@@ -1,6 +1,8 @@
-"""Layers that are made of layers, and the settings of these parts that Keras would lose."""
+"""The base class of layers that are made of layers, and how Keras finds the layers of this package."""
 
 import keras
+
+register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
 class CompositeLayer(keras.layers.Layer):

@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from vit_tf.checks import shown
-from vit_tf.layers.composite import CompositeLayer
-from vit_tf.layers.norms import make_norm, register
+from vit_tf.layers.composite import CompositeLayer, register
+from vit_tf.layers.norms import make_norm
 from vit_tf.layers.token_dense import TokenDense
 
 

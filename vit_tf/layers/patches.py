@@ -1,4 +1,4 @@
-"""From image to patch tokens, in three ways.
+"""From image to patch tokens by one linear map: `Patches` with a `Dense`, or `PatchEmbedding`.
 
 Shapes in the comments: b batch, h and w image height and width, c channels, p patch side,
 g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
@@ -11,9 +11,7 @@ import keras
 from keras import ops
 
 from vit_tf.checks import shown
-from vit_tf.layers.composite import CompositeLayer
-from vit_tf.layers.mlp import get_activation
-from vit_tf.layers.norms import register
+from vit_tf.layers.composite import CompositeLayer, register
 
 
 def pair(value, name):
@@ -146,81 +144,4 @@ class PatchEmbedding(CompositeLayer):
             "patch_size": self.patch_size,
             "use_bias": self.use_bias,
             "allow_remainder": self.allow_remainder,
-        }
-
-
-@register
-class OverlapPatchEmbedding(CompositeLayer):
-    """Embeds overlapping patches by a stack of 3x3 convolutions of stride 2.
-
-    The width doubles from stage to stage up to `hidden_dim`. Small data sets gain most from it.
-    Reference: Xiao et al., "Early Convolutions Help Transformers See Better"
-    (https://arxiv.org/abs/2106.14881), here without BatchNormalization.
-
-    Args:
-        hidden_dim: int, the width d of a token.
-        patch_size: int, a power of two from 2: image pixels between neighbouring tokens.
-        activation: name or callable of a Keras activation, between two convolutions.
-
-    Input shape: `(b, h, w, c)`; b, h and w may be unknown.
-    Output shape: `(b, n, hidden_dim)`, rows first.
-
-    Raises:
-        ValueError: `patch_size` is no power of two, or does not divide the image.
-    """
-
-    def __init__(self, hidden_dim, patch_size, activation="gelu", **kwargs):
-        super().__init__(**kwargs)
-        self.hidden_dim = hidden_dim
-        self.patch_size = pair(patch_size, "patch_size")
-        self.activation = get_activation(activation)
-        side = self.patch_size[0]
-        if self.patch_size != (side, side) or side < 2 or side & (side - 1):
-            raise ValueError(
-                "an overlapping patch embedding halves the image in each of its stages: "
-                f"`patch_size` must be 2, 4, 8, 16 or a higher power of two, got {shown(patch_size)}"
-            )
-        num_stages = side.bit_length() - 1
-        self.stages = [
-            self.make_stage(f"stage_{i}", max(1, hidden_dim >> (num_stages - 1 - i)), i == num_stages - 1)
-            for i in range(num_stages)
-        ]
-
-    def make_stage(self, name, width, is_last):
-        return keras.layers.Conv2D(
-            width,
-            3,
-            strides=2,
-            padding="same",
-            activation=None if is_last else self.activation,
-            data_format="channels_last",
-            dtype=self.dtype_policy,
-            name=name,
-        )
-
-    def build_parts(self, input_shape):
-        for stage in self.stages:
-            stage.build(input_shape)
-            input_shape = stage.compute_output_shape(input_shape)
-
-    def call(self, images):
-        grid_size(images.shape[1:3], self.patch_size)
-        if images.shape[0] == 0:
-            return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
-        return as_tokens(self.embed(images))
-
-    def embed(self, x):
-        for stage in self.stages:
-            x = stage(x)  # (b, h / 2, w / 2, c * 2)
-        return x
-
-    def compute_output_shape(self, input_shape):
-        return token_shape(input_shape, self.patch_size, self.hidden_dim)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "patch_size": self.patch_size,
-            "activation": keras.activations.serialize(self.activation),
         }

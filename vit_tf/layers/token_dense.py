@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from vit_tf.layers.norms import register, use_kernels
+from vit_tf.layers.composite import register
+from vit_tf.layers.norms import use_kernels
 
 
 @register

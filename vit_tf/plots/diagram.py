@@ -188,16 +188,16 @@ def token_details(encoder):
 
 
 def block_details(block):
-    options = block.options
-    attention = block.attentions()[0]
-    side_by_side = len(block.attentions())
+    config = block.config
+    attention = block.attention_layers()[0].core_attention
+    side_by_side = len(block.attention_layers())
     times = f"{side_by_side} × " if side_by_side > 1 else ""
-    kind = "" if options["attention"] == "softmax" else f"{options['attention']} "
-    activation = keras.activations.serialize(options["activation"])
+    kind = "" if config.attention == "softmax" else f"{config.attention} "
+    activation = keras.activations.serialize(config.activation)
     activation = activation if isinstance(activation, str) else activation["config"]
-    mlp = {"mlp": "MLP"}.get(options["mlp"], "SwiGLU")
+    mlp = {"mlp": "MLP"}.get(config.mlp, "SwiGLU")
     return (
         WIRING[type(block)],
-        f"{times}{kind}attention: {attention.num_heads} heads of {attention.head_width}",
-        f"{times}{mlp}: {options['mlp_dim']:,} inner values" + (f", {activation}" if mlp == "MLP" else ""),
+        f"{times}{kind}attention: {config.num_heads} heads of {attention.head_width}",
+        f"{times}{mlp}: {config.mlp_dim:,} inner values" + (f", {activation}" if mlp == "MLP" else ""),
     )

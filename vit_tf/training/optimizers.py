@@ -14,7 +14,7 @@ from keras import ops
 
 from vit_tf.checks import shown
 from vit_tf.config import suggestion
-from vit_tf.layers.norms import register
+from vit_tf.layers.composite import register
 
 STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
 HEADS = ("head", "distillation_head")

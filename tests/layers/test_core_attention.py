@@ -1,0 +1,66 @@
+import keras
+import numpy as np
+import pytest
+from conftest import randomize
+from keras import ops
+from support.layer_cases import random
+
+from vit_tf import layers
+
+pytestmark = pytest.mark.every_backend
+
+
+def test_differential_attention_is_a_difference_of_two_softmaxes():
+    layer = layers.DifferentialAttention(1, block_index=2)
+    qkv = random((1, 3, 12))
+    layer.build(qkv.shape)
+    randomize(layer)
+    values, scores = layer(qkv, return_attention_scores=True)
+    query, key, value = np.split(qkv[0], 3, axis=-1)
+
+    def softmax(x):
+        return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+    first, second = (softmax(query[:, s] @ key[:, s].T / 2**0.5) for s in (slice(0, 2), slice(2, 4)))
+    q1, k1, q2, k2 = (ops.convert_to_numpy(getattr(layer, f"lambda_{x}")) for x in ("q1", "k1", "q2", "k2"))
+    initial = 0.8 - 0.6 * np.exp(-0.6)
+    factor = np.exp(q1 @ k1) - np.exp(q2 @ k2) + initial
+    expected = first - factor * second
+    np.testing.assert_allclose(ops.convert_to_numpy(scores)[0, 0], expected, atol=1e-5)
+    heads = expected @ value
+    heads = heads / np.sqrt((heads**2).mean(-1, keepdims=True) + 1e-5)
+    heads = heads * ops.convert_to_numpy(layer.head_norm.scale) * (1 - initial)
+    np.testing.assert_allclose(ops.convert_to_numpy(values)[0], heads, atol=1e-5)
+    np.testing.assert_allclose(ops.sum(scores, axis=-1), 1 - factor, atol=1e-5)
+
+
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("make", [layers.DotProductAttention, layers.DifferentialAttention])
+@pytest.mark.parametrize("qk_norm", [True, False])
+def test_config_and_shapes(make, qk_norm):
+    layer = make(2, qk_norm=qk_norm, norm="rms", attention_dropout_rate=0.1)
+    again = type(layer).from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    symbolic = layer(keras.Input((5, 24)), return_attention_scores=True)
+    eager = again(random((3, 5, 24)), return_attention_scores=True)
+    assert [(None, *x.shape[1:]) for x in eager] == [tuple(x.shape) for x in symbolic]
+    assert tuple(eager[1].shape) == (3, 2, 5, 5)
+
+
+@pytest.mark.parametrize("make", [layers.DotProductAttention, layers.DifferentialAttention])
+def test_scores_of_some_queries_are_prepared_at_their_own_places(make):
+    class Weighted(make):
+        """Queries weighted by their place among all tokens, as a rotation by position would."""
+
+        def prepare(self, query, key):
+            return query * np.arange(query.shape[-2], dtype="float32")[:, None], key
+
+    layer = Weighted(2, query_chunk_size=3)
+    layer.build((2, 7, 24))
+    randomize(layer, 0.5)
+    qkv = ops.convert_to_tensor(random((2, 7, 24)))
+    x, whole = map(ops.convert_to_numpy, layer(qkv, return_attention_scores=True))
+    np.testing.assert_allclose(layer.scores(qkv), whole, atol=1e-6)
+    np.testing.assert_allclose(layer.scores(qkv, slice(2, 5)), whole[:, :, 2:5], atol=1e-6)
+    assert np.abs(whole - ops.convert_to_numpy(make.scores(layer, 0 * qkv))).max() > 0.01
+    np.testing.assert_allclose(layer(qkv), x, atol=1e-5)  # in chunks

@@ -1,0 +1,28 @@
+"""Layers whose options are the fields of a frozen dataclass."""
+
+from dataclasses import fields
+
+from vit_tf.layers.hooks import HookedLayer
+
+
+class ConfiguredLayer(HookedLayer):
+    """A layer whose options are the fields of `config_class`, a frozen dataclass of `vit_tf.config`.
+
+    The attribute `config` holds them. `get_config` has them beside the arguments of `keras.layers.Layer`.
+
+    Args:
+        **kwargs: fields of `config_class`, and arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: an unknown argument, or an invalid value.
+    """
+
+    config_class = None
+
+    def __init__(self, **kwargs):
+        names = {field.name for field in fields(self.config_class)}
+        super().__init__(**{key: value for key, value in kwargs.items() if key not in names})
+        self.config = self.config_class(**{key: value for key, value in kwargs.items() if key in names})
+
+    def get_config(self):
+        return {**super().get_config(), **vars(self.config)}

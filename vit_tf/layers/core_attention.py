@@ -1,0 +1,257 @@
+"""Core attention: how queries weigh the values, between the projections of `MultiHeadSelfAttention`.
+
+Shapes in the comments: b batch, n tokens, m chosen queries, H heads, k head width.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from vit_tf.config import AttentionConfig, shared_fields
+from vit_tf.layers.chunked_attention import choose_chunk_size, chunked_attention, softmax
+from vit_tf.layers.composite import register
+from vit_tf.layers.configured import ConfiguredLayer
+from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
+from vit_tf.layers.norms import make_norm
+
+
+def attention_spec(layer, shape, return_attention_scores):
+    """Returns the symbolic output, of a `shape`, of a `layer` that can return its attention scores."""
+    outputs = keras.KerasTensor(shape, layer.compute_dtype)
+    if not return_attention_scores:
+        return outputs
+    b, n, _ = shape
+    return outputs, keras.KerasTensor((b, layer.config.num_heads, n, n), layer.compute_dtype)
+
+
+def with_scores(attention, inputs, return_attention_scores, training):
+    """Returns the output of an `attention` and its scores; None instead of scores that are not returned."""
+    x = attention(inputs, return_attention_scores=return_attention_scores, training=training)
+    return x if return_attention_scores else (x, None)
+
+
+def make_core_attention(config, dtype):
+    """Returns the layer for `config.attention`: "softmax" or "differential".
+
+    Args:
+        config: an `AttentionConfig`.
+        dtype: dtype policy of the layer.
+    """
+    layer_class = {"softmax": DotProductAttention, "differential": DifferentialAttention}[config.attention]
+    return layer_class(**shared_fields(config, AttentionConfig), dtype=dtype, name="core_attention")
+
+
+@register
+class DotProductAttention(ConfiguredLayer):
+    """softmax(Q K^T / sqrt(k)) V per head, of queries, keys and values that are projected already.
+
+    The softmax runs in float32 under half precision. With few tokens, or when scores are returned, all
+    scores are computed at once; else by the backend's fused kernel, or one chunk of queries at a time.
+
+    Args:
+        num_heads: int.
+        **kwargs: further fields of `vit_tf.config.AttentionConfig`: `qk_norm`, `norm`, `norm_epsilon`,
+            `attention_dropout_rate`, `query_chunk_size`. The options of the projections have no effect here.
+
+    Call arguments:
+        qkv: tensor `(b, n, 3 * num_heads * k)`: queries, keys, values, each with its heads concatenated.
+        return_attention_scores: bool, whether to return the attention probabilities, too.
+        training: bool, whether dropout is active.
+
+    Output: the weighted values `(b, n, num_heads * k)`; with `return_attention_scores` also the scores
+    `(b, num_heads, n, n)`.
+
+    Hooks (see `vit_tf.layers.hooks`): "qkv" on the input; "scores" on the attention probabilities, which are
+    then computed at once.
+    """
+
+    config_class = AttentionConfig
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(num_heads=num_heads, **kwargs)
+        config, dtype = self.config, self.dtype_policy
+        self.dropout = keras.layers.Dropout(config.attention_dropout_rate, dtype=dtype, name="dropout")
+        if config.qk_norm:
+            self.query_norm = make_norm(config.norm, config.norm_epsilon, dtype, "query_norm")
+            self.key_norm = make_norm(config.norm, config.norm_epsilon, dtype, "key_norm")
+
+    def build_parts(self, input_shape):
+        b, n, width = input_shape
+        self.head_width = width // (3 * self.config.num_heads)
+        if self.config.qk_norm:
+            self.query_norm.build((b, self.config.num_heads, n, self.query_width))
+            self.key_norm.build((b, self.config.num_heads, n, self.query_width))
+
+    @property
+    def query_width(self):
+        """The width of a head's queries and keys."""
+        return self.head_width
+
+    def call(self, qkv, return_attention_scores=False, training=None):
+        qkv = self.hooked("qkv", qkv)
+        b, n, _ = ops.shape(qkv)
+        heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
+        needs_scores = return_attention_scores or self.has_hook("scores")
+        if self.can_fuse(needs_scores, training):
+            return ops.reshape(self.fused_attention(qkv), (b, n, heads * self.head_width))
+        query, key, value = self.split(qkv)
+        if needs_scores or not chunk_size:
+            scores = self.hooked("scores", self.softmax_scores(query, key))
+            x = ops.matmul(self.dropout(scores, training=training), value)
+        else:
+            x = self.chunked_attention(query, key, value, chunk_size, training)
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
+        return (x, scores) if return_attention_scores else x
+
+    def prepare(self, query, key):
+        """Returns queries and keys `(..., query_width)` of all tokens as the scores take them: normalised.
+
+        Every path calls it once, before any query is left out. The fused kernel's tokens are at axis 1, those
+        of the other paths at axis -2.
+        """
+        return (self.query_norm(query), self.key_norm(key)) if self.config.qk_norm else (query, key)
+
+    def split(self, qkv):
+        """Returns prepared queries and keys, and values, each `(b, H, n, k)`."""
+        b, n, _ = ops.shape(qkv)
+        qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
+        query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)
+        return *self.prepare(query, key), value
+
+    def scores(self, qkv, queries=slice(None)):
+        """Returns the attention probabilities `(b, H, m, n)` of the queries in a slice."""
+        query, key, _ = self.split(qkv)
+        return self.softmax_scores(query[:, :, queries], key)
+
+    def softmax_scores(self, query, key):
+        """Returns the attention probabilities `(..., m, n)` of prepared queries and keys."""
+        scores = ops.matmul(query * self.query_width**-0.5, ops.swapaxes(key, -1, -2))
+        return ops.cast(softmax(scores), self.compute_dtype)
+
+    def chunk_size(self, qkv):
+        """Returns how many queries a chunk has; 0 for no chunks."""
+        return choose_chunk_size(qkv.shape[1], self.config.query_chunk_size)
+
+    def chunked_attention(self, query, key, value, chunk_size, training):
+        """Returns the weighted values `(b, H, n, k)`, one chunk of queries at a time."""
+        dropout = {}
+        if training and self.config.attention_dropout_rate:
+            rate, seed_generator = self.config.attention_dropout_rate, self.dropout.seed_generator
+            dropout = dict(dropout_rate=rate, seed_generator=seed_generator)
+        return chunked_attention(query * self.query_width**-0.5, key, value, chunk_size, **dropout)
+
+    def can_fuse(self, needs_scores, training):
+        """Whether the backend's fused kernel, which has no scores, dropout or chunks, computes the same."""
+        drops = training and self.config.attention_dropout_rate
+        if needs_scores or drops or self.config.query_chunk_size:
+            return False
+        return has_fused_attention(self.compute_dtype, self.head_width)
+
+    def fused_attention(self, qkv):
+        """Returns the weighted values `(b, n, H, k)` by the backend's fused kernel."""
+        b, n, _ = ops.shape(qkv)
+        qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
+        query, key, value = ops.unstack(qkv, 3, axis=2)
+        return fused_attention(*self.prepare(query, key), value, self.query_width**-0.5)
+
+    def compute_output_spec(self, qkv, return_attention_scores=False, training=None):
+        b, n, width = qkv.shape
+        return attention_spec(self, (b, n, width // 3), return_attention_scores)
+
+
+@register
+class DifferentialAttention(DotProductAttention):
+    """The difference of two softmax maps per head, which cancels what both maps attend to.
+
+    Each head's queries and keys are halved: (softmax(Q1 K1^T) - lambda softmax(Q2 K2^T)) V, with a learned
+    lambda, then a norm per head and a constant factor 1 - lambda_init. lambda_init is
+    0.8 - 0.6 exp(-0.3 block_index). In chunks, each map weighs the values by itself.
+    Reference: Ye et al., "Differential Transformer" (https://arxiv.org/abs/2410.05258), eq. 1 to 3.
+
+    Args:
+        num_heads: int.
+        **kwargs: see `DotProductAttention`, and `block_index`.
+
+    Call arguments and output: as `DotProductAttention`. The scores are the difference, whose rows sum to
+    1 - lambda.
+
+    Raises:
+        ValueError: at build, the width of a head is odd.
+    """
+
+    def __init__(self, num_heads, **kwargs):
+        super().__init__(num_heads, **kwargs)
+        self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * self.config.block_index)
+        self.head_norm = keras.layers.RMSNormalization(
+            epsilon=1e-5, dtype=self.dtype_policy, name="head_norm"
+        )
+
+    @property
+    def query_width(self):
+        return self.head_width // 2
+
+    def build_parts(self, input_shape):
+        super().build_parts(input_shape)
+        if self.head_width % 2:
+            raise ValueError(
+                f"differential attention halves its heads, and {self.head_width} is odd: choose `num_heads` "
+                "or `head_dim` so that a head's width is even"
+            )
+        b, n, _ = input_shape
+        self.head_norm.build((b, self.config.num_heads, n, 2 * self.query_width))
+        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
+            weight = self.add_weight(
+                shape=(self.query_width,),
+                initializer=keras.initializers.RandomNormal(stddev=0.1),
+                autocast=False,  # float32, for the exponential
+                name=name,
+            )
+            setattr(self, name, weight)
+
+    def call(self, qkv, return_attention_scores=False, training=None):
+        qkv = self.hooked("qkv", qkv)
+        b, n, _ = ops.shape(qkv)
+        heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
+        query, key, value = self.split(qkv)
+        if return_attention_scores or self.has_hook("scores") or not chunk_size:
+            pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
+            scores = self.difference(pair)
+            weights = self.difference(self.dropout(pair, training=training))
+            x = ops.matmul(self.hooked("scores", weights), value)
+        else:
+            factor = ops.cast(self.compute_lambda(), self.compute_dtype)
+            query, key = (ops.reshape(x, (b, 2 * heads, n, self.query_width)) for x in (query, key))
+            both = ops.repeat(value, 2, axis=1)  # (b, 2 H, n, k)
+            x = self.chunked_attention(query, key, both, chunk_size, training)
+            x = x[:, ::2] - factor * x[:, 1::2]
+        x = self.head_norm(x) * (1 - self.lambda_init)
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
+        return (x, scores) if return_attention_scores else x
+
+    def split(self, qkv):
+        """Returns prepared queries and keys, each `(b, H, 2, n, k / 2)`, and values `(b, H, n, k)`."""
+        b, n, _ = ops.shape(qkv)
+        heads = self.config.num_heads
+        query, key, value = ops.split(qkv, 3, axis=-1)
+        query, key = (
+            ops.transpose(ops.reshape(x, (b, n, heads, 2, self.query_width)), (0, 2, 3, 1, 4))
+            for x in (query, key)
+        )
+        value = ops.transpose(ops.reshape(value, (b, n, heads, self.head_width)), (0, 2, 1, 3))
+        return *self.prepare(query, key), value
+
+    def scores(self, qkv, queries=slice(None)):
+        """Returns the differences of the probabilities, `(b, H, m, n)`, of the queries in a slice."""
+        query, key, _ = self.split(qkv)
+        return self.difference(self.softmax_scores(query[:, :, :, queries], key))
+
+    def difference(self, pair):
+        """Returns the difference `(b, H, m, n)` of a pair of maps `(b, H, 2, m, n)`."""
+        factor = ops.cast(self.compute_lambda(), self.compute_dtype)
+        return pair[:, :, 0] - factor * pair[:, :, 1]
+
+    def compute_lambda(self):
+        """Returns the learned weight of the second map, a float32 scalar."""
+        first = ops.exp(ops.sum(self.lambda_q1 * self.lambda_k1))
+        return first - ops.exp(ops.sum(self.lambda_q2 * self.lambda_k2)) + self.lambda_init

@@ -1,0 +1,85 @@
+"""What ends a residual branch: LayerScale and DropPath."""
+
+import keras
+from keras import ops
+
+from vit_tf.checks import shown
+from vit_tf.layers.composite import register
+
+
+@register
+class DropPath(keras.layers.Layer):
+    """Drops a residual branch for whole samples, and scales the kept ones up by 1 / (1 - rate).
+
+    Reference: Huang et al., "Deep Networks with Stochastic Depth" (https://arxiv.org/abs/1603.09382).
+
+    Args:
+        rate: float in [0, 1), the probability that a sample loses the branch.
+        seed: int, for a reproducible choice.
+
+    Call arguments:
+        inputs: tensor `(b, ...)`.
+        training: bool, whether branches are dropped.
+
+    Output shape: as the input.
+
+    Raises:
+        ValueError: `rate` is outside [0, 1).
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"`rate` must be in [0, 1), got {shown(rate)}")
+        self.rate = rate
+        self.seed = seed
+        self.supports_masking = True
+        if rate:
+            self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def call(self, inputs, training=None):
+        if not training or not self.rate:
+            return inputs
+        noise_shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+        return keras.random.dropout(inputs, self.rate, noise_shape, seed=self.seed_generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@register
+class LayerScale(keras.layers.Layer):
+    """Multiplies each channel by a learned factor that starts small.
+
+    Reference: Touvron et al., "Going deeper with Image Transformers"
+    (https://arxiv.org/abs/2103.17239), section 2.
+
+    Args:
+        initial_value: float, the initial factors.
+
+    Input and output shape: `(..., d)`.
+    """
+
+    def __init__(self, initial_value=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.initial_value = initial_value
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(
+            shape=(input_shape[-1],),
+            initializer=keras.initializers.Constant(self.initial_value),
+            name="gamma",
+        )
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "initial_value": self.initial_value}
