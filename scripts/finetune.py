@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow looks for GPUs 
 
 from vit_tf import data, files, training
 from vit_tf.commands import main as cli
+from vit_tf.commands.options import parse_image_size
 from vit_tf.flops import require_memory
 from vit_tf.labels import labels_from_config, problem_type_from_config
 from vit_tf.preprocessing import Preprocessing, get_preprocessing
@@ -71,7 +72,7 @@ def make_command(args):
         "data": os.path.abspath(args.data),
         "model": args.model,
         "weights": os.path.abspath(args.weights) if os.path.exists(args.weights or "") else args.weights,
-        "image_size": args.image_size and list(cli.parse_image_size(args.image_size)),
+        "image_size": args.image_size and list(parse_image_size(args.image_size)),
         "recipe": args.recipe or "full",
         "task": args.task,
         "validation_fraction": 0.1 if args.validation_fraction is None else args.validation_fraction,

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from vit_tf import build_vit, count_flops, get_flops, list_models, plots, terminal
 from vit_tf.commands import main as cli
+from vit_tf.commands.summary import print_components
 
 COLUMNS = ("model", "image", "parameters", "GMACs", "GFLOPs", "activations, MB", "attention")
 
@@ -72,7 +73,7 @@ def report_one(name, options, args):
         print(table.to_markdown())
     else:
         model.summary()
-        cli.print_components(table)
+        print_components(table)
         if keras.backend.backend() == "tensorflow":
             flops = get_flops(model, args.batch_size)
             print(f"TensorFlow's profiler, which counts more operations: {flops:,} FLOPs")

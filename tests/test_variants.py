@@ -7,7 +7,7 @@ import pytest
 from support.paths import FIXTURES, ROOT
 
 from vit_tf import build_vit, list_models
-from vit_tf.commands import main as cli
+from vit_tf.commands.list import markdown_table, model_rows
 from vit_tf.config import ViTConfig
 from vit_tf.variants import ALIASES, FAMILIES, VARIANTS, family, get_variant
 
@@ -27,17 +27,16 @@ TABLE = (ROOT / "docs" / "models.md").read_text().split("\n\n")[-1]
 def test_parameter_counts_and_rows_of_the_model_table(label):
     names = [name for name in PARAMETERS if family(name) == label]
     assert names
-    for name in names:
-        row = cli.model_row(name)
+    for name, row in zip(names, model_rows(names)):
         assert row[2] == f"{PARAMETERS[name]:,}", name
-        assert cli.markdown_table([row]).splitlines()[-1] in TABLE.splitlines(), (
+        assert markdown_table([row]).splitlines()[-1] in TABLE.splitlines(), (
             f"docs/models.md is stale ({name}): its table is the output of `vit-tf list --markdown`"
         )
 
 
 def test_model_table_is_whole_and_in_order():
     first, *rest = TABLE.strip().splitlines()
-    assert first == cli.markdown_table([]).splitlines()[0]
+    assert first == markdown_table([]).splitlines()[0]
     assert [line.split(" | ")[0].removeprefix("| ") for line in rest[1:]] == list(VARIANTS)
 
 

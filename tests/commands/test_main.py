@@ -144,7 +144,7 @@ def test_predict_good_files_beside_bad_ones(capsys, hub, monkeypatch):
     os.mkfifo(folder / "pipe.png")
     options = ["--weights", str(folder), "--top", "1"]
     classifier = load(folder)
-    monkeypatch.setattr(cli, "load", lambda source, variant: classifier)
+    monkeypatch.setattr("vit_tf.classifier.load", lambda source, variant: classifier)
 
     def predicted(*arguments):
         code = cli.main(["predict", *arguments, *options])
@@ -195,14 +195,14 @@ def test_convert(capsys, hub, ending):
     model, folder = hub
     out = folder / f"out{ending}"
     output = printed(capsys, "convert", folder, out)
-    assert f"test_vit is in {out}" in output and "80 tensors from" in output
+    assert f"wrote test_vit to {out}" in output and "80 tensors from" in output
     if ending == ".keras":
         again = keras.models.load_model(out)
     else:
         again = build_vit("test_vit", image_size=32, num_classes=4, weights=out)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     np.testing.assert_allclose(again(x), model(x), atol=1e-6)
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         printed(capsys, "convert", folder, out)
     output = printed(capsys, "convert", folder, out, "--force", "--image-size", 48, "--num-classes", 2)
     assert "the head is new" in output and "resampled pos_embed: (2, 2) to (3, 3)" in output

@@ -1,0 +1,48 @@
+"""Options that several commands share."""
+
+from vit_tf.checks import shown
+from vit_tf.hub import read_config
+from vit_tf.variants import get_variant
+
+
+def add_model(parser):
+    """Adds --model, the variant of weights that do not name it."""
+    parser.add_argument("--model", metavar="NAME", help="variant of the weights if SOURCE has no config.json")
+
+
+def check_source(source, variant=None):
+    """Raises a ValueError for an unknown variant, and for weights that do not exist or name no variant.
+
+    It reads the configuration alone, without Keras.
+    """
+    if variant is not None:
+        get_variant(variant)
+    config, _ = read_config(source)
+    if not config and variant is None:
+        raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
+
+
+def add_sizes(parser):
+    """Adds --image-size and --num-classes, see `sizes`."""
+    parser.add_argument(
+        "--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH such as 224x288; default: the model's"
+    )
+    parser.add_argument(
+        "--num-classes", metavar="N", type=int, help="another number than the model's starts a new head"
+    )
+
+
+def sizes(args):
+    """Returns the options of `add_sizes` that were given, as arguments of `build_vit`."""
+    options = {} if args.num_classes is None else {"num_classes": args.num_classes}
+    if args.image_size is not None:
+        options["image_size"] = parse_image_size(args.image_size)
+    return options
+
+
+def parse_image_size(text):
+    """Returns (height, width) of "224" or "224x288"."""
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"--image-size must be 224 or 224x288 (height x width), got {shown(text)}")
+    return tuple(int(part) for part in (parts * 2)[:2])

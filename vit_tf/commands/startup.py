@@ -1,0 +1,81 @@
+"""Importing Keras and its backend for a command: quietly, and Ctrl-C ends it at once."""
+
+import os
+import re
+import signal
+import sys
+from contextlib import contextmanager, nullcontext
+
+# What TensorFlow writes at its start on any machine, of no use to the reader. 303: there is no CUDA driver.
+START_UP_LINES = re.compile(
+    rb"^I\d{4} |^WARNING: All log messages before absl::InitializeLog|^To enable the following instructions:"
+    rb"|failed call to cuInit: .*UNKNOWN ERROR \(303\)"
+)
+
+
+def import_backend():
+    """Imports Keras and starts its backend. What they write on the standard error is passed on.
+
+    TensorFlow's start-up lines are left out, unless the user has set TF_CPP_MIN_LOG_LEVEL.
+    """
+    if "keras" in sys.modules:
+        return
+    is_quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ and hasattr(os, "fork")
+    if is_quiet:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # no informational lines later on
+    with leaving_at_once(), without_lines(START_UP_LINES) if is_quiet else nullcontext():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            keras.ops.zeros(1)  # looks for GPUs, which writes lines, too
+
+
+@contextmanager
+def leaving_at_once():
+    """A scope in which Ctrl-C ends the process: an import may turn a KeyboardInterrupt into other errors."""
+
+    def leave(*_):
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def without_lines(pattern):
+    """A scope in which lines of the standard error that match a pattern are dropped.
+
+    A child process passes on all others at once, so that no last words of a crash are lost.
+    """
+    original = os.dup(2)
+    source, target = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(target)
+        pass_on(source, original, pattern)
+    os.close(source)
+    os.dup2(target, 2)
+    os.close(target)
+    try:
+        yield
+    finally:
+        os.dup2(original, 2)
+        os.close(original)
+        os.waitpid(child, 0)
+
+
+def pass_on(source, target, pattern):
+    """Copies lines between two file descriptors until the source ends, and ends this process."""
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both processes
+        with open(source, "rb") as lines:
+            for line in lines:
+                if not pattern.search(line):
+                    os.write(target, line)
+    finally:
+        os._exit(0)
