@@ -1,4 +1,25 @@
+"""The public names: which there are, and that all that is written about them leads to them."""
+
+import importlib
+import pkgutil
+import re
+
+import keras
+import pytest
+from support.paths import ROOT
+
 import vit_tf
+from vit_tf.data.augment import batch
+
+PACKAGES = ["vit_tf"] + [
+    module.name for module in pkgutil.walk_packages(vit_tf.__path__, "vit_tf.") if module.ispkg
+]
+FILES = [
+    *sorted((ROOT / "vit_tf").rglob("*.py")),
+    *sorted((ROOT / "scripts").rglob("*.py")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "README.md",
+]
 
 
 def test_public_names():
@@ -26,15 +47,45 @@ def test_public_names():
         "resize_model",
         "save_weights",
     ]
-    for name in vit_tf.__all__:
-        assert getattr(vit_tf, name) is not None
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_public_name_hides_a_submodule(name):
+    package = importlib.import_module(name)
+    submodules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    for public in getattr(package, "__all__", ()):
+        value = getattr(package, public)
+        if public in submodules:
+            assert value is importlib.import_module(f"{name}.{public}")
+    for submodule in submodules & vars(package).keys():
+        assert vars(package)[submodule] is importlib.import_module(f"{name}.{submodule}")
+
+
+def resolve(name):
+    """Returns what a dotted name stands for; a module that no one has imported yet is imported."""
+    path, *parts = name.split(".")
+    value = importlib.import_module(path)
+    for part in parts:
+        path = f"{path}.{part}"
+        if hasattr(value, part):
+            value = getattr(value, part)
+        elif part in getattr(value, "__annotations__", ()):  # a field of a dataclass
+            return value
+        else:
+            value = importlib.import_module(path)
+    return value
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_dotted_names_resolve(path):
+    for name in set(re.findall(r"(?<![\w/.(])vit_tf(?:\.[A-Za-z]\w*)+", path.read_text("utf-8"))):
+        try:
+            resolve(name)
+        except ImportError as error:
+            raise AssertionError(f"{path.relative_to(ROOT)} names `{name}`, which does not exist") from error
 
 
 def test_layers_are_registered_under_the_package():
-    import keras
-
-    from vit_tf.data.augment import batch
-
     for module in (vit_tf.layers, batch):
         classes = [
             value

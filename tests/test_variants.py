@@ -11,7 +11,7 @@ from vit_tf.commands.list import markdown_table, model_rows
 from vit_tf.config import ViTConfig
 from vit_tf.variants import ALIASES, FAMILIES, VARIANTS, family, get_variant
 
-# timm's own counts, at the variant's number of classes: `python tests/make_fixtures.py` writes them.
+# timm's own counts, at the variant's number of classes: `tests/support/make_fixtures.py` writes them.
 PARAMETERS = json.loads((FIXTURES / "parameters.json").read_text())
 PARAMETERS |= {"vit_pytorch": 54_630_376, "vit_cifar10_tutorial": 284_874, "vit_cifar10": 1_416_451}
 

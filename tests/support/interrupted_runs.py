@@ -1,6 +1,6 @@
 """Trains once undisturbed and once killed again and again, and prints what came of it as JSON.
 
-    python tests/interrupted_runs.py FOLDER NUM_KILLS
+    PYTHONPATH=.:tests python -m support.interrupted_runs FOLDER NUM_KILLS
 
 It is real training by scripts/finetune.py on image files, in a process that SIGKILL ends at random
 moments; every fourth time while a checkpoint is being written. Processes are forked from this one, which has

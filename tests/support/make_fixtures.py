@@ -1,6 +1,8 @@
 """Writes what timm, transformers and vit-pytorch say, so that the tests need none of them:
 
-    python tests/make_fixtures.py     # needs torch, torchvision, timm, transformers, vit-pytorch
+    PYTHONPATH=.:tests python -m support.make_fixtures
+
+(needs torch, torchvision, timm, transformers, vit-pytorch)
 
 fixtures/parameters.json: timm's parameter counts; fixtures/logits.json: the cases of `cases.py` with
 their logits; fixtures/resampled.json: timm's resampling of position tables and patch kernels;

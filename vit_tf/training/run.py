@@ -136,7 +136,7 @@ def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=N
         hyperparameters: dict, overrides of it.
         recipe: a `Recipe`.
         preprocessing: the `Preprocessing` whose mean and deviation normalise; None for the variant's.
-        weights: a `vit_tf.weights.Weights`, or None for random ones. A head that they lack starts at zero.
+        weights: a `vit_tf.weights.TimmWeights`, or None for random ones. A missing head starts at zero.
     """
     flows = recipe.freeze == "none"  # LoRA's gradients do, too
     require_memory(variant, hyperparameters, recipe.batch_size, trains_blocks=flows)

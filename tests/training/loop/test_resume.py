@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from safetensors.numpy import load_file
-from support.paths import ROOT
+from support.paths import ROOT, TESTS
 
 from vit_tf.training.loop.checkpoints import Checkpoints
 
@@ -20,10 +20,10 @@ TIMINGS = {"seconds", "images_per_second", "train_seconds"}
 def runs(tmp_path_factory):
     """The folder of a run that was never interrupted and of one that was, and what the script printed."""
     folder = tmp_path_factory.mktemp("runs")
-    script = ROOT / "tests" / "interrupted_runs.py"
+    path = os.pathsep.join([str(ROOT), str(TESTS), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, script, folder, str(NUM_KILLS)],
-        env={**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
+        [sys.executable, "-m", "support.interrupted_runs", folder, str(NUM_KILLS)],
+        env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
     )
