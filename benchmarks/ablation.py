@@ -1,12 +1,12 @@
-"""What each ingredient of the CIFAR-10 recipe buys: runs of scripts/train_cifar10.py that lack one of them.
+"""What each ingredient of the CIFAR-10 recipe contributes: runs of scripts/train_cifar10.py without it.
 
-    python benchmarks/ablation.py --data cifar10.npz                       # 5 minutes a row and seed
+    python benchmarks/ablation.py --data cifar10.npz                       # 5 minutes per row and seed
     python benchmarks/ablation.py --data cifar10.npz --minutes 10 --seeds 3
     python benchmarks/ablation.py --data cifar10.npz --only recipe adamw   # some rows
 
-Every row has the same minutes of training, so that what is slow pays for it. What counts is the accuracy on
-the 5,000 validation images, which the recipe was chosen by. A run that is in --out already is not repeated,
-and one that was interrupted goes on. The table is printed, and written to OUT/ablation.md.
+Every row has the same minutes of training, so that a slow ingredient has fewer epochs. The table compares the
+accuracy on the 5,000 validation images, by which the recipe was chosen. Finished runs in --out are not
+repeated, and interrupted runs are resumed. The table is printed and written to OUT/ablation.md.
 """
 
 import argparse
@@ -22,16 +22,16 @@ from vit_tf.commands import main as cli
 SCRIPT = Path(__file__).parents[1] / "scripts" / "train_cifar10.py"
 ROWS = {
     "recipe": ("the recipe", []),
-    "adamw": ("AdamW at 2e-3 in the place of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
-    "one-size": ("32 pixels all the time", ["--progressive-resizing", "none"]),
-    "overlap": ("convolutions, not whitened, as the stem", ["--set", "patch_stem=overlap"]),
+    "adamw": ("AdamW at 2e-3 instead of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
+    "one-size": ("32 pixels throughout", ["--progressive-resizing", "none"]),
+    "overlap": ("convolutions without whitening as the stem", ["--set", "patch_stem=overlap"]),
     "patches": ("plain patches of 4x4 pixels as the stem", ["--set", "patch_stem=conv"]),
-    "token": ("a class token in the place of the average", ["--set", "pooling=token"]),
-    "gelu": ("GELU in the place of ReLU", ["--set", "activation=gelu"]),
+    "token": ("a class token instead of average pooling", ["--set", "pooling=token"]),
+    "gelu": ("GELU instead of ReLU", ["--set", "activation=gelu"]),
     "float32": ("float32", ["--no-mixed-precision"]),
     "hard-labels": ("no label smoothing", ["--label-smoothing", "0"]),
     "no-shift": ("no shifts", ["--crop", "none"]),
-    "ema": ("averaged weights, 0.998 a step", ["--ema", "0.998"]),
+    "ema": ("averaged weights, momentum 0.998", ["--ema", "0.998"]),
     "batch-256": ("batches of 256 at 4e-3", ["--batch-size", "256", "--learning-rate", "4e-3"]),
     "augmentation": (
         "RandAugment and erasing, as in the long preset",
@@ -60,8 +60,8 @@ def main(arguments=None):
 def parse_arguments(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10, see train_cifar10.py")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training a run (5)")
-    parser.add_argument("--seeds", type=int, default=1, help="runs a row (1)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of training per run (5)")
+    parser.add_argument("--seeds", type=int, default=1, help="runs per row (1)")
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"some of {', '.join(ROWS)}")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     args = parser.parse_args(arguments)
@@ -71,7 +71,7 @@ def parse_arguments(arguments):
 
 
 def run(args, name, seed):
-    """Trains, unless it is done; returns the run's metrics."""
+    """Trains, unless the run is finished; returns its metrics."""
     folder = args.out / f"{name}-{args.minutes:g}-{seed}"
     metrics = folder / "metrics.json"
     if not metrics.is_file():
@@ -81,12 +81,12 @@ def run(args, name, seed):
         if code := subprocess.run(command).returncode:
             if code == 130:
                 raise KeyboardInterrupt
-            raise ValueError(f"{name!r} failed: see what it printed above")
+            raise ValueError(f"{name!r} failed: see its output above")
     return json.loads(metrics.read_text("utf-8"))
 
 
 def markdown(results):
-    """Returns a table of {row: [metrics, one a seed]}, each row compared with the first."""
+    """Returns a table of {row: [metrics per seed]}, each row compared with the first."""
     lines = [
         "| training | epochs | images/s | validation accuracy | difference | lowest to highest |",
         "|---|---:|---:|---:|---:|---:|",

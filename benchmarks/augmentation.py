@@ -1,9 +1,9 @@
-"""Our augmentation layers against Keras's own, inside one training step's graph.
+"""vit_tf's augmentation layers against Keras's, inside the graph of one training step.
 
     python benchmarks/augmentation.py
 
-For each transform the two contestants alternate in one process on the same 256 images; the table has the
-median milliseconds a batch, their spread (10th to 90th percentile) and the ratio.
+For each transform the two layers alternate in one process on the same 256 images. The table has the median
+milliseconds per batch, the 10th to 90th percentile, and the ratio.
 """
 
 import os
@@ -22,7 +22,7 @@ from vit_tf.data.augment import batch as augment
 
 ROUNDS, WARM_UP = 30, 3
 
-CONTESTANTS = {
+TRANSFORMS = {
     "flip, 32x32": (32, augment.RandomFlip(), keras.layers.RandomFlip("horizontal")),
     "shift by 4 pixels, 32x32": (
         32,
@@ -44,8 +44,8 @@ def timed(step, images):
 
 
 def main():
-    table = Table("batch of 256", "ours, ms", "Keras, ms", "ratio")
-    for name, (size, *layers) in CONTESTANTS.items():
+    table = Table("batch of 256", "vit_tf, ms", "Keras, ms", "ratio")
+    for name, (size, *layers) in TRANSFORMS.items():
         images = tf.constant(np.random.default_rng(0).random((256, size, size, 3), "float32"))
         steps = [
             tf.function(lambda x, layer=layer: tf.reduce_mean(layer(x, training=True))) for layer in layers

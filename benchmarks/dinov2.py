@@ -1,4 +1,4 @@
-"""DINOv2's trained weights: features against transformers', and pictures of what the model sees.
+"""DINOv2's trained weights: features compared with transformers, and figures of features and attention.
 
     KERAS_BACKEND=torch python benchmarks/dinov2.py hf:facebook/dinov2-small         # needs transformers
     python benchmarks/dinov2.py hf:facebook/dinov2-small --images a.jpg b.jpg --stem docs/images/dinov2
@@ -45,13 +45,17 @@ def parse_arguments(arguments):
     parser.add_argument("source", metavar="SOURCE", help="a folder, or hf:owner/name")
     parser.add_argument("--reference", metavar="NPZ", help="inputs and features of another runtime")
     parser.add_argument("--images", nargs="+", metavar="IMAGE", help="photographs to draw")
-    parser.add_argument("--image-size", type=int, metavar="PIXELS", help="of the pictures; the source's own")
-    parser.add_argument("--stem", default="dinov2", help="how their names begin; default: %(default)s")
+    parser.add_argument(
+        "--image-size", type=int, metavar="PIXELS", help="of the figures; the checkpoint's own"
+    )
+    parser.add_argument(
+        "--stem", default="dinov2", help="prefix of the names of the figures; default: %(default)s"
+    )
     return parser.parse_args(arguments)
 
 
 def features(source, x):
-    """Returns the tokens behind the last norm, `(b, 1 + n, d)`, for normalised images `(b, h, w, 3)`."""
+    """Returns the tokens after the last norm, `(b, 1 + n, d)`, of normalized images `(b, h, w, 3)`."""
     model = vit_tf.build_vit(weights=source, image_size=x.shape[1:3])
     return keras.Model(model.input, model.get_layer("norm").output).predict_on_batch(x)
 
@@ -99,9 +103,9 @@ def draw(source, images, image_size, stem):
 
 
 def last_features(model, x):
-    """Returns the features behind the last block `(b, grid_h, grid_w, d)`, image by image: memory."""
-    found = [vit_tf.forward_features(model, image[None], layers=[-1]) for image in x]
-    return np.concatenate([next(iter(features.values())) for features in found])
+    """Returns the features after the last block `(b, grid_h, grid_w, d)`. One image at a time: memory."""
+    parts = [vit_tf.forward_features(model, image[None], layers=[-1]) for image in x]
+    return np.concatenate([next(iter(features.values())) for features in parts])
 
 
 def class_attention(model, x, grid_size):

@@ -1,10 +1,10 @@
-"""Time and peak memory of what `vit_tf.explain` computes, above the weights.
+"""Time and peak memory of the functions of `vit_tf.explain`, above the weights.
 
     python benchmarks/explain.py                                       # ViT-B/16 at 1,024 x 1,024 pixels
     python benchmarks/explain.py --variant vit_s16 --image-size 384
 
-One image of random numbers; each function runs in a fresh process (Linux only). The peak is that of resident
-memory above what was there when the model was built, and has all that TensorFlow itself needs.
+The input is one random image. Each function runs in a fresh process (Linux only). The peak is the resident
+memory above that of the built model, and includes the memory that TensorFlow itself needs.
 """
 
 import argparse
@@ -40,7 +40,7 @@ FUNCTIONS = {
 
 
 def measure(name, variant, image_size):
-    """Prints seconds and the peak of one function, in MB."""
+    """Prints the seconds and the peak memory in MB of one function."""
     model = vit_tf.build_vit(variant, image_size=image_size)
     x = np.random.default_rng(0).normal(size=(1, *model.input_shape[1:])).astype("float32")
     with open("/proc/self/clear_refs", "w") as file:

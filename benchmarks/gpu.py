@@ -1,17 +1,18 @@
-"""Speed and accuracy on one GPU, through JAX, beside timm on PyTorch.
+"""Speed and accuracy on one GPU through JAX, compared with timm on PyTorch.
 
     python benchmarks/gpu.py --data cifar10.npz                  # everything, perhaps 12 minutes
-    python benchmarks/gpu.py --only vit,timm --out runs/gpu      # parts of it; those of earlier runs stay
-    python benchmarks/gpu.py --cpu                               # toy sizes, to try it out on any machine
+    python benchmarks/gpu.py --only vit,timm --out runs/gpu      # some parts; results of earlier runs stay
+    python benchmarks/gpu.py --cpu                               # toy sizes, to try the script on any machine
 
-- cifar: scripts/train_cifar10_gpu.py with its preset "fast", from scratch, tested once.
+- cifar: scripts/train_cifar10_gpu.py with its preset "fast", from scratch; the test images are used once.
 - vit: training steps of ViT-B/16 on random images through JAX: AdamW, bfloat16 compute, float32 weights, one
-  compiled step with donated state, no rematerialisation.
-- timm: those of its vit_base_patch16_224 through `torch.compile`, under bfloat16 autocast, with fused AdamW.
+  compiled step with donated state, no rematerialization.
+- timm: training steps of its vit_base_patch16_224 through `torch.compile`, under bfloat16 autocast, with
+  fused AdamW.
 
-Each part has a process of its own. vit and timm also time the product of two 8192 x 8192 matrices in
-bfloat16: the faster is the limit that the shares refer to. A step takes three times the FLOPs of the forward
-pass, see `vit_tf.count_flops`. OUT/gpu.json and OUT/gpu.md have the results.
+Each part runs in its own process. vit and timm also time the product of two 8192 x 8192 matrices in bfloat16;
+the faster of the two is the limit to which the shares refer. A step counts as three times the FLOPs of the
+forward pass, see `vit_tf.count_flops`. The results are written to OUT/gpu.json and OUT/gpu.md.
 """
 
 import argparse
@@ -35,7 +36,7 @@ NEEDS = {"cifar": ["jax"], "vit": ["jax"], "timm": ["torch", "timm"]}
 VARIANT = "vit_base_patch16_224"
 FULL = dict(image_size=224, num_layers=12, batch_sizes=(128, 256), steps=20, matrix_side=8192, preset="fast")
 TOY = dict(image_size=32, num_layers=1, batch_sizes=(2,), steps=2, matrix_side=256, preset="tiny")
-# In processes of their own, as the parts: JAX takes most of a GPU's memory as soon as it sees it.
+# In separate processes, like the parts: JAX allocates most of the GPU's memory when it starts.
 PROBES = {
     "jax": "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, jax.__version__, sep='|')",
     "torch": "import torch; gpu = torch.cuda.is_available(); name = gpu and torch.cuda.get_device_name()\n"
@@ -57,7 +58,7 @@ def main(arguments=None):
     found = {library: probe(library, args.cpu) for library in PROBES}
     device = next((name for kind, name, _ in filter(None, found.values()) if kind == "gpu"), None)
     if device is None and not args.cpu:
-        print("error: neither JAX nor PyTorch finds a GPU here: add --cpu to try it out", file=sys.stderr)
+        print("error: neither JAX nor PyTorch finds a GPU: add --cpu to try the script", file=sys.stderr)
         return 2
     args.out.mkdir(parents=True, exist_ok=True)
     results = read_results(args.out / "gpu.json")
@@ -111,7 +112,7 @@ def environment(cpu):
 
 
 def probe(library, cpu):
-    """Returns (platform, device, version) as a library sees them, None where it is not installed."""
+    """Returns (platform, device, version) that a library reports, None if it is not installed."""
     done = subprocess.run(
         [sys.executable, "-c", PROBES[library]], env=environment(cpu), capture_output=True, text=True
     )
@@ -120,7 +121,7 @@ def probe(library, cpu):
 
 
 def why_not(part, found, args):
-    """Returns why a part cannot run here, None if it can."""
+    """Returns why a part cannot run, None if it can."""
     for library in NEEDS[part]:
         if found[library] is None:
             return f"{library} cannot be imported"
@@ -170,7 +171,7 @@ def step_flops(scale):
 # ViT-B/16 through JAX
 # ---------------------------------------------------------------------------------------------------
 def time_vit(scale, place):
-    """Returns the FLOP/s of the matrix product, and by batch size the seconds of a training step."""
+    """Returns the FLOP/s of the matrix product, and the seconds of a training step by batch size."""
     result = {"gemm": time_jax_gemm(scale["matrix_side"]), "steps": {}}
     for batch_size in scale["batch_sizes"]:
         result["steps"][batch_size] = time_calls(
@@ -180,7 +181,7 @@ def time_vit(scale, place):
 
 
 def make_vit_steps(scale, batch_size):
-    """Returns a function that makes a number of training steps and waits for them."""
+    """Returns a function that runs a number of training steps and waits for their end."""
     import jax
     import jax.numpy as jnp
     import keras
@@ -197,7 +198,7 @@ def make_vit_steps(scale, batch_size):
     optimizer.build(network.trainable_variables)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     step = device.make_step(network, augmentation, optimizer, loss)
-    # Copies: the variables keep their values, and these are given away.
+    # Copies: the step donates its inputs, and the variables must keep their values.
     variables = device.groups(network, augmentation, optimizer)
     values = jax.tree.map(jnp.copy, device.values_of(variables))
 
@@ -289,7 +290,7 @@ TIMERS = {"vit": time_vit, "timm": time_timm}
 # Clock and table
 # ---------------------------------------------------------------------------------------------------
 def median_seconds(run_calls, count, rounds=5):
-    """Returns the median over rounds of the seconds of a call, of `count` in a row."""
+    """Returns the seconds per call: the median over rounds of `count` calls each."""
     started = time.perf_counter()
     run_calls(3)
     print(f"ready after {time.perf_counter() - started:.0f} s", flush=True)
@@ -314,13 +315,13 @@ def time_calls(run_steps, count, batch_size):
 
 
 def make_table(results):
-    """Returns all results as Markdown: the machine, and a table with a row for each measurement."""
+    """Returns all results as Markdown: the machine, and a table with one row per measurement."""
     timed = [part for part in TIMERS if part in results]
     limit = max((results[part]["gemm"] for part in timed), default=None)
     lines = [
         results["machine"] + (f"; limit {limit / 1e12:.3g} TFLOP/s in bfloat16" if limit else ""),
         "",
-        "| training | batch | images/s | ms a step | of the limit | test accuracy | time |",
+        "| training | batch | images/s | ms per step | of the limit | test accuracy | time |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     if cifar := results.get("cifar"):

@@ -1,11 +1,11 @@
-"""Loading published weights: time against the disk, and peak memory.
+"""Loading published weights: time compared with reading the file, and peak memory.
 
     python benchmarks/loading.py                                # ViT-L/16, three runs
     python benchmarks/loading.py --variant vit_base_patch16_224 --runs 5
 
-It writes the variant's weights as a .safetensors file to a temporary folder, and then, each time in a
-process of its own: reads the file into memory, which is what the disk takes; and builds the model and
-loads the file. Before each the file is dropped from the page cache, and once it is left there.
+The script writes the variant's weights as a .safetensors file to a temporary folder. It then measures, each
+in its own process, reading the file into memory, and loading the file into a built model. Both are measured
+with the file dropped from the page cache before, and with the file left in the page cache.
 """
 
 import argparse
@@ -29,12 +29,12 @@ def drop_from_cache(path):
 
 
 def peak_memory():
-    """Bytes of memory that this process has held at its most."""
+    """Returns the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def read(path, variant):
-    """Seconds to read the file into memory."""
+    """Returns the seconds to read the file into memory."""
     import numpy as np
 
     start = time.perf_counter()
@@ -43,7 +43,7 @@ def read(path, variant):
 
 
 def load(path, variant):
-    """Seconds to load the file into a built model; the most memory above that of the libraries."""
+    """Returns the seconds to load the file into a built model, and the peak memory above the libraries'."""
     import keras
 
     import vit_tf
@@ -70,7 +70,7 @@ def measure(task, path, variant, cold):
 
 
 def write(path, variant):
-    """Writes the variant's weights; in a process of its own, so that its memory is given back."""
+    """Writes the variant's weights. It runs in its own process, so that its memory is released."""
     import vit_tf
 
     vit_tf.save_weights(vit_tf.build_vit(variant), path)
@@ -99,7 +99,7 @@ def main():
         print("|---|---:|---:|---:|---:|---:|")
         for cold in (True, False):
             reads, loads = [], []
-            for _ in range(args.runs):  # alternately, so that a slow minute meets both
+            for _ in range(args.runs):  # alternately, so that a slow minute affects both
                 reads.append(measure("read", path, args.variant, cold)["seconds"])
                 loads.append(measure("load", path, args.variant, cold))
             reading = statistics.median(reads)

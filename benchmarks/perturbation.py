@@ -1,12 +1,13 @@
-"""Whether the maps of relevance are true: what the model still knows without the patches that they name.
+"""How faithful saliency maps are: the accuracy of a model without the patches that a map ranks first or last.
 
-    python benchmarks/perturbation.py --data cifar10.npz          # 1,000 test images: some five minutes
+    python benchmarks/perturbation.py --data cifar10.npz          # 1,000 test images: about five minutes
     python benchmarks/perturbation.py --data cifar10.npz --count 200
 
-A tenth, two tenths, ... nine tenths of the patches become grey, those that a map puts first, or those that
-it puts last. The table has the accuracy, as the mean over the nine: a true map loses it fast in the
-first case, and keeps it in the second. Reference: Chefer et al., "Transformer Interpretability Beyond
-Attention Visualization" (https://arxiv.org/abs/2012.09838), section 4.2, perturbation tests.
+A tenth, two tenths, ... nine tenths of the patches become grey: those that a map ranks highest, or those that
+the map ranks lowest. The table has the mean accuracy over the nine fractions. With a faithful map, the
+accuracy drops fast in the first case and slowly in the second. Reference: Chefer et al., "Transformer
+Interpretability Beyond Attention Visualization" (https://arxiv.org/abs/2012.09838), section 4.2, perturbation
+tests.
 """
 
 import argparse
@@ -28,18 +29,18 @@ BATCH = 200
 
 
 def last_attention(model, x):
-    """What all tokens attend to in the last block, which many draw."""
-    anatomy = ViTStructure(model)
+    """Returns the mean attention of all tokens in the last block, a map that is often drawn."""
+    structure = ViTStructure(model)
     (scores,) = vit_tf.attention_maps(model, x, layers=[-1], reduce="mean").values()
-    return anatomy.to_grid(scores.mean(axis=1)[:, anatomy.tokens("patches")])
+    return structure.to_grid(scores.mean(axis=1)[:, structure.tokens("patches")])
 
 
-def chance(model, x):
+def random_map(model, x):
     return np.random.default_rng(0).random((len(x), *ViTStructure(model).grid_size))
 
 
 MAPS = {
-    "chance": chance,
+    "random": random_map,
     "attention of the last block": last_attention,
     "Grad-CAM": vit_tf.grad_cam,
     "rollout": vit_tf.attention_rollout,
@@ -48,7 +49,7 @@ MAPS = {
 
 
 def without(x, maps, fraction, first):
-    """Returns images with a fraction of their patches in grey: those a map puts first, or last."""
+    """Returns images with a fraction of their patches in grey: those that a map ranks first, or last."""
     flat = maps.reshape(len(x), -1)
     order = np.argsort(-flat if first else flat, axis=1)
     kept = np.ones_like(flat)
@@ -56,7 +57,7 @@ def without(x, maps, fraction, first):
     kept = kept.reshape(maps.shape)
     for axis, size in ((1, x.shape[1]), (2, x.shape[2])):
         kept = kept.repeat(size // kept.shape[axis], axis=axis)
-    return x * kept[..., None]  # the images are normalised: 0 is the mean
+    return x * kept[..., None]  # the images are normalized: 0 is the mean
 
 
 def correct(model, x, labels):
@@ -72,7 +73,7 @@ def main(arguments=None):
     prepare = vit_tf.get_preprocessing("vit_cifar10")
     images = data.load_cifar10(args.data)
     x, labels = prepare(images.x_test[: args.count]), images.y_test[: args.count]
-    found = {name: np.zeros((2, 9)) for name in MAPS}
+    correct_counts = {name: np.zeros((2, 9)) for name in MAPS}
     for start in track(range(0, len(x), BATCH), "perturbing", console=Console(stderr=True), transient=True):
         some = slice(start, start + BATCH)
         for name, function in MAPS.items():
@@ -80,10 +81,10 @@ def main(arguments=None):
             for i, first in enumerate((True, False)):
                 for tenth in range(9):
                     seen = without(x[some], maps, (tenth + 1) / 10, first)
-                    found[name][i, tenth] += correct(model, seen, labels[some])
+                    correct_counts[name][i, tenth] += correct(model, seen, labels[some])
     intact = sum(correct(model, x[i : i + BATCH], labels[i : i + BATCH]) for i in range(0, len(x), BATCH))
-    table = Table("map", "first patches gone", "last patches gone")
-    for name, counts in found.items():
+    table = Table("map", "highest-ranked patches removed", "lowest-ranked patches removed")
+    for name, counts in correct_counts.items():
         table.add_row(name, *(f"{share:.1%}" for share in counts.mean(axis=1) / len(x)))
     Console().print(table)
     print(f"{images.name}: {len(x)} test images, {intact / len(x):.1%} with all patches")

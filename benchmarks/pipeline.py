@@ -1,11 +1,11 @@
-"""The input pipeline on JPEG files against the training that it feeds.
+"""The input pipeline on JPEG files, compared with the training that it feeds.
 
     python benchmarks/pipeline.py                    # one to three minutes on two cores
 
-It writes JPEG files of 500 x 375 pixels to a temporary folder: smooth noise, which is as much work to decode
-as photographs of that quality. The pipelines run alone and take turns, an epoch each a round. Training steps
-on one batch take turns with steps that wait for the heaviest pipeline, which works on the same cores. The
-table has the median images a second.
+The script writes JPEG files of 500 x 375 pixels to a temporary folder: smooth noise, which takes as long to
+decode as photographs of that quality. The pipelines run alone and take turns, one epoch each per round.
+Training steps on one batch take turns with steps that wait for the heaviest pipeline, which runs on the same
+cores. The table has the median images per second.
 """
 
 import argparse
@@ -36,7 +36,7 @@ NUM_CLASSES, WARM_UP = 10, 1
 
 
 class Files:
-    """A folder's files, as `DecodedImages` reads them."""
+    """The files of a folder, with the interface that `DecodedImages` reads."""
 
     def __init__(self, folder):
         self.paths = sorted(Path(folder).iterdir())
@@ -50,7 +50,7 @@ class Files:
 
 
 def write_files(folder, count):
-    """Writes noise of several scales, the coarse strong and the fine weak as in photographs."""
+    """Writes noise of several scales: strong coarse noise and weak fine noise, as in photographs."""
     rng = np.random.default_rng(0)
     for index in range(count):
         pixels = np.full((HEIGHT, WIDTH, 3), 128.0)
@@ -58,19 +58,19 @@ def write_files(folder, count):
             noise = rng.integers(0, 256, (HEIGHT // scale + 2, WIDTH // scale + 2, 3), "uint8")
             enlarged = Image.fromarray(noise).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
             pixels += (np.asarray(enlarged, "float32") - 128) * 0.1 * scale**0.5
-        picture = Image.fromarray(pixels.clip(0, 255).astype("uint8"))
-        picture.save(Path(folder) / f"{index:04}.jpg", quality=QUALITY)
+        image = Image.fromarray(pixels.clip(0, 255).astype("uint8"))
+        image.save(Path(folder) / f"{index:04}.jpg", quality=QUALITY)
 
 
 def cases(files, batch_size, num_threads):
     """Yields (name, DataLoader), from the lightest to the heaviest."""
     crop = [RandomResizedCrop(IMAGE_SIZE), HorizontalFlip()]
     heavy = Compose([*crop, RandAugment(), RandomErasing(0.25)])
-    pictures, cached = DecodedImages(files), CachedImages(DecodedImages(files), CACHED_SIDE)
+    decoded, cached = DecodedImages(files), CachedImages(DecodedImages(files), CACHED_SIDE)
     for name, images, transform, mix in (
-        ("evaluation view", pictures, EvalTransform(get_preprocessing(VARIANT)), None),
-        ("random resized crop, flip", pictures, Compose(crop), None),
-        ("the same, RandAugment, erasing, mix", pictures, heavy, MixUpCutMix()),
+        ("evaluation transform", decoded, EvalTransform(get_preprocessing(VARIANT)), None),
+        ("random resized crop and flip", decoded, Compose(crop), None),
+        ("with RandAugment, erasing, mixing", decoded, heavy, MixUpCutMix()),
         (f"the same, cached at {CACHED_SIDE} pixels", cached, heavy, MixUpCutMix()),
     ):
         labels = np.arange(len(files)) % NUM_CLASSES
@@ -83,14 +83,14 @@ def cases(files, batch_size, num_threads):
 
 
 def pipeline_rate(batches, epoch):
-    """Images a second of a whole epoch."""
+    """Returns the images per second of a whole epoch."""
     start = time.perf_counter()
     count = sum(len(images) for images, _ in batches.epoch(epoch))
     return count / (time.perf_counter() - start)
 
 
 def training_rate(model, iterator):
-    """Images a second of a training step and the wait for its batch."""
+    """Returns the images per second of a training step, including the wait for its batch."""
     start = time.perf_counter()
     images, labels = next(iterator)
     model.train_on_batch(images, labels)
@@ -98,7 +98,7 @@ def training_rate(model, iterator):
 
 
 def measured(contestants, rounds, rate):
-    """Returns {name: median} of `rate(contestant, round)`, in turns, after rounds that fill caches."""
+    """Returns {name: median} of `rate(contestant, round)`, taking turns, after rounds that fill caches."""
     rates = {name: [] for name in contestants}
     for turn in range(WARM_UP + rounds):
         for name, contestant in contestants.items():
@@ -135,7 +135,7 @@ def main():
         size = statistics.mean(path.stat().st_size for path in Path(folder).iterdir())
         pipelines = dict(cases(Files(folder), args.batch_size, args.threads))
         rates = measured(pipelines, args.rounds, pipeline_rate)
-        heaviest = pipelines["the same, RandAugment, erasing, mix"]
+        heaviest = pipelines["with RandAugment, erasing, mixing"]
         model = compiled_model()
         feeds = {"fixed": itertools.repeat(next(heaviest.epoch())), "fed": heaviest.epoch()}
         steps = measured(feeds, args.steps, lambda feed, _: training_rate(model, feed))
@@ -146,7 +146,7 @@ def main():
         f"{args.batch_size}, AdamW, float32; {num_cores()} cores, {cpu_name()}, TensorFlow {tf.__version__}\n"
     )
     print("| | images/s | of training |\n|---|---:|---:|")
-    print(f"| training alone, one batch again and again | {training:.1f} | 1.0 |")
+    print(f"| training alone, on one batch | {training:.1f} | 1.0 |")
     print(f"| training fed by crop, flip, RandAugment, erasing, mix | {fed:.1f} | {fed / training:.2f} |")
     for name, rate in rates.items():
         print(f"| pipeline alone: {name} | {rate:.0f} | {rate / training:.1f} |")

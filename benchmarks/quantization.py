@@ -1,4 +1,4 @@
-"""What Keras's quantization costs the packaged CIFAR-10 model: accuracy, changed answers and size.
+"""What Keras's quantization costs on the packaged CIFAR-10 model: accuracy, changed answers and file size.
 
     python benchmarks/quantization.py --data cifar10.npz
 
@@ -41,11 +41,11 @@ def main(arguments=None):
 
 
 def measure(mode, images):
-    """Returns the class of each image by the quantized and reloaded model, and its file's MB."""
+    """Returns the predicted classes of the quantized and reloaded model, and the size of its file in MB."""
     model = vit_tf.build_vit("vit_cifar10", weights="cifar10", include_preprocessing=True)
     if mode:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras warns of each kind of layer that has no kernel
+            warnings.simplefilter("ignore")  # Keras warns of each layer that has no kernel
             model.quantize(mode)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.keras")

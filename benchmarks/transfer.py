@@ -1,11 +1,11 @@
-"""Does pretraining help? A small ViT learns eight classes of CIFAR-10, and then cats against dogs.
+"""What pretraining buys: a small ViT is trained on eight classes of CIFAR-10, then on cats against dogs.
 
     python benchmarks/transfer.py --data cifar10.npz --out runs/transfer
 
-It pretrains `vit_cifar10` on the 40,000 images of the other eight classes, writes 500 cats and 500 dogs as
-PNG files, and fine-tunes on these in four ways, three seeds each, through the commands that users have.
-The 2,000 test images of cats and dogs are used once a run. What is finished is not done again: the same
-command goes on after an interruption. About 50 minutes on 2 cores.
+The script pretrains `vit_cifar10` on the 40,000 images of the other eight classes, writes 500 cats and 500
+dogs as PNG files, and fine-tunes on these files in four ways with three seeds each, through the users'
+commands. The 2,000 test images of cats and dogs are used once per run. Finished runs are not repeated: the
+same command continues after an interruption. About 50 minutes on 2 cores.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from vit_tf.commands import main as cli
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 PAIR = ("cat", "dog")
-# Settings that help all four, training from scratch, too.
-COMMON = """--crop shift --batch-size 32 --label-smoothing 0 --mixup 0.2 --cutmix 1 --ema 0.98
+# Settings that help all four methods, including training from scratch.
+COMMON = """--crop pad --batch-size 32 --label-smoothing 0 --mixup 0.2 --cutmix 1 --ema 0.98
     --drop-path-rate 0.2 --weight-decay 0.1 --monitor loss --flip-tta""".split()
 METHODS = {
     "full fine-tuning": "--recipe full --learning-rate 1e-3 --layer-decay 0.9".split(),
@@ -41,7 +41,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--pretraining-minutes", type=float, default=30)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--images", type=int, default=500, help="of each class")
+    parser.add_argument("--images", type=int, default=500, help="training images per class")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def print_table(accuracies, base, args):
     import tensorflow as tf
 
     print(
-        f"\ntest accuracy on {' and '.join(PAIR)}, {args.images} training images a class, {args.epochs} "
+        f"\ntest accuracy on {' and '.join(PAIR)}, {args.images} training images per class, {args.epochs} "
         f"epochs; pretrained for {args.pretraining_minutes:g} minutes on the eight other classes (test "
         f"accuracy {base:.1%})\n"
         f"{os.cpu_count()} cores, {platform.machine()}, TensorFlow {tf.__version__}\n"

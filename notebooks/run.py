@@ -1,9 +1,9 @@
-"""Runs notebooks, and keeps in them what they show.
+"""Runs notebooks and stores their outputs in them.
 
-    python notebooks/run.py                       # all that are beside this file
+    python notebooks/run.py                       # all notebooks in this folder
     python notebooks/run.py look_inside.ipynb
 
-An error in a cell ends it, and leaves that notebook as it was.
+An error in a cell ends the command; the notebook keeps its previous outputs.
 """
 
 import sys
@@ -19,11 +19,11 @@ FOLDER = Path(__file__).parent
 
 
 def execute(path, overrides=""):
-    """Returns a notebook with what its cells show; an error in one of them is raised.
+    """Returns a notebook with the outputs of its cells; an error in a cell is raised.
 
     Args:
-        path: its file.
-        overrides: code that runs behind the cell tagged "parameters", papermill's convention.
+        path: the file of the notebook.
+        overrides: code that runs after the cell tagged "parameters" (papermill's convention).
     """
     notebook = nbformat.read(path, as_version=4)
     tagged = [i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ())]
@@ -35,7 +35,7 @@ def execute(path, overrides=""):
     for place in places:
         del notebook.cells[place + 1]
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # TensorFlow's messages about the machine are no one else's business
+        if cell.cell_type == "code":  # TensorFlow's messages describe the machine
             cell.outputs = [x for x in cell.outputs if x.get("name") != "stderr"]
     return notebook
 

@@ -62,7 +62,7 @@ def main():
     try:
         if not path.parent.is_dir():
             raise ValueError(f"there is no folder {path.parent}, make it first")
-        # Not by vit_tf.files: a process that loads TensorFlow beside PyTorch's Triton is ended by LLVM.
+        # Without vit_tf.files: LLVM aborts a process that loads TensorFlow beside PyTorch's Triton.
         partial = path.with_name(f"partial.{path.name}")
         partial.write_text(table_text(), encoding="utf-8", newline="\n")
         partial.replace(path)
@@ -110,10 +110,10 @@ def table_text():
 
 
 def makers_layout(address):
-    """Returns the layout of the file at an address; "" for none.
+    """Returns the layout of the file at an address, "" if there is no address.
 
     Raises:
-        ValueError: the address is none of those known.
+        ValueError: the address is unknown.
     """
     if not address:
         return ""

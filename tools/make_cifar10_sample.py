@@ -2,10 +2,10 @@
 
     python tools/make_cifar10_sample.py CIFAR10.npz [OUT]
 
-CIFAR10.npz may be anything that `vit_tf.data.load_cifar10` reads. The sheet is 50 images wide and 40
-high (1600 x 1280 pixels). Rows 4k to 4k + 3 belong to class k: its first 160 training images in the
-order of the data, then its first 40 test images, so that the place of an image is its label. The same
-source always gives the same pixels. It takes a few seconds; the exit code is 2 for a user's mistake.
+CIFAR10.npz is any source that `vit_tf.data.load_cifar10` reads. The sheet is 50 images wide and 40 high
+(1600 x 1280 pixels). Rows 4k to 4k + 3 belong to class k: its first 160 training images in the order of the
+data, then its first 40 test images. The position of an image thus gives its label. The same source always
+gives the same pixels. The script takes a few seconds; the exit code is 2 for a wrong argument.
 """
 
 import sys
@@ -40,7 +40,7 @@ def main():
 
 
 def sample_sheet(data):
-    """Returns the sheet of an ImageData of 32 x 32 RGB images: uint8 [40 * 32, 50 * 32, 3]."""
+    """Returns the sheet of an `ImageData` of 32 x 32 RGB images, uint8 (40 * 32, 50 * 32, 3)."""
     if data.x_train.shape[1:] != (32, 32, 3):
         size = data.x_train.shape[1:]
         raise ValueError(f"images of {data.name!r} are {size}: the sample needs CIFAR-10's (32, 32, 3)")
@@ -60,7 +60,7 @@ def sample_sheet(data):
 
 
 def write_png(path, sheet):
-    """Writes the sheet, whole or not at all."""
+    """Writes the sheet atomically."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: the sample is a lossless PNG, give a name that ends in .png")
     if not path.parent.is_dir():

@@ -3,8 +3,8 @@
     python scripts/train_cifar10.py --data cifar10.npz --preset long --out runs/pretrained
     python tools/make_pretrained.py runs/pretrained --data cifar10.npz
 
-The file is written to a folder apart, read back and tested on all test images of CIFAR-10. It comes into the
-package only if it is as accurate there as the run was, and at most 8 MB.
+The file is written to a temporary folder, read back and tested on all test images of CIFAR-10. It is copied
+into the package only if its accuracy equals that of the run, and its size is at most 8 MB.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from vit_tf.commands import main as cli
 from vit_tf.hub.sources import PACKAGED
 
 MOST_BYTES = 8_000_000
-TOLERANCE = 0.001  # of accuracy: what rounding to float16 may cost, and the run's own bfloat16
+TOLERANCE = 0.001  # of accuracy: rounding to float16, and the run's own bfloat16
 
 
 def main(arguments=None):
@@ -32,7 +32,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     images = data.load_cifar10(args.data)
     if images.name == "sample":
-        raise ValueError("--data is the sample: the accuracy has to be that of all of CIFAR-10's test images")
+        raise ValueError("--data is the sample: give the full CIFAR-10, whose test images decide")
     metrics, config = (read_json(args.run, name) for name in ("metrics.json", "model/config.json"))
 
     if args.out.exists() and not args.out.is_dir():
@@ -45,7 +45,7 @@ def main(arguments=None):
         accuracy = test(folder, images.x_test, images.y_test)
         if accuracy < metrics["accuracy"] - TOLERANCE:
             raise ValueError(
-                f"the stored model is right in {accuracy:.2%}, the run was in {metrics['accuracy']:.2%}"
+                f"the stored model has {accuracy:.2%} accuracy, and the run had {metrics['accuracy']:.2%}"
             )
         add_results(folder, accuracy, len(images.y_test))
         install(folder, args.out)
@@ -56,7 +56,7 @@ def main(arguments=None):
 
 
 def rehearse(folder, images, out):
-    """Does with a few images, and beside `out`, all that comes after the long test: it fails now or never."""
+    """Runs all that follows the long test on a few images, so that an error is found before the test."""
     accuracy = test(folder, images.x_test[:8], images.y_test[:8])
     add_results(folder, accuracy, 8)
     install(folder, folder.parent / "installed")
@@ -72,7 +72,7 @@ def read_json(run, name):
 
 
 def store(source, folder, config):
-    """Writes the classifier in the folder `source` to another one, in float16; returns the file's bytes."""
+    """Writes the classifier in the folder `source` to `folder` in float16; returns the size of the file."""
     loaded = classifier.load(source)
     about = config["vit_tf"]
     classifier.save(
@@ -110,7 +110,10 @@ def add_results(folder, accuracy, num_images):
 def install(folder, out):
     """Copies the model into the folder `out`."""
     out.mkdir(exist_ok=True)
-    for name in ("model.safetensors", "config.json"):  # the config last: without it nothing is read
+    for name in (
+        "model.safetensors",
+        "config.json",
+    ):  # the config last: it makes the folder readable
         with files.atomic_path(out / name) as partial:
             shutil.copyfile(folder / name, partial)
 

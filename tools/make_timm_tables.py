@@ -3,12 +3,12 @@
     pip install timm
     python tools/make_timm_tables.py [FOLDER]
 
-imagenet1k_classes.txt has one line a class in the order of the logits, "synset<TAB>names".
-timm_checkpoints.json says of every checkpoint of timm's plain ViTs what images it expects: "settings" are
-the distinct answers, "architectures" gives each architecture's tags with the index of their setting, the
-default tag first, and "renamed" leads from timm's deprecated names to those in use. Needs timm 1.0.31 or
-later; the same timm always gives the same files. It takes a few seconds; the exit code is 2 for a user's
-mistake.
+imagenet1k_classes.txt has one line per class in the order of the logits, "synset<TAB>names".
+timm_checkpoints.json has the preprocessing of every checkpoint of timm's plain ViTs: "settings" are the
+distinct settings, "architectures" maps each architecture's tags to the index of their setting, the default
+tag first, and "renamed" maps timm's deprecated names to the current names. Needs timm 1.0.31 or later; the
+same version of timm always gives the same files. The script takes a few seconds; the exit code is 2 for a
+wrong argument.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def checkpoint_table():
     renamed = {}
     for old, new in sorted(deprecated.items()):
         architecture, _, tag = (new or "").partition(".")
-        if tag in architectures.get(architecture, ()):  # timm leads two names to tags that it lacks
+        if tag in architectures.get(architecture, ()):  # timm maps two names to tags that do not exist
             renamed[old] = new
     return {
         "timm": timm.__version__,
@@ -94,7 +94,7 @@ def checkpoint_table():
 
 
 def table_text(table):
-    """Returns the table as JSON with one line an entry, so that a change is a line of a diff."""
+    """Returns the table as JSON with one line per entry, so that a change is one line of a diff."""
     parts = []
     for key, value in table.items():
         if isinstance(value, dict):
@@ -112,8 +112,8 @@ def compact(value):
 
 
 def write_text(path, text):
-    """Writes the text, whole or not at all."""
-    # After timm: a process that loads TensorFlow and then PyTorch's Triton is ended by LLVM.
+    """Writes the text atomically."""
+    # After timm: LLVM aborts a process that loads TensorFlow and then PyTorch's Triton.
     from vit_tf.files import atomic_path
 
     with atomic_path(path) as partial:

@@ -81,7 +81,7 @@ def test_make_pretrained(as_whole, tmp_path, capsys):
 
 def test_make_pretrained_refuses_what_got_worse(as_whole, tmp_path):
     write_run(tmp_path / "run", accuracy=0.99)
-    with pytest.raises(ValueError, match="the run was in 99.00%"):
+    with pytest.raises(ValueError, match="the run had 99.00%"):
         make_pretrained.main([str(tmp_path / "run"), "--data", "any", "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
