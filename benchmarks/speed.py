@@ -45,6 +45,8 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from vit_tf.checks import suggestion
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from contestants import CONTESTANTS, GEMM, RESOLUTION_DEFAULT, Dimensions, Job, why_not
@@ -56,7 +58,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from vit_tf import build_vit, count_flops, files, plots
 from vit_tf.commands import main as cli
-from vit_tf.config import suggestion
 from vit_tf.data.loader import num_cores
 
 KINDS = ("limit", "inference", "training", "resolution", "tutorial")

@@ -2,7 +2,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from vit_tf.config import CHOICES, AttentionConfig, BlockConfig, ViTConfig, suggestion
+from vit_tf.checks import suggestion
+from vit_tf.config import CHOICES, AttentionConfig, BlockConfig, ViTConfig
 
 SMALL = ViTConfig(32, 16, 24, 2, 3, 48)
 

@@ -1,6 +1,9 @@
-"""What messages show of values that strangers chose: short, and safe to print, whatever the values are."""
+"""Checks of arguments, and what error messages show of values: short and safe to print."""
 
+import difflib
+import math
 import re
+from numbers import Integral, Real
 
 # Control characters (C0, DEL, C1), separators of lines, overrides of the direction of writing, invisible
 # tags, and bytes of file names that are no text (surrogates).
@@ -53,3 +56,56 @@ def printable_lines(text):
 
 def escape(match):
     return match[0].encode("unicode_escape").decode()
+
+
+def suggestion(word, words):
+    """Returns " (did you mean 'x'?)" with the nearest of the words; an empty string if none is near."""
+    nearest = difflib.get_close_matches(str(word), words, n=1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def require(is_met, message):
+    """Raises a ValueError with the message on one line unless `is_met`."""
+    if not is_met:
+        raise ValueError(brief(message, 1000))
+
+
+def is_number(value, kind=Real):
+    """Returns whether a value is a finite number of a kind: `numbers.Real` or `numbers.Integral`."""
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def check_int(name, value, lowest, highest=None):
+    """Raises a ValueError unless `value` is an int from `lowest` to `highest`."""
+    if not (is_number(value, Integral) and value >= lowest and (highest is None or value <= highest)):
+        limits = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
+        raise ValueError(f"`{name}` must be an int {limits}, got {shown(value)}")
+
+
+def check_positive(name, value):
+    """Raises a ValueError unless `value` is a number above 0."""
+    if not (is_number(value) and value > 0):
+        raise ValueError(f"`{name}` must be a number above 0, got {shown(value)}")
+
+
+def check_probability(name, value):
+    """Raises a ValueError unless `value` is a number in [0, 1]."""
+    if not (is_number(value) and 0 <= value <= 1):
+        raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")
+
+
+def check_range(name, value, highest=math.inf):
+    """Raises a ValueError unless `value` is two numbers with 0 < first <= second <= highest."""
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value))
+    if not (is_pair and 0 < value[0] <= value[1] <= highest):
+        limit = "" if highest == math.inf else f" <= {highest}"
+        raise ValueError(f"`{name}` must be two numbers, 0 < lowest <= highest{limit}, got {shown(value)}")
+
+
+def pair(value, name):
+    """Returns `value`, an int or two ints (height, width), as a tuple of two positive ints."""
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(sizes) != 2 or not all(isinstance(s, Integral) and 0 < s < 1 << 31 for s in sizes):
+        found = f"got {shown(value)}"
+        raise ValueError(f"`{name}` must be a positive int or a pair of them (height, width), {found}")
+    return int(sizes[0]), int(sizes[1])

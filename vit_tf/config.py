@@ -1,11 +1,9 @@
 """`ViTConfig`: every hyperparameter of a plain ViT, its valid values, and the options of its blocks."""
 
-import difflib
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
-from vit_tf.checks import shown
-from vit_tf.layers.patches import grid_size, pair
+from vit_tf.checks import pair, shown, suggestion
 
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),
@@ -213,7 +211,19 @@ def check_value(name, value, default):
         raise ValueError(f"`{name}` must be {expected}, got {shown(value)}")
 
 
-def suggestion(word, words):
-    """Returns " (did you mean 'x'?)" with the nearest of `words`, or "" when none is near."""
-    nearest = difflib.get_close_matches(str(word), words, n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+def grid_size(image_size, patch_size, allow_remainder=False):
+    """Returns how many patches tile an image: (rows, columns), None where a side is unknown.
+
+    Raises:
+        ValueError: a patch side does not divide the image side, and no remainder is allowed; or the
+            patch is larger than the image.
+    """
+    for side, patch in zip(image_size, patch_size):
+        if side is not None and side % patch and not (allow_remainder and side > patch):
+            below, above = side - side % patch, side - side % patch + patch
+            nearest = f"the nearest are {below} and {above}" if below else f"from {above}"
+            raise ValueError(
+                f"the patch size {patch_size} does not divide the image size {tuple(image_size)}: "
+                f"choose an image side that is a multiple of {patch}, {nearest}"
+            )
+    return tuple(None if s is None else s // p for s, p in zip(image_size, patch_size))

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 
 from vit_tf import layers as vit_layers
-from vit_tf.checks import shown
-from vit_tf.config import suggestion
+from vit_tf.checks import shown, suggestion
 from vit_tf.layers.blocks import Block
 
 PATCHES = "patches"

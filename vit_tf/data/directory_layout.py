@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vit_tf.checks import quoted, shown
-from vit_tf.data.cifar10 import _require
+from vit_tf.checks import quoted, require, shown
 from vit_tf.preprocessing.image_formats import FORMATS, format_of_name, readable_endings
 
 SPLITS = ("train", "validation", "test")
@@ -134,7 +133,7 @@ def label_images(paths):
     """
     there = quoted(sorted(paths.others) or sorted(paths.folders)) or "nothing"
     found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
-    _require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
+    require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
     for depth in range(_MAX_WRAPPERS):
         groups = _by_folder(paths.images, depth)
         if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
@@ -159,7 +158,7 @@ def label_images(paths):
         notes.append(f"no image in the folder {quoted(empty)}, left out")
     found = f"fewer than two classes in {len(paths.images):,} images"
     is_enough = len({label for label, _ in labelled.values()}) > 1
-    _require(is_enough, f"{'; '.join([found, *notes])}: {EXPECTED_LAYOUTS}")
+    require(is_enough, f"{'; '.join([found, *notes])}: {EXPECTED_LAYOUTS}")
     return labelled, tuple(notes)
 
 
@@ -235,7 +234,7 @@ def folders_inside(groups, depth):
     found = f"the folders {quoted(sorted(groups))} all hold the folders {quoted(names)}"
     is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
     hint = "call them train, val and test, give one of them by itself, or write a table of path, label, split"
-    _require(not is_parts, f"{found}, which are classes or parts: {hint}")
+    require(not is_parts, f"{found}, which are classes or parts: {hint}")
     return [f"{found}, and are taken for the classes"]
 
 
@@ -249,12 +248,12 @@ def _in_splits(groups, split_of, depth):
     if not classes:
         is_all_splits = groups and not others
         hint = "expected two or more classes in a train folder, or give one of these folders by itself"
-        _require(not is_all_splits, f"no training images by class in the folders {quoted(groups)}: {hint}")
+        require(not is_all_splits, f"no training images by class in the folders {quoted(groups)}: {hint}")
         return {}
     # Kaggle's test1 has no labels and may lie there; what has another name could as well be a class.
     unclear = [folder for folder in others if not folder.lower().startswith(tuple(SPLIT_OF_NAME))]
     hint = f"move {quoted(unclear)} elsewhere, or rename the train folder if it is a class"
-    _require(not unclear, f"a train folder of classes lies beside {quoted(unclear)}: {hint}")
+    require(not unclear, f"a train folder of classes lies beside {quoted(unclear)}: {hint}")
     labelled = {name: (label, "train") for name, label in classes.items()}
     for split in SPLITS[1:]:
         labels = _classes(members[split], depth, known=frozenset(classes.values()))

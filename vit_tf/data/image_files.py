@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from vit_tf import terminal
-from vit_tf.checks import brief, quoted, shown
-from vit_tf.data.cifar10 import MOST_LETTERS, _require
+from vit_tf.checks import brief, quoted, require, shown
+from vit_tf.data.cifar10 import MOST_LETTERS
 from vit_tf.data.dataset_notes import class_notes, copy_notes
 from vit_tf.data.directories import read_file, walk
 from vit_tf.data.directory_layout import SPLITS, encode_labels, label_images
@@ -58,9 +58,9 @@ class ImageFiles:
     def __post_init__(self):
         labels = _checked_labels(np.asarray(self.labels), len(self.class_names))
         counts = (len(self.names), len(labels), len(self.splits))
-        _require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
+        require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
         unknown = set(self.splits) - {*SPLITS, None}
-        _require(
+        require(
             not unknown, f"unknown splits {quoted(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
         )
         object.__setattr__(self, "root", Path(self.root))
@@ -96,12 +96,12 @@ class ImageFiles:
         indices = np.asarray(indices)
         if indices.dtype == bool:
             found = f"the mask has shape {indices.shape}"
-            _require(indices.shape == (len(self),), f"{found}: expected [{len(self)}], one a file")
+            require(indices.shape == (len(self),), f"{found}: expected [{len(self)}], one a file")
             indices = np.flatnonzero(indices)
         indices = np.unique(indices) if indices.size else np.zeros(0, np.int64)
-        _require(indices.dtype.kind in "iu", f"indices are {indices.dtype}: expected integers or a bool mask")
+        require(indices.dtype.kind in "iu", f"indices are {indices.dtype}: expected integers or a bool mask")
         is_inside = not len(indices) or 0 <= indices[0] <= indices[-1] < len(self)
-        _require(
+        require(
             is_inside, f"indices reach from {indices[:1]} to {indices[-1:]}: expected 0 to {len(self) - 1}"
         )
         names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
@@ -112,14 +112,14 @@ def _checked_labels(labels, num_classes):
     """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the number of classes."""
     if labels.dtype == bool and labels.ndim == 2:
         found = f"labels are bool of shape {labels.shape}"
-        _require(labels.shape[1] == num_classes, f"{found}: expected {num_classes} columns, one per class")
+        require(labels.shape[1] == num_classes, f"{found}: expected {num_classes} columns, one per class")
         return labels
     is_integer = labels.dtype.kind in "iu" or not labels.size
     expected = "expected integers, indices into class_names, or bool of two dimensions"
-    _require(is_integer, f"labels are {labels.dtype}: {expected}")
+    require(is_integer, f"labels are {labels.dtype}: {expected}")
     labels = labels.astype(np.int64).reshape(-1)
     low, high, last = labels.min(initial=0), labels.max(initial=-1), num_classes - 1
-    _require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one a class")
+    require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one a class")
     return labels
 
 
@@ -146,7 +146,7 @@ def find_images(source):
         ValueError: one line that says what was found, what was expected and what to do.
     """
     is_path = isinstance(source, (str, os.PathLike)) and os.fspath(source)
-    _require(is_path, f"source is {source!r}: {_EXPECTED_SOURCE}")
+    require(is_path, f"source is {source!r}: {_EXPECTED_SOURCE}")
     root = Path(os.path.expanduser(os.fsdecode(source)))
     try:
         return _find_images(root)
@@ -174,14 +174,14 @@ def _find_images(root):
         labelled, notes = label_images(archive.paths)
     else:
         suffix = root.suffix.lower()
-        _require(suffix != ".zip", "damaged or incomplete zip: download or copy it again")
+        require(suffix != ".zip", "damaged or incomplete zip: download or copy it again")
         require_no_spreadsheet(root)
-        _require(root.is_file() and suffix in TABLE_ENDINGS, f"unknown kind: {_EXPECTED_SOURCE}")
+        require(root.is_file() and suffix in TABLE_ENDINGS, f"unknown kind: {_EXPECTED_SOURCE}")
         labelled, notes = read_labels(root)
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
     found = f"only the class {quoted(class_names)}" if class_names else "no images"
-    _require(len(class_names) > 1, f"{found}: expected images of two classes or more")
+    require(len(class_names) > 1, f"{found}: expected images of two classes or more")
     splits = tuple(labelled[name][1] for name in names)
     notes = (*notes, *class_notes(class_names, labels))
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
@@ -229,7 +229,7 @@ def check_images(files, max_bad=0.01, progress=True):
         ValueError: more bad images than `max_bad` allows, with the first five of them and why.
     """
     is_share = isinstance(max_bad, (int, float, np.floating)) and 0 <= max_bad <= 1
-    _require(is_share, f"max_bad is {max_bad!r}: expected a share from 0 to 1, such as 0.01")
+    require(is_share, f"max_bad is {max_bad!r}: expected a share from 0 to 1, such as 0.01")
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     try:
         bar = terminal.track(_checks(pool, files), "checking images", len(files), disable=not progress)
@@ -241,7 +241,7 @@ def check_images(files, max_bad=0.01, progress=True):
     found = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
     share = np.ceil(len(bad) / max(len(files), 1) * 1000) / 1000
     hint = f"mend or remove them, or go on without them by --max-bad {share:g}"
-    _require(len(bad) <= max_bad * len(files), f"{found}; {hint}")
+    require(len(bad) <= max_bad * len(files), f"{found}; {hint}")
     notes = (*files.notes, *copy_notes(files, [digest for _, digest in checks]))
     good = files.subset(np.array([not reason for reason, _ in checks], bool))
     return replace(good, notes=notes), bad

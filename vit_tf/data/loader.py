@@ -11,12 +11,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import lru_cache, partial
-from numbers import Integral
 
 import keras
 import numpy as np
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_int, shown
 
 LARGEST_SEED = 2**32 - 1
 # A generator's purpose is a part of its seed, so that no two draw the same numbers.
@@ -372,14 +371,6 @@ def checked_labels(labels, num_images, num_classes):
             f"{labels.max()}"
         )
     return labels.astype(np.int64)
-
-
-def check_int(name, value, lowest, highest=None):
-    """Raises a ValueError unless `value` is an int from `lowest` to `highest`."""
-    is_int = isinstance(value, Integral) and not isinstance(value, bool)
-    if not (is_int and value >= lowest and (highest is None or value <= highest)):
-        limits = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
-        raise ValueError(f"`{name}` must be an int {limits}, got {shown(value)}")
 
 
 def check_image(image):

@@ -5,8 +5,8 @@ from itertools import compress
 
 import numpy as np
 
-from vit_tf.checks import brief, quoted
-from vit_tf.data.cifar10 import MOST_LETTERS, _flat_labels, _require
+from vit_tf.checks import brief, quoted, require
+from vit_tf.data.cifar10 import MOST_LETTERS, _flat_labels
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
 from vit_tf.data.stratification import class_counts, draw_stratified
@@ -33,16 +33,16 @@ def stratified_split(labels, fraction, seed):
     """
     labels = _flat_labels(labels, "labels")
     is_share = isinstance(fraction, (int, float, np.floating)) and 0 < fraction < 1
-    _require(is_share, f"fraction is {fraction!r}: expected a number between 0 and 1, such as 0.1")
+    require(is_share, f"fraction is {fraction!r}: expected a number between 0 and 1, such as 0.1")
     _require_seed(seed)
     _, counts = np.unique(labels, return_counts=True)
-    _require(counts.max() > 1, "no class of labels has two members: a split needs one in each part")
+    require(counts.max() > 1, "no class of labels has two members: a split needs one in each part")
     is_validation = draw_stratified(labels, fraction, np.random.default_rng(seed))
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
 
 
 def _require_seed(seed):
-    _require(isinstance(seed, (int, np.integer)) and seed >= 0, f"seed is {seed!r}: expected an integer >= 0")
+    require(isinstance(seed, (int, np.integer)) and seed >= 0, f"seed is {seed!r}: expected an integer >= 0")
 
 
 def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
@@ -69,9 +69,9 @@ def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
     for name, fraction in fractions.items():
         is_share = isinstance(fraction, (int, float, np.floating)) and 0 <= fraction < 1
         is_share = is_share and (fraction > 0 or name == "test_fraction")
-        _require(is_share, f"{name} is {fraction!r}: expected a number between 0 and 1, such as 0.1")
+        require(is_share, f"{name} is {fraction!r}: expected a number between 0 and 1, such as 0.1")
     found = f"validation_fraction and test_fraction are {validation_fraction} and {test_fraction}"
-    _require(
+    require(
         validation_fraction + test_fraction < 1, f"{found}: expected a sum below 1, training needs a part"
     )
     _require_seed(seed)
@@ -96,7 +96,7 @@ def _require_enough(files, pool, parts):
     found = f"{len(short)} classes have too few images to train with ({', '.join(short[:5])})"
     where = " and ".join(["training", *reversed(parts)])
     hint = f"expected {need} or more, one for {where} each; add images or leave the class out"
-    _require(not short, f"{found}: {hint}")
+    require(not short, f"{found}: {hint}")
 
 
 def write_split(files, path):
@@ -141,26 +141,24 @@ def read_split(files, path):
 def _read_split(files, rows):
     header = rows[0][1] if rows else []
     is_split = header in (_SPLIT_HEADER, _OLD_HEADER)
-    _require(is_split, f"no split: expected the header {','.join(_SPLIT_HEADER)}, as write_split writes it")
+    require(is_split, f"no split: expected the header {','.join(_SPLIT_HEADER)}, as write_split writes it")
     index, known = {name: i for i, name in enumerate(files.names)}, set(files.class_names)
     now = _label_cells(files)
     splits, prints, gone = {}, {}, []
     for line, cells in rows[1:]:
         is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
-        _require(is_whole, f"line {line} is damaged or twice there ({quoted(cells)}): make the split again")
+        require(is_whole, f"line {line} is damaged or twice there ({quoted(cells)}): make the split again")
         name, label, split = cells[:3]
         is_known = files.is_multi_label or label in known
-        _require(is_known, f"line {line} has the class {label!r}, which the data set lacks")
+        require(is_known, f"line {line} has the class {label!r}, which the data set lacks")
         if name not in index:
             gone.append(name)
             continue
         found = f"{name!r} was of the class {label!r} and is now of {now[index[name]]!r}"
-        _require(now[index[name]] == label, f"{found}: move it back")
+        require(now[index[name]] == label, f"{found}: move it back")
         splits[name] = split or None
         prints[name] = "".join(cells[3:])
-    _require(
-        not gone, f"{len(gone):,} of its images are gone: {quoted(gone)}; bring them back, or split anew"
-    )
+    require(not gone, f"{len(gone):,} of its images are gone: {quoted(gone)}; bring them back, or split anew")
     subset = files.subset(sorted(index[name] for name in splits))
     notes = _changes(files, subset, prints)
     splits = tuple(splits[name] for name in subset.names)

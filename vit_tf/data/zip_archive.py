@@ -9,8 +9,7 @@ from pathlib import Path
 from stat import S_ISLNK
 from threading import Lock
 
-from vit_tf.checks import brief
-from vit_tf.data.cifar10 import _require
+from vit_tf.checks import brief, require
 from vit_tf.data.directory_layout import Paths, is_junk
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import NUM_LOOKED_AT
@@ -51,7 +50,7 @@ class ImageArchive:
         total = sum(member.file_size for member in self._members.values())
         is_bomb = total > max(_BOMB_BYTES, _BOMB_RATIO * self.path.stat().st_size)
         found = f"its images unpack to {total:,} bytes, over {_BOMB_RATIO} times its size"
-        _require(not is_bomb, f"{found}: this is a zip bomb, do not use it")
+        require(not is_bomb, f"{found}: this is a zip bomb, do not use it")
 
     def __reduce__(self):
         return ImageArchive, (self.path,)
@@ -96,9 +95,9 @@ class ImageArchive:
         path = member.filename.replace("\\", "/")  # some programs of Windows write these
         is_inside = not re.match("/|[A-Za-z]:", path) and ".." not in path.split("/")
         hint = "this zip is unsafe, make it again from the folder itself"
-        _require(is_inside, f"the member {member.filename!r} leads out of the zip: {hint}")
+        require(is_inside, f"the member {member.filename!r} leads out of the zip: {hint}")
         found = f"the member '{path[:40]}...' lies {path.count('/'):,} folders deep"
-        _require(path.count("/") <= _MAX_DEPTH, f"{found}: expected {_MAX_DEPTH} at most")
+        require(path.count("/") <= _MAX_DEPTH, f"{found}: expected {_MAX_DEPTH} at most")
         name = posixpath.normpath(path)
         if any(map(is_junk, name.split("/"))):
             return
@@ -107,18 +106,18 @@ class ImageArchive:
             return
         label = f"the member {member.filename!r}"
         is_link = S_ISLNK(member.external_attr >> 16)
-        _require(not is_link, f"{label} is a symbolic link: zip the files themselves (without zip -y)")
+        require(not is_link, f"{label} is a symbolic link: zip the files themselves (without zip -y)")
         num_images = len(self.paths.images)
         self.paths.add(name, partial(self._read_start, member))
         if len(self.paths.images) == num_images:
             self.paths.folders.add(posixpath.dirname(name))
             return
-        _require(name not in self._members, f"{label} is twice in the zip: make it again from the folder")
-        _require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
+        require(name not in self._members, f"{label} is twice in the zip: make it again from the folder")
+        require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
         is_deflate = member.compress_type in _BOUNDED_METHODS
-        _require(
+        require(
             is_deflate, f"{label} is packed by method {member.compress_type}: use deflate, zip's usual one"
         )
         is_bounded = member.file_size <= MAX_IMAGE_BYTES
-        _require(is_bounded, f"{label} unpacks to {member.file_size:,} bytes: at most {MAX_IMAGE_BYTES:,}")
+        require(is_bounded, f"{label} unpacks to {member.file_size:,} bytes: at most {MAX_IMAGE_BYTES:,}")
         self._members[name] = member

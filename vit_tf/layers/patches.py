@@ -5,40 +5,12 @@ g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
 Images are NHWC, whatever `keras.config.image_data_format()` says.
 """
 
-from numbers import Integral
-
 import keras
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import pair
+from vit_tf.config import grid_size
 from vit_tf.layers.composite import CompositeLayer, register
-
-
-def pair(value, name):
-    """Returns `value`, an int or two ints (height, width), as a tuple of two positive ints."""
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(sizes) != 2 or not all(isinstance(s, Integral) and 0 < s < 1 << 31 for s in sizes):
-        found = f"got {shown(value)}"
-        raise ValueError(f"`{name}` must be a positive int or a pair of them (height, width), {found}")
-    return int(sizes[0]), int(sizes[1])
-
-
-def grid_size(image_size, patch_size, allow_remainder=False):
-    """Returns how many patches tile an image: (rows, columns), None where a side is unknown.
-
-    Raises:
-        ValueError: a patch side does not divide the image side, and no remainder is allowed; or the
-            patch is larger than the image.
-    """
-    for side, patch in zip(image_size, patch_size):
-        if side is not None and side % patch and not (allow_remainder and side > patch):
-            below, above = side - side % patch, side - side % patch + patch
-            nearest = f"the nearest are {below} and {above}" if below else f"from {above}"
-            raise ValueError(
-                f"the patch size {patch_size} does not divide the image size {tuple(image_size)}: "
-                f"choose an image side that is a multiple of {patch}, {nearest}"
-            )
-    return tuple(None if s is None else s // p for s, p in zip(image_size, patch_size))
 
 
 def token_shape(input_shape, patch_size, width, allow_remainder=False):

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import pair, shown
+from vit_tf.config import grid_size
 from vit_tf.layers.composite import CompositeLayer, register
 from vit_tf.layers.mlp import get_activation
 from vit_tf.layers.norms import make_norm
-from vit_tf.layers.patches import as_tokens, grid_size, pair, token_shape
+from vit_tf.layers.patches import as_tokens, token_shape
 
 SIDE = 3  # of the patches that are whitened
 

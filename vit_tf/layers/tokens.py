@@ -8,14 +8,13 @@ import math
 import keras
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import pair, shown
 from vit_tf.layers.attention import head_width
 from vit_tf.layers.chunked_attention import softmax
 from vit_tf.layers.composite import CompositeLayer, register
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.norms import make_norm
-from vit_tf.layers.patches import pair
 from vit_tf.layers.token_dense import TokenDense
 
 

@@ -7,14 +7,12 @@ Shapes: b images, h rows, w columns, c channels as they come in; H rows, W colum
 
 import math
 from dataclasses import asdict, dataclass
-from numbers import Real
 
 import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import shown
-from vit_tf.layers.patches import pair
+from vit_tf.checks import is_number, pair, shown
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 LARGEST_RESIZED = 64_000_000  # pixels
@@ -135,10 +133,6 @@ class Preprocessing:
     def to_dict(self):
         """Returns plain values: `Preprocessing(**settings.to_dict())` equals `settings`."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
-
-
-def is_number(value):
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def crop_start(size, kept, xp=np):

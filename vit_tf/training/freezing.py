@@ -4,8 +4,7 @@ import math
 import re
 from numbers import Integral
 
-from vit_tf.checks import shown
-from vit_tf.config import suggestion
+from vit_tf.checks import shown, suggestion
 from vit_tf.training.optimizers import STEM, block_index, count_blocks, is_head
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")

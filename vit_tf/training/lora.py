@@ -7,8 +7,7 @@ from numbers import Integral, Real
 
 from keras import ops
 
-from vit_tf.checks import shown
-from vit_tf.config import suggestion
+from vit_tf.checks import is_number, shown, suggestion
 from vit_tf.layers.blocks import Block
 from vit_tf.training.freezing import train_only
 from vit_tf.training.optimizers import is_head
@@ -147,10 +146,6 @@ def check_rank(rank, layers):
                 f"`rank` must be at most {min(layer.kernel.shape)}, the smaller side of "
                 f"{layer.kernel.path} {tuple(layer.kernel.shape)}, got {rank}"
             )
-
-
-def is_number(value, kind):
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def forget_compiled(model):

@@ -12,8 +12,7 @@ from numbers import Integral, Real
 import keras
 from keras import ops
 
-from vit_tf.checks import shown
-from vit_tf.config import suggestion
+from vit_tf.checks import shown, suggestion
 from vit_tf.layers.composite import register
 
 STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")

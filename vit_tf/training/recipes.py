@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 
-from vit_tf.checks import shown
-from vit_tf.config import suggestion
+from vit_tf.checks import shown, suggestion
 from vit_tf.training.lora import PROJECTIONS
 from vit_tf.training.resolution import parse_resolutions
 

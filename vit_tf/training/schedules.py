@@ -2,10 +2,8 @@
 
 import math
 from functools import partial
-from numbers import Real
 
-from vit_tf.checks import shown
-from vit_tf.config import suggestion
+from vit_tf.checks import is_number, shown, suggestion
 
 
 def warm_up(progress, warmup):
@@ -68,7 +66,3 @@ def make_schedule(name, warmup=0.1, decay=None):
         raise ValueError(f"`decay` goes with the schedule 'step' alone, got {shown(decay)} for {name!r}")
     shape = {"cosine": warmup_cosine, "constant": constant}[name]
     return lambda progress, epoch: shape(progress, warmup)
-
-
-def is_number(value):
-    return isinstance(value, Real) and not isinstance(value, bool)

@@ -9,8 +9,8 @@ width of the joint space for CLIP. Comments cite the papers.
 import fnmatch
 from dataclasses import fields, replace
 
-from vit_tf.checks import cut, shown
-from vit_tf.config import ViTConfig, suggestion
+from vit_tf.checks import cut, shown, suggestion
+from vit_tf.config import ViTConfig
 from vit_tf.variants import clip, deit, foundation, registers, siglip, small, vit
 
 FAMILIES = {  # label: {name: config}

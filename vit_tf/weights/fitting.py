@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vit_tf.checks import pair
 from vit_tf.hub.config_values import read, read_image_size
 from vit_tf.hub.readers import read_metadata
-from vit_tf.layers.patches import pair
 from vit_tf.variants import resampling
 from vit_tf.weights import resample
 from vit_tf.weights.channels import RGB

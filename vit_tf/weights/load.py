@@ -9,11 +9,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from vit_tf.checks import brief, listing, shown
+from vit_tf.checks import brief, listing, pair, shown
 from vit_tf.hub.config_values import read
 from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
-from vit_tf.layers.patches import pair
 from vit_tf.variants import ALIASES, get_variant
 from vit_tf.weights.channels import fit_channels
 from vit_tf.weights.claims import check_claims, check_head

@@ -3,7 +3,8 @@
 import keras
 
 from vit_tf import layers
-from vit_tf.layers.patches import grid_size, pair
+from vit_tf.checks import pair
+from vit_tf.config import grid_size
 from vit_tf.weights import resample
 
 

@@ -12,8 +12,7 @@ import keras
 import numpy as np
 from keras import ops, random
 
-from vit_tf.checks import shown
-from vit_tf.layers.patches import pair
+from vit_tf.checks import pair, shown
 from vit_tf.preprocessing.transform import resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")

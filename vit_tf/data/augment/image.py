@@ -13,9 +13,8 @@ from numbers import Integral
 import numpy as np
 from PIL import Image
 
-from vit_tf.checks import shown
-from vit_tf.layers.patches import pair
-from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing, is_number
+from vit_tf.checks import check_probability, check_range, pair, shown
+from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing
 
 TRIES = 10  # of drawing a rectangle that fits, as torchvision and timm have it
 
@@ -266,17 +265,3 @@ def reflected(size, shift):
     """Returns which of `size` positions each shows after a shift, mirrored at both ends."""
     index = np.abs(np.arange(size) + shift)
     return (size - 1) - np.abs((size - 1) - index)
-
-
-def check_range(name, value, highest=math.inf):
-    """Raises a ValueError unless `value` is two numbers with 0 < first <= second <= highest."""
-    is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value))
-    if not (is_pair and 0 < value[0] <= value[1] <= highest):
-        limit = "" if highest == math.inf else f" <= {highest}"
-        raise ValueError(f"`{name}` must be two numbers, 0 < lowest <= highest{limit}, got {shown(value)}")
-
-
-def check_probability(name, value):
-    """Raises a ValueError unless `value` is a number in [0, 1]."""
-    if not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_tf.checks import shown
-from vit_tf.preprocessing.transform import is_number
+from vit_tf.checks import is_number, shown
 
 
 class Mixing:

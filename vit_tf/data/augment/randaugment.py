@@ -11,9 +11,8 @@ from numbers import Integral
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from vit_tf.checks import shown
-from vit_tf.data.augment.image import as_image, check_probability
-from vit_tf.preprocessing.transform import is_number
+from vit_tf.checks import check_probability, is_number, shown
+from vit_tf.data.augment.image import as_image
 
 HIGHEST_MAGNITUDE = 10
 GREY = (128, 128, 128)  # what geometry leaves empty

@@ -4,8 +4,7 @@ import re
 from collections import Counter
 from functools import partial
 
-from vit_tf.checks import quoted
-from vit_tf.data.cifar10 import _require
+from vit_tf.checks import quoted, require
 
 # What columns hold that say of one class whether it is there, and which of them means yes.
 BINARY = (({"0", "1"}, {"1"}), ({"-1", "1"}, {"1"}), ({"false", "true"}, {"true"}), ({"no", "yes"}, {"yes"}))
@@ -102,7 +101,7 @@ def parts_labels(distinct, separator):
     if is_vocabulary and 2 * free >= len(counts):
         return True
     unclear = [cell for cell, parts in combined.items() if not recurring.issuperset(parts)]
-    _require(
+    require(
         not made or not unclear,
         f"the labels {quoted(made[:1])} and {quoted(unclear[:1])} may be names or several labels each: write "
         "several labels as cat|dog, and names with _ instead of blanks and commas",
@@ -141,7 +140,7 @@ def read_columns(names, columns):
     """
     values = {plain(cell) for cells in columns for cell in cells}
     yes = next((yes for allowed, yes in BINARY if values <= allowed), None)
-    _require(
+    require(
         yes, f"the columns {quoted(names)} mix kinds of values: {quoted(sorted(values))}; expected 0 and 1"
     )
     present = [[plain(cell) in yes for cell in cells] for cells in columns]
@@ -149,7 +148,7 @@ def read_columns(names, columns):
     never = [name for name, has in zip(names, present) if not any(has)]
     notes = [f"no image has the class {quoted(never)}, left out"] if never else []
     used = len(names) - len(never)
-    _require(used, f"no image has a class: the columns {quoted(names)} hold no {'/'.join(sorted(yes))}")
+    require(used, f"no image has a class: the columns {quoted(names)} hold no {'/'.join(sorted(yes))}")
     if all(len(each) == 1 for each in labels):
         return [label for (label,) in labels], [
             f"a column per class, one class per image: {used} classes",

@@ -4,8 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vit_tf.checks import quoted
-from vit_tf.data.cifar10 import _require
+from vit_tf.checks import quoted, require
 from vit_tf.data.directory_layout import SPLIT_OF_NAME
 from vit_tf.data.tables.cells import is_binary, read_cells, read_columns
 from vit_tf.data.tables.paths import ImageFinder
@@ -69,7 +68,7 @@ def read_labels(path):
     """
     finder = ImageFinder(Path(path))
     rows, delimiter, notes = read_table(path, is_header)
-    _require(rows, f"it has no lines: {EXPECTED}")
+    require(rows, f"it has no lines: {EXPECTED}")
     columns, rows = find_columns(rows, finder)
     rows = rows_of_one_width(rows, columns, delimiter)
     labels, label_notes = read_all_labels(rows, columns)
@@ -78,8 +77,8 @@ def read_labels(path):
     first = {}  # {identity of a file: (its name, its label and split)}
     for (line, cells), label in zip(rows, labels):
         image = cells[columns.path]
-        _require(image, f"line {line} has no path: fill it in")
-        _require(label or isinstance(label, tuple), f"line {line} has no label: fill it in")
+        require(image, f"line {line} has no path: fill it in")
+        require(label or isinstance(label, tuple), f"line {line} has no label: fill it in")
         entry = label, read_split_cell(cells, columns, line)
         name = finder.find(image)
         if name is None:
@@ -88,11 +87,11 @@ def read_labels(path):
         known, other = first.setdefault(finder.identity(name), (name, entry))
         also = "" if known == name else f" (as {name!r})"
         found = f"{known!r} is {shown_entry(other)} first and {shown_entry(entry)} in line {line}{also}"
-        _require(other == entry, f"{found}: keep one of them, or write several labels as cat|dog")
+        require(other == entry, f"{found}: keep one of them, or write several labels as cat|dog")
         again += known in labelled
         labelled[known] = entry
     hint = f"paths are relative to the CSV's folder; if the first line is a header, {EXPECTED}"
-    _require(not missing, f"{len(missing):,} of its files do not exist: {quoted(missing)}; {hint}")
+    require(not missing, f"{len(missing):,} of its files do not exist: {quoted(missing)}; {hint}")
     if again:
         notes.append(f"{again:,} lines name an image that an earlier line has with the same label")
     return labelled, tuple(notes)
@@ -120,7 +119,7 @@ def find_columns(rows, finder):
     """Returns (`Columns`, rows without the header); each row has a cell for every name of the header."""
     first, rest = rows[0][1], rows[1:]
     if not names_columns(first, rest, finder):
-        _require(len(first) == 2, f"its first line is {quoted(first)}: {EXPECTED}")
+        require(len(first) == 2, f"its first line is {quoted(first)}: {EXPECTED}")
         return Columns(0, [1], None, None), rows
     if rest and all(len(cells) == len(first) + 1 for _, cells in rest):
         first = ["", *first]  # R names no column of row numbers
@@ -129,7 +128,7 @@ def find_columns(rows, finder):
     sample = [cells for _, cells in rest[:SAMPLE_ROWS]]
     path = find_path(names, sample, finder)
     split = find_split(names, rest)
-    _require(path is not None, f"its first line is {quoted(first)}: {EXPECTED}")
+    require(path is not None, f"its first line is {quoted(first)}: {EXPECTED}")
     labels = find_label_columns(header, names, [cells for _, cells in rest], path, split)
     return Columns(path, labels, split, header), rest
 
@@ -193,10 +192,10 @@ def find_label_columns(header, names, rows, path, split):
     others = [column for column in others if names[column] not in PATH_NAMES] or others
     if len(others) > 1 and all(is_binary(cells(column)) for column in others):
         return others
-    _require(others, f"its first line is {quoted(header)}: {EXPECTED}")
+    require(others, f"its first line is {quoted(header)}: {EXPECTED}")
     which = f"which column is the label, {quoted(header[column] for column in others)}?"
     hint = "call it 'label', or leave nothing but 0 and 1 in a column per class"
-    _require(len(others) == 1, f"{which} {hint}; {EXPECTED}")
+    require(len(others) == 1, f"{which} {hint}; {EXPECTED}")
     return others
 
 
@@ -206,14 +205,12 @@ def rows_of_one_width(rows, columns, delimiter):
     width = len(columns.header) if columns.header else 2
     found = []
     for line, cells in rows:
-        _require(len(cells) > max(used), f"line {line} has {len(cells)} columns, fewer than the header")
+        require(len(cells) > max(used), f"line {line} has {len(cells)} columns, fewer than the header")
         while len(cells) > width and not cells[-1]:
             cells = cells[:-1]
         if len(cells) > width:
             hint = f"put quotes around cells with {delimiter!r}"
-            _require(
-                columns.labels == [width - 1], f"line {line} has {len(cells)} columns of {width}: {hint}"
-            )
+            require(columns.labels == [width - 1], f"line {line} has {len(cells)} columns of {width}: {hint}")
             cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
         found.append((line, cells))
     return found
@@ -239,12 +236,12 @@ def read_split_cell(cells, columns, line):
     cell = cells[columns.split].lower()
     if normalised(columns.header[columns.split]) in VALIDATION_NAMES:
         known = {"true": "validation", "1": "validation", "false": "train", "0": "train", "": None}
-        _require(
+        require(
             cell in known, f"line {line} has {cell!r} as {columns.header[columns.split]!r}: True or False"
         )
         return known[cell]
     is_split = not cell or cell in SPLIT_OF_NAME
-    _require(is_split, f"line {line} has the split {cell!r}: expected train, validation, test or nothing")
+    require(is_split, f"line {line} has the split {cell!r}: expected train, validation, test or nothing")
     return SPLIT_OF_NAME.get(cell)
 
 

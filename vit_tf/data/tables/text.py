@@ -6,8 +6,7 @@ import io
 import re
 import zipfile
 
-from vit_tf.checks import brief
-from vit_tf.data.cifar10 import _require
+from vit_tf.checks import brief, require
 from vit_tf.files import read_regular
 
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
@@ -71,7 +70,7 @@ def require_no_spreadsheet(path):
     """Raises a ValueError for a spreadsheet's own format, whatever the file's name: such are zips, too."""
     ending = path.suffix.lower()
     is_one = ending in SPREADSHEETS or (ending in TABLE_ENDINGS and zipfile.is_zipfile(path))
-    _require(not is_one, "a spreadsheet's own format: save it there as 'CSV UTF-8', and give that file")
+    require(not is_one, "a spreadsheet's own format: save it there as 'CSV UTF-8', and give that file")
 
 
 def decode(data):
@@ -126,7 +125,7 @@ def find_delimiter(text, is_header):
 
 def parse(text, delimiter, skips_blanks=False, strict=True):
     """Returns [(line number, cells)] of text without empty lines; a ValueError if it is no CSV."""
-    _require("\0" not in text, "not a table of text: save it as 'CSV UTF-8' in a spreadsheet")
+    require("\0" not in text, "not a table of text: save it as 'CSV UTF-8' in a spreadsheet")
     lines = io.StringIO(text, newline="")  # a quoted cell may hold a line break
     skips_blanks = skips_blanks and delimiter != " "  # Python 3.13 refuses the two together
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=skips_blanks, strict=strict)
