@@ -50,7 +50,9 @@ def definition(package, name):
     """Returns the syntax of what a name of a package is, following imports; None for a module."""
     path = ROOT / package.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    for node in ast.parse(path.read_text("utf-8")).body:
+    nodes = ast.parse(path.read_text("utf-8")).body
+    nodes += [inner for node in nodes if isinstance(node, ast.If) for inner in node.body]  # TYPE_CHECKING
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
             imported = next(alias.name for alias in node.names if (alias.asname or alias.name) == name)
             is_module = (ROOT / node.module.replace(".", "/") / imported).exists()

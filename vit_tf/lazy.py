@@ -1,31 +1,40 @@
-"""Names of a package that are imported when they are first used (PEP 562)."""
+"""Packages whose public names are imported when they are first used (PEP 562)."""
 
+import ast
 import sys
 from importlib import import_module
 
 
-def lazy_exports(package, homes, submodules=()):
-    """Returns `__getattr__` and `__dir__` of a package, and its `__all__`.
+def lazy_exports(package):
+    """Returns `__getattr__` and `__dir__` of a package that imports its public names when they are used.
 
-    The package repeats the imports under `if TYPE_CHECKING:`, where type checkers and editors find them.
+    The package lists its imports once, under `if TYPE_CHECKING:`. Type checkers read them there, and so does
+    this function.
 
     Args:
         package: the package's `__name__`.
-        homes: dict from the names of its modules to the public names that each defines.
-        submodules: names of modules that are attributes of the package, too.
+
+    Example:
+        if TYPE_CHECKING:
+            from vit_tf.flops.count import count_flops
+        __getattr__, __dir__ = lazy_exports(__name__)
     """
-    modules = {name: module for module, names in homes.items() for name in names}
+    module = sys.modules[package]
+    block = next(
+        node for node in ast.parse(module.__loader__.get_source(package)).body if isinstance(node, ast.If)
+    )
+    homes = {alias.name: line.module for line in block.body for alias in line.names}
 
     def __getattr__(name):
-        if name in modules:
-            value = getattr(import_module(f"{package}.{modules[name]}"), name)
-            setattr(sys.modules[package], name, value)  # the next use finds it at once
-            return value
-        if name in submodules:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if homes[name] == package:
             return import_module(f"{package}.{name}")
-        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(homes[name]), name)
+        setattr(module, name, value)  # the next use finds it at once
+        return value
 
     def __dir__():
-        return sorted({*vars(sys.modules[package]), *modules, *submodules})
+        return sorted({*vars(module), *homes})
 
-    return __getattr__, __dir__, sorted(modules)
+    return __getattr__, __dir__

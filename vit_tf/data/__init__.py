@@ -1,11 +1,16 @@
 """Data sets in, batches out."""
 
-from vit_tf.data.augment.image import EvalTransform
-from vit_tf.data.cifar10 import CIFAR10_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, ImageData, load_cifar10
-from vit_tf.data.directory_layout import SPLITS
-from vit_tf.data.image_files import ImageFiles, check_images, find_images
-from vit_tf.data.loader import CachedImages, DataLoader, DecodedImages
-from vit_tf.data.splits import read_split, split_files, stratified_split, write_split
+from typing import TYPE_CHECKING
+
+from vit_tf.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from vit_tf.data.augment.image import EvalTransform
+    from vit_tf.data.cifar10 import CIFAR10_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, ImageData, load_cifar10
+    from vit_tf.data.directory_layout import SPLITS
+    from vit_tf.data.image_files import ImageFiles, check_images, find_images
+    from vit_tf.data.loader import CachedImages, DataLoader, DecodedImages
+    from vit_tf.data.splits import read_split, split_files, stratified_split, write_split
 
 __all__ = [
     "CIFAR10_CLASSES",
@@ -26,3 +31,4 @@ __all__ = [
     "stratified_split",
     "write_split",
 ]
+__getattr__, __dir__ = lazy_exports(__name__)
