@@ -1,6 +1,5 @@
 """The Python in README and in the documentation runs as it stands."""
 
-import pkgutil
 import re
 from pathlib import Path
 
@@ -28,13 +27,6 @@ def images(tmp_path, monkeypatch):
     sample = data.load_cifar10("sample")
     for name, image in zip(("cat.png", "dog.png", "cat.jpg"), sample.x_test):
         Image.fromarray(image).resize((50, 40)).save(name)
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=str)
-def test_names(page):
-    """Every dotted name of the package that a page mentions can be imported."""
-    for name in re.findall(r"(?<![\w/.-])vit_tf(?:\.[a-zA-Z_]\w*)+", page.read_text("utf-8")):
-        assert name.endswith(".md") or pkgutil.resolve_name(name) is not None, name
 
 
 def test_readme(capsys):

@@ -19,7 +19,8 @@ PAGES = {name: name.lower() for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SEC
 NOTEBOOKS = {f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")}
 SOURCES = {page: source for source, page in (PAGES | NOTEBOOKS).items()}
 WIDE = ("models.md", "checkpoints.md", "results/cifar10.md", "results/speed.md")
-SETTINGS_MARK = "<!-- settings -->"
+COMMAND_MARK = re.compile("<!-- vit-tf (\\w+) -->")
+SETTINGS_MARK = re.compile("<!-- settings -->")
 LINK = re.compile(r"\]\(([\w./-]+\.(?:md|ipynb|png))(#[\w-]+)?\)")
 
 
@@ -47,9 +48,15 @@ def on_page_markdown(markdown, page, config, files):
         target = (PAGES | NOTEBOOKS).get(target, target.removeprefix("docs/"))
         return f"]({posixpath.relpath(target, posixpath.dirname(uri) or '.')}{match[2] or ''})"
 
-    if SETTINGS_MARK in markdown:
-        markdown = markdown.replace(SETTINGS_MARK, settings_table())
+    markdown = COMMAND_MARK.sub(lambda match: fenced(command_help(match[1]), "text"), markdown)
+    markdown = SETTINGS_MARK.sub(lambda match: settings_table(), markdown)
     return LINK.sub(resolve, markdown)
+
+
+def command_help(name):
+    """Returns the description that `vit-tf NAME --help` prints, the docstring of its module."""
+    module = ast.parse((ROOT / "vit_tf" / "commands" / f"{name}.py").read_text("utf-8"))
+    return ast.get_docstring(module, clean=False).strip()
 
 
 def settings_table():
