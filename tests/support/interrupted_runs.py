@@ -2,9 +2,10 @@
 
     PYTHONPATH=.:tests python -m support.interrupted_runs FOLDER NUM_KILLS
 
-Trains by scripts/finetune.py on image files, in a process that SIGKILL ends at random moments; every fourth
-time while a checkpoint is being written. Each process is forked from this one, which has imported TensorFlow
-already but computed nothing with it, and runs its few steps without tracing them: both save seconds per start.
+Trains by scripts/finetune.py on image files, in a process that SIGKILL ends at random moments; every
+fourth time while a checkpoint is being written. Each process is forked from this one, which has imported
+TensorFlow already but computed nothing with it, and runs its few steps without tracing them: both save
+seconds per start.
 """
 # ruff: noqa: E402
 
