@@ -1,25 +1,15 @@
-import importlib.util
 import json
-import os
-import subprocess
-import sys
 
 import keras
 import pytest
 from matplotlib.figure import Figure
-from support.paths import ROOT
 
-from vit_tf import plots
-
-SCRIPT = ROOT / "scripts" / "report.py"
-
-spec = importlib.util.spec_from_file_location("report", SCRIPT)
-report = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(report)
+from vit_tf import build_vit, classifier, get_preprocessing, plots
+from vit_tf.commands.main import main
 
 
 def printed(capsys, *arguments):
-    report.main([str(argument) for argument in arguments])
+    main(["summary", *map(str, arguments)])
     return capsys.readouterr().out
 
 
@@ -29,7 +19,7 @@ def test_one_model(capsys):
     for text in ("QKV", "attention scores", "284,874", "grow with the tokens squared"):
         assert text in output
     if keras.backend.backend() == "tensorflow":
-        assert "TensorFlow's profiler" in output
+        assert "TensorFlow's profiler" in printed(capsys, "vit_cifar10_tutorial", "--profiler")
 
 
 def test_diagram_of_one_model(capsys, tmp_path):
@@ -47,7 +37,7 @@ def test_json_and_markdown_have_the_same_numbers(capsys):
 def test_image_size_and_classes(capsys):
     content = json.loads(printed(capsys, "vit_b16", "--json", "--image-size", 384, "--num-classes", 10))
     assert content["totals"]["parameters"] == 86_859_496 - 990 * 769
-    content = json.loads(printed(capsys, "vit_b16", "--json", "--image-size", 160, 320))
+    content = json.loads(printed(capsys, "vit_b16", "--json", "--image-size", "160x320"))
     assert content["components"][0]["macs"] == 200 * 768 * 768
 
 
@@ -75,7 +65,7 @@ def test_comparison(capsys, tmp_path, monkeypatch):
         (["vit_base_patch16_24"], "did you mean 'vit_base_patch16_224'"),
         (["resnet*"], "no variant matches 'resnet"),
         (["vit_b16", "--image-size", "225"], "nearest are 224 and 240"),
-        (["vit_b16", "--image-size", "1", "2", "3"], "one number or two"),
+        (["vit_b16", "--image-size", "1x2x3"], "224 or 224x288"),
         (["vit_b16", "--batch-size", "0"], "must be positive"),
         (["vit_b16", "--plot", "models.txt"], "must end in .png"),
         (["vit_b16", "--plot", "missing/models.png"], "no folder 'missing'"),
@@ -83,13 +73,25 @@ def test_comparison(capsys, tmp_path, monkeypatch):
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
-        report.main(arguments)
+        main(["summary", *arguments])
 
 
-def test_as_a_command():
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(SCRIPT), "vit_bas16", "--json"]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert process.returncode == 2 and process.stdout == ""
-    assert process.stderr.splitlines()[-1].startswith("error: unknown variant 'vit_bas16'")
-    assert "Traceback" not in process.stderr
+def test_the_model_of_a_run_or_of_a_file(capsys, tmp_path):
+    sizes, prepare = (
+        dict(image_size=(32, 48), num_classes=3),
+        get_preprocessing("test_vit", image_size=(32, 48)),
+    )
+    classifier.save(tmp_path / "model", build_vit("test_vit", **sizes), "test_vit", sizes, prepare, "abc")
+    for source in (tmp_path, tmp_path / "model"):
+        output = printed(capsys, source)
+        assert "(None, 32, 48, 3)" in output and "attention scores" in output
+    weights = tmp_path / "model" / "model.safetensors"
+    content = json.loads(printed(capsys, weights, "--model", "test_vit", "--image-size", "32", "--json"))
+    assert (
+        content["totals"]["parameters"]
+        == json.loads(printed(capsys, tmp_path, "--json"))["totals"]["parameters"] - 2 * 64
+    )
+    with pytest.raises(ValueError, match="bare file, which names no variant: add --model"):
+        main(["summary", str(weights)])
+    lines = printed(capsys, "cifar10", "vit_cifar10", "--markdown").splitlines()
+    assert lines[2] == lines[3] and "1,416,451" in lines[2]

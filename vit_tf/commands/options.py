@@ -1,8 +1,17 @@
 """Options that several commands share."""
 
 from vit_tf.checks import shown
-from vit_tf.hub import read_config
 from vit_tf.variants import get_variant
+
+
+def add_weights(parser):
+    """Adds --weights, the model of the command."""
+    parser.add_argument(
+        "--weights",
+        metavar="SOURCE",
+        default="cifar10",
+        help="see `vit-tf --help`; default: the CIFAR-10 model in this package",
+    )
 
 
 def add_model(parser):
@@ -15,6 +24,8 @@ def check_source(source, variant=None):
 
     It reads the configuration alone, without Keras.
     """
+    from vit_tf.hub import read_config
+
     if variant is not None:
         get_variant(variant)
     config, _ = read_config(source)

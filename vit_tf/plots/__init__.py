@@ -5,21 +5,26 @@ line of a cell shows one. Colours are Okabe and Ito's, and viridis, which the co
 which stay in order in grey print; but for `feature_colours`, nothing is said by colour alone.
 """
 
-from vit_tf.plots.diagram import model_diagram
-from vit_tf.plots.explanations import (
-    attention_distances,
-    attention_heads,
-    feature_colours,
-    filters,
-    position_similarities,
-    saliency_maps,
-    similarity_matrix,
-)
-from vit_tf.plots.grids import image_grid
-from vit_tf.plots.multi_label import average_precisions, multi_label_predictions
-from vit_tf.plots.size_chart import model_sizes
-from vit_tf.plots.style import BLUE, FORMATS, GREEN, INK, ORANGE, Figure, check_path, save, styled
-from vit_tf.plots.training_curves import confusion, curves, predictions
+from typing import TYPE_CHECKING
+
+from vit_tf.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from vit_tf.plots.diagram import model_diagram
+    from vit_tf.plots.explanations import (
+        attention_distances,
+        attention_heads,
+        feature_colours,
+        filters,
+        position_similarities,
+        saliency_maps,
+        similarity_matrix,
+    )
+    from vit_tf.plots.grids import image_grid
+    from vit_tf.plots.multi_label import average_precisions, multi_label_predictions
+    from vit_tf.plots.size_chart import model_sizes
+    from vit_tf.plots.style import BLUE, FORMATS, GREEN, INK, ORANGE, Figure, check_path, save, styled
+    from vit_tf.plots.training_curves import confusion, curves, predictions
 
 __all__ = [
     "BLUE",
@@ -47,3 +52,4 @@ __all__ = [
     "similarity_matrix",
     "styled",
 ]
+__getattr__, __dir__ = lazy_exports(__name__)
