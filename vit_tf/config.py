@@ -22,27 +22,45 @@ NEEDS_CLASS_TOKEN = ("token", "token_avg")
 class AttentionConfig:
     """The options of self-attention.
 
-    `MultiHeadSelfAttention`, the attention inside it and every encoder block take these fields as keyword
-    arguments, hand the whole config down, and have the fields in their `get_config`. A new option is one
-    line here; `ViTConfig` needs a field of the same name if variants set the option.
+    `MultiHeadSelfAttention`, the core attention inside it and every encoder block take the fields as keyword
+    arguments, hand the config down as a whole, and return the fields in `get_config`. So a new option of
+    attention is a field here; it also is a field of `ViTConfig` if variants set it.
+
+    Args:
+        num_heads: int.
+        head_dim: int, the width k of a head. None is d // num_heads.
+        attention: "softmax" (`DotProductAttention`) or "differential" (`DifferentialAttention`).
+        block_index: int, the depth of the block, which sets the initial lambda of differential attention.
+        qkv_bias: bool, whether queries, keys and values have a bias.
+        projection_bias: bool, whether the output projection has a bias; in a block also the MLP.
+        qk_norm: bool, whether the queries and keys of each head are normalised (ViT-22B,
+            https://arxiv.org/abs/2302.05442, section 2).
+        sub_norm: bool, whether the concatenated heads are normalised before the projection, in a block also
+            the inner values of the MLP (BEiT-3, https://arxiv.org/abs/2208.10442).
+        norm: "layer" or "rms", the kind of these norms; in a block of all norms.
+        norm_epsilon: float, added to the variance in these norms.
+        dropout_rate: float in [0, 1), dropout of the output; in a block also after each layer of the MLP.
+        attention_dropout_rate: float in [0, 1), dropout of the attention probabilities.
+        query_chunk_size: int, how many queries have their scores in memory at a time, see
+            `vit_tf.layers.chunked_attention`; 0 for all. None chooses by the number of tokens.
 
     Raises:
         ValueError: a value has the wrong type or is out of range.
     """
 
     num_heads: int
-    head_dim: int | None = None  # the width k of a head; None: d // num_heads
-    attention: str = "softmax"  # or "differential"
-    block_index: int = 0  # the depth of the block, which sets the initial lambda of differential attention
-    qkv_bias: bool = True  # of queries, keys and values
-    projection_bias: bool = True  # of the output projection; in blocks of the MLP, too
-    qk_norm: bool = False  # normalise the queries and keys of each head
-    sub_norm: bool = False  # normalise the concatenated heads before the projection; in blocks the MLP, too
-    norm: str = "layer"  # or "rms"
+    head_dim: int | None = None
+    attention: str = "softmax"
+    block_index: int = 0
+    qkv_bias: bool = True
+    projection_bias: bool = True
+    qk_norm: bool = False
+    sub_norm: bool = False
+    norm: str = "layer"
     norm_epsilon: float = 1e-6
-    dropout_rate: float = 0.0  # of the output
-    attention_dropout_rate: float = 0.0  # of the attention probabilities
-    query_chunk_size: int | None = None  # queries whose scores are in memory at a time; 0: all; None: by n
+    dropout_rate: float = 0.0
+    attention_dropout_rate: float = 0.0
+    query_chunk_size: int | None = None
 
     def __post_init__(self):
         check_fields(self)
@@ -52,20 +70,28 @@ class AttentionConfig:
 class BlockConfig(AttentionConfig):
     """The options of an encoder block: of its attention, its MLP and its residual branches.
 
+    Args:
+        mlp_dim: int, the inner width of the MLP.
+        mlp: "mlp" (`MLP`), "swiglu" (`GatedMLP` with one inner matrix) or "swiglu_split" (with two).
+        activation: name or callable, see `vit_tf.layers.mlp.get_activation`.
+        drop_path_rate: float in [0, 1), see `DropPath`; of each branch.
+        layer_scale_init: float, see `LayerScale`; of each branch. None for no LayerScale.
+        **kwargs: the fields of `AttentionConfig`.
+
     Raises:
         ValueError: a value has the wrong type or is out of range.
     """
 
     mlp_dim: int
-    mlp: str = "mlp"  # "mlp", "swiglu" (one inner matrix), "swiglu_split" (two)
-    activation: str = "gelu"  # name or callable
+    mlp: str = "mlp"
+    activation: str = "gelu"
     drop_path_rate: float = 0.0
-    layer_scale_init: float | None = None  # None: no LayerScale
+    layer_scale_init: float | None = None
 
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """Every hyperparameter of a plain ViT. Each field can be overridden in `build_vit` by its name.
+    """Every hyperparameter of a plain ViT. `build_vit` takes each field by name as an override.
 
     Raises:
         ValueError: a value has the wrong type or is out of range, or two values contradict each other.
@@ -81,31 +107,31 @@ class ViTConfig:
     # Stem
     patch_stem: str = "conv"  # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened"
     patch_bias: bool = True
-    patch_norm: bool = False  # a norm of the cut pixels; needs "patches"
-    embedding_norm: bool = False  # a norm of the embedded patches
-    allow_remainder: bool = False  # drop pixels where the patch does not divide the image
-    class_token: bool | None = None  # None: where the pooling reads it
-    distillation_token: bool = False  # DeiT: a second token with a head of its own
+    patch_norm: bool = False  # normalise the cut pixels; needs "patches"
+    embedding_norm: bool = False  # normalise the embedded patches
+    allow_remainder: bool = False  # drop the pixels beyond the last whole patch
+    class_token: bool | None = None  # None: if the pooling reads it
+    distillation_token: bool = False  # DeiT: a second token with its own head
     num_registers: int = 0
-    prefix_positions: bool = True  # whether those tokens have positions, too
-    pre_norm: bool = False  # a norm before the first block
+    prefix_positions: bool = True  # whether the prefix tokens have positions, too
+    pre_norm: bool = False  # normalise the tokens before the first block
     # Blocks
     block: str = "encoder"  # "encoder", "res_post", "parallel_things", "parallel_scaling"
     attention: str = "softmax"  # or "differential"
     mlp: str = "mlp"  # "mlp", "swiglu" (one inner matrix), "swiglu_split" (two)
-    activation: str = "gelu"  # any Keras activation, "quick_gelu", "gelu_tanh"; of an overlapping stem, too
+    activation: str = "gelu"  # a Keras activation, "quick_gelu", "gelu_tanh"; also of convolutional stems
     norm: str = "layer"  # or "rms"
     norm_epsilon: float = 1e-6
     qkv_bias: bool = True
-    projection_bias: bool = True  # of the attention's projection and of the MLP
-    qk_norm: bool = False  # a norm of each head's queries and keys
-    sub_norm: bool = False  # a norm of the attention's and the MLP's inner values
+    projection_bias: bool = True  # of the output projection of attention, and of the MLP
+    qk_norm: bool = False  # normalise the queries and keys of each head
+    sub_norm: bool = False  # normalise the inner values of attention and MLP
     layer_scale_init: float | None = None  # None: no LayerScale
-    query_chunk_size: int | None = None  # queries whose attention is in memory at a time; None: by n; 0: all
+    query_chunk_size: int | None = None  # queries per chunk; 0: all; None: by the number of tokens
     # Head
     pooling: str = "token"  # "token", "avg", "max", "avgmax", "map" (attention), "token_avg" (both, joined)
-    pool_prefix: bool = False  # whether means, maxima and "map" see the prefix tokens
-    final_norm: str = "tokens"  # the last norm's place: "tokens", "pooled" (behind the pooling), "none"
+    pool_prefix: bool = False  # whether "avg", "max" and "map" read the prefix tokens
+    final_norm: str = "tokens"  # place of the last norm: "tokens", "pooled" (after the pooling), "none"
     in_channels: int = 3
     num_classes: int = 1000  # 0: no head
     # Training
@@ -122,7 +148,7 @@ class ViTConfig:
 
     @property
     def grid_size(self):
-        """Patches along the height and along the width."""
+        """The number of patches along the height and along the width."""
         return grid_size(self.image_size, self.patch_size, self.allow_remainder)
 
     @property
@@ -212,7 +238,12 @@ def check_value(name, value, default):
 
 
 def grid_size(image_size, patch_size, allow_remainder=False):
-    """Returns how many patches tile an image: (rows, columns), None where a side is unknown.
+    """Returns how many patches tile an image: (rows, columns).
+
+    Args:
+        image_size: (height, width) in pixels; None for an unknown side, whose result is None.
+        patch_size: (height, width) in pixels.
+        allow_remainder: bool, whether pixels beyond the last whole patch may be dropped.
 
     Raises:
         ValueError: a patch side does not divide the image side, and no remainder is allowed; or the

@@ -1,4 +1,4 @@
-"""The machine's memory: how much there is, and what errors say that it is used up."""
+"""The memory of the machine: its size, and which errors say that it is exhausted."""
 
 import os
 import re
@@ -11,11 +11,11 @@ SIZE = re.compile(r"OOM when allocating tensor with shape\[[\d,]*\]|[Aa]llocat\w
 
 
 class OutOfMemory(ValueError):
-    """What was asked for needs more memory than the machine has."""
+    """An operation needs more memory than the machine has."""
 
 
 def total_memory():
-    """Returns the bytes of memory that the machine, or the container, has; None where it does not tell."""
+    """Returns the memory of the machine or of its container in bytes; None if unknown."""
     sizes = []
     names = getattr(os, "sysconf_names", {})
     if "SC_PHYS_PAGES" in names:
@@ -29,19 +29,20 @@ def total_memory():
 
 
 def is_out_of_memory(error):
-    """Whether an exception of Python, NumPy or a backend says that memory could not be had."""
+    """Whether an exception of Python, NumPy or a backend says that memory could not be allocated."""
     if isinstance(error, MemoryError) or type(error).__name__ in NAMES:
         return True
-    # JAX's and PyTorch's are kinds of RuntimeError; TensorFlow's InternalError is an error of its own.
+    # JAX's and PyTorch's errors are subclasses of RuntimeError; TensorFlow's InternalError is not.
     of_backend = isinstance(error, RuntimeError) or type(error).__name__ == "InternalError"
     return of_backend and SIGNS.search(str(error)) is not None
 
 
 def describe(error):
-    """Returns what could not be allocated by an error of a backend, "" where it does not tell."""
-    found = SIZE.search(str(error))
-    return f" ({found[0]})" if found else ""
+    """Returns which allocation failed by the message of an error, in parentheses; "" if unknown."""
+    match = SIZE.search(str(error))
+    return f" ({match[0]})" if match else ""
 
 
 def gigabytes(num_bytes):
+    """Returns a number of bytes as text, in GB or MB."""
     return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e8 else f"{num_bytes / 1e6:,.1f} MB"

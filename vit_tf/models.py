@@ -36,22 +36,23 @@ def build_vit(
     Args:
         variant: name of a variant or its alias (`vit_b16`); `vit_tf.list_models()` lists them. Defaults
             to what the config.json of `weights` describes, else to ViT-B/16.
-        num_classes: int, width of the head; 0 leaves the head out, and the model gives the pooled
-            features. Defaults to the width of the head in `weights`, else to the variant's own: 1,000
-            for most, 10 for the CIFAR-10 variants. Another width than in `weights` starts a new head.
-        image_size: int or (height, width) in pixels. Defaults to the variant's own.
-        weights: where to load published weights from, see `vit_tf.load_weights`: a file, a folder, or
-            "hf:owner/name", or "cifar10", the trained `vit_cifar10` of the package. None starts at random.
-        include_preprocessing: bool. True puts the normalisation into the model, which then takes images
-            in [0, 255]: with the mean and standard deviation in the config.json of `weights`, else with
-            those of timm's default checkpoint for the variant (see `vit_tf.get_preprocessing`). A
-            `vit_tf.preprocessing.Preprocessing` puts its own there.
+        num_classes: int, width of the head; 0 leaves the head out, and the model returns the pooled
+            features. Defaults to the width of the head in `weights`, else to that of the variant: 1,000
+            for most, 10 for the CIFAR-10 variants. If the width differs from that in `weights`, the head
+            starts at random.
+        image_size: int or (height, width) in pixels. Defaults to that of the variant.
+        weights: source of published weights, see `vit_tf.load_weights`: a file, a folder, "hf:owner/name",
+            or "cifar10", the trained `vit_cifar10` of the package. None is a random initialisation.
+        include_preprocessing: bool. True makes the normalisation a part of the model, which then takes images
+            in [0, 255]. Mean and standard deviation are those in the config.json of `weights`, else those of
+            timm's default checkpoint for the variant (see `vit_tf.get_preprocessing`). A
+            `vit_tf.preprocessing.Preprocessing` sets its own.
         classifier_activation: name or callable of a Keras activation for the head, such as
-            "softmax". None gives logits.
-        separate_heads: bool, for variants with a distillation token: True gives the logits of both heads
+            "softmax". None returns logits.
+        separate_heads: bool, for variants with a distillation token: True returns the logits of both heads
             instead of their mean.
-        name: name of the model. Defaults to the variant's full name; for weights of transformers that are
-            of no variant, to their kind and sizes.
+        name: name of the model. Defaults to the full name of the variant; for weights of transformers that
+            fit no variant, to their kind and sizes.
         **overrides: any other field of `vit_tf.config.ViTConfig`, such as `num_layers=6`.
 
     Returns:
@@ -59,8 +60,8 @@ def build_vit(
         or to features `(b, hidden_dim)` when `num_classes` is 0; to a pair with `separate_heads`.
 
     Raises:
-        ValueError: an unknown variant or hyperparameter, a value that does not fit, or weights that
-            cannot be read or belong to another model.
+        ValueError: an unknown variant or hyperparameter, an invalid value, or weights that cannot be read or
+            belong to another model.
 
     Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words" (https://arxiv.org/abs/2010.11929).
     """
@@ -97,7 +98,7 @@ def build_vit(
     if weights is not None:
         from vit_tf.weights import load_weights
 
-        load_weights(model, source)  # resamples as the variant of this name needs it
+        load_weights(model, source)  # the name of the model sets how weights are resampled
     if name is not None:
         model.name = name
     elif is_described and hasattr(source, "model_name"):
@@ -108,14 +109,18 @@ def build_vit(
 def normalization(settings, variant, source, in_channels):
     """Returns the layer that normalises images in [0, 255].
 
-    It does so by a `Preprocessing`; where `settings` is True, as the weights or the variant need it.
+    Args:
+        settings: a `Preprocessing`, or True for that of the weights, else of the variant.
+        variant: name of the variant.
+        source: the opened weights, or None.
+        in_channels: int.
     """
     from vit_tf.preprocessing import get_preprocessing
 
     if settings is not True:
         return settings.normalization()
 
-    if in_channels != 3:  # published statistics are those of red, green and blue
+    if in_channels != 3:  # published statistics are for red, green and blue
         return keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalization")
     return get_preprocessing(getattr(source, "preprocessing_config", None) or variant).normalization()
 
@@ -125,7 +130,7 @@ def make_norm(config, name):
 
 
 def embed_patches(images, config):
-    """Turns images `(b, h, w, c)` into patch tokens `(b, n, d)` by the variant's stem."""
+    """Turns images `(b, h, w, c)` into patch tokens `(b, n, d)` by the stem."""
     size = dict(hidden_dim=config.hidden_dim, patch_size=config.patch_size, name="patch_embedding")
     if config.patch_stem == "patches":
         x = layers.Patches(config.patch_size, name="patches")(images)
@@ -142,7 +147,7 @@ def embed_patches(images, config):
 
 
 def add_tokens(patches, config):
-    """Turns patch tokens into the tokens that the first block sees: `(b, p + n, d)`."""
+    """Turns patch tokens `(b, n, d)` into the input of the first block, `(b, p + n, d)`."""
     x = layers.PatchEncoder(
         config.grid_size,
         class_token=config.has_class_token,
@@ -161,7 +166,7 @@ def make_block(config, index):
 
 
 def pool(tokens, config, name, token_index):
-    """Reduces tokens `(b, p + n, d)` to features `(b, d)`, `(b, 2 * d)` for "token_avg"."""
+    """Reduces tokens `(b, p + n, d)` to features `(b, d)`; to `(b, 2 * d)` for "token_avg"."""
     num_prefix_tokens = 0 if config.pool_prefix else config.num_prefix_tokens
     if config.pooling == "map":
         shared = {key: getattr(config, key) for key in ("activation", "norm", "norm_epsilon")}
@@ -172,7 +177,7 @@ def pool(tokens, config, name, token_index):
 
 
 def classify(tokens, config, activation, separate_heads):
-    """Turns the last block's tokens into features, logits or, with `separate_heads`, a pair of them."""
+    """Turns the tokens of the last block into features or logits; into a pair with `separate_heads`."""
     names = [("pooling", "head", 0)]
     if config.distillation_token:
         names.append(("distillation_pooling", "distillation_head", 1))
@@ -182,7 +187,7 @@ def classify(tokens, config, activation, separate_heads):
         if config.final_norm == "pooled":
             x = make_norm(config, "pooled_norm")(x)
         if config.num_classes:
-            # float32: under half precision the loss needs all digits of the logits.
+            # float32 under half precision, too: the loss needs precise logits.
             x = keras.layers.Dense(config.num_classes, dtype="float32", name=head_name)(x)
         outputs.append(x)
     if len(outputs) == 2 and not separate_heads:
@@ -198,7 +203,11 @@ def classify(tokens, config, activation, separate_heads):
 
 
 def check_activations(config, classifier_activation):
-    """Returns the head's activation; a ValueError says which of the two names is unknown."""
+    """Returns the activation of the head.
+
+    Raises:
+        ValueError: an unknown activation, or a `classifier_activation` without a head.
+    """
     for key, value in (
         ("activation", config.activation),
         ("classifier_activation", classifier_activation),
@@ -213,6 +222,6 @@ def check_activations(config, classifier_activation):
     if classifier_activation is not None and not config.num_classes:
         raise ValueError(
             f"`classifier_activation={classifier_activation!r}` needs a head, and `num_classes=0` "
-            "has none: leave one of the two out"
+            "leaves the head out: give only one of the two"
         )
     return activation

@@ -1,8 +1,9 @@
-"""What a Vision Transformer costs: floating-point operations, parameters, activation memory.
+"""The cost of a Vision Transformer: floating-point operations, parameters, activation memory.
 
-FLOPs, not MACs: a multiply-add is two floating-point operations. Papers often print MACs under the
-name FLOPs; ViT-B/16 at 224 pixels takes 17.6 GMACs an image, which are 35.1 GFLOPs.
-`count_flops` is a table by component, from shapes alone; `get_flops` asks TensorFlow's profiler.
+FLOPs, not MACs: a multiply-add is two floating-point operations. Papers often call MACs FLOPs; ViT-B/16 at
+224 pixels takes 17.6 GMACs per image, which are 35.1 GFLOPs.
+`count_flops` makes a table by component, from shapes alone, on every backend. `get_flops` runs TensorFlow's
+profiler on any Keras model, with the TensorFlow backend only.
 """
 
 from vit_tf.flops.count import count_flops

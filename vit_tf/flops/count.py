@@ -19,39 +19,38 @@ ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 def count_flops(model, batch_size=1):
     """Counts the cost of a forward pass by component, from layer configurations and shapes.
 
-    FLOPs are those of matrix products and convolutions alone. Biases, softmax, GELU, norms and sums
-    are left out: for ViT-B/16 they are 0.3 % more (`get_flops`).
+    Only matrix products and convolutions are counted. Biases, softmax, GELU, norms and sums add 0.3 % for
+    ViT-B/16 (`get_flops`).
 
-    Activation memory is what training keeps for the backward pass, in each layer's compute dtype:
+    Activation memory is the memory of the tensors that training keeps for the backward pass, in the compute
+    dtype of each layer:
 
-    - patch embedding: the cut patches, where `Patches` cuts them; the output of each dense layer or
-      convolution, twice (before and after) where it has a GELU;
+    - patch embedding: the patches of a `Patches` layer; the output of each dense layer or convolution, twice
+      (before and after the activation) if it has a GELU;
     - class token and positions: the tokens `(b, n, d)`, with the positions added;
     - QKV: queries, keys and values, each `(b, num_heads, n, head_dim)`;
-    - attention scores: the scores and their softmax, each `(b, num_heads, n, n)`; nothing where attention
-      takes a block of queries at a time;
+    - attention scores: the scores and their softmax, each `(b, num_heads, n, n)`; nothing for attention in
+      chunks of queries;
     - attention values: the weighted sums of the values, `(b, n, num_heads * head_dim)`;
-    - projection: the tokens after this branch is added;
-    - MLP: fc1 before and after its activation, `(b, n, mlp_dim)`; the tokens after this branch;
-    - norms: the output of each norm, the input of each LayerScale; the lambdas of differential
-      attention count here;
-    - head: the pooled features and the logits; all of an attention pooling.
+    - projection: the tokens after the attention branch is added;
+    - MLP: fc1 before and after its activation, `(b, n, mlp_dim)`; the tokens after the MLP branch is added;
+    - norms: the output of each norm, the input of each LayerScale; also the lambdas of differential
+      attention;
+    - head: the pooled features and the logits; the whole attention pooling.
 
-    A gated MLP keeps gate, value and product; a parallel scaling block's one matrix is split into
-    "QKV" and "MLP".
-
-    A backend keeps more than that: dropout masks, parts of a norm, a float32 softmax.
+    A gated MLP keeps gate, value and product. The matrix of a parallel scaling block is split into "QKV" and
+    "MLP". A backend keeps more: dropout masks, parts of a norm, a float32 softmax.
 
     Args:
-        model: a model of `build_vit`, or a functional or Sequential model around one, in which a
-            Dense layer counts as head, and layers without parameters as free.
-        batch_size: int, images in the batch.
+        model: a model of `build_vit`, or a functional or Sequential model around such a model. There a Dense
+            layer counts as head, and layers without parameters cost nothing.
+        batch_size: int, images per batch.
 
     Returns:
         A `FlopsTable`, whose parameters sum up to `model.count_params()`.
 
     Raises:
-        ValueError: the model is not built, or neither functional nor Sequential; `batch_size` is no
+        ValueError: the model is not built, or neither functional nor Sequential; `batch_size` is not a
             positive int; a layer with parameters is of an unknown class, or is called twice.
     """
     check_arguments(model, batch_size)
@@ -65,7 +64,7 @@ def check_arguments(model, batch_size):
     if not isinstance(model, keras.Model):
         raise ValueError(f"`model` must be a `keras.Model`, got {type(model).__name__}")
     if not model.built:
-        raise ValueError(f"{model.name!r} is not built: call it once on data, or give it an Input")
+        raise ValueError(f"{model.name!r} is not built: call the model once on data, or add an Input")
     whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
     if not whole or batch_size < 1:
         raise ValueError(f"`batch_size` must be a positive int, got {shown(batch_size)}")
@@ -73,10 +72,10 @@ def check_arguments(model, batch_size):
 
 @singledispatch
 def count_layer(layer, shape):
-    """Returns the rows of one layer for an input of `shape`, whose first number is the batch."""
+    """Returns the rows of one layer for an input of `shape`, whose first number is the batch size."""
     if layer.count_params():
         raise ValueError(
-            f"`count_flops` does not know the layer {layer.name!r} ({type(layer).__name__}), which "
+            f"`count_flops` cannot count the layer {layer.name!r} ({type(layer).__name__}), which "
             f"has {layer.count_params():,} parameters: `get_flops` counts any model"
         )
     return []
@@ -86,10 +85,10 @@ def count_layer(layer, shape):
 def count_model(model: keras.Model, shape):
     if not getattr(model, "inputs", None):
         raise ValueError(
-            f"{model.name!r} ({type(model).__name__}) is neither functional nor Sequential, as "
-            "`count_flops` needs it: `get_flops` counts any model"
+            f"{model.name!r} ({type(model).__name__}) is neither functional nor Sequential: "
+            "`get_flops` counts any model"
         )
-    # `get_config` would tell this without a private name, but imports TensorFlow on every backend.
+    # The public `get_config` has the calls, too, but imports TensorFlow on every backend.
     depths = getattr(model, "_nodes_by_depth", {}).values()
     calls = Counter(node.operation for nodes in depths for node in nodes)
     for layer in model.layers:
@@ -103,7 +102,7 @@ def count_model(model: keras.Model, shape):
 
 
 def count_inside(layer, batch_size):
-    """Yields the rows of a layer of a functional model, whose input's shape is known."""
+    """Yields the rows of a layer of a functional model."""
     if not isinstance(layer, keras.layers.InputLayer):
         first_input = keras.tree.flatten(layer.input)[0]
         yield from count_layer(layer, (batch_size, *first_input.shape[1:]))
@@ -160,7 +159,7 @@ def count_parallel_scaling_block(layer: layers.ParallelScalingBlock, shape):
     b, n, d = shape
     inner, hidden = (b, n, layer.in_projection.units - layer.config.mlp_dim), (b, n, layer.config.mlp_dim)
     heads = (b, n, inner[2] // 3)
-    macs = b * n * d  # times a width: the MACs of the part of a matrix product that has it
+    macs = b * n * d  # times its width: the MACs of a part of a matrix product
     bias = 0 if layer.mlp_bias is None else layer.config.mlp_dim
     yield from count_layer(layer.norm, shape)
     qkv_parameters = (d + layer.in_projection.use_bias) * inner[2]
@@ -204,7 +203,7 @@ def count_core_attention(layer: layers.DotProductAttention, shape):
 
 
 def head_norm_bytes(layer, values):
-    """Memory of the norms within heads, each of which gives a tensor as large as the values."""
+    """Returns the memory of the norms inside heads; the output of each is as large as the values."""
     norms = 2 * layer.config.qk_norm + isinstance(layer, layers.DifferentialAttention)
     return norms * tensor_bytes(layer, values)
 
@@ -238,7 +237,7 @@ def count_attention_pooling(layer: layers.AttentionPooling, shape):
 
 
 def matrix_product(component, layer, shape, kept=1):
-    """Returns the row of a Dense or Conv2D that keeps `kept` tensors of its output shape."""
+    """Returns the row of a Dense or Conv2D layer; training keeps `kept` tensors of its output shape."""
     output = layer.compute_output_shape(shape)
     macs = prod(output[:-1]) * prod(layer.kernel.shape)
     return Row(component, layer.count_params(), macs, kept * tensor_bytes(layer, output))

@@ -1,4 +1,7 @@
-"""`get_flops`: what TensorFlow's profiler counts in the frozen graph of any Keras model."""
+"""`get_flops`: the operations of any Keras model, counted by TensorFlow's profiler. TensorFlow only.
+
+The profiler and the freezing of graphs are private modules of TensorFlow.
+"""
 
 import warnings
 from collections import Counter
@@ -9,25 +12,25 @@ from vit_tf.flops.count import check_arguments
 
 
 def get_flops(model, batch_size=None):
-    """Counts the floating-point operations of a forward pass as TensorFlow's profiler does.
+    """Counts the floating-point operations of a forward pass by TensorFlow's profiler. TensorFlow only.
 
-    It takes the place of `keras_flops.get_flops`, which cannot be imported any more. The profiler
-    counts matrix products, convolutions, sums, products, means, softmax and pooling; it has no
-    count for Erf, Erfc, Tanh, Exp, FusedBatchNorm, Einsum and the inside of loops.
+    The function replaces `keras_flops.get_flops`, which cannot be imported with current versions. The
+    profiler counts matrix products, convolutions, sums, products, means, softmax and pooling. It does not
+    count Erf, Erfc, Tanh, Exp, FusedBatchNorm, Einsum and the bodies of loops.
 
     Args:
-        model: any built `keras.Model`: functional, Sequential or a subclass, of one input or more.
-        batch_size: int, samples in the batch. None counts one.
+        model: any built `keras.Model`: functional, Sequential or a subclass, with one or more inputs.
+        batch_size: int, samples per batch. None is 1.
 
     Returns:
         The number of operations: FLOPs, not MACs.
 
     Raises:
-        ValueError: `model` is no Keras model or not built, an input dimension besides the batch is
-            unknown, `batch_size` is no positive int, or the backend is not TensorFlow.
+        ValueError: `model` is not a built Keras model, an input dimension besides the batch is unknown,
+            `batch_size` is not a positive int, or the backend is not TensorFlow.
 
     Warns:
-        UserWarning: an Einsum, or an operation of unknown shape, is not in the result.
+        UserWarning: the result lacks an Einsum or an operation of unknown shape.
     """
     return sum(flops_by_operation(model, batch_size).values())
 
@@ -38,7 +41,7 @@ def flops_by_operation(model, batch_size=None):
     check_arguments(model, batch_size)
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "`get_flops` asks TensorFlow's profiler, and the backend is "
+            "`get_flops` runs TensorFlow's profiler, and the backend is "
             f"{keras.backend.backend()}: use `count_flops`, or set KERAS_BACKEND=tensorflow"
         )
     from tensorflow.python.framework import ops
@@ -49,7 +52,7 @@ def flops_by_operation(model, batch_size=None):
     with deprecation.silence():
         for operation in graph.get_operations():
             try:
-                # The profiler itself only sums these up, and prints to stdout while it does.
+                # The profiler itself only sums these numbers up, and prints to stdout.
                 value = ops.get_stats_for_node_def(graph, operation.node_def, "flops").value
             except ValueError:  # the shape is unknown
                 missing.append(operation)
@@ -68,7 +71,7 @@ def flops_by_operation(model, batch_size=None):
 
 
 def inference_graph(model, batch_size):
-    """Returns the frozen graph of `model` at inference, as a `tf.Graph` of its own."""
+    """Returns the frozen graph of `model` at inference, a `tf.Graph`."""
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants
 
@@ -76,7 +79,7 @@ def inference_graph(model, batch_size):
         with keras.StatelessScope(state_mapping=list(zip(model.variables, weights))):
             return model(*args, **kwargs, training=False)
 
-    # Weights are arguments: as constants, those of ViT-H would not fit into a graph (2 GiB).
+    # Weights are arguments: as constants, those of ViT-H exceed the size limit of a graph (2 GiB).
     weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.variables]
     args, kwargs = keras.tree.map_structure(
         lambda x: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype), symbolic_inputs(model)
@@ -89,13 +92,13 @@ def inference_graph(model, batch_size):
 
 
 def symbolic_inputs(model):
-    """Returns KerasTensors as `model` was built to be called with: (args, kwargs)."""
+    """Returns the KerasTensors that `model` takes: (args, kwargs)."""
     args, kwargs = (), {}
     if isinstance(model, keras.Sequential):
         args = (model.inputs[0],)
     elif getattr(model, "inputs", None):
         args = (model.input,)
-    else:  # a subclass remembers shapes: of its one argument, or of all by name
+    else:  # the build config of a subclass has the shape of its only argument, or all shapes by name
         config = model.get_build_config() or {}
         if "input_shape" in config:
             args = (symbolic(model, config["input_shape"]),)
@@ -105,7 +108,7 @@ def symbolic_inputs(model):
         if None in x.shape[1:]:
             raise ValueError(
                 f"{model.name!r} takes an input of shape {tuple(x.shape)}, and all dimensions but "
-                "the first must be known: build it with a fixed input size"
+                "the first must be known: build the model with a fixed input size"
             )
     return args, kwargs
 

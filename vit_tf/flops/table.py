@@ -1,4 +1,4 @@
-"""What a model costs, as a table by component: floating-point operations, parameters, memory."""
+"""The cost of a model as a table by component: floating-point operations, parameters, memory."""
 
 from dataclasses import asdict, dataclass
 
@@ -17,7 +17,7 @@ COMPONENTS = (
 
 @dataclass(frozen=True)
 class Row:
-    """What one component costs. MACs are those of matrix products, activations are in bytes."""
+    """The cost of one component: parameters, MACs of matrix products, activation memory in bytes."""
 
     component: str
     parameters: int = 0
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class FlopsTable:
-    """The cost of a forward pass of `batch_size` images, one row for each of `COMPONENTS`."""
+    """The cost of a forward pass of `batch_size` images, one row per component of `COMPONENTS`."""
 
     model: str
     batch_size: int
@@ -49,22 +49,22 @@ class FlopsTable:
         return sum(self.rows, Row("total"))
 
     def share(self, *components):
-        """Returns the part of all FLOPs that these components take, from 0 to 1."""
+        """Returns the fraction of all FLOPs in these components, 0 to 1."""
         part = sum(row.flops for row in self.rows if row.component in components)
         return part / max(1, self.totals.flops)
 
     @property
     def attention_share(self):
-        """The share of Q K^T and of the product with V: what grows with the tokens squared."""
+        """The share of Q K^T and of the product with V, which grow quadratically with the tokens."""
         return self.share("attention scores", "attention values")
 
     @property
     def attention_layer_share(self):
-        """The share of all of self-attention: `attention_share` and that of QKV and projection."""
+        """The share of self-attention: `attention_share` plus QKV and projection."""
         return self.attention_share + self.share("QKV", "projection")
 
     def to_dict(self):
-        """Returns the table as plain dicts, lists and numbers, ready for JSON."""
+        """Returns the table as dicts, lists and numbers, for JSON."""
         return {
             "model": self.model,
             "batch_size": self.batch_size,
@@ -75,7 +75,7 @@ class FlopsTable:
         }
 
     def to_markdown(self):
-        """Returns the table in Markdown with exact numbers, the totals in the last row."""
+        """Returns the table in Markdown, with exact numbers and the totals in the last row."""
         lines = ["| component | parameters | MACs | FLOPs | activation bytes |"]
         lines.append("|---|---:|---:|---:|---:|")
         for row in (*self.rows, self.totals):

@@ -6,22 +6,22 @@ register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
 class CompositeLayer(keras.layers.Layer):
-    """A layer whose parts keep what was set on them: frozen, quantized, adapted by LoRA.
+    """A layer that saves the settings of its parts: frozen, quantized, adapted by LoRA.
 
-    A layer makes its parts anew wherever it is made from its config: `.keras` files, `clone_model`,
-    `vit_tf.resize_model`. Keras stores such settings for the layers of a model and not for the parts of a
-    layer, so the config has them under "parts" where they differ from what the layer would give its parts.
+    A layer that is made from its config (in `.keras` files, `clone_model`, `vit_tf.resize_model`) makes new
+    parts. Keras saves these settings for the layers of a model, but not for the parts of a layer. So the
+    config has settings that differ from the layer's own choice, under "parts".
 
-    Subclasses make their parts in `__init__` or in `build_parts`, which takes the place of `build`.
+    Subclasses make their parts in `__init__` or in `build_parts`, which they implement instead of `build`.
 
     Args:
         parts: dict from the path of a part, such as "attention/qkv" ("" is the layer itself), to its
-            settings, see `part_settings`. Defaults to none.
+            settings, see `part_settings`. Defaults to an empty dict.
     """
 
     def __init__(self, parts=None, **kwargs):
         super().__init__(**kwargs)
-        self.given_settings = parts or {}
+        self.saved_settings = parts or {}
 
     def __setattr__(self, name, value):
         super().__setattr__(name, value)
@@ -35,28 +35,28 @@ class CompositeLayer(keras.layers.Layer):
         for _, _, part in walk(self):
             if not part.built:  # without weights: dropout and the like
                 part.build(input_shape)
-        found = {"": self, **{path: part for path, _, part in walk(self)}}
-        for path, settings in self.given_settings.items():
-            if path not in found:
-                raise ValueError(f"{self.name!r} has no part {path!r}, its parts are {', '.join(found)}")
-            apply_settings(found[path], settings)
+        parts = {"": self, **{path: part for path, _, part in walk(self)}}
+        for path, settings in self.saved_settings.items():
+            if path not in parts:
+                raise ValueError(f"{self.name!r} has no part {path!r}, its parts are {', '.join(parts)}")
+            apply_settings(parts[path], settings)
 
     def build_parts(self, input_shape):
-        """Creates all weights, those of the parts included."""
+        """Creates all weights, including those of the parts."""
         raise NotImplementedError
 
     def get_config(self):
         settings = {"": part_settings(self, self.trainable)}
         settings |= {path: part_settings(part, parent.trainable) for path, parent, part in walk(self)}
         settings = {path: values for path, values in settings.items() if values}
-        if not self.built:  # what was given waits for its parts
-            settings = {**self.given_settings, **settings}
+        if not self.built:  # the settings wait for the parts
+            settings = {**self.saved_settings, **settings}
         config = super().get_config()
         return {**config, "parts": settings} if settings else config
 
 
 def walk(layer, prefix=""):
-    """Yields (path, parent, part) for all parts of a layer, parents first."""
+    """Yields (path, parent, part) for all layers inside a layer, parents first."""
     for part in layer._flatten_layers(include_self=False, recursive=False):
         path = f"{prefix}{part.name}"
         yield path, layer, part
@@ -64,10 +64,10 @@ def walk(layer, prefix=""):
 
 
 def part_settings(part, inherited):
-    """Returns what a part would lose when its parent makes it again, as a dict that is ready for JSON.
+    """Returns the settings that a part would lose when its parent makes it again, as a dict for JSON.
 
-    Keys: "trainable", a bool, where it is not `inherited`; "frozen", the names of single weights; "dtype", a
-    policy that quantizes, with "quantization_config"; "lora_rank" and "lora_alpha".
+    Keys: "trainable", a bool, if it differs from `inherited`; "frozen", the names of single frozen weights;
+    "dtype", a policy that quantizes, with "quantization_config"; "lora_rank" and "lora_alpha".
     """
     settings = {}
     if part.quantization_mode is not None:
@@ -81,16 +81,16 @@ def part_settings(part, inherited):
         settings["trainable"] = part.trainable
     frozen = [v.name for v in part._trainable_variables if not v.trainable] if part.trainable else []
     if "lora_rank" in settings:
-        frozen = [name for name in frozen if name != "kernel"]  # which LoRA freezes by itself
+        frozen = [name for name in frozen if name != "kernel"]  # LoRA itself freezes the kernel
     return {**settings, "frozen": frozen} if frozen else settings
 
 
 def apply_settings(part, settings):
-    """Gives a built part the settings of `part_settings`."""
+    """Applies the settings of `part_settings` to a built part."""
     if "dtype" in settings:
         config = keras.saving.deserialize_keras_object(settings.get("quantization_config"))
         if config is None:
-            part.dtype_policy = settings["dtype"]  # which quantizes a layer that is built
+            part.dtype_policy = settings["dtype"]  # quantizes a built layer
         else:
             part.quantize(config=config)
     if "lora_rank" in settings:

@@ -1,4 +1,4 @@
-"""softmax(Q K^T) V by a kernel of the backend that keeps no scores.
+"""softmax(Q K^T) V by a fused kernel of the backend, which keeps no scores.
 
 Shapes in the comments: b batch, n tokens, H heads, k head width.
 """
@@ -10,11 +10,11 @@ from vit_tf.layers.chunked_attention import is_half
 
 
 def has_fused_attention(dtype, head_width):
-    """Returns whether `fused_attention` is such a kernel, on this backend and device.
+    """Returns whether the backend has a fused kernel for this dtype and head width on this device.
 
     Args:
         dtype: name of the compute dtype.
-        head_width: int, k. cuDNN takes multiples of 8 up to 128 on every GPU from Ampere on.
+        head_width: int, k. cuDNN supports multiples of 8 up to 128, on GPUs from Ampere on.
     """
     if keras.backend.backend() != "jax":
         return keras.backend.backend() == "torch"
@@ -29,11 +29,14 @@ def has_fused_attention(dtype, head_width):
 
 
 def fused_attention(query, key, value, scale):
-    """Returns softmax(scale Q K^T) V, `(b, n, H, k)`.
+    """Returns softmax(scale Q K^T) V.
 
     Args:
         query, key, value: tensors `(b, n, H, k)`.
         scale: float.
+
+    Returns:
+        A tensor `(b, n, H, k)`.
     """
     if keras.backend.backend() == "jax" and query.shape[1] % 2:
         import jax
@@ -44,13 +47,14 @@ def fused_attention(query, key, value, scale):
 
 
 def padded_attention(query, key, value, scale, implementation):
-    """Returns the same by `jax.nn.dot_product_attention`, over one more token, which is masked.
+    """`fused_attention` by `jax.nn.dot_product_attention`, with one more, masked token.
 
-    cuDNN's backward pass takes an even number of tokens only, and a ViT with a class token has an odd one.
+    The backward pass of cuDNN supports only even numbers of tokens. A ViT with a class token often has an odd
+    number.
 
     Args:
         query, key, value, scale: see `fused_attention`.
-        implementation: "cudnn", or "xla", which computes the same on every device.
+        implementation: "cudnn", or "xla", which computes the same function on every device.
     """
     import jax
 

@@ -1,7 +1,7 @@
-"""Hooks: functions that read, and may replace, a tensor inside a layer while one function runs.
+"""Hooks: functions that read, and may replace, an intermediate tensor of a layer during one function call.
 
-A hook belongs to the context (`contextvars`) that sets it, never to the layer: other threads that call the
-same layer at the same time do not run it, and there is nothing to remove after an error or a Ctrl-C.
+A hook belongs to the context (`contextvars`) that sets it, not to the layer. Other threads that call the same
+layer at the same time do not run it, and nothing has to be removed after an error or a Ctrl-C.
 """
 
 from contextvars import ContextVar, copy_context
@@ -14,34 +14,34 @@ HOOKS = ContextVar("HOOKS", default=None)  # (trace, {(layer, place): hook}) or 
 
 
 def call_with_hooks(hooks, function, *args):
-    """Returns `function(*args)`, during which layers run the hooks.
+    """Returns `function(*args)`, with hooks active during the call.
 
     Functions that are compiled during the call (by `tf.function`, `jax.jit`, Keras's `predict`) are traced
-    without the hooks, since they outlive the call.
+    without the hooks, since compiled functions outlive the call.
 
     Args:
-        hooks: dict from `(layer, place)` to a function of the tensor at that place, which returns another in
-            its stead, or None to keep it. Docstrings of layers name the places.
+        hooks: dict from `(layer, place)` to a function of the tensor at that place. The function returns a
+            replacement, or None to keep the tensor. Docstrings of layers name the places.
         function: any callable.
     """
-    context = copy_context()  # dropped afterwards, and the hooks with it
+    context = copy_context()  # is dropped with its hooks after the call
     context.run(HOOKS.set, (current_trace(), {**active_hooks(), **hooks}))
     return context.run(function, *args)
 
 
 def active_hooks():
-    """Returns the hooks of this context, a dict; none in a function that is being traced for later use."""
-    if is_compiled_by_torch():  # whose tracer does not know context variables
+    """Returns the hooks of this context, a dict; empty inside a function that is traced for later use."""
+    if is_compiled_by_torch():  # PyTorch's tracer does not support context variables
         return {}
-    found = HOOKS.get()
-    if found is None:
+    active = HOOKS.get()
+    if active is None:
         return {}
-    trace, hooks = found
+    trace, hooks = active
     return hooks if trace == current_trace() else {}
 
 
 def current_trace():
-    """Returns what tells the traces of functions apart, and from no trace at all."""
+    """Returns an object that identifies the function trace in progress; on TensorFlow None outside of one."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -63,19 +63,19 @@ def is_compiled_by_torch():
 
 
 class HookedLayer(CompositeLayer):
-    """A layer that runs hooks on some of its inner tensors; its docstring names these places."""
+    """A layer that runs hooks on some intermediate tensors; its docstring names these places."""
 
     def has_hook(self, place):
         return (self, place) in active_hooks()
 
     def hooked(self, place, x):
-        """Returns the tensor that a hook puts in the place of `x`; `x` where there is none."""
+        """Returns the replacement for `x` by the hook at a place; `x` without a hook."""
         hook = active_hooks().get((self, place))
         y = None if hook is None else hook(x)
         return x if y is None else y
 
     def rematerialized_call(self, layer_call, *args, **kwargs):
-        """Keras's hook for `keras.RematScope`, which no gradient of what a hook adds would leave."""
-        if active_hooks():
+        """Keras calls this method in a `keras.RematScope`."""
+        if active_hooks():  # gradients of a tensor that a hook adds do not leave a rematerialised call
             return layer_call
         return super().rematerialized_call(layer_call, *args, **kwargs)

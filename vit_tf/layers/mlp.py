@@ -1,4 +1,4 @@
-"""The MLP of a block, plain and gated, and the activations that Keras has no name for.
+"""The MLP of a block, plain and gated, and activations that Keras does not name.
 
 Shapes in the comments: b batch, n tokens, d model width.
 """
@@ -14,21 +14,24 @@ from vit_tf.layers.token_dense import TokenDense
 
 @register
 def quick_gelu(x):
-    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
+    """x sigmoid(1.702 x), the approximation of GELU in OpenAI's CLIP."""
     return x * ops.sigmoid(1.702 * x)
 
 
 @register
 def gelu_tanh(x):
-    """GELU by its tanh approximation, as Flax and Google's models have it."""
+    """The tanh approximation of GELU, as in Flax and Google's models."""
     return keras.activations.gelu(x, approximate=True)
 
 
 def get_activation(value):
-    """Returns the callable of an activation: one of Keras's, "quick_gelu" or "gelu_tanh".
+    """Returns an activation as a callable.
+
+    Args:
+        value: name of a Keras activation, "quick_gelu", "gelu_tanh", a callable, or its serialised form.
 
     Raises:
-        ValueError: no activation has that name.
+        ValueError: an unknown name.
     """
     own = {"quick_gelu": quick_gelu, "gelu_tanh": gelu_tanh}
     return own[value] if isinstance(value, str) and value in own else keras.activations.get(value)
@@ -39,14 +42,17 @@ class MLP(CompositeLayer):
     """Two dense layers with an activation between them, applied to each token.
 
     Args:
-        mlp_dim: int, the width between the two.
+        mlp_dim: int, the width between the dense layers.
         activation: name or callable, see `get_activation`. "gelu" is the exact one (erf).
-        dropout_rate: float in [0, 1), dropout after each of the two.
-        use_bias: bool, whether the two have biases.
-        sub_norm: bool, whether the activation is normalised before the second (BEiT-3).
-        norm, norm_epsilon: of that norm, see `make_norm`.
+        dropout_rate: float in [0, 1), dropout after each dense layer.
+        use_bias: bool, whether the dense layers have biases.
+        sub_norm: bool, whether the inner values are normalised before the second layer (BEiT-3).
+        norm, norm_epsilon: kind and epsilon of that norm, see `make_norm`.
 
     Input and output shape: `(b, n, d)`.
+
+    Raises:
+        ValueError: an unknown activation; at build, an unknown `norm`.
     """
 
     def __init__(
@@ -121,14 +127,14 @@ class MLP(CompositeLayer):
 
 @register
 class GatedMLP(MLP):
-    """An MLP whose inner layer is a product: fc2(activation(gate(x)) * value(x)), SwiGLU with SiLU.
+    """An MLP with a gated inner layer: fc2(activation(gate(x)) * value(x)); SwiGLU with SiLU.
 
     Reference: Shazeer, "GLU Variants Improve Transformer" (https://arxiv.org/abs/2002.05202), eq. 6.
 
     Args:
         mlp_dim: int, the width of gate, value and their product.
         activation: name or callable, see `get_activation`.
-        packed: bool, whether gate and value are one matrix `fc1`, gate first (DINOv2), or two,
+        packed: bool. True makes gate and value one matrix `fc1`, gate first (DINOv2); False two matrices,
             `fc1_gate` and `fc1_value` (AIMv2).
         dropout_rate, use_bias, sub_norm, norm, norm_epsilon: see `MLP`.
 
@@ -163,10 +169,15 @@ class GatedMLP(MLP):
 
 
 def make_mlp(kind, mlp_dim, **options):
-    """Returns the MLP of a `kind`: "mlp", "swiglu" (one inner matrix) or "swiglu_split" (two).
+    """Returns an MLP layer.
+
+    Args:
+        kind: "mlp" (`MLP`), "swiglu" (`GatedMLP`, one inner matrix) or "swiglu_split" (two).
+        mlp_dim: int.
+        **options: the other arguments of the layer.
 
     Raises:
-        ValueError: `kind` is none of these.
+        ValueError: another `kind`.
     """
     if kind == "mlp":
         return MLP(mlp_dim, **options)

@@ -2,7 +2,7 @@
 
 Shapes in the comments: b batch, h and w image height and width, c channels, p patch side,
 g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
-Images are NHWC, whatever `keras.config.image_data_format()` says.
+Images are NHWC, independent of `keras.config.image_data_format()`.
 """
 
 import keras
@@ -14,13 +14,13 @@ from vit_tf.layers.composite import CompositeLayer, register
 
 
 def token_shape(input_shape, patch_size, width, allow_remainder=False):
-    """Returns (b, n, width) for images of `input_shape` cut by `patch_size`."""
+    """Returns the shape (b, n, width) of the tokens of images of `input_shape`."""
     rows, columns = grid_size(input_shape[1:3], patch_size, allow_remainder)
     return input_shape[0], None if None in (rows, columns) else rows * columns, width
 
 
 def as_tokens(x):
-    """Returns `(b, n, d)`, rows first, of `(b, g, g, d)`."""
+    """Reshapes `(b, g, g, d)` to `(b, n, d)`, rows first."""
     b, rows, columns, d = ops.shape(x)
     return ops.reshape(x, (b, rows * columns, d))
 
@@ -29,11 +29,11 @@ def as_tokens(x):
 class Patches(keras.layers.Layer):
     """Cuts images into non-overlapping patches, each flattened in the order row, column, channel.
 
-    Followed by a `Dense` it is the patch embedding of the ViT paper (eq. 1), and the same function
-    as `PatchEmbedding` when the convolution's kernel, reshaped to (p * p * c, d), is the Dense's.
+    Followed by a `Dense`, the layer is the patch embedding of the ViT paper (eq. 1): the same function as
+    `PatchEmbedding` if the kernel of the `Dense` is that of the convolution, reshaped to (p * p * c, d).
 
     Args:
-        patch_size: int or (height, width). It must divide the image.
+        patch_size: int or (height, width) in pixels. It must divide the image size.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
     Output shape: `(b, n, p * p * c)`, n = (h // p) * (w // p), rows first.
@@ -64,14 +64,14 @@ class Patches(keras.layers.Layer):
 
 @register
 class PatchEmbedding(CompositeLayer):
-    """Embeds non-overlapping patches linearly, by a convolution whose stride is its kernel.
+    """Embeds non-overlapping patches linearly, by a convolution whose stride is its kernel size.
 
     Args:
         hidden_dim: int, the width d of a token.
-        patch_size: int or (height, width). It must divide the image.
+        patch_size: int or (height, width) in pixels. It must divide the image size.
         use_bias: bool.
-        allow_remainder: bool. True drops the pixels beyond the last whole patch, at the right and at
-            the bottom, where the patch does not divide the image.
+        allow_remainder: bool. True allows other image sizes: pixels beyond the last whole patch, at the right
+            and at the bottom, are dropped.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
     Output shape: `(b, n, hidden_dim)`, rows first.
@@ -102,7 +102,7 @@ class PatchEmbedding(CompositeLayer):
 
     def call(self, images):
         grid_size(images.shape[1:3], self.patch_size, self.allow_remainder)
-        if images.shape[0] == 0:  # of which TensorFlow's convolutions make another shape
+        if images.shape[0] == 0:  # TensorFlow's convolution gives another shape for an empty batch
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         return as_tokens(self.projection(images))
 

@@ -1,29 +1,32 @@
-"""Rematerialisation: activations that are computed again in the backward pass rather than kept."""
+"""Rematerialisation: the backward pass computes activations again instead of keeping them."""
 
 import keras
 from keras import ops
 
 
 def rematerialize(layer, layer_call):
-    """Returns `layer_call` so that its activations are not kept; the same masks are drawn both times.
+    """Returns a function like `layer_call` that does not keep its activations.
 
-    Keras's own way (3.15) cannot be compiled on TensorFlow and JAX when a layer takes `training`, and its
-    second pass draws other dropout masks, which makes wrong gradients. Here weights go in as arguments, and
-    random states from before the first pass, so that the second is the same.
+    Keras's own rematerialisation (3.15) cannot be compiled on TensorFlow and JAX if a layer takes `training`,
+    and its second pass draws other dropout masks, which makes gradients wrong. Here weights are arguments,
+    and both passes start from the same random states.
 
     Reference: Chen et al., "Training Deep Nets with Sublinear Memory Cost"
     (https://arxiv.org/abs/1604.06174).
 
     Args:
         layer: a built `keras.layers.Layer`.
-        layer_call: its `call`, whose first argument is a tensor.
+        layer_call: the layer's `call`, whose first argument is a tensor.
+
+    Returns:
+        A function with the arguments of `layer_call`.
     """
 
     def call(inputs, *args, **kwargs):
         weights = layer.weights
         known = {id(weight) for weight in weights}
         states = [variable for variable in layer.variables if id(variable) not in known]
-        before = [state.value * 1 for state in states]  # copies: the first pass moves the states on
+        before = [state.value * 1 for state in states]  # copies: the first pass advances the states
 
         def forward(inputs, *values):
             mapping = [*zip(weights, values), *zip(states, before)]

@@ -14,11 +14,11 @@ from vit_tf.layers.mlp import get_activation
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.patches import as_tokens, token_shape
 
-SIDE = 3  # of the patches that are whitened
+SIDE = 3  # of the whitened patches, in pixels
 
 
 def orthogonal(shape, dtype=None):
-    """An initialiser with orthogonal filters, computed in float32: half precision has no QR decomposition."""
+    """Orthogonal initializer, computed in float32: QR decomposition does not support half precision."""
     return ops.cast(keras.initializers.Orthogonal()(shape, "float32"), dtype)
 
 
@@ -26,20 +26,20 @@ def orthogonal(shape, dtype=None):
 class OverlapPatchEmbedding(CompositeLayer):
     """Embeds overlapping patches by a stack of 3x3 convolutions of stride 2.
 
-    The width doubles from stage to stage up to `hidden_dim`. Small data sets gain most from it.
+    The width doubles from stage to stage up to `hidden_dim`. The stem helps most on small data sets.
     Reference: Xiao et al., "Early Convolutions Help Transformers See Better"
     (https://arxiv.org/abs/2106.14881), here without BatchNormalization.
 
     Args:
         hidden_dim: int, the width d of a token.
         patch_size: int, a power of two from 2: image pixels between neighbouring tokens.
-        activation: name or callable of a Keras activation, between two convolutions.
+        activation: name or callable, see `get_activation`; between convolutions.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
     Output shape: `(b, n, hidden_dim)`, rows first.
 
     Raises:
-        ValueError: `patch_size` is no power of two, or does not divide the image.
+        ValueError: `patch_size` is not a power of two, or does not divide the image size.
     """
 
     def __init__(self, hidden_dim, patch_size, activation="gelu", **kwargs):
@@ -101,12 +101,12 @@ class OverlapPatchEmbedding(CompositeLayer):
 
 @register
 class WhitenedPatchEmbedding(OverlapPatchEmbedding):
-    """`OverlapPatchEmbedding` of whitened pixels: their 3x3 surroundings, decorrelated and of variance one.
+    """`OverlapPatchEmbedding` of whitened 3x3 patches: decorrelated components of variance one.
 
-    The whitening is a convolution that no training changes. Its 9 c filters are the principal components of
-    the training images' patches, each divided by its standard deviation: `adapt` computes them. Until
-    then they are an orthogonal basis. The activation of both signs of them goes on to the convolutions,
-    between which the channels are normalised.
+    The whitening is a convolution that is not trained. Its 9 c filters are the principal components of the
+    3x3 patches of training images, each divided by its standard deviation; `adapt` computes them, and before
+    that they are a random orthogonal basis. The convolutions take the activations of the components and of
+    their negatives. Norms stand between the convolutions.
     Reference: Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
     (https://arxiv.org/abs/2404.00498), section 3.2, there with 2x2 patches.
 
@@ -121,7 +121,7 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
 
     def make_stage(self, name, width, is_last):
         stage = super().make_stage(name, width, is_last)
-        stage.activation = keras.activations.linear  # behind the norm
+        stage.activation = keras.activations.linear  # after the norm
         return stage
 
     def build_parts(self, input_shape):
@@ -145,11 +145,11 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         return x
 
     def adapt(self, images, epsilon=5e-4):
-        """Computes the filters from images as the layer will see them, which are normalised ones.
+        """Computes the filters from images.
 
         Args:
-            images: array `(b, h, w, c)`; some thousands are enough.
-            epsilon: float, added to the components' variances, so that the faintest are not noise alone.
+            images: array `(b, h, w, c)`, normalised as the inputs of the layer. A few thousand suffice.
+            epsilon: float, added to the variances of the components, to regularise low-variance components.
 
         Raises:
             ValueError: the images have another number of channels, or are smaller than 3x3.

@@ -1,11 +1,9 @@
-"""What TensorFlow does in a dozen passes over memory, as one XLA kernel forward and one backward.
+"""LayerNormalization, and bias with activation, as one XLA kernel forward and one backward.
 
-Only training comes here, and only with TensorFlow, which has kernels for matrix products but none for a
-LayerNormalization or for a bias with GELU and their gradients. XLA compiles these alone: whole training steps
-get slower with it on a CPU, as its matrix products are slower. Inference stays plain operations, which
-TensorFlow fuses with the matrix products, and which converters of saved models know.
-
-JAX compiles whole steps anyway, and PyTorch has kernels of its own.
+Plain TensorFlow operations need a dozen passes over memory for each of them. Only training with TensorFlow
+uses these kernels. XLA compiles nothing else: its matrix products are slower than TensorFlow's on a CPU.
+Inference uses plain operations, which TensorFlow fuses with the matrix products, and which converters of
+saved models support. JAX compiles whole steps, and PyTorch has its own kernels.
 """
 
 import functools
@@ -17,7 +15,7 @@ compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
 
 
 def layer_norm(x, gamma, beta, epsilon):
-    """Normalises the last axis, in float32 within.
+    """Normalises the last axis; computed in float32.
 
     Args:
         x: tensor `(..., d)`.
@@ -61,7 +59,7 @@ def layer_norm_backward(dy, x, mean, scale, gamma):
 
 
 def fused_bias_activation(function, x, bias):
-    """Returns function(x + bias), keeping only `x` for the backward pass.
+    """Returns function(x + bias); keeps only `x` and `bias` for the backward pass.
 
     Args:
         function: an elementwise activation, on float32.
@@ -104,7 +102,7 @@ def activation_kernels(function):
 
 
 def gelu(x):
-    """The exact GELU by erf: XLA takes twice as long for Keras's, by erfc. They differ by 1e-7."""
+    """The exact GELU by erf. XLA needs twice as long for Keras's, by erfc; the results differ by 1e-7."""
     return 0.5 * x * (1 + tf.math.erf(x * 0.5**0.5))
 
 
@@ -112,24 +110,26 @@ XLA_REPLACEMENTS = {keras.activations.gelu: gelu}
 
 
 def flatten_rows(x):
+    """Reshapes `(..., d)` to `(r, d)`, in float32 at least."""
     return upcast(tf.reshape(x, (-1, x.shape[-1])))
 
 
 def upcast(x):
-    """Casts half precision to float32."""
+    """Casts to float32; float64 stays."""
     return x if x.dtype == tf.float64 else tf.cast(x, tf.float32)
 
 
 def reshape_cast_like(rows, x):
+    """Gives rows the shape and the dtype of `x`."""
     return tf.cast(tf.reshape(rows, tf.shape(x)), x.dtype)
 
 
 def row_means(rows):
-    """Means of rows as a product with a vector: XLA's reductions take three times as long on a CPU."""
+    """Means of rows by a product with a vector: XLA's reductions need three times as long on a CPU."""
     width = rows.shape[-1]
     return tf.matmul(rows, tf.constant(1 / width, rows.dtype, (width, 1)))  # (r, 1)
 
 
 def column_sums(x, like):
-    """Sums over all axes but the last, by TensorFlow's kernel: XLA's takes up to ten times as long."""
+    """Sums over all axes but the last, by TensorFlow's kernel: XLA's needs up to ten times as long."""
     return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), like.dtype)

@@ -1,4 +1,4 @@
-"""The dense layer that is applied to each token."""
+"""A dense layer for tokens."""
 
 import keras
 from keras import ops
@@ -9,12 +9,12 @@ from vit_tf.layers.norms import use_kernels
 
 @register
 class TokenDense(keras.layers.Dense):
-    """`keras.layers.Dense` as one product of two matrices, the tokens of all images being the rows of one.
+    """`keras.layers.Dense`, applied as one 2-D matrix product over all tokens.
 
-    TensorFlow adds the bias and takes GELU or ReLU within a product of matrices, and not within the
-    `tensordot` that Keras has for tokens `(b, n, d)`.
+    TensorFlow fuses a bias and GELU or ReLU with a matrix product, but not with the `tensordot` that
+    `keras.layers.Dense` uses for tokens `(b, n, d)`.
 
-    Args, attributes and methods: those of `keras.layers.Dense`.
+    Args, attributes and methods: see `keras.layers.Dense`.
 
     Input shape: `(..., d)`.
     Output shape: `(..., units)`.
@@ -38,20 +38,20 @@ class TokenDense(keras.layers.Dense):
         return ops.reshape(rows, (*leading, self.units))
 
     def quantize(self, mode=None, type_check=True, config=None):
-        """Quantizes the kernel; see `keras.Model.quantize`, which calls this.
+        """Quantizes the kernel; `keras.Model.quantize` calls this method.
 
         Args:
             mode: "int8", "int4" or "float8".
-            type_check: ignored. Keras refuses subclasses of `Dense`, whose calls may differ; this one's does
-                not.
+            type_check: ignored. Keras's check rejects subclasses of `Dense`, since their calls may compute
+                something else; the call of this class does not.
             config: a `keras.quantizers.QuantizationConfig` or None.
 
         Raises:
-            ValueError: a mode that needs calibration ("gptq", "awq").
+            ValueError: `mode` needs calibration ("gptq", "awq").
         """
         if mode in ("gptq", "awq"):
             raise ValueError(
-                f'{mode!r} calibrates on text, which a ViT does not take: choose "int8", "int4" or "float8"'
+                f'{mode!r} calibrates on text, and a ViT takes images: choose "int8", "int4" or "float8"'
             )
         return super().quantize(mode, type_check=False, config=config)
 

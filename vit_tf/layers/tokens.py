@@ -1,4 +1,4 @@
-"""What comes before the blocks and after them: prefix tokens, positions, pooling.
+"""The layers before and after the blocks: prefix tokens, positions, pooling.
 
 Shapes in the comments: b batch, n tokens, p prefix tokens, d model width.
 """
@@ -20,23 +20,23 @@ from vit_tf.layers.token_dense import TokenDense
 
 @register
 class PatchEncoder(CompositeLayer):
-    """Prepends the prefix tokens and adds learned positions (ViT paper, eq. 1).
+    """Prepends the prefix tokens and adds learned position embeddings (ViT paper, eq. 1).
 
     The prefix tokens are, in this order: class token, distillation token (DeiT,
     https://arxiv.org/abs/2012.12877), registers (https://arxiv.org/abs/2309.16588).
 
     Args:
-        grid_size: (rows, columns) of the patch grid, any shape.
-        class_token: bool.
-        distillation_token: bool.
-        num_registers: int.
-        prefix_positions: bool, whether the position table has rows for the prefix tokens, too.
+        grid_size: (rows, columns) of the patch grid.
+        class_token: bool, whether there is a class token.
+        distillation_token: bool, whether there is a distillation token.
+        num_registers: int, number of register tokens.
+        prefix_positions: bool, whether the prefix tokens have position embeddings, too.
 
     Input shape: `(b, rows * columns, d)`.
     Output shape: `(b, p + rows * columns, d)`, the prefix tokens first.
 
     Raises:
-        ValueError: at build, the input has another number of patches than the grid.
+        ValueError: at build, the number of patches differs from that of the grid.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class PatchEncoder(CompositeLayer):
 
     @property
     def num_prefix_positions(self):
-        """Rows at the head of the position table that belong to prefix tokens."""
+        """The number of rows of the position table that belong to prefix tokens, which come first."""
         return self.num_prefix_tokens if self.prefix_positions else 0
 
     def build_parts(self, input_shape):
@@ -70,7 +70,7 @@ class PatchEncoder(CompositeLayer):
         if num_patches not in (None, rows * columns):
             raise ValueError(
                 f"a grid of {self.grid_size} has {rows * columns} patches, got {num_patches}: "
-                "build the layer with the grid of the images that it will see"
+                "give the grid size of the images that the layer takes"
             )
         self.prefix = []
         for name, count, initializer in (
@@ -115,16 +115,16 @@ class TokenPooling(keras.layers.Layer):
     """Reduces the tokens of an image to one feature vector.
 
     Args:
-        pooling: "token" takes one token; "avg", "max" and "avgmax" (half the sum of the two) reduce the
-            tokens after the prefix; "token_avg" is "token" and "avg" one after the other.
-        token_index: int, which token "token" and "token_avg" take.
-        num_prefix_tokens: int, how many tokens the others leave out at the head.
+        pooling: "token" takes one token; "avg", "max" and "avgmax" (the mean of "avg" and "max") reduce the
+            tokens after the prefix tokens; "token_avg" concatenates "token" and "avg".
+        token_index: int, the index of the token for "token" and "token_avg".
+        num_prefix_tokens: int, the number of leading tokens that the other kinds leave out.
 
     Input shape: `(b, n, d)`.
     Output shape: `(b, d)`; `(b, 2 * d)` for "token_avg".
 
     Raises:
-        ValueError: `pooling` is none of these.
+        ValueError: another `pooling`.
     """
 
     KINDS = ("token", "avg", "max", "avgmax", "token_avg")
@@ -151,7 +151,7 @@ class TokenPooling(keras.layers.Layer):
     def maximum(self, patches):
         if patches.shape[0] == 0:
             return patches[:, 0]
-        # Without `initial`, Keras refuses an empty batch in a graph.
+        # Without `initial`, Keras rejects an empty batch in a graph.
         return ops.max(patches, axis=1, initial=-math.inf)
 
     def compute_output_shape(self, input_shape):
@@ -171,13 +171,13 @@ class AttentionPooling(HookedLayer):
     """Multi-head attention pooling (MAP): one learned query attends to the tokens, then an MLP.
 
     Reference: Zhai et al., "Scaling Vision Transformers" (https://arxiv.org/abs/2106.04560),
-    section 2.2; the head of SigLIP.
+    section 2.2. SigLIP pools by this layer.
 
     Args:
         num_heads: int.
         mlp_dim, activation: see `MLP`.
-        norm, norm_epsilon: of the norm before the MLP, see `make_norm`.
-        num_prefix_tokens: int, how many tokens are left out at the head.
+        norm, norm_epsilon: kind and epsilon of the norm before the MLP, see `make_norm`.
+        num_prefix_tokens: int, the number of leading tokens that are left out.
 
     Call arguments:
         inputs: tensor `(b, n, d)`.
@@ -230,11 +230,11 @@ class AttentionPooling(HookedLayer):
         return x + self.mlp(self.mlp_norm(x))
 
     def scores(self, inputs):
-        """Returns the attention probabilities of the learned query, `(b, H, 1, n)`, for the call's input."""
+        """Returns the attention probabilities `(b, H, 1, n)` of the learned query for tokens `(b, n, d)`."""
         return self.softmax_scores(self.keys_and_values(inputs)[0])
 
     def keys_and_values(self, inputs):
-        """Returns keys and values, each `(b, H, n, k)`, of the tokens that are not left out."""
+        """Returns keys and values, each `(b, H, n, k)`, of the tokens after the prefix tokens."""
         tokens = inputs[:, self.num_prefix_tokens :]
         b, n, _ = ops.shape(tokens)
         key_value = ops.reshape(self.key_value(tokens), (b, n, 2, self.num_heads, self.head_width))
