@@ -31,7 +31,7 @@ def test_a_folder_comes_back_with_labels_and_preprocessing(saved):
     loaded = vit_tf.load(folder)
     assert loaded.labels == LABELS and loaded.preprocessing == PREPARE
     (best, *_) = loaded.predict(image)
-    pixels = np.asarray(PREPARE.fit(Image.open(image)))[None]
+    pixels = np.asarray(PREPARE.resize_and_crop(Image.open(image)))[None]
     logits = np.asarray(model.predict_on_batch(pixels))[0].astype("float64")
     expected = np.exp(logits) / np.exp(logits).sum()
     assert [label for label, _ in best] == [LABELS[i] for i in np.argsort(-expected)]

@@ -76,5 +76,5 @@ def register_layers(keras):
 
     A module of `vit_tf` may be the first to import Keras. So these modules must not need those above them.
     """
-    for name in ("layers", "preprocessing.transform"):
+    for name in ("layers", "preprocessing.layer", "data.augment.batch"):
         import_module(f"vit_tf.{name}")

@@ -322,7 +322,7 @@ def test_what_is_left_out_is_counted_by_ending(tmp_path, monkeypatch, kind, pack
     assert set(files.names) == {*images, *bare, *(phone if package_is_there else [])}
     left_out = "2 .cr2, 2 without an ending, 1 .jxl"
     if not package_is_there:
-        left_out = "3 .heic (pip install 'vit_tf[heif]' reads them), " + left_out
+        left_out = "3 .heic (run pip install 'vit_tf[heif]' to read them), " + left_out
     (note,) = files.notes
     start, _, counts = note.partition(": ")
     assert start == "files left out, no images that can be read"

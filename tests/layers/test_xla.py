@@ -10,7 +10,7 @@ import pytest
 from vit_tf import layers
 from vit_tf.data.augment import batch as augment
 from vit_tf.preprocessing import Preprocessing
-from vit_tf.preprocessing.transform import ChannelRescaling
+from vit_tf.preprocessing.layer import ChannelRescaling
 
 tf = pytest.importorskip("tensorflow")
 pytestmark = pytest.mark.tensorflow_only("other backends have no operations without a kernel")

@@ -17,7 +17,7 @@ from support.image_folders import JPEG, PIXELS, PNG, to_bytes
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.preprocessing import image_formats as formats
 from vit_tf.preprocessing.decode import decode, read_image
-from vit_tf.preprocessing.images import pictures
+from vit_tf.preprocessing.images import to_pil_images
 
 RNG = np.random.default_rng(7)
 SMOOTH = np.asarray(Image.fromarray(RNG.integers(0, 256, (3, 4, 3), dtype=np.uint8)).resize((48, 32)))
@@ -33,11 +33,11 @@ KINDS = ["PNG", "BMP", "TIFF", "PPM", "JPEG2000", "WEBP", "GIF", "JPEG", "MPO", 
 STACKS = ["GIF", "TIFF", "PNG", "WEBP", "AVIF", "MPO", "HEIF"]
 
 
-def encoded(picture, kind, **options):
+def encoded(image, kind, **options):
     if kind == "HEIF":
         pytest.importorskip("pillow_heif").register_heif_opener()
     file = io.BytesIO()
-    picture.save(file, kind, **OPTIONS.get(kind, {}) | options)
+    image.save(file, kind, **OPTIONS.get(kind, {}) | options)
     return file.getvalue()
 
 
@@ -56,10 +56,11 @@ def test_every_format_by_every_way(tmp_path, kind):
     expected = np.asarray(decode(path.read_bytes()))
     np.testing.assert_allclose(expected.astype(int), SMOOTH, atol=TOLERANCES.get(kind, 0))
     with open(path, "rb") as file:
-        found = pictures([*ways_to_give(path), file, file, np.array([str(path)]), np.array([path], object)])
-    assert len(found) == 11
-    for picture in found:
-        np.testing.assert_array_equal(np.asarray(picture), expected)
+        columns = np.array([str(path)]), np.array([path], object)
+        images = to_pil_images([*ways_to_give(path), file, file, *columns])
+    assert len(images) == 11
+    for image in images:
+        np.testing.assert_array_equal(np.asarray(image), expected)
 
 
 @pytest.mark.parametrize("kind", STACKS)
@@ -67,8 +68,8 @@ def test_the_first_of_several_frames(tmp_path, kind):
     frames = [Image.fromarray(frame) for frame in (SMOOTH, 255 - SMOOTH, SMOOTH // 2)]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
     (tmp_path / "stack").write_bytes(data)
-    for picture in (decode(data), *pictures(tmp_path / "stack")):
-        np.testing.assert_allclose(np.asarray(picture).astype(int), SMOOTH, atol=TOLERANCES.get(kind, 0))
+    for image in (decode(data), *to_pil_images(tmp_path / "stack")):
+        np.testing.assert_allclose(np.asarray(image).astype(int), SMOOTH, atol=TOLERANCES.get(kind, 0))
 
 
 def test_every_ending_has_one_format():
@@ -97,8 +98,8 @@ REFUSED_FORMATS = {
 def test_what_pillow_could_open_besides_is_refused(tmp_path, monkeypatch, kind):
     monkeypatch.setattr("subprocess.Popen", None)  # Ghostscript
     path = tmp_path / "photo.jpg"
-    picture = Image.fromarray(SMOOTH).convert("1" if kind == "XBM" else "RGB")
-    picture.save(path, kind)
+    image = Image.fromarray(SMOOTH).convert("1" if kind == "XBM" else "RGB")
+    image.save(path, kind)
     for images in ways_to_give(path):
         with pytest.raises(ValueError, match=f"not an image, .*{REFUSED_FORMATS[kind]}"):
             Preprocessing(32)(images)
@@ -107,9 +108,9 @@ def test_what_pillow_could_open_besides_is_refused(tmp_path, monkeypatch, kind):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("<!DOCTYPE html><html>", "a web page: download the picture itself"),
+        ("<!DOCTYPE html><html>", "a web page: download the image itself"),
         (' <svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
-        ("version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS"),
+        ("version https://git-lfs.github.com/spec/v1\noid", "a Git LFS pointer"),
         ("RIFF1234WAVEfmt ", "expected JPEG, PNG"),
         ("P7\nWIDTH 3", "expected JPEG, PNG"),
         ("Python", "expected JPEG, PNG"),
@@ -125,7 +126,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, where):
     path = tmp_path / "photo.jpg"  # as telephones name them at times
     path.write_bytes(encoded(Image.fromarray(SMOOTH), "HEIF"))
     monkeypatch.setattr(formats, "find_spec", lambda module: None)
-    with pytest.raises(ValueError, match=r"HEIC is not read yet: pip install 'vit_tf\[heif\]'"):
+    with pytest.raises(
+        ValueError, match=r"HEIC files need a package .*: run pip install 'vit_tf\[heif\]' to"
+    ):
         read_image(path if where == "path" else path.read_bytes())
 
 
@@ -142,7 +145,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, where):
 )
 def test_the_two_formats_in_one_container(brands, name):
     header = (20 + 4).to_bytes(4, "big") + b"ftyp" + brands[:4] + bytes(4) + brands[4:] + bytes(4)
-    found = [format.name for format in formats.FORMATS if format.is_at(header + b"heicavif")]
+    found = [format.name for format in formats.FORMATS if format.matches(header + b"heicavif")]
     assert found == [name] * (name is not None)
 
 
@@ -168,7 +171,7 @@ URLS = [
 @pytest.mark.parametrize("url", URLS)
 def test_urls_are_refused_with_a_reason(url):
     for images in (url, Path(url), [url]):
-        with pytest.raises(ValueError, match="is a URL, and nothing is downloaded here: save the picture"):
+        with pytest.raises(ValueError, match="is a URL, which vit_tf does not download: save the image"):
             Preprocessing(32)(images)
 
 
@@ -257,10 +260,10 @@ def test_overshoot_of_a_resize_is_not_called_normalised():
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "BMP", "TIFF", "JPEG"])
 def test_decode_gives_the_pixels(format):
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(format, {})
-    picture = decode(to_bytes(Image.fromarray(PIXELS), format, **options))
-    assert (picture.mode, picture.size) == ("RGB", (9, 6))
+    image = decode(to_bytes(Image.fromarray(PIXELS), format, **options))
+    assert (image.mode, image.size) == ("RGB", (9, 6))
     # A JPEG of quality 100 rounds its coefficients and its two colour conversions.
-    np.testing.assert_allclose(np.asarray(picture).astype(int), PIXELS, atol=4 if format == "JPEG" else 0)
+    np.testing.assert_allclose(np.asarray(image).astype(int), PIXELS, atol=4 if format == "JPEG" else 0)
 
 
 def test_decode_turns_every_mode_into_rgb():
@@ -274,12 +277,12 @@ def test_decode_turns_every_mode_into_rgb():
         "palette": (to_bytes(Image.fromarray(gray).convert("P")), stacked),
     }
     for name, (data, expected) in cases.items():
-        picture = decode(data)
-        assert picture.mode == "RGB"
-        np.testing.assert_array_equal(np.asarray(picture), expected, err_msg=name)
+        image = decode(data)
+        assert image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), expected, err_msg=name)
     inks = np.full((8, 8, 4), (255, 0, 0, 0), np.uint8)  # cyan alone
-    picture = decode(to_bytes(Image.fromarray(inks, "CMYK"), "JPEG", quality=100))
-    np.testing.assert_allclose(np.asarray(picture), np.full((8, 8, 3), (0, 255, 255)), atol=3)
+    image = decode(to_bytes(Image.fromarray(inks, "CMYK"), "JPEG", quality=100))
+    np.testing.assert_allclose(np.asarray(image), np.full((8, 8, 3), (0, 255, 255)), atol=3)
 
 
 def test_decode_takes_the_first_frame():
@@ -296,16 +299,16 @@ def test_decode_applies_the_exif_rotation(orientation, expected):
 
 
 def test_decode_takes_the_smallest_image():
-    picture = decode(to_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
-    np.testing.assert_array_equal(np.asarray(picture), [[[1, 2, 3]]])
+    image = decode(to_bytes(Image.new("RGB", (1, 1), (1, 2, 3))))
+    np.testing.assert_array_equal(np.asarray(image), [[[1, 2, 3]]])
 
 
 def test_decode_takes_100_megapixels_in_threads_without_a_warning():
     data = to_bytes(Image.new("1", (10_000, 10_000), 1))
     with ThreadPoolExecutor(1) as pool:  # warnings are errors here
-        picture = pool.submit(decode, data).result()
-    assert picture.size == (10_000, 10_000)
-    assert picture.getpixel((9_999, 9_999)) == (255, 255, 255)
+        image = pool.submit(decode, data).result()
+    assert image.size == (10_000, 10_000)
+    assert image.getpixel((9_999, 9_999)) == (255, 255, 255)
 
 
 def png_header(width, height):

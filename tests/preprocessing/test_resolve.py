@@ -101,7 +101,7 @@ def test_config_of_timm():
         {"input_size": [1, 224, 224]},
         {"pretrained_cfg": {"url": ""}, "model_args": {"in_chans": 1}},
     ):
-        with pytest.raises(ValueError, match="other than 3 channels"):
+        with pytest.raises(ValueError, match="channels, expected 3"):
             get_preprocessing(grey)
 
 
@@ -180,21 +180,21 @@ def test_crops_of_transformers_keep_their_sizes():
 @pytest.mark.parametrize(
     "config, message",
     [
-        ({"size": {"shortest_edge": 224}}, "to one size: got .*shortest_edge"),
-        ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, "to one size"),
-        ({"size": {"longest_edge": 1333}}, "to one size"),
-        ({"size": "224"}, "to one size"),
-        ({"crop_size": 224}, "to one size"),
-        ({"size": 224, "do_resize": False}, "to one size: got .*do_resize"),
-        ({"size": 224, "crop_pct": 0.875}, "to one size: got .*crop_pct"),
-        ({"size": 224, "resample": 6}, "to one size: got .*'resample': 6"),
+        ({"size": {"shortest_edge": 224}}, "to a single size, got .*shortest_edge"),
+        ({"size": {"shortest_edge": 800, "longest_edge": 1333}}, "to a single size"),
+        ({"size": {"longest_edge": 1333}}, "to a single size"),
+        ({"size": "224"}, "to a single size"),
+        ({"crop_size": 224}, "to a single size"),
+        ({"size": 224, "do_resize": False}, "to a single size, got .*do_resize"),
+        ({"size": 224, "crop_pct": 0.875}, "to a single size, got .*crop_pct"),
+        ({"size": 224, "resample": 6}, "to a single size, got .*'resample': 6"),
         (
             {
                 "size": {"shortest_edge": 224},
                 "do_center_crop": True,
                 "crop_size": {"height": 200, "width": 224},
             },
-            "to one size",
+            "to a single size",
         ),
         (
             {
@@ -202,7 +202,7 @@ def test_crops_of_transformers_keep_their_sizes():
                 "do_center_crop": True,
                 "crop_size": {"height": 9, "width": 8},
             },
-            "to one size",
+            "to a single size",
         ),
         ({"size": 224, "do_center_crop": True, "crop_size": 256}, "`crop_fraction`"),
         ({"size": 224, "image_mean": None}, "lacks `image_mean` or `image_std`"),

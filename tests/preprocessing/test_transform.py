@@ -184,20 +184,20 @@ def test_normalization_is_the_last_step_alone(tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_files_pictures_and_arrays_are_the_same(channels, tmp_path):
+def test_files_images_and_arrays_are_the_same(channels, tmp_path):
     settings = Preprocessing(64)
     array = np.concatenate([photo(80, 100), photo(80, 100, 1)], axis=-1)[..., :channels]
-    picture = Image.fromarray(array[..., 0] if channels == 1 else array)
+    image = Image.fromarray(array[..., 0] if channels == 1 else array)
     path = tmp_path / "Größe 猫 x.png"
-    picture.save(path)
+    image.save(path)
     expected = settings(
         Image.fromarray(np.broadcast_to(array, (80, 100, 3)) if channels == 1 else array[..., :3])
     )
     float_array = (array + np.random.default_rng(0).uniform(-0.4, 0.4, array.shape)).clip(0, 255)
-    for images in (path, str(path), picture, array, array[None], array.astype("int64"), float_array):
+    for images in (path, str(path), image, array, array[None], array.astype("int64"), float_array):
         np.testing.assert_array_equal(settings(images), expected)
     np.testing.assert_array_equal(settings(ops.convert_to_tensor(array)), expected)
-    mixed = settings([path, photo(33, 44), (picture, array[None].repeat(2, 0))])
+    mixed = settings([path, photo(33, 44), (image, array[None].repeat(2, 0))])
     assert mixed.shape == (5, 64, 64, 3)
     np.testing.assert_array_equal(mixed[[0, 2, 3, 4]], expected.repeat(4, 0))
     np.testing.assert_array_equal(mixed[1], settings(photo(33, 44))[0])
@@ -226,8 +226,8 @@ def test_modes_of_pillow(tmp_path):
     transparent = palette.copy()
     transparent.info["transparency"] = bytes([0, 128])
     expected["P with alpha"] = transparent, np.asarray(palette.convert("RGB"))
-    for mode, (picture, pixels) in expected.items():
-        found = settings(picture)[0] * 255
+    for mode, (image, pixels) in expected.items():
+        found = settings(image)[0] * 255
         np.testing.assert_allclose(found, np.broadcast_to(pixels, (40, 50, 3)), atol=1e-3, err_msg=mode)
     expected["I;16"][0].save(tmp_path / "deep.png")
     np.testing.assert_array_equal(settings(tmp_path / "deep.png"), settings(expected["I;16"][0]))
@@ -252,7 +252,7 @@ def test_bad_files(tmp_path):
     Image.fromarray(photo(80, 60)).save(path)
     assert settings(path).shape == (1, 32, 32, 3)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").touch()
     problems = {"photo.jpg": "truncated", "text.png": "not an image", "empty.png": "the file is empty"}
     for name, problem in problems.items():
@@ -383,23 +383,23 @@ def test_parity_with_timm(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(2, 3000), (3000, 3)])
-def test_a_very_long_picture_needs_no_more_memory_than_its_kept_part(monkeypatch, size):
+def test_a_very_long_image_needs_no_more_memory_than_its_kept_part(monkeypatch, size):
     """The kept part alone is resized; at its borders the filter sees less, hence the tolerance."""
     from PIL import Image
 
     from vit_tf.preprocessing import transform
 
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), "uint8")
-    picture = Image.fromarray(noise)
+    image = Image.fromarray(noise)
     settings = transform.Preprocessing((16, 24), crop_fraction=0.8)
-    whole = np.asarray(settings.fit(picture)).astype(int)
+    whole = np.asarray(settings.resize_and_crop(image)).astype(int)
     monkeypatch.setattr(transform, "LARGEST_RESIZED", 0)
     sizes = []
     resize = Image.Image.resize
     monkeypatch.setattr(
         Image.Image, "resize", lambda self, size, *a, **k: sizes.append(size) or resize(self, size, *a, **k)
     )
-    part = np.asarray(settings.fit(picture)).astype(int)
+    part = np.asarray(settings.resize_and_crop(image)).astype(int)
     assert sizes == [(24, 16)]
     assert np.abs(part - whole)[4:-4, 4:-4].max() <= 2  # rounded once more or once less
     assert np.abs(part - whole).mean() < 4

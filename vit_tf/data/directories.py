@@ -6,7 +6,7 @@ from functools import partial
 from vit_tf.data.directory_layout import Paths, is_junk
 from vit_tf.files import open_regular, read_regular
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
-from vit_tf.preprocessing.image_formats import NUM_LOOKED_AT
+from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
 
 
 def walk(root):
@@ -44,7 +44,7 @@ def read_start(path):
     """Returns the first bytes of a file, which tell its format; none where it cannot be read."""
     try:
         with open_regular(path) as file:
-            return file.read(NUM_LOOKED_AT)
+            return file.read(SIGNATURE_BYTES)
     except (OSError, ValueError):
         return b""
 

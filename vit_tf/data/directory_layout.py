@@ -51,7 +51,7 @@ class Paths:
         is_image = name.lower().endswith(readable_endings())
         if not is_image and not ending(name):
             start = read_start()
-            is_image = any(format.can_be_read and format.is_at(start) for format in FORMATS)
+            is_image = any(format.can_be_read and format.matches(start) for format in FORMATS)
         (self.images if is_image else self.others).append(name)
 
 

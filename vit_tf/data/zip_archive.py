@@ -12,7 +12,7 @@ from threading import Lock
 from vit_tf.checks import brief, require
 from vit_tf.data.directory_layout import Paths, is_junk
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
-from vit_tf.preprocessing.image_formats import NUM_LOOKED_AT
+from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
 
 # Images hardly pack: a zip that promises both of these is a bomb of many members, or of overlapping ones.
 _BOMB_BYTES, _BOMB_RATIO = 1 << 30, 100
@@ -74,7 +74,7 @@ class ImageArchive:
         if member.compress_type not in _BOUNDED_METHODS:
             return b""
         try:
-            return self._unpack(member, NUM_LOOKED_AT)
+            return self._unpack(member, SIGNATURE_BYTES)
         except Exception:  # a damaged member can raise nearly anything
             return b""
 

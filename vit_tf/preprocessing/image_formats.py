@@ -1,6 +1,6 @@
-"""The formats of images that are read: one list for all commands and the library.
+"""The image formats that all commands and the library read.
 
-Pillow knows some 40 more. Among them are some that start other programs, such as Ghostscript for EPS.
+Pillow reads about 40 more. Some of them start other programs, such as Ghostscript for EPS.
 """
 
 from collections.abc import Callable
@@ -9,33 +9,33 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
-NUM_LOOKED_AT = 64  # bytes at the beginning of a file that tell its format
+SIGNATURE_BYTES = 64  # at the beginning of a file: enough to detect its format
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
-NO_IMAGES = {  # what often has an image's name, or comes instead of one
+OTHER_FILES = {  # files that often have an image's name, or are downloaded in place of an image
     b"%!PS": "an EPS file, which could run programs: save it as PNG",
     b"%PDF": "a PDF: save its page as PNG",
-    b"<!doctype html": "a web page: download the picture itself",
-    b"<html": "a web page: download the picture itself",
+    b"<!doctype html": "a web page: download the image itself",
+    b"<html": "a web page: download the image itself",
     b"<svg": "an SVG drawing: save it as PNG",
-    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself by `git lfs pull`",
+    b"version https://git-lfs": "a Git LFS pointer: fetch the image with `git lfs pull`",
 }
 
 
 @dataclass(frozen=True)
 class Format:
-    """A format of images.
+    """An image format.
 
     Args:
-        name: what messages call it.
-        endings: of its files' names, in lower case.
-        is_at: function from the first bytes of a file to whether they begin this format.
-        module, class_name: where its subclass of `PIL.Image.Image` is.
-        extra: the extra of this package that the module comes with, or "".
+        name: the format's name in messages.
+        endings: endings of file names, in lower case.
+        matches: function from the first bytes of a file to whether the file has this format.
+        module, class_name: the format's subclass of `PIL.Image.Image`.
+        extra: the extra of vit_tf that installs the module, or "".
     """
 
     name: str
     endings: tuple[str, ...]
-    is_at: Callable[[bytes], bool]
+    matches: Callable[[bytes], bool]
     module: str
     class_name: str
     extra: str = ""
@@ -46,16 +46,16 @@ class Format:
 
     @property
     def remedy(self):
-        """What makes a format readable whose package is missing."""
-        return f"pip install 'vit_tf[{self.extra}]' reads them" if self.extra else ""
+        """How to install a missing package, or ""."""
+        return f"run pip install 'vit_tf[{self.extra}]' to read them" if self.extra else ""
 
     def open(self, file):
-        """Opens a picture; its pixels are not decoded yet."""
+        """Returns an image of Pillow whose pixels are not decoded yet."""
         return getattr(import_module(self.module), self.class_name)(file)
 
 
 def brands(data):
-    """Returns the brands in the first box of an ISO media file, its own first; none of other files."""
+    """Returns the brands in the first box of an ISO media file, the major brand first; [] for other files."""
     if data[4:8] != b"ftyp":
         return []
     size = int.from_bytes(data[:4], "big")
@@ -63,39 +63,38 @@ def brands(data):
 
 
 def is_avif(data):
-    found = brands(data)
-    return found[:1] in ([b"avif"], [b"avis"]) or found[:1] in ([b"mif1"], [b"msf1"]) and b"avif" in found
+    major, *others = brands(data) or [b""]
+    return major in (b"avif", b"avis") or major in (b"mif1", b"msf1") and b"avif" in others
 
 
 def is_heif(data):
-    found = brands(data)
-    return bool(HEIF_BRANDS.intersection(found)) and not is_avif(data)
+    return not HEIF_BRANDS.isdisjoint(brands(data)) and not is_avif(data)
 
 
-def starts(*signatures):
+def starts_with(*signatures):
     return lambda data: data.startswith(signatures)
 
 
 FORMATS = (
     Format(
-        *("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), starts(b"\xff\xd8\xff")),
+        *("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), starts_with(b"\xff\xd8\xff")),
         *("PIL.JpegImagePlugin", "JpegImageFile"),
     ),
-    Format("PNG", (".png", ".apng"), starts(b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", "PngImageFile"),
+    Format("PNG", (".png", ".apng"), starts_with(b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", "PngImageFile"),
     Format(
         *("WebP", (".webp",), lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP"),
         *("PIL.WebPImagePlugin", "WebPImageFile"),
     ),
-    Format("GIF", (".gif",), starts(b"GIF8"), "PIL.GifImagePlugin", "GifImageFile"),
-    Format("BMP", (".bmp", ".dib"), starts(b"BM"), "PIL.BmpImagePlugin", "BmpImageFile"),
+    Format("GIF", (".gif",), starts_with(b"GIF8"), "PIL.GifImagePlugin", "GifImageFile"),
+    Format("BMP", (".bmp", ".dib"), starts_with(b"BM"), "PIL.BmpImagePlugin", "BmpImageFile"),
     Format(
-        *("TIFF", (".tif", ".tiff"), starts(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
+        *("TIFF", (".tif", ".tiff"), starts_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
         *("PIL.TiffImagePlugin", "TiffImageFile"),
     ),
     Format("AVIF", (".avif", ".avifs"), is_avif, "PIL.AvifImagePlugin", "AvifImageFile"),
     Format(
         *("JPEG 2000", (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx")),
-        starts(b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"),
+        starts_with(b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"),
         *("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
     ),
     Format(
@@ -111,26 +110,27 @@ ENDINGS = tuple(ending for format in FORMATS for ending in format.endings)
 
 @cache
 def readable_endings():
-    """Returns the endings of all formats whose packages are installed."""
+    """Returns the endings of file names of all formats whose packages are installed."""
     return tuple(ending for format in FORMATS if format.can_be_read for ending in format.endings)
 
 
 def format_of_name(name):
-    """Returns the format that a file's name promises, or None."""
+    """Returns the format that matches the ending of a file's name, or None."""
     return next((format for format in FORMATS if name.lower().endswith(format.endings)), None)
 
 
-def format_of(data):
-    """Returns the format of an image by its first bytes; a ValueError says what it is instead."""
+def detect_format(data):
+    """Returns the format of an image by its first bytes; a ValueError for any other file."""
     if not data:
         raise ValueError("the file is empty: copy it again")
-    start = bytes(data[:NUM_LOOKED_AT])
-    found = next((format for format in FORMATS if format.is_at(start)), None)
-    if found is None:
+    start = bytes(data[:SIGNATURE_BYTES])
+    format = next((format for format in FORMATS if format.matches(start)), None)
+    if format is None:
         text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        known = next((what for sign, what in NO_IMAGES.items() if text.startswith(sign.lower())), None)
-        found = known or f"it starts with {start[:12]!r}: expected {NAMES}"
-        raise ValueError(f"not an image, {'but ' if known else ''}{found}")
-    if not found.can_be_read:
-        raise ValueError(f"{found.name} is not read yet: {found.remedy}")
-    return found
+        for signature, description in OTHER_FILES.items():
+            if text.startswith(signature.lower()):
+                raise ValueError(f"not an image, but {description}")
+        raise ValueError(f"not an image, it starts with {start[:12]!r}: expected {NAMES}")
+    if not format.can_be_read:
+        raise ValueError(f"{format.name} files need a package that is not installed: {format.remedy}")
+    return format

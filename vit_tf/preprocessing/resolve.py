@@ -1,6 +1,7 @@
-"""`preprocessing`: the settings of a checkpoint, from its name or its configuration.
+"""`get_preprocessing`: the evaluation transform of a checkpoint, from its name or its configuration.
 
-Those of timm's checkpoints are in assets/timm_checkpoints.json, which tools/make_timm_tables.py makes.
+assets/timm_checkpoints.json has the settings of timm's checkpoints; tools/make_timm_tables.py
+writes it.
 """
 
 import difflib
@@ -19,32 +20,34 @@ def get_preprocessing(source, image_size=None):
     """Returns the `Preprocessing` of a checkpoint.
 
     Args:
-        source: A name of timm's or of `vit_tf.list_models()`, with or without a tag
-            ("vit_base_patch16_224.augreg_in21k"); a folder laid out as a repository of the Hugging Face
-            hub, or "hf:owner/name"; or the content of timm's config.json or of a preprocessor_config.json.
-        image_size: int or (height, width) in the place of the checkpoint's own.
+        source: A name of timm or of `vit_tf.list_models()`, with or without a tag
+            ("vit_base_patch16_224.augreg_in21k"); a folder with the layout of a repository on the Hugging
+            Face hub, or "hf:owner/name"; or the content of timm's config.json or of a
+            preprocessor_config.json.
+        image_size: int or (height, width), replaces the checkpoint's image size.
 
     Raises:
-        ValueError: an unknown name, or a configuration that says too little or asks for what is not here.
+        ValueError: the name is unknown, or the configuration is incomplete or not supported.
     """
     if isinstance(source, dict):
-        found = read_configs(source, source)
+        settings = read_configs(source, source)
     elif not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"`source` must be a name, a folder or a dict, got {shown(source)}")
-    elif isinstance(source, os.PathLike) or not (found := from_name(source)):
+    elif isinstance(source, os.PathLike) or not (settings := from_name(source)):
         from vit_tf.hub.sources import read_config
 
-        found = read_configs(*read_config(source))
-    return found if image_size is None else replace(found, image_size=image_size)
+        settings = read_configs(*read_config(source))
+    return settings if image_size is None else replace(settings, image_size=image_size)
 
 
 @functools.cache
 def timm_table():
+    """Returns the preprocessing of timm's checkpoints, as tools/make_timm_tables.py recorded it."""
     return json.loads((Path(__file__).parents[1] / "assets" / "timm_checkpoints.json").read_text("utf-8"))
 
 
 def from_name(name):
-    """Returns the Preprocessing of an architecture or a checkpoint, None for a folder or a hub's name."""
+    """Returns the Preprocessing of an architecture or a checkpoint; None for a folder or a hub name."""
     from vit_tf.variants import ALIASES, VARIANTS
 
     table = timm_table()
@@ -68,24 +71,24 @@ def from_name(name):
 
 
 def read_configs(config, preprocessor):
-    """As `from_config`; a ValueError also for values of other kinds, or pictures that take gigabytes."""
+    """Returns `from_config`; raises a ValueError also for values of wrong types, and for gigantic images."""
     try:
-        found = from_config(config, preprocessor)
+        settings = from_config(config, preprocessor)
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"the configuration is damaged ({brief(error)}): download it again") from error
-    height, width = found.image_size
+    height, width = settings.image_size
     if height * width > LARGEST_RESIZED:
         raise ValueError(
-            f"the configuration wants pictures of {height:,} x {width:,} pixels, expected at most "
-            f"{LARGEST_RESIZED:,} in all"
+            f"the configuration has images of {height:,} x {width:,} pixels, expected at most "
+            f"{LARGEST_RESIZED:,} pixels in all"
         )
-    return found
+    return settings
 
 
 def from_config(config, preprocessor):
     """Returns the Preprocessing of timm's config.json, or else of a preprocessor_config.json.
 
-    A transformers model without the latter gets what its image processor does by default.
+    A model of transformers without a preprocessor_config.json gets the defaults of its image processor.
     """
     from vit_tf.hub.config_values import read
     from vit_tf.weights.formats.huggingface import MODEL_TYPES, default_preprocessor
@@ -104,14 +107,16 @@ def from_config(config, preprocessor):
 
 
 def from_timm(config, model_args=None):
-    """Reads a pretrained configuration of timm; what is missing or null there is timm's own default."""
+    """Reads a pretrained configuration of timm; a missing or null value is timm's default."""
     size = config.get("input_size") or (3, 224, 224)
     if not isinstance(size, (list, tuple)) or len(size) != 3:
         raise ValueError(f"`input_size` must be [channels, height, width], got {shown(size)}")
-    channels, *image_size = size
     model_args = model_args or {}
-    if (model_args.get("in_chans") or channels) != 3:
-        raise ValueError("the model takes images of other than 3 channels: prepare them yourself")
+    channels, *image_size = model_args.get("in_chans") or size[0], *size[1:]
+    if channels != 3:
+        raise ValueError(
+            f"the model takes {shown(channels)} channels, expected 3: preprocess the images yourself"
+        )
     if config.get("fixed_input_size") and model_args.get("img_size"):
         image_size = model_args["img_size"]
     return Preprocessing(
@@ -125,43 +130,44 @@ def from_timm(config, model_args=None):
 
 
 def from_hugging_face(config):
-    """Reads a preprocessor_config.json, of a ViT, DeiT, DINOv2, CLIP or SigLIP for one.
+    """Reads a preprocessor_config.json, for example of a ViT, DeiT, DINOv2, CLIP or SigLIP.
 
-    A centred crop may begin one pixel beside transformers', which rounds an odd margin down.
+    A centred crop may be shifted by one pixel against that of transformers, which rounds an odd margin down.
     """
-    given = {key: value for key, value in config.items() if value is not None}
-    kind = given.get("image_processor_type") or given.get("feature_extractor_type") or ""
-    size, crop = given.get("size"), given.get("crop_size") if given.get("do_center_crop") else None
-    if isinstance(size, int) and crop and not kind.startswith("DeiT"):  # so older files say it
+    values = {name: value for name, value in config.items() if value is not None}
+    kind = values.get("image_processor_type") or values.get("feature_extractor_type") or ""
+    size, crop = values.get("size"), values.get("crop_size") if values.get("do_center_crop") else None
+    if isinstance(size, int) and crop and not kind.startswith("DeiT"):  # the meaning in older files
         size = {"shortest_edge": size}
     resized, kept = side_lengths(size), side_lengths(crop or size)
     fractions = {crop_fraction(*sides) for sides in zip(kept, resized)}
-    covers = isinstance(size, dict) and "shortest_edge" in size
-    unclear = len(fractions) != 1 or (covers and (not crop or kept[0] != kept[1])) or "crop_pct" in given
-    resample = given.get("resample", 2 if kind.startswith("ViT") else 3)
-    if unclear or not given.get("do_resize", True) or resample not in range(6):
+    is_centred = isinstance(size, dict) and "shortest_edge" in size
+    is_unclear = len(fractions) != 1 or "crop_pct" in values
+    is_unclear = is_unclear or (is_centred and (not crop or kept[0] != kept[1]))
+    resample = values.get("resample", 2 if kind.startswith("ViT") else 3)
+    if is_unclear or not values.get("do_resize", True) or resample not in range(6):
         names = ("do_resize", "size", "do_center_crop", "crop_size", "crop_pct", "resample")
-        got = {name: given[name] for name in names if name in given}
+        got = {name: values[name] for name in names if name in values}
         raise ValueError(
-            f"expected a preprocessor that resizes, and may crop, to one size: got {shown(got, 300)}"
+            f"expected a preprocessor that resizes, and may crop, to a single size, got {shown(got, 300)}"
         )
-    normalizes = given.get("do_normalize", True)
-    if normalizes and not {"image_mean", "image_std"} <= given.keys():
+    normalizes = values.get("do_normalize", True)
+    if normalizes and not {"image_mean", "image_std"} <= values.keys():
         raise ValueError("the preprocessor normalises, but lacks `image_mean` or `image_std`: add them")
     # x * factor - mean, in terms of x / 255
-    unit = 255 * given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 255
+    unit = 255 * values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 255
     return Preprocessing(
         kept,
         interpolation=INTERPOLATIONS[resample],
         crop_fraction=fractions.pop(),
-        crop_mode="center" if covers else "squash",
-        mean=[value / unit for value in (given["image_mean"] if normalizes else (0, 0, 0))],
-        std=[value / unit for value in (given["image_std"] if normalizes else (1, 1, 1))],
+        crop_mode="center" if is_centred else "squash",
+        mean=[value / unit for value in (values["image_mean"] if normalizes else (0, 0, 0))],
+        std=[value / unit for value in (values["image_std"] if normalizes else (1, 1, 1))],
     )
 
 
 def side_lengths(size):
-    """Returns (height, width) of a size in a preprocessor_config.json, () if it says something else."""
+    """Returns (height, width) of a size in a preprocessor_config.json, () for any other size."""
     if isinstance(size, int):
         return size, size
     for keys in (("height", "width"), ("shortest_edge", "shortest_edge")):

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops, random
 
 from vit_tf.checks import pair, shown
-from vit_tf.preprocessing.transform import resize_matrix
+from vit_tf.preprocessing.transform import crop_resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
@@ -206,7 +206,7 @@ class Resize(keras.layers.Layer):
         xp, kept = np, self.image_size[axis]
         if not isinstance(size, int):  # TensorFlow tells the side when a batch comes
             xp, size = ops, ops.cast(size, "float64")
-        weights, _ = resize_matrix(size, kept, kept, "bilinear", xp)
+        weights, _ = crop_resize_matrix(size, kept, kept, "bilinear", xp)
         return ops.cast(weights, "float32")
 
     def compute_output_shape(self, input_shape):

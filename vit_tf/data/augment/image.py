@@ -224,7 +224,7 @@ class EvalTransform:
             )
 
     def __call__(self, image, generator=None):
-        return np.asarray(self.preprocessing.fit(as_image(image)))
+        return np.asarray(self.preprocessing.resize_and_crop(as_image(image)))
 
 
 def as_image(image):

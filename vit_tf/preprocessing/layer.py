@@ -1,0 +1,108 @@
+"""`PreprocessImages`: the evaluation transform as a Keras layer, inside the graph of a model.
+
+Shapes: b images, h rows, w columns of the input; H rows, W columns of the output.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from vit_tf.preprocessing.transform import Preprocessing, crop_resize_matrix
+
+register = keras.saving.register_keras_serializable(package="vit_tf")
+
+
+@register
+class ChannelRescaling(keras.layers.Rescaling):
+    """`keras.layers.Rescaling` by a factor and an offset per channel, always along the last axis.
+
+    Keras's layer takes another axis after `keras.config.set_image_data_format("channels_first")`.
+
+    Args: as of `keras.layers.Rescaling`.
+
+    Input and output shape: `(..., c)`; the output has the layer's compute dtype.
+    """
+
+    def call(self, inputs):
+        inputs, scale, offset = (
+            self.backend.cast(x, self.compute_dtype) for x in (inputs, self.scale, self.offset)
+        )
+        return inputs * scale + offset
+
+
+@register
+class PreprocessImages(keras.layers.Layer):
+    """Resizes, crops and normalises a batch of images as `Preprocessing` does.
+
+    Like Pillow, the layer resizes one side after the other and rounds to bytes after each. Pixels differ from
+    those of Pillow 13 by at most 1/255; those of `keras.ops.image.resize` differ by 6/255 at edges. Older
+    releases of Pillow resize the sides in the other order where the height shrinks by more than twice as much
+    as the width; edges then differ by about 7/255. `h` and `w` may be unknown in a graph.
+
+    Args:
+        settings: dict, the result of `Preprocessing.to_dict()`. `interpolation` must be "bicubic" or
+            "bilinear".
+
+    Input shape: `(b, h, w, 3)`, integers or floats in [0, 255].
+    Output shape: `(b, H, W, 3)`, in the layer's compute dtype.
+
+    Raises:
+        ValueError: another interpolation, or images of another rank or number of channels.
+    """
+
+    def __init__(self, settings, **kwargs):
+        super().__init__(**kwargs)
+        self.preprocessing = Preprocessing(**settings)
+        if self.preprocessing.interpolation not in ("bicubic", "bilinear"):
+            raise ValueError(
+                "the layer resizes by 'bicubic' or 'bilinear', got interpolation="
+                f"{self.preprocessing.interpolation!r}: call the Preprocessing on the images instead"
+            )
+
+    def build(self, input_shape):
+        if len(input_shape) != 4 or input_shape[-1] != 3:
+            raise ValueError(f"images must have the shape (b, h, w, 3), got {tuple(input_shape)}")
+
+    def call(self, images):
+        settings = self.preprocessing
+        _, h, w, _ = ops.shape(images)
+        xp = np
+        if not (isinstance(h, int) and isinstance(w, int)):  # TensorFlow: known when a batch comes
+            xp, h, w = ops, ops.cast(h, "float64"), ops.cast(w, "float64")
+        new_h, new_w = settings.resized_size(h, w, xp)
+        height, width = settings.image_size
+        rows, row_exists = crop_resize_matrix(h, new_h, height, settings.interpolation, xp)
+        columns, column_exists = crop_resize_matrix(w, new_w, width, settings.interpolation, xp)
+        exists = row_exists[:, None, None] & column_exists[None, :, None]  # (H, W, 1)
+        rows_first = (new_h < h) & (2 * (w - new_w) < h - new_h)  # github.com/python-pillow/Pillow/pull/9549
+        images = resize_by_matrices(images, rows, columns, rows_first)
+        colours = (settings.fill, settings.mean, settings.std)
+        fill, mean, std = (ops.convert_to_tensor(colour, "float32") for colour in colours)
+        images = ops.where(exists, images, fill)
+        return ops.cast((images / 255 - mean) / std, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape[0], *self.preprocessing.image_size, 3
+
+    def get_config(self):
+        return {**super().get_config(), "settings": self.preprocessing.to_dict()}
+
+
+def resize_by_matrices(images, rows, columns, rows_first):
+    """Resizes images (b, h, w, 3) by weights (H, h) and (W, w), in float32 and rounded after each side."""
+    images, rows, columns = (ops.cast(x, "float32") for x in (images, rows, columns))
+
+    def resized(equation, images, weights):
+        return ops.clip(ops.floor(ops.einsum(equation, images, weights) + 0.5), 0, 255)
+
+    def resize_height(images):
+        return resized("bhwc,yh->bywc", images, rows)
+
+    def resize_width(images):
+        return resized("bhwc,xw->bhxc", images, columns)
+
+    return ops.cond(
+        rows_first,
+        lambda: resize_width(resize_height(images)),
+        lambda: resize_height(resize_width(images)),
+    )
