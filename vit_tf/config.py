@@ -32,14 +32,14 @@ class AttentionConfig:
         attention: "softmax" (`DotProductAttention`) or "differential" (`DifferentialAttention`).
         block_index: int, the depth of the block, which sets the initial lambda of differential attention.
         qkv_bias: bool, whether queries, keys and values have a bias.
-        projection_bias: bool, whether the output projection has a bias; in a block also the MLP.
+        projection_bias: bool, whether the output projection has a bias.
         qk_norm: bool, whether the queries and keys of each head are normalised (ViT-22B,
             https://arxiv.org/abs/2302.05442, section 2).
-        sub_norm: bool, whether the concatenated heads are normalised before the projection, in a block also
-            the inner values of the MLP (BEiT-3, https://arxiv.org/abs/2208.10442).
+        sub_norm: bool, whether the concatenated heads are normalised before the projection (BEiT-3,
+            https://arxiv.org/abs/2208.10442).
         norm: "layer" or "rms", the kind of these norms; in a block of all norms.
         norm_epsilon: float, added to the variance in these norms.
-        dropout_rate: float in [0, 1), dropout of the output; in a block also after each layer of the MLP.
+        dropout_rate: float in [0, 1), dropout of the output.
         attention_dropout_rate: float in [0, 1), dropout of the attention probabilities.
         query_chunk_size: int, how many queries have their scores in memory at a time, see
             `vit_tf.layers.chunked_attention`; 0 for all. None chooses by the number of tokens.
@@ -67,24 +67,48 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockConfig(AttentionConfig):
-    """The options of an encoder block: of its attention, its MLP and its residual branches.
+class MLPConfig:
+    """The options of an MLP; `MLP`, `GatedMLP` and every encoder block take the fields as keyword arguments.
 
     Args:
-        mlp_dim: int, the inner width of the MLP.
-        mlp: "mlp" (`MLP`), "swiglu" (`GatedMLP` with one inner matrix) or "swiglu_split" (with two).
+        mlp_dim: int, the width between the dense layers.
         activation: name or callable, see `vit_tf.layers.mlp.get_activation`.
-        drop_path_rate: float in [0, 1), see `DropPath`; of each branch.
-        layer_scale_init: float, see `LayerScale`; of each branch. None for no LayerScale.
-        **kwargs: the fields of `AttentionConfig`.
+        projection_bias: bool, whether the dense layers have biases.
+        sub_norm: bool, whether the inner values are normalised before the last layer (BEiT-3).
+        norm, norm_epsilon: kind and epsilon of that norm, see `AttentionConfig`.
+        dropout_rate: float in [0, 1), dropout after each dense layer.
 
     Raises:
         ValueError: a value has the wrong type or is out of range.
     """
 
     mlp_dim: int
-    mlp: str = "mlp"
     activation: str = "gelu"
+    projection_bias: bool = True
+    sub_norm: bool = False
+    norm: str = "layer"
+    norm_epsilon: float = 1e-6
+    dropout_rate: float = 0.0
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockConfig(AttentionConfig, MLPConfig):
+    """The options of an encoder block: of its attention, its MLP and its residual branches.
+
+    Args:
+        mlp: "mlp" (`MLP`), "swiglu" (`GatedMLP` with one inner matrix) or "swiglu_split" (with two).
+        drop_path_rate: float in [0, 1), see `DropPath`; of each branch.
+        layer_scale_init: float, see `LayerScale`; of each branch. None for no LayerScale.
+        **kwargs: the fields of `AttentionConfig` and of `MLPConfig`.
+
+    Raises:
+        ValueError: a value has the wrong type or is out of range.
+    """
+
+    mlp: str = "mlp"
     drop_path_rate: float = 0.0
     layer_scale_init: float | None = None
 

@@ -73,7 +73,7 @@ LAYERS = {
         ),
         TOKENS,
     ),
-    "mlp_sub_norm": (lambda: layers.MLP(12, "quick_gelu", use_bias=False, sub_norm=True), TOKENS),
+    "mlp_sub_norm": (lambda: layers.MLP(12, "quick_gelu", projection_bias=False, sub_norm=True), TOKENS),
     "mlp_gelu_tanh": (lambda: layers.MLP(12, "gelu_tanh"), TOKENS),
     "swiglu": (lambda: layers.GatedMLP(12), TOKENS),
     "swiglu_split": (lambda: layers.GatedMLP(12, packed=False, sub_norm=True, norm="rms"), TOKENS),

@@ -210,9 +210,9 @@ def head_norm_bytes(layer, values):
 
 @count_layer.register
 def count_mlp(layer: layers.MLP, shape):
-    hidden = (*shape[:-1], layer.mlp_dim)
+    hidden = (*shape[:-1], layer.config.mlp_dim)
     for part in layer.first_layers():
-        yield matrix_product("MLP", part, shape, kept=2 if part.units == layer.mlp_dim else 1)
+        yield matrix_product("MLP", part, shape, kept=2 if part.units == layer.config.mlp_dim else 1)
     if isinstance(layer, layers.GatedMLP):
         yield Row("MLP", 0, 0, tensor_bytes(layer, hidden))
     if layer.inner_norm is not None:

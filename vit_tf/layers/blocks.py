@@ -29,10 +29,8 @@ class Block(ConfiguredLayer):
         num_heads: int.
         mlp_dim: int, the inner width of the MLP.
         activation: name or callable, see `get_activation`; of the MLP.
-        **kwargs: the other fields of `vit_tf.config.BlockConfig`, which include those of `AttentionConfig`:
-            `head_dim`, `attention`, `block_index`, `qkv_bias`, `projection_bias`, `qk_norm`, `sub_norm`,
-            `norm`, `norm_epsilon`, `dropout_rate`, `attention_dropout_rate`, `query_chunk_size`, `mlp`,
-            `drop_path_rate`, `layer_scale_init`.
+        **kwargs: the other fields of `vit_tf.config.BlockConfig`, which include those of `AttentionConfig`
+            and `MLPConfig`.
 
     Call arguments:
         inputs: tensor `(b, n, d)`.
@@ -67,19 +65,7 @@ class Block(ConfiguredLayer):
         return MultiHeadSelfAttention(**options, dtype=self.dtype_policy, name=name)
 
     def make_mlp(self, name):
-        config = self.config
-        return make_mlp(
-            config.mlp,
-            config.mlp_dim,
-            activation=config.activation,
-            dropout_rate=config.dropout_rate,
-            use_bias=config.projection_bias,
-            sub_norm=config.sub_norm,
-            norm=config.norm,
-            norm_epsilon=config.norm_epsilon,
-            dtype=self.dtype_policy,
-            name=name,
-        )
+        return make_mlp(self.config.mlp, self.config, self.dtype_policy, name)
 
     def make_scale(self, name):
         if self.config.layer_scale_init is None:

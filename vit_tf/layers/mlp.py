@@ -6,8 +6,9 @@ Shapes in the comments: b batch, n tokens, d model width.
 import keras
 from keras import ops
 
-from vit_tf.checks import shown
-from vit_tf.layers.composite import CompositeLayer, register
+from vit_tf.config import MLPConfig, shared_fields
+from vit_tf.layers.composite import register
+from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.token_dense import TokenDense
 
@@ -38,62 +39,44 @@ def get_activation(value):
 
 
 @register
-class MLP(CompositeLayer):
+class MLP(ConfiguredLayer):
     """Two dense layers with an activation between them, applied to each token.
 
     Args:
         mlp_dim: int, the width between the dense layers.
         activation: name or callable, see `get_activation`. "gelu" is the exact one (erf).
-        dropout_rate: float in [0, 1), dropout after each dense layer.
-        use_bias: bool, whether the dense layers have biases.
-        sub_norm: bool, whether the inner values are normalised before the second layer (BEiT-3).
-        norm, norm_epsilon: kind and epsilon of that norm, see `make_norm`.
+        **kwargs: the other fields of `vit_tf.config.MLPConfig`.
 
     Input and output shape: `(b, n, d)`.
 
     Raises:
-        ValueError: an unknown activation; at build, an unknown `norm`.
+        ValueError: an invalid option.
     """
 
-    def __init__(
-        self,
-        mlp_dim,
-        activation="gelu",
-        dropout_rate=0.0,
-        use_bias=True,
-        sub_norm=False,
-        norm="layer",
-        norm_epsilon=1e-6,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.mlp_dim = mlp_dim
+    config_class = MLPConfig
+
+    def __init__(self, mlp_dim, activation="gelu", **kwargs):
+        super().__init__(mlp_dim=mlp_dim, activation=get_activation(activation), **kwargs)
         self.supports_masking = True
-        self.activation = get_activation(activation)
-        self.dropout_rate = dropout_rate
-        self.use_bias = use_bias
-        self.sub_norm = sub_norm
-        self.norm = norm
-        self.norm_epsilon = norm_epsilon
-        self.dropout = keras.layers.Dropout(dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
     def dense(self, width, name, activation=None):
-        return TokenDense(
-            width, activation=activation, use_bias=self.use_bias, dtype=self.dtype_policy, name=name
-        )
+        use_bias = self.config.projection_bias
+        return TokenDense(width, activation=activation, use_bias=use_bias, dtype=self.dtype_policy, name=name)
 
     def build_parts(self, input_shape):
         *leading, d = input_shape
+        config = self.config
         self.build_first(input_shape)
         self.inner_norm = None
-        if self.sub_norm:
-            self.inner_norm = make_norm(self.norm, self.norm_epsilon, self.dtype_policy, "inner_norm")
-            self.inner_norm.build((*leading, self.mlp_dim))
+        if config.sub_norm:
+            self.inner_norm = make_norm(config.norm, config.norm_epsilon, self.dtype_policy, "inner_norm")
+            self.inner_norm.build((*leading, config.mlp_dim))
         self.fc2 = self.dense(d, "fc2")
-        self.fc2.build((*leading, self.mlp_dim))
+        self.fc2.build((*leading, config.mlp_dim))
 
     def build_first(self, input_shape):
-        self.fc1 = self.dense(self.mlp_dim, "fc1", self.activation)
+        self.fc1 = self.dense(self.config.mlp_dim, "fc1", self.config.activation)
         self.fc1.build(input_shape)
 
     def first_layers(self):
@@ -113,16 +96,8 @@ class MLP(CompositeLayer):
         return input_shape
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "mlp_dim": self.mlp_dim,
-            "activation": keras.activations.serialize(self.activation),
-            "dropout_rate": self.dropout_rate,
-            "use_bias": self.use_bias,
-            "sub_norm": self.sub_norm,
-            "norm": self.norm,
-            "norm_epsilon": self.norm_epsilon,
-        }
+        activation = keras.activations.serialize(self.config.activation)
+        return {**super().get_config(), "activation": activation}
 
 
 @register
@@ -136,7 +111,7 @@ class GatedMLP(MLP):
         activation: name or callable, see `get_activation`.
         packed: bool. True makes gate and value one matrix `fc1`, gate first (DINOv2); False two matrices,
             `fc1_gate` and `fc1_value` (AIMv2).
-        dropout_rate, use_bias, sub_norm, norm, norm_epsilon: see `MLP`.
+        **kwargs: the other fields of `vit_tf.config.MLPConfig`.
 
     Input and output shape: `(b, n, d)`.
     """
@@ -147,11 +122,11 @@ class GatedMLP(MLP):
 
     def build_first(self, input_shape):
         if self.packed:
-            self.fc1 = self.dense(2 * self.mlp_dim, "fc1")
+            self.fc1 = self.dense(2 * self.config.mlp_dim, "fc1")
             self.fc1.build(input_shape)
             return
-        self.fc1_gate = self.dense(self.mlp_dim, "fc1_gate", self.activation)
-        self.fc1_value = self.dense(self.mlp_dim, "fc1_value")
+        self.fc1_gate = self.dense(self.config.mlp_dim, "fc1_gate", self.config.activation)
+        self.fc1_value = self.dense(self.config.mlp_dim, "fc1_value")
         self.fc1_gate.build(input_shape)
         self.fc1_value.build(input_shape)
 
@@ -162,25 +137,21 @@ class GatedMLP(MLP):
         if not self.packed:
             return self.fc1_gate(inputs) * self.fc1_value(inputs)
         gate, value = ops.split(self.fc1(inputs), 2, axis=-1)  # (b, n, mlp_dim) each
-        return self.activation(gate) * value
+        return self.config.activation(gate) * value
 
     def get_config(self):
         return {**super().get_config(), "packed": self.packed}
 
 
-def make_mlp(kind, mlp_dim, **options):
-    """Returns an MLP layer.
+def make_mlp(kind, config, dtype, name):
+    """Returns the MLP of a `kind`: "mlp", "swiglu" (one inner matrix) or "swiglu_split" (two).
 
     Args:
-        kind: "mlp" (`MLP`), "swiglu" (`GatedMLP`, one inner matrix) or "swiglu_split" (two).
-        mlp_dim: int.
-        **options: the other arguments of the layer.
-
-    Raises:
-        ValueError: another `kind`.
+        kind: see above.
+        config: an `MLPConfig`.
+        dtype, name: dtype policy and name of the layer.
     """
+    options = shared_fields(config, MLPConfig)
     if kind == "mlp":
-        return MLP(mlp_dim, **options)
-    if kind in ("swiglu", "swiglu_split"):
-        return GatedMLP(mlp_dim, packed=kind == "swiglu", **options)
-    raise ValueError(f'`mlp` must be "mlp", "swiglu" or "swiglu_split", got {shown(kind)}')
+        return MLP(**options, dtype=dtype, name=name)
+    return GatedMLP(packed=kind == "swiglu", **options, dtype=dtype, name=name)
