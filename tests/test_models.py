@@ -219,7 +219,7 @@ def test_mixed_precision_gives_float32_logits(policy, overrides):
         (dict(num_heads=5), "num_heads=5 does not divide hidden_dim=768"),
         (dict(head_dim=0), "head_dim"),
         (dict(pooling="tokn"), "did you mean 'token'"),
-        (dict(patch_stem="convolution"), "'conv' or 'patches' or 'overlap'"),
+        (dict(patch_stem="convolution"), "'conv', 'patches', 'overlap'"),
         (dict(patch_stem="overlap", patch_size=7), "power of two"),
         (dict(dropout_rate=1.0), r"`dropout_rate` must be a number in \[0, 1\), got 1.0"),
         (dict(drop_path_rate="0.1"), "drop_path_rate"),

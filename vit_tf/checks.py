@@ -1,19 +1,106 @@
-"""Checks of arguments, and what error messages show of values: short and safe to print."""
+"""Argument checks, and helpers for error messages: short and safe to print, whatever the values are.
+
+This module imports neither Keras nor NumPy, so that arguments can be checked before either is loaded.
+"""
 
 import difflib
 import math
 import re
 from numbers import Integral, Real
 
-# Control characters (C0, DEL, C1), separators of lines, overrides of the direction of writing, invisible
-# tags, and bytes of file names that are no text (surrogates).
+LARGEST = (1 << 31) - 1  # of sizes and counts, unless a check names another limit: of int32
+# Control characters (C0, DEL, C1), line separators, overrides of the writing direction, invisible tags, and
+# bytes of file names that are not text (surrogates).
 CONTROL = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f\ud800-\udfff"
 IN_NAMES = re.compile(f"[{CONTROL}]")
 IN_LINES = re.compile(f"(?![\n\t])[{CONTROL}]")
 
 
+def require(is_met, message):
+    """Raises a ValueError with a message of one line unless a condition is met."""
+    if not is_met:
+        raise ValueError(brief(message))
+
+
+def is_int(value):
+    """Whether a value is an integer of Python or NumPy, and not a bool."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_number(value):
+    """Whether a value is a finite real number of Python or NumPy, and not a bool."""
+    limit = 1 << 1023 if is_int(value) else math.inf  # a larger int is no float
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) < limit
+
+
+def check_int(name, value, lowest, highest=LARGEST, optional=False):
+    """Raises a ValueError unless the argument `name` is an int in [lowest, highest], or None if optional."""
+    expected = {0: "a non-negative int", 1: "a positive int"}.get(lowest, f"an int of at least {lowest}")
+    if highest not in (LARGEST, math.inf):
+        expected = f"an int from {lowest} to {highest}"
+    check_valid(name, value, is_int(value) and lowest <= value <= highest, expected, optional)
+
+
+def check_number(name, value, interval, optional=False):
+    """Raises a ValueError unless the argument `name` is a number in an interval, or None if optional.
+
+    Args:
+        interval: text such as "[0, 1)", which includes 0 and excludes 1. An end may be "inf" or "-inf".
+    """
+    words = {"(0, inf)": "a positive number", "[0, inf)": "a non-negative number"}
+    low, high = map(float, interval[1:-1].split(","))
+    is_inside = is_number(value) and low <= value <= high
+    is_inside = is_inside and (interval[0] == "[" or value > low) and (interval[-1] == "]" or value < high)
+    check_valid(name, value, is_inside, words.get(interval, f"a number in {interval}"), optional)
+
+
+def check_range(name, value, highest=math.inf):
+    """Raises a ValueError unless the argument `name` is two numbers with 0 < first <= second <= highest."""
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value))
+    limit = "" if highest == math.inf else f" <= {highest}"
+    is_valid = is_pair and 0 < value[0] <= value[1] <= highest
+    check_valid(name, value, is_valid, f"two numbers, 0 < lowest <= highest{limit}")
+
+
+def check_choice(name, value, choices, optional=False):
+    """Raises a ValueError, with the nearest choice, unless the argument `name` is one of some strings."""
+    expected = f"one of {', '.join(map(repr, choices))}"
+    is_valid = isinstance(value, str) and value in choices
+    check_valid(name, value, is_valid, expected, optional, suggestion(value, choices))
+
+
+def check_valid(name, value, is_valid, expected, optional=False, hint=""):
+    """Raises a ValueError that says what the argument `name` must be, unless its value is valid."""
+    if not is_valid and not (optional and value is None):
+        alternative = " or None" if optional else ""
+        raise ValueError(f"`{name}` must be {expected}{alternative}, got {shown(value)}{hint}")
+
+
+def pair(value, name):
+    """Returns the argument `name`, a positive int or two (height, width), as a tuple of two ints.
+
+    Raises:
+        ValueError: the value is neither.
+    """
+    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    is_valid = len(sizes) == 2 and all(isinstance(s, Integral) and 0 < s <= LARGEST for s in sizes)
+    check_valid(name, value, is_valid, "a positive int or a pair of them (height, width)")
+    return int(sizes[0]), int(sizes[1])
+
+
+def suggestion(word, words):
+    """Returns " (did you mean 'x'?)" with the word that is nearest, or "" if none of `words` is near."""
+    nearest = difflib.get_close_matches(str(word), words, n=1)
+    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+
+
+def brief(error, most=1000):
+    """Returns the message of an error, or a text, on one line; a long one is cut in its middle."""
+    return cut(" ".join(str(error).split()), most) or type(error).__name__
+
+
 def shown(value, most=100):
-    """Returns the `repr` of a value; a long one is cut in its middle."""
+    """Returns the `repr` of a value; long text is cut in its middle."""
     try:
         text = repr(value)
     except (RecursionError, ValueError):  # nested too deep; an int of too many digits
@@ -22,24 +109,19 @@ def shown(value, most=100):
 
 
 def listing(values, limit=10, most=100):
-    """Returns the first values as text, each cut where it is long, and how many there are if more."""
+    """Returns the first values as text, each cut if long, and the number of values if there are more."""
     values = list(values)
     text = ", ".join(cut(str(value), most) for value in values[:limit])
     return text + (f", ... ({len(values):,} in all)" if len(values) > limit else "")
 
 
 def quoted(names, limit=5):
-    """Returns `listing` of names in quotes, each as `shown`."""
+    """Returns the first names in quotes, see `listing` and `shown`."""
     return listing(map(shown, names), limit)
 
 
-def brief(error, most=500):
-    """Returns the message of an error on one line, cut in its middle where it is long."""
-    return cut(" ".join(str(error).split()), most) or type(error).__name__
-
-
 def cut(text, most=100):
-    """Returns a text, or its two ends where it has more than `most` letters."""
+    """Returns a text, or its two ends if it has more than `most` characters."""
     half = (most - 3) // 2
     return text if len(text) <= most else f"{text[:half]}...{text[-half:]}"
 
@@ -50,62 +132,9 @@ def printable(text):
 
 
 def printable_lines(text):
-    """Returns `printable` of a text of several lines: line breaks and tabs stay."""
+    """Returns text of several lines that is safe to print: as `printable`, but line breaks and tabs stay."""
     return IN_LINES.sub(escape, str(text))
 
 
 def escape(match):
     return match[0].encode("unicode_escape").decode()
-
-
-def suggestion(word, words):
-    """Returns " (did you mean 'x'?)" with the nearest of the words; an empty string if none is near."""
-    nearest = difflib.get_close_matches(str(word), words, n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
-
-
-def require(is_met, message):
-    """Raises a ValueError with the message on one line unless `is_met`."""
-    if not is_met:
-        raise ValueError(brief(message, 1000))
-
-
-def is_number(value, kind=Real):
-    """Returns whether a value is a finite number of a kind: `numbers.Real` or `numbers.Integral`."""
-    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-def check_int(name, value, lowest, highest=None):
-    """Raises a ValueError unless `value` is an int from `lowest` to `highest`."""
-    if not (is_number(value, Integral) and value >= lowest and (highest is None or value <= highest)):
-        limits = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
-        raise ValueError(f"`{name}` must be an int {limits}, got {shown(value)}")
-
-
-def check_positive(name, value):
-    """Raises a ValueError unless `value` is a number above 0."""
-    if not (is_number(value) and value > 0):
-        raise ValueError(f"`{name}` must be a number above 0, got {shown(value)}")
-
-
-def check_probability(name, value):
-    """Raises a ValueError unless `value` is a number in [0, 1]."""
-    if not (is_number(value) and 0 <= value <= 1):
-        raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")
-
-
-def check_range(name, value, highest=math.inf):
-    """Raises a ValueError unless `value` is two numbers with 0 < first <= second <= highest."""
-    is_pair = isinstance(value, (tuple, list)) and len(value) == 2 and all(map(is_number, value))
-    if not (is_pair and 0 < value[0] <= value[1] <= highest):
-        limit = "" if highest == math.inf else f" <= {highest}"
-        raise ValueError(f"`{name}` must be two numbers, 0 < lowest <= highest{limit}, got {shown(value)}")
-
-
-def pair(value, name):
-    """Returns `value`, an int or two ints (height, width), as a tuple of two positive ints."""
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(sizes) != 2 or not all(isinstance(s, Integral) and 0 < s < 1 << 31 for s in sizes):
-        found = f"got {shown(value)}"
-        raise ValueError(f"`{name}` must be a positive int or a pair of them (height, width), {found}")
-    return int(sizes[0]), int(sizes[1])

@@ -1,9 +1,8 @@
 """`ViTConfig`: every hyperparameter of a plain ViT, its valid values, and the options of its blocks."""
 
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
 
-from vit_tf.checks import pair, shown, suggestion
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, pair, shown
 
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),
@@ -14,7 +13,6 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "final_norm": ("tokens", "pooled", "none"),
 }
-LARGEST = 1 << 31  # of all numbers: sizes are counted in int32 somewhere
 NEEDS_CLASS_TOKEN = ("token", "token_avg")
 
 
@@ -231,34 +229,21 @@ def check_fields(config):
 
 def check_value(name, value, default):
     """Raises a ValueError that says which values the hyperparameter `name` takes, unless `value` is valid."""
-    number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) < LARGEST
-    whole = number and isinstance(value, Integral)
     if name in CHOICES:
-        valid = value in CHOICES[name]
-        expected = " or ".join(repr(c) for c in CHOICES[name]) + suggestion(value, CHOICES[name])
+        check_choice(name, value, CHOICES[name])
     elif name.endswith("_rate"):
-        valid, expected = number and 0 <= value < 1, "a number in [0, 1)"
-    elif name in ("num_classes", "num_registers", "block_index"):
-        valid, expected = whole and value >= 0, "a non-negative int"
-    elif name in ("head_dim", "layer_scale_init"):
-        kind, right_type = ("int", whole) if name == "head_dim" else ("number", number)
-        valid, expected = value is None or (right_type and value > 0), f"a positive {kind} or None"
-    elif name == "query_chunk_size":
-        valid = value is None or (whole and value >= 0)
-        expected = "a non-negative int (0 for no chunks) or None"
+        check_number(name, value, "[0, 1)")
+    elif name in ("num_classes", "num_registers", "block_index", "query_chunk_size"):
+        check_int(name, value, 0, optional=name == "query_chunk_size")
+    elif name in ("norm_epsilon", "layer_scale_init"):
+        check_number(name, value, "(0, inf)", optional=name == "layer_scale_init")
     elif isinstance(default, bool) or name == "class_token":
-        valid = isinstance(value, bool) or (value is None and name == "class_token")
-        expected = "True or False"
-    elif name == "norm_epsilon":
-        valid, expected = number and value > 0, "a positive number"
-    elif name in ("image_size", "patch_size"):
-        return  # `pair` has checked them
+        check_valid(name, value, isinstance(value, bool), "True or False", optional=name == "class_token")
     elif name == "activation":
-        valid, expected = isinstance(value, str) or callable(value), "the name of an activation"
-    else:
-        valid, expected = whole and value > 0, "a positive int"
-    if not valid:
-        raise ValueError(f"`{name}` must be {expected}, got {shown(value)}")
+        is_valid = isinstance(value, str) or callable(value)
+        check_valid(name, value, is_valid, "the name of an activation")
+    elif name not in ("image_size", "patch_size"):  # which `pair` has checked
+        check_int(name, value, 1, optional=name == "head_dim")
 
 
 def grid_size(image_size, patch_size, allow_remainder=False):

@@ -6,7 +6,7 @@ from collections import namedtuple
 import keras
 import numpy as np
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_int, shown
 from vit_tf.labels import (
     MULTI_LABEL,
     REGRESSION,
@@ -252,8 +252,7 @@ def check_outputs(outputs):
 
 
 def check_top(top):
-    if not isinstance(top, int) or isinstance(top, bool) or top < 1:
-        raise ValueError(f"`top` must be an int from 1, got {shown(top)}")
+    check_int("top", top, 1)
 
 
 def check_labels(labels, num_outputs, pair_of_one=True):

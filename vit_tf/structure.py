@@ -1,12 +1,10 @@
 """Where a built model has its parts: blocks, prefix tokens, patch grid, pooling, classes."""
 
-from numbers import Integral
-
 import keras
 import numpy as np
 
 from vit_tf import layers as vit_layers
-from vit_tf.checks import shown, suggestion
+from vit_tf.checks import is_int, shown, suggestion
 from vit_tf.layers.blocks import Block
 
 PATCHES = "patches"
@@ -152,7 +150,7 @@ class ViTStructure:
         names = list(self.blocks)
         found = set()
         for key in names if chosen is None else as_list(chosen):
-            number = isinstance(key, Integral) and not isinstance(key, bool)
+            number = is_int(key)
             if number and -len(names) <= key < len(names):
                 key = names[key]
             if key not in names:

@@ -190,7 +190,7 @@ def test_the_head_is_new_unless_the_weights_know_the_classes(tmp_path):
     "options, message",
     [
         ([], "DATA is missing"),
-        (["DATA", "--recipe", "full", "--epochs", "0"], "--epochs must be a whole number above 0"),
+        (["DATA", "--recipe", "full", "--epochs", "0"], "--epochs must be a positive int"),
         (["DATA", "--weights", "nowhere.npz"], "nowhere.npz"),
         (["DATA", "--weights", "WEIGHTS"], "bare file, which names no variant: add --model"),
         (["DATA", "--model", "vit_cifar"], "did you mean 'vit_cifar10'"),

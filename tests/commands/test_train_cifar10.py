@@ -168,10 +168,10 @@ def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--epochs", "0"], "--epochs must be a whole number above 0, got 0"),
-        (["--minutes", "-1"], "--minutes must be a number above 0"),
-        (["--batch-size", "0"], "--batch-size must be a whole number above 0"),
-        (["--seed", "-1"], "--seed must be a whole number from 0"),
+        (["--epochs", "0"], "--epochs must be a positive int or None, got 0"),
+        (["--minutes", "-1"], "--minutes must be a positive number"),
+        (["--batch-size", "0"], "--batch-size must be a positive int"),
+        (["--seed", "-1"], "--seed must be an int from 0"),
         (["--resume", "nowhere"], "leave --out out"),
         (["--variant", "vit_cifar"], "did you mean 'vit_cifar10'"),
         (["--set", "num_layers"], "NAME=VALUE, such as num_layers=6, got 'num_layers'"),

@@ -262,8 +262,8 @@ def test_refuses_layout(tmp_path, names, match, kind):
 @pytest.mark.parametrize(
     ("name", "data", "match"),
     [
-        ("pictuers", None, "no such path: did you mean 'pictures'"),
-        ("zzz", None, "no such path: expected a folder, a .zip or a .csv"),
+        ("pictuers", None, "no such path .did you mean 'pictures'"),
+        ("zzz", None, "no such path; expected a folder, a .zip or a .csv"),
         ("a.zip", b"PK words", "damaged or incomplete zip"),
         ("a.tar.gz", b"words", "unknown kind: expected a folder, a .zip or a .csv"),
     ],

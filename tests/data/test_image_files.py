@@ -127,7 +127,7 @@ def test_check_images_notes_copies(tmp_path):
 
 @pytest.mark.parametrize("max_bad", [-0.1, 1.1, "0.1", None, float("nan")])
 def test_check_images_refuses_max_bad(six, max_bad):
-    with pytest.raises(ValueError, match="max_bad is .*: expected a share from 0 to 1"):
+    with pytest.raises(ValueError, match="`max_bad` must be a number in \\[0, 1\\]"):
         check_images(six, max_bad, progress=False)
 
 

@@ -247,7 +247,7 @@ def test_batches_of_a_cache_equal_those_of_the_pictures():
         ({"images": iter([1])}, "`images` must be a sequence"),
         ({"num_classes": 3}, r"labels must be in 0 .. 2 for 3 classes, got 0 to 3"),
         ({"labels": LABELS - 1}, "got -1 to 2"),
-        ({"num_classes": 0}, "`num_classes` must be an int of 1 or more, got 0"),
+        ({"num_classes": 0}, "`num_classes` must be a positive int, got 0"),
         ({"batch_size": 0}, "`batch_size`"),
         ({"batch_size": 2.0}, "`batch_size`"),
         ({"seed": -1}, "`seed` must be an int from 0 to 4294967295, got -1"),

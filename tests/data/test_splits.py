@@ -104,14 +104,14 @@ def test_split_files_refuses_a_class_that_is_never_trained(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"validation_fraction": 0}, "validation_fraction is 0: expected a number between 0 and 1"),
-        ({"validation_fraction": 1.0}, "validation_fraction is 1.0"),
-        ({"validation_fraction": "0.1"}, "validation_fraction is '0.1'"),
-        ({"validation_fraction": float("nan")}, "validation_fraction is nan"),
-        ({"test_fraction": -0.1}, "test_fraction is -0.1"),
-        ({"test_fraction": None}, "test_fraction is None"),
+        ({"validation_fraction": 0}, "`validation_fraction` must be a number in \\(0, 1\\), got 0"),
+        ({"validation_fraction": 1.0}, r"validation_fraction` must be a number in \(0, 1\), got 1.0"),
+        ({"validation_fraction": "0.1"}, r"must be a number in \(0, 1\), got '0.1'"),
+        ({"validation_fraction": float("nan")}, r"must be a number in \(0, 1\), got nan"),
+        ({"test_fraction": -0.1}, r"`test_fraction` must be a number in \[0, 1\), got -0.1"),
+        ({"test_fraction": None}, r"`test_fraction` must be a number in \[0, 1\), got None"),
         ({"validation_fraction": 0.5, "test_fraction": 0.5}, "are 0.5 and 0.5: expected a sum below 1"),
-        ({"seed": -1}, "seed is -1: expected an integer >= 0"),
+        ({"seed": -1}, "`seed` must be a non-negative int, got -1"),
     ],
 )
 def test_split_files_refuses(tmp_path, arguments, match):
@@ -284,13 +284,13 @@ def test_split_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("fraction", [0, 1, 0.0, 1.0, -0.1, 1.5, float("nan"), "0.1", None, True])
 def test_split_refuses_fraction(fraction):
-    with pytest.raises(ValueError, match="fraction is .*: expected a number between 0 and 1, such as 0.1"):
+    with pytest.raises(ValueError, match=r"`fraction` must be a number in \(0, 1\)"):
         stratified_split(np.zeros(10, int), fraction, seed=0)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, "0", None])
 def test_split_refuses_seed(seed):
-    with pytest.raises(ValueError, match="seed is .*: expected an integer >= 0"):
+    with pytest.raises(ValueError, match="`seed` must be a non-negative int"):
         stratified_split(np.zeros(10, int), 0.1, seed)
 
 

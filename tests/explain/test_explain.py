@@ -173,7 +173,7 @@ def test_heads_of_ones_own_and_activations():
         (lambda m, x: vit_tf.attention_maps(m, x, reduce="sum"), "'mean', 'max', 'min' or None, got 'sum'"),
         (lambda m, x: vit_tf.attention_maps(m, x, queries="distillation_token"), "choose 'class_token' or"),
         (lambda m, x: vit_tf.attention_rollout(m, x, "sum"), "`head_fusion` must be"),
-        (lambda m, x: vit_tf.attention_rollout(m, x, discard_ratio=1), r"must be in \[0, 1\), got 1"),
+        (lambda m, x: vit_tf.attention_rollout(m, x, discard_ratio=1), r"a number in \[0, 1\), got 1"),
         (lambda m, x: vit_tf.class_relevance(m, x, 3), "an int from 0 to 2"),
         (lambda m, x: vit_tf.class_relevance(m, x, [0, 1, 2]), "one for each of 2 images"),
         (lambda m, x: vit_tf.class_relevance(m, x, 0.5), "an int from 0 to 2"),

@@ -55,7 +55,7 @@ def test_every_name_has_a_preprocessing():
     [
         (
             "vit_base_patch16_244",
-            "unknown name 'vit_base_patch16_244', the nearest are .*vit_base_patch16_224",
+            "unknown name 'vit_base_patch16_244' .did you mean 'vit_base_patch16_224'",
         ),
         ("vit_base_patch16_224.augreg_in22k", "unknown tag 'augreg_in22k' .* its tags are .*augreg_in21k"),
         ("vit_cifar10.tag", "unknown name 'vit_cifar10.tag'"),

@@ -146,14 +146,14 @@ def test_defaults_and_mixed_precision():
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(rank=0), "`rank` must be an int from 1, got 0"),
-        (dict(rank=2.0), "`rank` must be an int from 1"),
-        (dict(rank=True), "`rank` must be an int from 1"),
+        (dict(rank=0), "`rank` must be a positive int, got 0"),
+        (dict(rank=2.0), "`rank` must be a positive int"),
+        (dict(rank=True), "`rank` must be a positive int"),
         (dict(rank=9), r"at most 8, the smaller side of block_0/attention/qkv/kernel \(8, 24\), got 9"),
         (dict(rank=2, alpha=0), "`alpha` must be a positive number or None"),
         (dict(rank=2, alpha="4"), "`alpha` must be a positive number or None"),
-        (dict(rank=2, on=("qvk",)), r"`on` must be among .* got 'qvk' \(did you mean 'qkv'\?\)"),
-        (dict(rank=2, on=("head",)), "`on` must be among"),
+        (dict(rank=2, on=("qvk",)), r"`on` must be one of .* got 'qvk' \(did you mean 'qkv'\?\)"),
+        (dict(rank=2, on=("head",)), "`on` must be one of"),
         (dict(rank=2, on=()), "names no projection"),
     ],
 )

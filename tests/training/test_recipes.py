@@ -22,25 +22,25 @@ def test_there_is_a_recipe_a_purpose():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (dict(epochs=0), "`epochs` must be a whole number above 0, got 0"),
-        (dict(epochs=2.5), "`epochs` must be a whole number"),
-        (dict(batch_size=None), "`batch_size` must be a number, got None"),
-        (dict(learning_rate=float("nan")), "`learning_rate` must be a number above 0"),
+        (dict(epochs=0), "`epochs` must be a positive int or None, got 0"),
+        (dict(epochs=2.5), "`epochs` must be a positive int or None"),
+        (dict(batch_size=None), "`batch_size` must be a positive int, got None"),
+        (dict(learning_rate=float("nan")), "`learning_rate` must be a positive number"),
         (dict(minutes=float("inf")), "`minutes` must be"),
-        (dict(optimizer="adam"), "one of adamw, sgd, muon .did you mean 'adamw'"),
+        (dict(optimizer="adam"), "one of 'adamw', 'sgd', 'muon', got 'adam' .did you mean 'adamw'"),
         (dict(schedule=1), "`schedule` must be one of"),
-        (dict(ema=1), "`ema` must be a number between 0 and 1"),
-        (dict(layer_decay=1.5), "`layer_decay` must be a number above 0, at most 1"),
-        (dict(random_erasing=2), "from 0 to 1"),
-        (dict(randaugment=11), "from 0 to 10"),
-        (dict(label_smoothing=1), "from 0 to below 1"),
+        (dict(ema=1), "`ema` must be a number in \\(0, 1\\) or None"),
+        (dict(layer_decay=1.5), "`layer_decay` must be a number in \\(0, 1\\]"),
+        (dict(random_erasing=2), r"a number in \[0, 1\]"),
+        (dict(randaugment=11), r"a number in \[0, 10\]"),
+        (dict(label_smoothing=1), r"a number in \[0, 1\)"),
         (dict(flip_tta="yes"), "`flip_tta` must be true or false"),
         (dict(freeze=3), "`freeze` must be text"),
         (dict(freeze="blocks:x"), "`freeze` must be none, backbone, all-but-attention or blocks:K"),
         (dict(lora_targets="qkv,q"), "`lora_targets` must be some of qkv,projection,fc1,fc2, got 'qkv,q'"),
-        (dict(lora_alpha=0), "`lora_alpha` must be a number above 0"),
-        (dict(seed=2**32), "from 0 to below 2 .. 32"),
-        (dict(seed=True), "`seed` must be a whole number from 0"),
+        (dict(lora_alpha=0), "`lora_alpha` must be a positive number"),
+        (dict(seed=2**32), "an int from 0 to 4294967295"),
+        (dict(seed=True), "`seed` must be an int from 0"),
         (dict(epochs=None, minutes=None), "needs an end"),
         (dict(lora_rank=4, freeze="backbone"), "LoRA freezes all but"),
         (dict(learningrate=1), "unknown setting 'learningrate' .did you mean 'learning_rate'"),
@@ -87,7 +87,7 @@ def test_override():
     assert (alone.epochs, alone.minutes) == (None, 5.0)
     alone = override(recipe, {"epochs": 2})
     assert (alone.epochs, alone.minutes) == (2, None)
-    with pytest.raises(ValueError, match="--learning-rate must be a number above 0, got -1"):
+    with pytest.raises(ValueError, match="--learning-rate must be a positive number, got -1"):
         override(recipe, {"learning_rate": -1})
 
 

@@ -47,13 +47,13 @@ def test_step(warmup):
     [
         (dict(name="cosin"), r"`name` must be one of .* got 'cosin' \(did you mean 'cosine'\?\)"),
         (dict(name=None), "`name` must be one of"),
-        (dict(name="cosine", warmup=1.0), r"`warmup` must be a share of the run in \[0, 1\), got 1.0"),
+        (dict(name="cosine", warmup=1.0), r"`warmup` must be a number in \[0, 1\), got 1.0"),
         (dict(name="constant", warmup=-0.1), "`warmup` must be"),
         (dict(name="cosine", warmup=math.nan), "`warmup` must be"),
         (dict(name="cosine", warmup="0.1"), "`warmup` must be"),
-        (dict(name="step"), r"`decay` must be a factor an epoch in \(0, 1\] for 'step', got None"),
-        (dict(name="step", decay=0), "`decay` must be a factor"),
-        (dict(name="step", decay=1.5), "`decay` must be a factor"),
+        (dict(name="step"), r"`decay` must be a number in \(0, 1\], got None"),
+        (dict(name="step", decay=0), "`decay` must be a number"),
+        (dict(name="step", decay=1.5), "`decay` must be a number"),
         (dict(name="cosine", decay=0.9), "`decay` goes with the schedule 'step' alone"),
     ],
 )

@@ -5,7 +5,6 @@ a user's mistake is a one-line ValueError. Shapes: n images, h rows, w columns, 
 Krizhevsky 2009; https://www.cs.toronto.edu/~kriz/cifar.html describes both formats of the batches.
 """
 
-import difflib
 import gzip
 import io
 import os
@@ -20,6 +19,10 @@ from stat import S_ISLNK
 
 import numpy as np
 
+from vit_tf.checks import brief, require, suggestion
+from vit_tf.pickles import check_pickle
+from vit_tf.zips import LARGE, MOST_RATIO, check_members, read_npy
+
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 SAMPLE_PATH = Path(__file__).parents[1] / "assets" / "cifar10_sample.png"
 SAMPLE_TRAIN_PER_CLASS, SAMPLE_TEST_PER_CLASS = 160, 40
@@ -30,19 +33,7 @@ _BATCH_FILES = {name + suffix for name in _BATCHES for suffix in ("", ".bin")}
 _PIXELS = 3 * 32 * 32  # of one image in the original files: a plane of red, of green, of blue
 # The originals are 31 MB a batch and 186 MB a tar: room for twice that, and none for a bomb.
 _MAX_BATCH_BYTES, _MAX_ARCHIVE_BYTES, _MAX_NPZ_BYTES = 64 << 20, 512 << 20, 4 << 30
-MOST_LETTERS = 1000  # of a message
 _EXPECTED = "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds data_batch_1 ... test_batch"
-
-
-def _one_line(error):
-    from vit_tf.checks import brief  # late, as this module is of use without the package
-
-    return brief(error, MOST_LETTERS)
-
-
-def _require(is_met, message):
-    if not is_met:
-        raise ValueError(_one_line(message))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,33 +62,33 @@ class ImageData:
             images = _checked_images(getattr(self, f"x_{split}"), x_label)
             labels = _flat_labels(getattr(self, f"y_{split}"), y_label)
             found = f"{x_label} has {len(images)} images, {y_label} {len(labels)} labels"
-            _require(len(images) == len(labels), f"{found}: expected one label an image")
+            require(len(images) == len(labels), f"{found}: expected one label an image")
             low, high, last = labels.min(), labels.max(), len(self.class_names) - 1
-            _require(0 <= low <= high <= last, f"{y_label} has labels {low} to {high}: expected 0 to {last}")
+            require(0 <= low <= high <= last, f"{y_label} has labels {low} to {high}: expected 0 to {last}")
             object.__setattr__(self, f"x_{split}", images)
             object.__setattr__(self, f"y_{split}", labels.astype(np.int64))
         train, test = self.x_train.shape[1:], self.x_test.shape[1:]
         found = f"images of {self.name!r} are {train} in x_train but {test} in x_test"
-        _require(train == test, f"{found}: expected one size, resize one of them")
+        require(train == test, f"{found}: expected one size, resize one of them")
 
 
 def _checked_images(images, label):
     images = np.asarray(images)
     hint = "use x.round().astype('uint8'), after multiplying by 255 if they lie in 0 .. 1"
-    _require(images.dtype == np.uint8, f"{label} is {images.dtype}: expected uint8 in 0 .. 255, {hint}")
+    require(images.dtype == np.uint8, f"{label} is {images.dtype}: expected uint8 in 0 .. 255, {hint}")
     found = f"{label} has shape {images.shape}: expected"
-    _require(images.ndim == 4, f"{found} [n, h, w, c]; gray images need x[..., None]")
-    _require(images.size > 0, f"{found} at least one image")
-    _require(images.shape[3] in (1, 3, 4), f"{found} 1, 3 or 4 channels last, use x.transpose(0, 2, 3, 1)")
+    require(images.ndim == 4, f"{found} [n, h, w, c]; gray images need x[..., None]")
+    require(images.size > 0, f"{found} at least one image")
+    require(images.shape[3] in (1, 3, 4), f"{found} 1, 3 or 4 channels last, use x.transpose(0, 2, 3, 1)")
     return images
 
 
 def _flat_labels(labels, label):
     labels = np.asarray(labels)
-    _require(labels.dtype.kind in "iu", f"{label} is {labels.dtype}: expected integers, use y.astype(int)")
+    require(labels.dtype.kind in "iu", f"{label} is {labels.dtype}: expected integers, use y.astype(int)")
     found = f"{label} has shape {labels.shape}: expected"
-    _require(labels.ndim and labels.shape[1:] in ((), (1,)), f"{found} [n] or [n, 1], not one-hot labels")
-    _require(labels.size > 0, f"{found} at least one label")
+    require(labels.ndim and labels.shape[1:] in ((), (1,)), f"{found} [n] or [n, 1], not one-hot labels")
+    require(labels.size > 0, f"{found} at least one label")
     return labels.reshape(-1)
 
 
@@ -117,7 +108,7 @@ def load_cifar10(source=None):
         ValueError: one line that says which file, what is wrong with it, and what to do.
     """
     is_source = source is None or (isinstance(source, (str, os.PathLike)) and os.fspath(source))
-    _require(is_source, f"source is {source!r}: expected 'cifar10', 'sample' or a path")
+    require(is_source, f"source is {source!r}: expected 'cifar10', 'sample' or a path")
     if source == "sample":
         return _load_sample(SAMPLE_NOTE)
     if source not in (None, "cifar10"):
@@ -126,7 +117,7 @@ def load_cifar10(source=None):
         return _download()
     except OSError as error:
         failure = f"CIFAR-10 could not be downloaded ({error})"
-    _require(source is None, f"{failure}: fetch it elsewhere and give --data PATH, or take --data sample")
+    require(source is None, f"{failure}: fetch it elsewhere and give --data PATH, or take --data sample")
     return _load_sample(f"{failure}: {SAMPLE_NOTE}")
 
 
@@ -138,7 +129,7 @@ def _download():
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
     except Exception as error:  # Keras raises a bare Exception for a failed download
-        raise OSError(_one_line(error)) from error
+        raise OSError(brief(error)) from error
     finally:
         socket.setdefaulttimeout(timeout)
     if keras.config.image_data_format() == "channels_first":
@@ -170,36 +161,33 @@ def _load_path(path):
     except PermissionError as error:
         problem = f"{error.strerror}: make it readable for you (chmod u+r)"
     except Exception as error:  # a damaged archive can raise nearly anything
-        problem = f"damaged or incomplete ({_one_line(error)}): download or copy it again"
-    raise ValueError(_one_line(f"{path}: {problem}"))
+        problem = f"damaged or incomplete ({brief(error)}): download or copy it again"
+    raise ValueError(brief(f"{path}: {problem}"))
 
 
 def _read_path(path):
     """Returns the four arrays at `path` in the order of _ARRAYS; errors do not name the file."""
     if not path.exists():
         names = os.listdir(path.parent) if path.parent.is_dir() else []
-        nearest = difflib.get_close_matches(path.name, [*names, "cifar10", "sample"], n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"check the path; {_EXPECTED}"
-        raise ValueError(f"there is no such file or folder: {hint}")
+        hint = suggestion(path.name, [*names, "cifar10", "sample"]) or f"; {_EXPECTED}"
+        raise ValueError(f"there is no such file or folder{hint}")
     is_file, name = path.is_file(), path.name.lower()
-    _require(not is_file or path.stat().st_size, "the file is empty: download or copy it again")
+    require(not is_file or path.stat().st_size, "the file is empty: download or copy it again")
     if path.is_dir() or (is_file and name.endswith((".tar.gz", ".tgz", ".tar", ".zip"))):
         return _arrays_from_batches(_read_batches(path))
-    _require(is_file and name.endswith(".npz"), f"unknown kind of file {path.suffix!r}: {_EXPECTED}")
+    require(is_file and name.endswith(".npz"), f"unknown kind of file {path.suffix!r}: {_EXPECTED}")
     with zipfile.ZipFile(path) as archive:
         return _read_npz(archive)
 
 
 def _read_npz(archive):
     """Returns what np.load(allow_pickle=False) would, once each array is seen to be as announced."""
-    from vit_tf.zips import check_members, read_npy
-
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = ", ".join(name for name in _ARRAYS if name not in members)
     found = f"{missing} missing, it holds {', '.join(sorted(members)[:10]) or 'nothing'}"
-    _require(not missing, f"{found}: expected the arrays {', '.join(_ARRAYS)}")
+    require(not missing, f"{found}: expected the arrays {', '.join(_ARRAYS)}")
     total = sum(members[name].file_size for name in _ARRAYS)
-    _require(total <= _MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: use at most {_MAX_NPZ_BYTES:,}")
+    require(total <= _MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: use at most {_MAX_NPZ_BYTES:,}")
     check_members(archive, [members[name] for name in _ARRAYS], "save it with np.savez")
     arrays = []
     for name in _ARRAYS:
@@ -209,13 +197,11 @@ def _read_npz(archive):
 
 
 def _check_plain(name, dtype):
-    _require(not dtype.hasobject, f"{name} holds Python objects, not numbers: save it as uint8")
+    require(not dtype.hasobject, f"{name} holds Python objects, not numbers: save it as uint8")
 
 
 def _read_batches(path):
     """Returns {name: bytes} of the batches in a folder, zip or tar; nothing is extracted."""
-    from vit_tf.zips import LARGE, MOST_RATIO, check_members
-
     if path.is_dir():
         files = [(f.name, partial(open, f, "rb")) for f in _batch_folder(path).iterdir() if f.is_file()]
     else:
@@ -236,7 +222,7 @@ def _read_batches(path):
     batches = {}
     for name, open_file in ((os.path.basename(full_name), opener) for full_name, opener in files):
         if name in _BATCH_FILES:
-            _require(name not in batches, f"{name} is twice in it: expected one CIFAR-10 folder")
+            require(name not in batches, f"{name} is twice in it: expected one CIFAR-10 folder")
             with open_file() as file:
                 batches[name] = _read_bounded(file, _MAX_BATCH_BYTES, name)
     return batches
@@ -247,7 +233,7 @@ def _batch_folder(path):
     found = [f for f in (path, *entries) if any(os.path.isfile(f / name) for name in _BATCH_FILES)]
     there = ", ".join(entry.name for entry in found or entries[:10]) or "nothing"
     problem = "several folders in it have batches" if found else "no CIFAR-10 batches in it"
-    _require(path in found or len(found) == 1, f"{problem}, it holds {there}: {_EXPECTED}")
+    require(path in found or len(found) == 1, f"{problem}, it holds {there}: {_EXPECTED}")
     return found[0]
 
 
@@ -256,7 +242,7 @@ def _read_bounded(file, limit, name):
     while chunk := file.read(1 << 20):  # one large read would take the memory for all of `limit`
         data += chunk
         found = f"{name} unpacks to more than {limit:,} bytes"
-        _require(len(data) <= limit, f"{found}: this is no CIFAR-10 original")
+        require(len(data) <= limit, f"{found}: this is no CIFAR-10 original")
     return bytes(data)
 
 
@@ -264,7 +250,7 @@ def _arrays_from_batches(batches):
     is_binary = sum(name.endswith(".bin") for name in batches) * 2 > len(batches)
     suffix, parse = (".bin", _parse_binary) if is_binary else ("", _parse_pickle)
     missing = ", ".join(name + suffix for name in _BATCHES if name + suffix not in batches)
-    _require(not missing, f"{missing} missing of its six batches, it holds {sorted(batches)}")
+    require(not missing, f"{missing} missing of its six batches, it holds {sorted(batches)}")
     parsed = [parse(batches.pop(name + suffix), name + suffix) for name in _BATCHES]
     arrays = []
     for part in (parsed[:-1], parsed[-1:]):
@@ -277,29 +263,27 @@ def _arrays_from_batches(batches):
 def _parse_binary(data, name):
     """Returns (pixels uint8 [n, 3072], labels uint8 [n]) of records of 1 label and 3,072 pixels."""
     found = f"{name} has {len(data):,} bytes, not a whole number of records of {1 + _PIXELS:,}"
-    _require(data and len(data) % (1 + _PIXELS) == 0, f"{found}: truncated, download or copy it again")
+    require(data and len(data) % (1 + _PIXELS) == 0, f"{found}: truncated, download or copy it again")
     records = np.frombuffer(data, np.uint8).reshape(-1, 1 + _PIXELS)
     return records[:, 1:], records[:, 0]
 
 
 def _parse_pickle(data, name):
     """Returns (pixels uint8 [n, 3072], labels [n]) of a pickled batch, without running its code."""
-    from vit_tf.pickles import check_pickle
-
     try:
         check_pickle(io.BytesIO(data))  # the C unpickler takes what a memo index or a length promises
         batch = _BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
         is_batch = isinstance(batch, dict) and {b"data", b"labels"} <= batch.keys()
-        _require(is_batch, "it lacks data or labels, expected a dict with b'data' and b'labels'")
+        require(is_batch, "it lacks data or labels, expected a dict with b'data' and b'labels'")
         (_, shape, dtype, is_fortran, raw), labels = batch[b"data"].state, batch[b"labels"]
-        _require(dtype.arguments[0] in ("u1", b"u1"), "its data have another dtype, expected uint8")
+        require(dtype.arguments[0] in ("u1", b"u1"), "its data have another dtype, expected uint8")
         pixels = np.frombuffer(raw, np.uint8).reshape(shape, order="F" if is_fortran else "C")
-        _require(pixels.shape[1:] == (_PIXELS,), f"data has shape {pixels.shape}, expected [n, {_PIXELS}]")
-        _require(all(type(label) is int for label in labels), "its labels are not integers")
-        _require(0 < len(pixels) == len(labels), f"it has {len(pixels)} images but {len(labels)} labels")
+        require(pixels.shape[1:] == (_PIXELS,), f"data has shape {pixels.shape}, expected [n, {_PIXELS}]")
+        require(all(type(label) is int for label in labels), "its labels are not integers")
+        require(0 < len(pixels) == len(labels), f"it has {len(pixels)} images but {len(labels)} labels")
         return pixels, np.array(list(labels))
     except Exception as error:  # a damaged pickle can raise nearly anything
-        problem = _one_line(error)
+        problem = brief(error)
     raise ValueError(f"{name} is not a CIFAR-10 batch: {problem}; download or copy it again")
 
 
@@ -328,5 +312,5 @@ class _BatchUnpickler(pickle.Unpickler):
         # Made anew each time: the pickle's BUILD opcode may set attributes of a function.
         known["_codecs.encode"] = lambda text, _: self.encode(text)
         wanted = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
-        _require(wanted in known, f"forbidden global {module}.{name}, which could run code")
+        require(wanted in known, f"forbidden global {module}.{name}, which could run code")
         return known[wanted]

@@ -1,6 +1,5 @@
 """One's own labelled images: finding them in a folder, a zip or a CSV, and checking that they can be read."""
 
-import difflib
 import hashlib
 import os
 import zipfile
@@ -13,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_tf import terminal
-from vit_tf.checks import brief, quoted, require, shown
-from vit_tf.data.cifar10 import MOST_LETTERS
+from vit_tf.checks import brief, check_number, quoted, require, shown, suggestion
 from vit_tf.data.dataset_notes import class_notes, copy_notes
 from vit_tf.data.directories import read_file, walk
 from vit_tf.data.directory_layout import SPLITS, encode_labels, label_images
@@ -154,14 +152,13 @@ def find_images(source):
         problem = f"{error.filename!r} may not be read: make it readable for you (chmod u+rX)"
     except ValueError as error:
         problem = error
-    raise ValueError(brief(f"{os.fspath(root)!r}: {problem}", MOST_LETTERS))
+    raise ValueError(brief(f"{os.fspath(root)!r}: {problem}"))
 
 
 def _find_images(root):
     if not root.exists():
         siblings = os.listdir(root.parent) if root.parent.is_dir() else []
-        nearest = difflib.get_close_matches(root.name, siblings, n=1)
-        raise ValueError(f"no such path: {f'did you mean {nearest[0]!r}?' if nearest else _EXPECTED_SOURCE}")
+        raise ValueError(f"no such path{suggestion(root.name, siblings) or f'; {_EXPECTED_SOURCE}'}")
     if not root.is_dir():
         open_regular(root).close()  # raises what `is_zipfile` would swallow, and keeps it from waiting
     reader, notes = None, ()
@@ -228,8 +225,7 @@ def check_images(files, max_bad=0.01, progress=True):
     Raises:
         ValueError: more bad images than `max_bad` allows, with the first five of them and why.
     """
-    is_share = isinstance(max_bad, (int, float, np.floating)) and 0 <= max_bad <= 1
-    require(is_share, f"max_bad is {max_bad!r}: expected a share from 0 to 1, such as 0.01")
+    check_number("max_bad", max_bad, "[0, 1]")
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     try:
         bar = terminal.track(_checks(pool, files), "checking images", len(files), disable=not progress)

@@ -75,7 +75,7 @@ class DataLoader(keras.utils.PyDataset):
         check_int("num_classes", num_classes, 1)
         check_int("batch_size", batch_size, 1)
         check_int("seed", seed, 0, LARGEST_SEED)
-        check_int("num_threads", 1 if num_threads is None else num_threads, 1)
+        check_int("num_threads", num_threads, 1, optional=True)
         for name, value in (("transform", transform), ("mix", mix)):
             if not (value is None or callable(value)):
                 raise ValueError(f"`{name}` must be a callable or None, got {shown(value)}")

@@ -1,12 +1,13 @@
 """Splits of a data set by class."""
 
+import math
 from dataclasses import replace
 from itertools import compress
 
 import numpy as np
 
-from vit_tf.checks import brief, quoted, require
-from vit_tf.data.cifar10 import MOST_LETTERS, _flat_labels
+from vit_tf.checks import brief, check_int, check_number, quoted, require
+from vit_tf.data.cifar10 import _flat_labels
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
 from vit_tf.data.stratification import class_counts, draw_stratified
@@ -32,17 +33,12 @@ def stratified_split(labels, fraction, seed):
         (train_indices, validation_indices): sorted, disjoint int64 arrays, together 0 .. n - 1.
     """
     labels = _flat_labels(labels, "labels")
-    is_share = isinstance(fraction, (int, float, np.floating)) and 0 < fraction < 1
-    require(is_share, f"fraction is {fraction!r}: expected a number between 0 and 1, such as 0.1")
-    _require_seed(seed)
+    check_number("fraction", fraction, "(0, 1)")
+    check_int("seed", seed, 0, math.inf)
     _, counts = np.unique(labels, return_counts=True)
     require(counts.max() > 1, "no class of labels has two members: a split needs one in each part")
     is_validation = draw_stratified(labels, fraction, np.random.default_rng(seed))
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
-
-
-def _require_seed(seed):
-    require(isinstance(seed, (int, np.integer)) and seed >= 0, f"seed is {seed!r}: expected an integer >= 0")
 
 
 def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
@@ -65,18 +61,15 @@ def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
     Raises:
         ValueError: a fraction or seed out of range, or a class with too few images for one in each part.
     """
-    fractions = {"test_fraction": test_fraction, "validation_fraction": validation_fraction}
-    for name, fraction in fractions.items():
-        is_share = isinstance(fraction, (int, float, np.floating)) and 0 <= fraction < 1
-        is_share = is_share and (fraction > 0 or name == "test_fraction")
-        require(is_share, f"{name} is {fraction!r}: expected a number between 0 and 1, such as 0.1")
+    check_number("validation_fraction", validation_fraction, "(0, 1)")
+    check_number("test_fraction", test_fraction, "[0, 1)")
+    check_int("seed", seed, 0, math.inf)
     found = f"validation_fraction and test_fraction are {validation_fraction} and {test_fraction}"
     require(
         validation_fraction + test_fraction < 1, f"{found}: expected a sum below 1, training needs a part"
     )
-    _require_seed(seed)
     splits = np.array([split or "train" for split in files.splits], object)
-    parts = {name.removesuffix("_fraction"): fraction for name, fraction in fractions.items()}
+    parts = {"test": test_fraction, "validation": validation_fraction}
     parts = {split: fraction for split, fraction in parts.items() if fraction and split not in files.splits}
     pool = np.flatnonzero(splits == "train")
     _require_enough(files, pool, list(parts))
@@ -135,7 +128,7 @@ def read_split(files, path):
         return _read_split(files, read_rows(path))
     except ValueError as error:
         problem = error
-    raise ValueError(brief(f"{str(path)!r}: {problem}", MOST_LETTERS))
+    raise ValueError(brief(f"{str(path)!r}: {problem}"))
 
 
 def _read_split(files, rows):

@@ -1,12 +1,10 @@
 """What the model knows: tokens as maps, their principal components, similarities of all kinds."""
 
-from numbers import Integral
-
 import keras
 import numpy as np
 
 from vit_tf import layers as vit_layers
-from vit_tf.checks import shown
+from vit_tf.checks import check_int
 from vit_tf.explain.gradient import predict_eagerly
 from vit_tf.explain.maps import to_numpy
 from vit_tf.structure import PATCHES, ViTStructure
@@ -136,8 +134,7 @@ def patch_filters(model, count=28):
         ValueError: the model is not one of `build_vit`, or `count` is not a positive int.
     """
     anatomy = ViTStructure(model)
-    if not isinstance(count, Integral) or count < 1:
-        raise ValueError(f"`count` must be a positive int, got {shown(count)}")
+    check_int("count", count, 1)
     kernel = first_kernel(anatomy)
     shape, filters = kernel.shape[:3], kernel.reshape(-1, kernel.shape[-1])
     if isinstance(anatomy.model.get_layer("patch_embedding"), vit_layers.WhitenedPatchEmbedding):

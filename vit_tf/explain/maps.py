@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice
 from vit_tf.explain.gradient import predict_eagerly
 from vit_tf.layers.hooks import call_with_hooks
 from vit_tf.structure import PATCHES, ViTStructure, as_list
@@ -43,8 +43,7 @@ def attention_maps(model, images, layers=None, reduce=None, queries=None):
     """
     anatomy = ViTStructure(model)
     images = anatomy.check_images(images)
-    if reduce is not None and reduce not in REDUCTIONS:
-        raise ValueError(f"`reduce` must be {', '.join(map(repr, REDUCTIONS))} or None, got {shown(reduce)}")
+    check_choice("reduce", reduce, REDUCTIONS, optional=True)
     rows = slice(0, anatomy.num_tokens) if queries is None else anatomy.tokens(queries)
     chosen = None if layers is None else as_list(layers)
     pooled = pooling_map(anatomy, images, reduce) if "pooling" in (chosen or ()) else {}

@@ -3,13 +3,11 @@
 Shapes in the comments: b batch, H heads, n tokens, d model width.
 """
 
-from numbers import Real
-
 import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice, check_number, shown
 from vit_tf.explain.gradient import gradient, predict_eagerly
 from vit_tf.explain.maps import REDUCTIONS, attention_maps, to_numpy
 from vit_tf.layers.hooks import call_with_hooks
@@ -45,12 +43,8 @@ def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, q
         ValueError: an argument is not as above, or see `attention_maps`.
     """
     anatomy = ViTStructure(model)
-    if head_fusion not in REDUCTIONS:
-        raise ValueError(
-            f"`head_fusion` must be {', '.join(map(repr, REDUCTIONS))}, got {shown(head_fusion)}"
-        )
-    if not isinstance(discard_ratio, Real) or not 0 <= discard_ratio < 1:
-        raise ValueError(f"`discard_ratio` must be in [0, 1), got {shown(discard_ratio)}")
+    check_choice("head_fusion", head_fusion, REDUCTIONS)
+    check_number("discard_ratio", discard_ratio, "[0, 1)")
     rows = query_rows(anatomy, query)  # (1, n)
     layers = [*anatomy.blocks]
     if query is None and anatomy.pools_by_attention:

@@ -4,12 +4,11 @@ from collections import Counter
 from functools import singledispatch
 from itertools import zip_longest
 from math import prod
-from numbers import Integral
 
 import keras
 
 from vit_tf import layers
-from vit_tf.checks import shown
+from vit_tf.checks import check_int
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
 from vit_tf.layers.chunked_attention import choose_chunk_size
 
@@ -65,9 +64,7 @@ def check_arguments(model, batch_size):
         raise ValueError(f"`model` must be a `keras.Model`, got {type(model).__name__}")
     if not model.built:
         raise ValueError(f"{model.name!r} is not built: call the model once on data, or add an Input")
-    whole = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
-    if not whole or batch_size < 1:
-        raise ValueError(f"`batch_size` must be a positive int, got {shown(batch_size)}")
+    check_int("batch_size", batch_size, 1)
 
 
 @singledispatch

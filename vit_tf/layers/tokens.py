@@ -8,7 +8,7 @@ import math
 import keras
 from keras import ops
 
-from vit_tf.checks import pair, shown
+from vit_tf.checks import check_choice, pair
 from vit_tf.layers.attention import head_width
 from vit_tf.layers.chunked_attention import softmax
 from vit_tf.layers.composite import CompositeLayer, register
@@ -131,8 +131,7 @@ class TokenPooling(keras.layers.Layer):
 
     def __init__(self, pooling="token", token_index=0, num_prefix_tokens=0, **kwargs):
         super().__init__(**kwargs)
-        if pooling not in self.KINDS:
-            raise ValueError(f"`pooling` must be one of {', '.join(self.KINDS)}, got {shown(pooling)}")
+        check_choice("pooling", pooling, self.KINDS)
         self.pooling = pooling
         self.token_index = token_index
         self.num_prefix_tokens = num_prefix_tokens

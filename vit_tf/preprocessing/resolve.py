@@ -4,7 +4,6 @@ assets/timm_checkpoints.json has the settings of timm's checkpoints; tools/make_
 writes it.
 """
 
-import difflib
 import functools
 import json
 import math
@@ -12,7 +11,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from vit_tf.checks import brief, listing, shown
+from vit_tf.checks import brief, listing, shown, suggestion
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
 
 
@@ -63,10 +62,9 @@ def from_name(name):
     if tags:
         raise ValueError(f"unknown tag {shown(tag)} of {architecture}, its tags are {', '.join(tags)}")
     known = {**table["architectures"], **ALIASES, **VARIANTS}
-    nearest = ", ".join(difflib.get_close_matches(architecture, known)) or "those of vit_tf.list_models()"
     raise ValueError(
-        f"unknown name {shown(name)}, the nearest are {nearest}; a folder must exist, and a name on "
-        "the hub must be hf:owner/name"
+        f"unknown name {shown(name)}{suggestion(architecture, known)}: `vit_tf.list_models()` lists them; "
+        "a folder must exist, and a name on the hub must be hf:owner/name"
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from vit_tf.checks import is_number, pair, shown
+from vit_tf.checks import check_choice, check_number, is_number, pair, shown
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in Pillow's numbering
 LARGEST_RESIZED = 64_000_000  # pixels
@@ -55,10 +55,8 @@ class Preprocessing:
     def __post_init__(self):
         object.__setattr__(self, "image_size", pair(self.image_size, "image_size"))
         for name, choices in (("interpolation", INTERPOLATIONS), ("crop_mode", CROP_MODES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"`{name}` must be one of {choices}, got {shown(getattr(self, name))}")
-        if not (is_number(self.crop_fraction) and 0 < self.crop_fraction <= 1):
-            raise ValueError(f"`crop_fraction` must be a number in (0, 1], got {shown(self.crop_fraction)}")
+            check_choice(name, getattr(self, name), choices)
+        check_number("crop_fraction", self.crop_fraction, "(0, 1]")
         for name, lowest in (("mean", -math.inf), ("std", 0)):
             values = getattr(self, name)
             if np.shape(values) != (3,) or not all(is_number(v) and v > lowest for v in values):

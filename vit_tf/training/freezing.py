@@ -2,9 +2,8 @@
 
 import math
 import re
-from numbers import Integral
 
-from vit_tf.checks import shown, suggestion
+from vit_tf.checks import is_int, shown, suggestion
 from vit_tf.training.optimizers import STEM, block_index, count_blocks, is_head
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")
@@ -84,7 +83,7 @@ def is_attention(variable):
 def number_of_blocks(what, num_layers):
     """Returns K of "blocks:K" or K itself; a ValueError where it is neither, or too large."""
     word = re.fullmatch(r"blocks:(\d+)", what) if isinstance(what, str) else None
-    whole = isinstance(what, Integral) and not isinstance(what, bool)
+    whole = is_int(what)
     if not word and not whole:
         known = ", ".join(map(repr, CHOICES))
         raise ValueError(

@@ -2,12 +2,10 @@
 
 import functools
 import gc
-import math
-from numbers import Integral, Real
 
 from keras import ops
 
-from vit_tf.checks import is_number, shown, suggestion
+from vit_tf.checks import check_choice, check_int, check_number
 from vit_tf.layers.blocks import Block
 from vit_tf.training.freezing import train_only
 from vit_tf.training.optimizers import is_head
@@ -52,8 +50,7 @@ def add_lora(model, rank=8, alpha=None, on=("qkv", "projection")):
         raise ValueError(f"{model.name!r} has LoRA adapters already: call `merge_lora` first")
     layers = chosen_layers(model, (on,) if isinstance(on, str) else tuple(on))
     check_rank(rank, layers)
-    if alpha is not None and not (is_number(alpha, Real) and 0 < alpha < math.inf):
-        raise ValueError(f"`alpha` must be a positive number or None for the rank, got {shown(alpha)}")
+    check_number("alpha", alpha, "(0, inf)", optional=True)
     for layer in layers:
         layer.enable_lora(int(rank), lora_alpha=alpha)
     train_only(model, lambda variable: variable.name.startswith("lora_kernel") or is_head(variable))
@@ -127,9 +124,7 @@ def adapted_layers(model):
 def chosen_layers(model, on):
     """Returns the layers that do one of the projections `on`."""
     for word in on:
-        if word not in PROJECTIONS:
-            known = ", ".join(map(repr, PROJECTIONS))
-            raise ValueError(f"`on` must be among {known}, got {shown(word)}{suggestion(word, PROJECTIONS)}")
+        check_choice("on", word, PROJECTIONS)
     if not on:
         raise ValueError("`on` names no projection to adapt: choose at least one, such as 'qkv'")
     names = {name for word in on for name in PROJECTIONS[word]}
@@ -138,8 +133,7 @@ def chosen_layers(model, on):
 
 def check_rank(rank, layers):
     """Raises a ValueError unless `rank` is an int that all kernels of `layers` have room for."""
-    if not is_number(rank, Integral) or rank < 1:
-        raise ValueError(f"`rank` must be an int from 1, got {shown(rank)}")
+    check_int("rank", rank, 1)
     for layer in layers:
         if rank > min(layer.kernel.shape):
             raise ValueError(

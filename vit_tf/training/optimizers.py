@@ -5,14 +5,12 @@ happen in `update_step`, the method that Keras documents for optimizers of one's
 """
 
 import contextlib
-import math
 import re
-from numbers import Integral, Real
 
 import keras
 from keras import ops
 
-from vit_tf.checks import shown, suggestion
+from vit_tf.checks import check_choice, check_int, check_number
 from vit_tf.layers.composite import register
 
 STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
@@ -260,31 +258,22 @@ def make_optimizer(
     )
 
 
+INTERVALS = {
+    "learning_rate": "(0, inf)",
+    "weight_decay": "[0, inf)",
+    "layer_decay": "(0, 1]",
+    "momentum": "[0, 1)",
+    "clip_norm": "(0, inf)",
+    "ema": "(0, 1)",
+}
+
+
 def check_options(name, accumulation_steps, **numbers):
-    """Raises a ValueError that says what an option of `make_optimizer` may be, unless it is that."""
-    if not isinstance(name, str) or name not in OPTIMIZERS:
-        known = ", ".join(map(repr, OPTIMIZERS))
-        raise ValueError(f"`name` must be one of {known}, got {shown(name)}{suggestion(name, OPTIMIZERS)}")
-    if (
-        not isinstance(accumulation_steps, Integral)
-        or isinstance(accumulation_steps, bool)
-        or accumulation_steps < 1
-    ):
-        raise ValueError(f"`accumulation_steps` must be an int from 1, got {shown(accumulation_steps)}")
-    ranges = {
-        "learning_rate": (lambda x: 0 < x < math.inf, "a positive number"),
-        "weight_decay": (lambda x: 0 <= x < math.inf, "a number from 0"),
-        "layer_decay": (lambda x: 0 < x <= 1, "a number in (0, 1]"),
-        "momentum": (lambda x: 0 <= x < 1, "a number in [0, 1)"),
-        "clip_norm": (lambda x: 0 < x < math.inf, "a positive number or None"),
-        "ema": (lambda x: 0 < x < 1, "a number in (0, 1) or None"),
-    }
+    """Raises a ValueError that says what an option of `make_optimizer` may be, unless its value is valid."""
+    check_choice("name", name, OPTIMIZERS)
+    check_int("accumulation_steps", accumulation_steps, 1)
     for key, value in numbers.items():
-        valid, expected = ranges[key]
-        if value is None and expected.endswith("None"):
-            continue
-        if not isinstance(value, Real) or isinstance(value, bool) or not valid(value):
-            raise ValueError(f"`{key}` must be {expected}, got {shown(value)}")
+        check_number(key, value, INTERVALS[key], optional=key in ("clip_norm", "ema"))
 
 
 @contextlib.contextmanager

@@ -2,9 +2,8 @@
 
 import re
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral, Real
 
-from vit_tf.checks import shown, suggestion
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, shown, suggestion
 from vit_tf.training.lora import PROJECTIONS
 from vit_tf.training.resolution import parse_resolutions
 
@@ -111,58 +110,33 @@ class Recipe:
             )
 
 
-POSITIVE = (
-    "lora_alpha",
-    "epochs",
-    "minutes",
-    "patience",
-    "learning_rate",
-    "clip_norm",
-    "batch_size",
-    "accumulation_steps",
-)
-SHARES = ("warmup", "drop_path_rate", "dropout_rate", "label_smoothing", "momentum")
-FACTORS = ("step_decay", "layer_decay", "crop_scale")
+INTERVALS = {  # of numbers; others may be any that are not negative
+    "lora_alpha": "(0, inf)",
+    "minutes": "(0, inf)",
+    "learning_rate": "(0, inf)",
+    "clip_norm": "(0, inf)",
+    **dict.fromkeys(("warmup", "drop_path_rate", "dropout_rate", "label_smoothing", "momentum"), "[0, 1)"),
+    **dict.fromkeys(("step_decay", "layer_decay", "crop_scale"), "(0, 1]"),
+    "ema": "(0, 1)",
+    "random_erasing": "[0, 1]",
+    "randaugment": "[0, 10]",
+}
+LIMITS = {"seed": (0, 2**32 - 1), "lora_rank": (0,)}  # of ints; others must be positive
 
 
 def check(name, value, choices):
     """Raises a ValueError that says what the setting `name` may be, unless `value` is that."""
     item = Recipe.__dataclass_fields__[name]
-    kind, expected = item.type, None
-    if value is None:
-        valid, expected = "None" in str(kind), "a number"
-    elif choices:
-        valid, expected = value in choices, f"one of {', '.join(choices)}{suggestion(value, choices)}"
-    elif kind is bool:
-        valid, expected = isinstance(value, bool), "true or false"
-    elif kind is str:
-        valid, expected = isinstance(value, str), "text"
+    optional = "None" in str(item.type)
+    if choices:
+        check_choice(name, value, choices)
+    elif item.type in (bool, str):
+        expected = "true or false" if item.type is bool else "text"
+        check_valid(name, value, isinstance(value, item.type), expected)
+    elif "int" in str(item.type):
+        check_int(name, value, *LIMITS.get(name, (1,)), optional=optional)
     else:
-        whole = isinstance(item.default, int) or "int" in str(kind)
-        valid = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
-        limit, right = limits(name)
-        valid, expected = valid and right(value), f"{'a whole number' if whole else 'a number'} {limit}"
-    if not valid:
-        raise ValueError(f"`{name}` must be {expected}, got {shown(value)}")
-
-
-def limits(name):
-    """Returns what a number's limits are, in words and as a function."""
-    if name in POSITIVE:
-        return "above 0", lambda x: 0 < x < float("inf")
-    if name in SHARES:
-        return "from 0 to below 1", lambda x: 0 <= x < 1
-    if name in FACTORS:
-        return "above 0, at most 1", lambda x: 0 < x <= 1
-    if name == "ema":
-        return "between 0 and 1", lambda x: 0 < x < 1
-    if name == "random_erasing":
-        return "from 0 to 1", lambda x: 0 <= x <= 1
-    if name == "randaugment":
-        return "from 0 to 10", lambda x: 0 <= x <= 10
-    if name == "seed":
-        return "from 0 to below 2 ** 32", lambda x: 0 <= x < 2**32
-    return "from 0", lambda x: 0 <= x < float("inf")
+        check_number(name, value, INTERVALS.get(name, "[0, inf)"), optional)
 
 
 # Fine-tuning, one recipe a purpose. Rates are those of AdamW at a batch of 32.

@@ -3,7 +3,7 @@
 import math
 from functools import partial
 
-from vit_tf.checks import is_number, shown, suggestion
+from vit_tf.checks import check_choice, check_number, shown
 
 
 def warm_up(progress, warmup):
@@ -53,14 +53,10 @@ def make_schedule(name, warmup=0.1, decay=None):
     Raises:
         ValueError: an unknown name, a value out of range, or a decay that is missing or has no use.
     """
-    if not isinstance(name, str) or name not in SCHEDULES:
-        known = ", ".join(map(repr, SCHEDULES))
-        raise ValueError(f"`name` must be one of {known}, got {shown(name)}{suggestion(name, SCHEDULES)}")
-    if not is_number(warmup) or not 0 <= warmup < 1:
-        raise ValueError(f"`warmup` must be a share of the run in [0, 1), got {shown(warmup)}")
+    check_choice("name", name, SCHEDULES)
+    check_number("warmup", warmup, "[0, 1)")
     if name == "step":
-        if not is_number(decay) or not 0 < decay <= 1:
-            raise ValueError(f"`decay` must be a factor an epoch in (0, 1] for 'step', got {shown(decay)}")
+        check_number("decay", decay, "(0, 1]")
         return partial(step_decay, decay=decay, warmup=warmup)
     if decay is not None:
         raise ValueError(f"`decay` goes with the schedule 'step' alone, got {shown(decay)} for {name!r}")

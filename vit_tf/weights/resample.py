@@ -5,14 +5,9 @@ Both rest on the matrix of a 1-D resize, which is that of `torch.nn.functional.i
 
 import numpy as np
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice
 
 METHODS = ("bicubic", "bilinear")
-
-
-def check_method(method):
-    if method not in METHODS:
-        raise ValueError(f'`method` must be "bicubic" or "bilinear", got {shown(method)}')
 
 
 def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=False, offset=0.0):
@@ -23,7 +18,7 @@ def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=Fals
     the cubic kernel's parameter -0.5; without it the parameter is -0.75 and borders are repeated.
     `offset` makes the scale (new + offset) / old, as DINO and DINOv2 do against errors of rounding.
     """
-    check_method(method)
+    check_choice("method", method, METHODS)
     if align_corners and new > 1:
         centers = np.arange(new) * (old - 1) / (new - 1)
     else:

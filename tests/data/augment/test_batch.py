@@ -152,7 +152,7 @@ def test_resize_is_that_of_keras(size):
         (lambda: augment.RandomErasing(2), "`probability`"),
         (lambda: augment.RandomErasing(area=(0.3, 0.2)), "`area`"),
         (lambda: augment.RandomErasing(ratio=(0, 1)), "`ratio`"),
-        (lambda: augment.RandomCrop(padding=-1), "0 pixels or more, got -1"),
+        (lambda: augment.RandomCrop(padding=-1), "`padding` must be a non-negative int, got -1"),
         (lambda: augment.RandomCrop(padding=8)(images(), training=True), "smaller than the image"),
         (lambda: augment.RandomAffine(zoom=1.0), r"\[0, 1\)"),
         (lambda: augment.RandomAffine(rotation=-0.1), "`rotation`"),

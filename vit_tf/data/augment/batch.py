@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops, random
 
-from vit_tf.checks import pair, shown
+from vit_tf.checks import check_int, check_number, check_range, pair
 from vit_tf.preprocessing.transform import crop_resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
@@ -82,8 +82,7 @@ class RandomCrop(RandomLayer):
 
     def __init__(self, padding=4, **kwargs):
         super().__init__(**kwargs)
-        if padding < 0:
-            raise ValueError(f"`padding` must be 0 pixels or more, got {shown(padding)}")
+        check_int("padding", padding, 0)
         self.padding = padding
 
     def build(self, input_shape):
@@ -133,10 +132,8 @@ class RandomAffine(RandomLayer):
 
     def __init__(self, rotation=0.0, zoom=0.0, **kwargs):
         super().__init__(**kwargs)
-        if rotation < 0:
-            raise ValueError(f"`rotation` must be 0 turns or more, got {shown(rotation)}")
-        if not 0 <= zoom < 1:
-            raise ValueError(f"`zoom` must be in [0, 1), got {shown(zoom)}")
+        check_number("rotation", rotation, "[0, inf)")
+        check_number("zoom", zoom, "[0, 1)")
         self.rotation = rotation
         self.zoom = zoom
         self.supports_jit = keras.backend.backend() != "tensorflow"
@@ -236,8 +233,7 @@ class RandomColor(RandomLayer):
 
     def __init__(self, strength=0.4, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= strength <= 1:
-            raise ValueError(f"`strength` must be in [0, 1], got {shown(strength)}")
+        check_number("strength", strength, "[0, 1]")
         self.strength = strength
 
     def augment(self, images):
@@ -287,13 +283,9 @@ class RandomErasing(RandomLayer):
 
     def __init__(self, probability=0.25, area=(0.02, 1 / 3), ratio=(0.3, 3.3), **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= probability <= 1:
-            raise ValueError(f"`probability` must be in [0, 1], got {shown(probability)}")
-        for name, (low, high), largest in (("area", area, 1), ("ratio", ratio, math.inf)):
-            if not 0 < low <= high <= largest:
-                raise ValueError(
-                    f"`{name}` must be (lowest, highest) above 0 to {largest}, got {(low, high)}"
-                )
+        check_number("probability", probability, "[0, 1]")
+        check_range("area", area, highest=1)
+        check_range("ratio", ratio)
         self.probability = probability
         self.area = tuple(area)
         self.ratio = tuple(ratio)

@@ -8,12 +8,11 @@ Shapes: h rows, w columns, c channels.
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 from PIL import Image
 
-from vit_tf.checks import check_probability, check_range, pair, shown
+from vit_tf.checks import check_choice, check_int, check_number, check_range, pair, shown
 from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing
 
 TRIES = 10  # of drawing a rectangle that fits, as torchvision and timm have it
@@ -75,10 +74,7 @@ class RandomResizedCrop:
         object.__setattr__(self, "image_size", pair(self.image_size, "image_size"))
         check_range("scale", self.scale, highest=1)
         check_range("ratio", self.ratio)
-        if self.interpolation not in INTERPOLATIONS:
-            raise ValueError(
-                f"`interpolation` must be one of {INTERPOLATIONS}, got {shown(self.interpolation)}"
-            )
+        check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
     def __call__(self, image, generator):
         picture = as_image(image)
@@ -116,8 +112,7 @@ class RandomShift:
     padding: int = 4
 
     def __post_init__(self):
-        if not (isinstance(self.padding, Integral) and self.padding >= 0):
-            raise ValueError(f"`padding` must be an int of 0 pixels or more, got {shown(self.padding)}")
+        check_int("padding", self.padding, 0)
 
     def __call__(self, image, generator):
         image = as_array(image)
@@ -147,7 +142,7 @@ class HorizontalFlip:
     probability: float = 0.5
 
     def __post_init__(self):
-        check_probability("probability", self.probability)
+        check_number("probability", self.probability, "[0, 1]")
 
     def __call__(self, image, generator):
         if generator.random() >= self.probability:
@@ -181,7 +176,7 @@ class RandomErasing:
     ratio: tuple[float, float] = (0.3, 3.3)
 
     def __post_init__(self):
-        check_probability("probability", self.probability)
+        check_number("probability", self.probability, "[0, 1]")
         check_range("area", self.area, highest=1)
         check_range("ratio", self.ratio)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_tf.checks import is_number, shown
+from vit_tf.checks import check_number
 
 
 class Mixing:
@@ -56,7 +56,7 @@ class MixUp(Mixing):
     alpha: float = 0.8
 
     def __post_init__(self):
-        check_alpha("alpha", self.alpha)
+        check_number("alpha", self.alpha, "(0, inf)")
 
     def draw(self, generator, image_size):
         return {**NO_MIXING, "kept": np.array([generator.beta(self.alpha, self.alpha)])}
@@ -78,7 +78,7 @@ class CutMix(Mixing):
     alpha: float = 1.0
 
     def __post_init__(self):
-        check_alpha("alpha", self.alpha)
+        check_number("alpha", self.alpha, "(0, inf)")
 
     def draw(self, generator, image_size):
         side = np.sqrt(1 - generator.beta(self.alpha, self.alpha))
@@ -111,13 +111,11 @@ class MixUpCutMix(Mixing):
     def __post_init__(self):
         for name in ("mixup", "cutmix"):
             if getattr(self, name) != 0:
-                check_alpha(name, getattr(self, name))
+                check_number(name, getattr(self, name), "(0, inf)")
         if not (self.mixup or self.cutmix):
             raise ValueError("`mixup` or `cutmix` must be positive, got 0 for both: leave `MixUpCutMix` out")
         for name in ("probability", "switch_prob"):
-            value = getattr(self, name)
-            if not (is_number(value) and 0 <= value <= 1):
-                raise ValueError(f"`{name}` must be a number in [0, 1], got {shown(value)}")
+            check_number(name, getattr(self, name), "[0, 1]")
 
     def draw(self, generator, image_size):
         is_mixed, is_cut = generator.random(2) < (self.probability, self.switch_prob)
@@ -206,9 +204,3 @@ def weighted_sum(values, weights):
     mixed = values * weights.astype("float32")
     mixed += values[::-1] * (1 - weights).astype("float32")
     return mixed
-
-
-def check_alpha(name, value):
-    """Raises a ValueError unless `value` is a positive number."""
-    if not (is_number(value) and value > 0):
-        raise ValueError(f"`{name}` must be a positive number, got {shown(value)}")

@@ -6,12 +6,11 @@ with the magnitude.
 """
 
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from vit_tf.checks import check_probability, is_number, shown
+from vit_tf.checks import check_int, check_number
 from vit_tf.data.augment.image import as_image
 
 HIGHEST_MAGNITUDE = 10
@@ -91,15 +90,10 @@ class RandAugment:
     probability: float = 0.5
 
     def __post_init__(self):
-        if not (isinstance(self.num_ops, Integral) and self.num_ops >= 0):
-            raise ValueError(f"`num_ops` must be an int of 0 or more, got {shown(self.num_ops)}")
-        if not (is_number(self.magnitude) and 0 <= self.magnitude <= HIGHEST_MAGNITUDE):
-            raise ValueError(f"`magnitude` must be in [0, {HIGHEST_MAGNITUDE}], got {shown(self.magnitude)}")
-        if not (is_number(self.magnitude_std) and self.magnitude_std >= 0):
-            raise ValueError(
-                f"`magnitude_std` must be a number of 0 or more, got {shown(self.magnitude_std)}"
-            )
-        check_probability("probability", self.probability)
+        check_int("num_ops", self.num_ops, 0)
+        check_number("magnitude", self.magnitude, f"[0, {HIGHEST_MAGNITUDE}]")
+        check_number("magnitude_std", self.magnitude_std, "[0, inf)")
+        check_number("probability", self.probability, "[0, 1]")
 
     def __call__(self, image, generator):
         picture = as_image(image)
