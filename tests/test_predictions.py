@@ -11,11 +11,11 @@ from keras import ops
 from PIL import Image
 from safetensors.numpy import save_file
 from support.cases import random_images, random_weights
-from support.scripts import load_script
 
 import vit_tf
 from vit_tf import build_vit
 from vit_tf.classifier import Classifier
+from vit_tf.commands import explanation_report
 from vit_tf.commands import main as cli
 from vit_tf.labels import imagenet_classes
 from vit_tf.predictions import Prediction, decode_predictions, decode_values, output_activation
@@ -353,11 +353,8 @@ def test_the_command_prints_them(folder, tmp_path, capsys, num_labels, config, l
     ],
 )
 def test_explain_shows_them(folder, tmp_path, num_labels, config, caption, whose):
-    explain = load_script("explain")
-
-    Image.fromarray(RNG.integers(0, 256, (30, 40, 3), "uint8")).save(tmp_path / "a.png")
-    source = str(folder(num_labels, **config))
-    args = explain.parse_arguments([str(tmp_path / "a.png"), "--weights", source])
-    seen = explain.Seen(vit_tf.load(source), args)
-    assert re.fullmatch(caption, seen.captions[0]) and seen.likeliest == whose
-    assert all(isinstance(text, str) for image in seen.classes for _, text in image)
+    path = tmp_path / "a.png"
+    Image.fromarray(RNG.integers(0, 256, (30, 40, 3), "uint8")).save(path)
+    classifier = vit_tf.load(folder(num_labels, **config))
+    context = explanation_report.ReportContext(classifier, [str(path)], layer=-1, class_index=None)
+    assert re.fullmatch(caption, context.captions[0]) and context.target == whose

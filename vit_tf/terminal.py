@@ -40,10 +40,15 @@ def shell_escape(match):
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(match[0]))
 
 
-def json_text(content):
-    """Returns `content` as indented JSON that is safe to print. Letters stay as they are."""
+def json_text(content, indent=2):
+    """Returns `content` as JSON that is safe to print. Letters stay as they are.
+
+    Args:
+        content: what `json.dumps` takes.
+        indent: int, or None for a single line.
+    """
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
-    text = json.dumps(content, indent=2, ensure_ascii=not encoding.lower().startswith("utf"))
+    text = json.dumps(content, indent=indent, ensure_ascii=not encoding.lower().startswith("utf"))
     return IN_LINES.sub(json_escape, text)
 
 

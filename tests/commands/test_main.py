@@ -1,16 +1,13 @@
 import json
-import os
 import shutil
 import signal
 
 import keras
 import numpy as np
 import pytest
-from conftest import randomize
 from keras import ops
-from PIL import Image
 
-from vit_tf import build_vit, decode_predictions, get_preprocessing, load, save_weights
+from vit_tf import build_vit, load, save_weights
 from vit_tf.commands import main as cli
 from vit_tf.hub.sources import open_checkpoint
 from vit_tf.variants import VARIANTS
@@ -83,95 +80,6 @@ def test_summary(capsys):
     output = printed(capsys, "summary", "test_vit", "--image-size", "32x48", "--num-classes", 3)
     for text in ("patch_encoder (PatchEncoder)", "(None, 32, 48, 3)", "attention scores", "grow with the"):
         assert text in output
-
-
-@pytest.fixture
-def hub(tmp_path):
-    """A model in a folder laid out as a hub repository, and a photograph's path."""
-    model = randomize(build_vit("test_vit", image_size=32, num_classes=4))
-    save_weights(model, tmp_path / "model.safetensors")
-    config = dict(
-        architecture="test_vit",
-        label_names=["apple", "pear", "plum", "quince"],
-        pretrained_cfg=dict(input_size=[3, 32, 32], mean=[0.4, 0.5, 0.6], std=[0.2, 0.2, 0.3], crop_pct=0.8),
-    )
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    noise = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3)).astype("uint8")
-    (tmp_path / "folder.keras").mkdir()
-    for i, pixels in enumerate(noise):
-        Image.fromarray(pixels).save(tmp_path / f"obst {i}.png")
-    return model, tmp_path
-
-
-def test_predict(capsys, hub):
-    model, folder = hub
-    pictures = [folder / "obst 0.png", folder / "obst 1.png"]
-    logits = model(get_preprocessing(folder)(pictures))
-    expected = decode_predictions(logits, 2, ["apple", "pear", "plum", "quince"])
-    content = json.loads(printed(capsys, "predict", *pictures, "--weights", folder, "--top", 2, "--json"))
-    for image, best, found in zip(pictures, expected, content):
-        assert found["image"] == str(image)
-        assert [p["label"] for p in found["predictions"]] == [label for label, _ in best]
-        np.testing.assert_allclose(
-            [p["probability"] for p in found["predictions"]], [p for _, p in best], 1e-4
-        )
-    lines = printed(capsys, "predict", *pictures, "--weights", folder).splitlines()
-    assert len(lines) == 10 and lines[0] == str(pictures[0])
-    assert lines[1] == f"  {expected[0][0][1]:6.1%}  {expected[0][0][0]}"
-
-
-def test_predict_with_a_bare_file_and_many_images(capsys, hub):
-    model, folder = hub
-    weights = folder / "model.safetensors"
-    with pytest.raises(ValueError, match="bare file, which names no variant"):
-        printed(capsys, "predict", folder / "obst 0.png", "--weights", weights)
-    output = printed(
-        capsys, "predict", *[folder / "obst 0.png"] * 9, "--weights", weights, "--model", "test_vit"
-    )
-    assert output.count("class 3") == 9
-
-
-def test_predict_good_files_beside_bad_ones(capsys, hub, monkeypatch):
-    _, folder = hub
-    monkeypatch.chdir(folder)
-    photos = folder / "photos"
-    (photos / "deep").mkdir(parents=True)
-    for i, name in enumerate(("10.png", "9.png", "deep/bare")):
-        shutil.copy(folder / f"obst {i % 2}.png", photos / name)
-    (photos / "notes.txt").write_text("words")
-    (photos / "bad.jpg").write_text("words")
-    (photos / "zero.jpg").symlink_to("/dev/zero")
-    os.mkfifo(folder / "pipe.png")
-    options = ["--weights", str(folder), "--top", "1"]
-    classifier = load(folder)
-    monkeypatch.setattr("vit_tf.classifier.load", lambda source, variant: classifier)
-
-    def predicted(*arguments):
-        code = cli.main(["predict", *arguments, *options])
-        out, err = capsys.readouterr()
-        names = [line for line in out.splitlines() if not line.startswith(" ")]
-        return code, names, err.splitlines()
-
-    good = [f"photos/{name}" for name in ("9.png", "10.png", "deep/bare")]
-    code, names, errors = predicted("photos", "gone.png", "pipe.png", "obst 0.png", "https://x.org/a.png")
-    assert (code, names) == (1, [*good, "obst 0.png"])
-    assert [line.split(":")[0] for line in errors] == ["note", "note"] + ["error"] * 4
-    for part, line in zip(("1 .txt", "zero.jpg", "gone.png", "bad.jpg", "pipe.png", "//x.org/a.png"), errors):
-        assert part in line
-    assert predicted("obst*.png", "photos/**/[b1]*") == (
-        1,
-        ["obst 0.png", "obst 1.png", "photos/10.png", "photos/deep/bare"],
-        [errors[3]],
-    )
-    assert predicted("photos/deep") == (0, ["photos/deep/bare"], [])
-    assert predicted("pho*/deep", "photos/*/") == (0, ["photos/deep/bare"] * 2, [])
-    for bad in (["photos/bad.jpg"], ["*.webp"], ["gone.png", "pipe.png"], ["a" * 100_000]):
-        code, names, errors = predicted(*bad)
-        assert (code, names, len(errors)) == (2, [], len(bad)) and len(errors[0]) < 2000
-    (folder / "empty").mkdir()
-    assert predicted("empty")[0] == 2
-    content = json.loads(printed(capsys, "predict", "photos", "gone.png", "--json", *options))
-    assert [image["image"] for image in content] == good
 
 
 def test_a_run_s_folder_is_its_model(hub, tmp_path):

@@ -8,7 +8,7 @@ vit-tf convert runs/pets pets.weights.h5 --image-size 384     # position embeddi
 from pathlib import Path
 
 from vit_tf.checks import printable
-from vit_tf.commands.options import add_model, add_sizes, check_source, sizes
+from vit_tf.commands.options import add_model, add_sizes, check_new_file, check_source, sizes
 from vit_tf.commands.startup import import_backend
 from vit_tf.files import atomic_path, require_space
 
@@ -49,14 +49,9 @@ def run(args):
 
 
 def check_output(out, force):
-    """Returns the ending of OUT; a ValueError if nothing can be written there."""
+    """Returns the ending of OUT; a ValueError if no file can be written there."""
     ending = next((ending for ending in OUTPUTS if out.name.endswith(ending)), None)
     if ending is None:
         raise ValueError(f"OUT must end in {', '.join(OUTPUTS)}, got {str(out)!r}")
-    if not out.parent.is_dir():
-        raise ValueError(f"there is no folder {str(out.parent)!r} for {out.name!r}: make it first")
-    if out.is_dir():
-        raise ValueError(f"OUT must be a file, and {str(out)!r} is a folder")
-    if out.exists() and not force:
-        raise ValueError(f"{str(out)!r} already exists: choose another name, or add --force")
+    check_new_file("OUT", out, force)
     return ending

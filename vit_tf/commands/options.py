@@ -1,7 +1,11 @@
 """Options that several commands share."""
 
+from pathlib import Path
+
 from vit_tf.checks import shown
 from vit_tf.variants import get_variant
+
+DEFAULT_WEIGHTS = "cifar10"
 
 
 def add_weights(parser):
@@ -9,7 +13,7 @@ def add_weights(parser):
     parser.add_argument(
         "--weights",
         metavar="SOURCE",
-        default="cifar10",
+        default=DEFAULT_WEIGHTS,
         help="see `vit-tf --help`; default: the CIFAR-10 model in this package",
     )
 
@@ -31,6 +35,23 @@ def check_source(source, variant=None):
     config, _ = read_config(source)
     if not config and variant is None:
         raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
+
+
+def check_new_file(name, path, force):
+    """Raises a ValueError unless a file can be written at a path.
+
+    Args:
+        name: of the argument, for the message.
+        path: str or path-like.
+        force: bool, whether an existing file is replaced.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {str(path.parent)!r} for {name} {path.name!r}: make it first")
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file, and {str(path)!r} is a folder")
+    if path.exists() and not force:
+        raise ValueError(f"{str(path)!r} already exists: choose another name, or add --force")
 
 
 def add_sizes(parser):

@@ -1,19 +1,25 @@
 """Classify images: the most likely classes of each.
 
-    vit-tf predict cat.jpg                                  # by the CIFAR-10 model in this package
-    vit-tf predict cat.jpg --weights hf:timm/NAME           # by published weights
-    vit-tf predict photos 'more/*.png' --weights runs/pets  # all images in a folder, and of a pattern
+    vit-tf predict cat.jpg                                    # by the CIFAR-10 model in this package
+    vit-tf predict cat.jpg --weights hf:timm/NAME             # by published weights
+    vit-tf predict photos 'more/*.png' --weights runs/pets    # images in a folder, and of a pattern
+    find . -name '*.jpg' | vit-tf predict - --csv labels.csv  # paths from stdin, one per line
 
-Images that cannot be read are named on stderr, and the others are classified. The exit code is then 1, and 2
-if no image could be classified. A star marks the labels of a multi-label model that reach their thresholds;
-these are always printed. A regression model gives its values.
+Results are written while the command runs: after Ctrl-C the output has whole lines for the images so far.
+Images that cannot be read are named on stderr and left out. The exit code is then 1, or 2 if no image could
+be classified. A star marks a label that reaches its threshold; such labels are always printed. A regression
+model gives its values.
 """
 
+import csv
+import os
 import sys
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 from vit_tf import terminal
-from vit_tf.checks import brief
-from vit_tf.commands.options import add_model, check_source
+from vit_tf.checks import brief, printable
+from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_source
 from vit_tf.commands.startup import import_backend
 
 HELP = "classify images"
@@ -21,55 +27,113 @@ HELP = "classify images"
 
 def add_arguments(parser):
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="files, folders, or patterns such as 'photos/*.jpg'"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="files, folders, patterns such as 'photos/*.jpg', or - for a list of paths on stdin",
     )
-    parser.add_argument(
-        "--weights", metavar="SOURCE", help="see `vit-tf --help`; default: the CIFAR-10 model in this package"
-    )
+    add_weights(parser)
     add_model(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="how many classes per image (5)")
-    parser.add_argument("--json", action="store_true", help="print JSON alone")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of classes per image (5)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="lowest probability of a predicted label; default, for models with several labels per image: as "
+        "stored with the weights, or 0.5",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images in memory (8)")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "--json", action="store_true", help="print JSON only: a list, with one line per image"
+    )
+    output.add_argument("--csv", metavar="FILE", help="write one row per image to FILE; - prints CSV only")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
 
-def run(args, batch_size=8):
-    """Returns the exit code: 0, 1 if some images have no answer, 2 if none has one."""
+def run(args):
+    """Returns the exit code: 0, 1 if some images have no prediction, 2 if all of them."""
+    check_arguments(args)
+    paths, problems = find_images(args.images)
+    if not paths:
+        return 2
+    if args.weights == DEFAULT_WEIGHTS:
+        print("note: cifar10 is a small model of ten classes: --weights takes others", file=sys.stderr)
+    import_backend()
+    from vit_tf.classifier import load
+
+    classifier = with_threshold(load(args.weights, args.model), args.threshold)
+    is_scrolling = sys.stdout.isatty() and args.csv in (None, "-")  # the results show the progress
+    bar = terminal.track(paths, "predicting", disable=is_scrolling or len(paths) <= args.batch_size)
+    count = 0
+    with output_of(args, classifier) as write:
+        for names, images in readable_batches(bar, classifier.preprocessing, args.batch_size):
+            outputs = classifier.model.predict_on_batch(images)
+            for name, predictions in zip(names, classifier.decode(outputs, args.top)):
+                write(name, predictions)
+                count += 1
+    if not count:
+        return 2
+    return 1 if problems or count < len(paths) else 0
+
+
+def check_arguments(args):
+    for name in ("top", "batch_size"):
+        if getattr(args, name) < 1:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} must be at least 1, got {getattr(args, name)}")
+    if args.threshold is not None and not 0 <= args.threshold <= 1:
+        raise ValueError(f"--threshold must be a probability from 0 to 1, got {args.threshold}")
+    if args.csv not in (None, "-"):
+        check_new_file("--csv", args.csv, args.force)
+    check_source(args.weights, args.model)
+
+
+def find_images(arguments):
+    """Returns the paths of the images that arguments stand for, and how many arguments stand for none."""
     from vit_tf.data.image_paths import find_image_paths
 
-    if args.top < 1:
-        raise ValueError(f"--top must be at least 1, got {args.top}")
-    paths, problems, notes = find_image_paths(args.images)
+    names = []
+    for argument in arguments:
+        names += paths_from_stdin() if argument == "-" else [argument]
+    paths, problems, notes = find_image_paths(names)
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     for problem in problems:
         print_error(problem)
-    if not paths:
-        return 2
-    if args.weights is None:
-        print("no --weights: this is the package's small model, for CIFAR-10's ten classes", file=sys.stderr)
-    source = args.weights or "cifar10"
-    check_source(source, args.model)
-    import_backend()
-    from vit_tf.classifier import load
+    return paths, len(problems)
 
-    classifier = load(source, args.model)
-    answered, results = [], []
-    bar = terminal.track(paths, "predicting", disable=not args.json or len(paths) <= batch_size)
-    for names, images in readable_batches(bar, classifier.preprocessing, batch_size):
-        batch_results = classifier.decode(classifier.model.predict_on_batch(images), args.top)
-        if not args.json:
-            print_predictions(names, batch_results, as_json=False)
-            sys.stdout.flush()
-        answered += names
-        results += batch_results
-    if args.json:
-        print_predictions(answered, results, as_json=True)
-    if not answered:
-        return 2
-    return 1 if problems or len(answered) < len(paths) else 0
+
+def paths_from_stdin():
+    """Returns the paths that stdin lists: one per line, or separated by NUL as of `find -print0`."""
+    text = sys.stdin.buffer.read()
+    return [os.fsdecode(path) for path in text.split(b"\0" if b"\0" in text else b"\n") if path.strip()]
+
+
+def with_threshold(classifier, threshold):
+    """Returns a `Classifier` whose labels all have this threshold; None keeps what they have."""
+    from vit_tf.labels import REGRESSION
+
+    if threshold is None:
+        return classifier
+    if classifier.problem_type == REGRESSION:
+        raise ValueError("--threshold is for classes, and this is a regression model: leave it out")
+    return replace(classifier, thresholds=(threshold,) * classifier.model.output_shape[-1])
+
+
+def output_of(args, classifier):
+    """Returns the context of the output that the options ask for."""
+    from vit_tf.labels import REGRESSION
+
+    if args.csv is None:
+        return json_output() if args.json else text_output()
+    is_classifier = classifier.problem_type != REGRESSION
+    num_labels = max(classifier.model.output_shape[-1], len(classifier.labels or ()))
+    return csv_output(args.csv, min(args.top, num_labels) if is_classifier else num_labels, is_classifier)
 
 
 def readable_batches(paths, preprocessing, batch_size):
-    """Yields ([paths], images (b, h, w, c)) of the files that can be read, and names the others on stderr."""
+    """Yields ([paths], images (b, h, w, c)) of the files that can be read; names the others on stderr."""
     import numpy as np
 
     names, images = [], []
@@ -90,24 +154,66 @@ def print_error(error):
     print(f"error: {brief(error)}", file=sys.stderr)
 
 
-def print_predictions(images, results, as_json):
-    if as_json:
-        content = [
-            {
-                "image": str(image),
-                "predictions": [prediction.as_dict() for prediction in predictions],
-            }
-            for image, predictions in zip(images, results)
+# ---------------------------------------------------------------------------------------------------
+# Output: each context gives a function `(path, predictions)` that writes the lines of an image
+# ---------------------------------------------------------------------------------------------------
+@contextmanager
+def text_output():
+    def write(path, predictions):
+        star = {True: "*"}
+        lines = [
+            f"{star.get(each.selected, ' ')} {each.text:>6}  {printable(each.label)}" for each in predictions
         ]
-        print(terminal.json_text(content))
-        return
-    for image, predictions in zip(images, results):
-        print(terminal.printable(image))
-        for prediction in predictions:
-            print(prediction_line(prediction))
+        print("\n".join([printable(path), *lines]), flush=True)
+
+    yield write
 
 
-def prediction_line(prediction):
-    """Returns a `Prediction` or `Value` as text; labels that reach their threshold have a star."""
-    star = "*" if prediction.selected else " "
-    return f"{star} {prediction.text:>6}  {terminal.printable(prediction.label)}"
+@contextmanager
+def json_output():
+    """The list is complete JSON even if it ends early."""
+    separator = "["
+
+    def write(path, predictions):
+        nonlocal separator
+        content = {"image": str(path), "predictions": [each.as_dict() for each in predictions]}
+        print(f"{separator}\n {terminal.json_text(content, indent=None)}", end="", flush=True)
+        separator = ","
+
+    try:
+        yield write
+    finally:
+        print("[]" if separator == "[" else "\n]")
+
+
+@contextmanager
+def csv_output(path, columns, is_classifier):
+    """Each row has the image, the predicted labels joined by |, and labels with their probabilities.
+
+    Args:
+        path: of the file, or - for stdout.
+        columns: int, how many labels have columns.
+        is_classifier: bool; the row of a regression has the image and the labels with their values.
+    """
+    header = ["image", "predicted"] if is_classifier else ["image"]
+    for i in range(1, columns + 1):
+        header += [f"label_{i}", f"probability_{i}" if is_classifier else f"value_{i}"]
+    options = dict(newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
+    with nullcontext(sys.stdout) if path == "-" else open(path, "w", **options) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+
+        def write(path, predictions):
+            row = [path, "|".join(predicted_labels(predictions))] if is_classifier else [path]
+            for label, number in predictions[:columns]:
+                row += [label, f"{number:.6g}"]
+            writer.writerow(row)
+
+        yield write
+
+
+def predicted_labels(predictions):
+    """Returns the labels that reach their thresholds; without thresholds the likeliest one."""
+    if predictions[0].selected is None:
+        return [predictions[0].label]
+    return [each.label for each in predictions if each.selected]

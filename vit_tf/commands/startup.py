@@ -6,6 +6,8 @@ import signal
 import sys
 from contextlib import contextmanager, nullcontext
 
+from vit_tf import terminal
+
 # What TensorFlow writes at its start on any machine, of no use to the reader. 303: there is no CUDA driver.
 START_UP_LINES = re.compile(
     rb"^I\d{4} |^WARNING: All log messages before absl::InitializeLog|^To enable the following instructions:"
@@ -35,7 +37,7 @@ def leaving_at_once():
     """A scope in which Ctrl-C ends the process: an import may turn a KeyboardInterrupt into other errors."""
 
     def leave(*_):
-        os.write(2, b"interrupted\n")
+        terminal.tell("interrupted\n")
         os._exit(130)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -72,7 +74,8 @@ def without_lines(pattern):
 def pass_on(source, target, pattern):
     """Copies lines between two file descriptors until the source ends, and ends this process."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both processes
+        for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to both processes
+            signal.signal(number, signal.SIG_IGN)
         with open(source, "rb") as lines:
             for line in lines:
                 if not pattern.search(line):
