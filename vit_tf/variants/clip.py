@@ -4,7 +4,7 @@ from vit_tf.config import ViTConfig
 from vit_tf.variants.sizes import BASE, BETWIXT, GIANT, GIGANTIC, HUGE, LARGE, MEDIUM
 
 CLIP = dict(pre_norm=True, patch_bias=False, norm_epsilon=1e-5)
-CLIP_QUICK = dict(pre_norm=True, patch_bias=False, norm_epsilon=1e-5, activation="quick_gelu")
+QUICK = CLIP | dict(activation="quick_gelu")
 
 FAMILIES = {
     # OpenCLIP's and others'.
@@ -31,14 +31,12 @@ FAMILIES = {
     },
     # The quick GELU of OpenAI's weights.
     "CLIP (OpenAI)": {
-        "vit_base_patch32_clip_quickgelu_224": ViTConfig(224, 32, **BASE, **CLIP_QUICK, num_classes=512),
-        "vit_base_patch16_clip_quickgelu_224": ViTConfig(224, 16, **BASE, **CLIP_QUICK, num_classes=512),
-        "vit_large_patch14_clip_quickgelu_224": ViTConfig(224, 14, **LARGE, **CLIP_QUICK, num_classes=768),
-        "vit_large_patch14_clip_quickgelu_336": ViTConfig(336, 14, **LARGE, **CLIP_QUICK, num_classes=768),
-        "vit_huge_patch14_clip_quickgelu_224": ViTConfig(224, 14, **HUGE, **CLIP_QUICK, num_classes=1024),
-        "vit_huge_patch14_clip_quickgelu_378": ViTConfig(378, 14, **HUGE, **CLIP_QUICK, num_classes=1024),
-        "vit_gigantic_patch14_clip_quickgelu_224": ViTConfig(
-            224, 14, **GIGANTIC, **CLIP_QUICK, num_classes=1280
-        ),
+        "vit_base_patch32_clip_quickgelu_224": ViTConfig(224, 32, **BASE, **QUICK, num_classes=512),
+        "vit_base_patch16_clip_quickgelu_224": ViTConfig(224, 16, **BASE, **QUICK, num_classes=512),
+        "vit_large_patch14_clip_quickgelu_224": ViTConfig(224, 14, **LARGE, **QUICK, num_classes=768),
+        "vit_large_patch14_clip_quickgelu_336": ViTConfig(336, 14, **LARGE, **QUICK, num_classes=768),
+        "vit_huge_patch14_clip_quickgelu_224": ViTConfig(224, 14, **HUGE, **QUICK, num_classes=1024),
+        "vit_huge_patch14_clip_quickgelu_378": ViTConfig(378, 14, **HUGE, **QUICK, num_classes=1024),
+        "vit_gigantic_patch14_clip_quickgelu_224": ViTConfig(224, 14, **GIGANTIC, **QUICK, num_classes=1280),
     },
 }

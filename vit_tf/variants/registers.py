@@ -11,23 +11,21 @@ REG1_GAP = dict(
     layer_scale_init=1e-5, pooling="avg", final_norm="pooled", num_registers=1, prefix_positions=False
 )
 REG4_GAP = REG1_GAP | dict(num_registers=4)
+DIFFERENTIAL = dict(attention="differential")
+SCALING = dict(block="parallel_scaling")
 SO150M2_GAP = dict(layer_scale_init=1e-5, pooling="avg", final_norm="pooled", num_registers=1, qkv_bias=False)
 
 FAMILIES = {
     # A d in the name stands for differential attention, a p for parallel scaling.
     "registers, pooled": {
         "vit_wee_patch16_reg1_gap_256": ViTConfig(256, 16, **WEE, **REG1_GAP),
-        "vit_dwee_patch16_reg1_gap_256": ViTConfig(256, 16, **WEE, **REG1_GAP, attention="differential"),
-        "vit_pwee_patch16_reg1_gap_256": ViTConfig(
-            256, 16, 256, 16, 4, 1280, **REG1_GAP, block="parallel_scaling"
-        ),
+        "vit_dwee_patch16_reg1_gap_256": ViTConfig(256, 16, **WEE, **REG1_GAP, **DIFFERENTIAL),
+        "vit_pwee_patch16_reg1_gap_256": ViTConfig(256, 16, 256, 16, 4, 1280, **REG1_GAP, **SCALING),
         "vit_dpwee_patch16_reg1_gap_256": ViTConfig(
-            256, 16, 256, 16, 4, 1280, **REG1_GAP, block="parallel_scaling", attention="differential"
+            256, 16, 256, 16, 4, 1280, **REG1_GAP, **SCALING, **DIFFERENTIAL
         ),
         "vit_little_patch16_reg1_gap_256": ViTConfig(256, 16, **LITTLE, **REG1_GAP),
-        "vit_dlittle_patch16_reg1_gap_256": ViTConfig(
-            256, 16, **LITTLE, **REG1_GAP, attention="differential"
-        ),
+        "vit_dlittle_patch16_reg1_gap_256": ViTConfig(256, 16, **LITTLE, **REG1_GAP, **DIFFERENTIAL),
         "vit_little_patch16_reg4_gap_256": ViTConfig(256, 16, **LITTLE, **REG4_GAP),
         "vit_medium_patch16_reg1_gap_256": ViTConfig(256, 16, **MEDIUM, **REG1_GAP),
         "vit_medium_patch16_reg4_gap_256": ViTConfig(256, 16, **MEDIUM, **REG4_GAP),

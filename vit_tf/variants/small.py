@@ -1,18 +1,18 @@
 """Small models: for tests, for CIFAR-10, and the example of vit-pytorch's README."""
 
 from vit_tf.config import ViTConfig
-from vit_tf.variants.sizes import GAP, MAP
+from vit_tf.variants.sizes import GAP, LAYER_SCALE, MAP
 
 VIT_PYTORCH = dict(
     patch_stem="patches", patch_norm=True, embedding_norm=True, qkv_bias=False, norm_epsilon=1e-5
 )
+DROPOUT = dict(dropout_rate=0.1, attention_dropout_rate=0.1)
+TEST = dict(**LAYER_SCALE, num_registers=1)
 
 FAMILIES = {
     # The Keras tutorial's model with a class token, and our own.
     "CIFAR-10": {
-        "vit_cifar10_tutorial": ViTConfig(
-            72, 6, 64, 8, 4, 128, dropout_rate=0.1, attention_dropout_rate=0.1, num_classes=10
-        ),
+        "vit_cifar10_tutorial": ViTConfig(72, 6, 64, 8, 4, 128, **DROPOUT, num_classes=10),
         "vit_cifar10": ViTConfig(
             32, 4, 192, 4, 6, 384, pooling="avg", patch_stem="whitened", activation="relu", num_classes=10
         ),
@@ -23,24 +23,8 @@ FAMILIES = {
     },
     "test": {
         "test_vit": ViTConfig(160, 16, 64, 6, 2, 192),
-        "test_vit2": ViTConfig(
-            160, 16, 64, 8, 2, 192, **GAP, layer_scale_init=1e-5, final_norm="pooled", num_registers=1
-        ),
-        "test_vit3": ViTConfig(
-            160, 16, 96, 9, 3, 192, **MAP, layer_scale_init=1e-5, num_registers=1, pool_prefix=True
-        ),
-        "test_vit4": ViTConfig(
-            160,
-            16,
-            96,
-            9,
-            3,
-            288,
-            **GAP,
-            layer_scale_init=1e-5,
-            norm="rms",
-            final_norm="pooled",
-            num_registers=1,
-        ),
+        "test_vit2": ViTConfig(160, 16, 64, 8, 2, 192, **GAP, **TEST, final_norm="pooled"),
+        "test_vit3": ViTConfig(160, 16, 96, 9, 3, 192, **MAP, **TEST, pool_prefix=True),
+        "test_vit4": ViTConfig(160, 16, 96, 9, 3, 288, **GAP, **TEST, norm="rms", final_norm="pooled"),
     },
 }

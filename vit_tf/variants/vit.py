@@ -16,16 +16,10 @@ from vit_tf.variants.sizes import (
 )
 
 GAP_NO_BIAS = dict(layer_scale_init=1e-6, pooling="avg", qkv_bias=False)
-XP = dict(
-    block="parallel_scaling",
-    norm="rms",
-    pre_norm=True,
-    patch_bias=False,
-    qk_norm=True,
-    qkv_bias=False,
-    prefix_positions=False,
-)
+XP = dict(block="parallel_scaling", norm="rms", pre_norm=True, qk_norm=True)
+XP |= dict(patch_bias=False, qkv_bias=False, prefix_positions=False)
 EVA = dict(pooling="avg", class_token=True, final_norm="pooled")
+THINGS = dict(layer_scale_init=1e-5, block="parallel_things")
 RPN = dict(block="res_post", layer_scale_init=1e-5, pooling="avg", final_norm="pooled", qkv_bias=False)
 
 FAMILIES = {
@@ -75,12 +69,8 @@ FAMILIES = {
         "vit_small_patch16_36x1_224": ViTConfig(224, 16, 384, 36, 6, 1536, **LAYER_SCALE),
     },
     "parallel things": {
-        "vit_small_patch16_18x2_224": ViTConfig(
-            224, 16, 384, 18, 6, 1536, **LAYER_SCALE, block="parallel_things"
-        ),
-        "vit_base_patch16_18x2_224": ViTConfig(
-            224, 16, 768, 18, 12, 3072, **LAYER_SCALE, block="parallel_things"
-        ),
+        "vit_small_patch16_18x2_224": ViTConfig(224, 16, 384, 18, 6, 1536, **THINGS),
+        "vit_base_patch16_18x2_224": ViTConfig(224, 16, 768, 18, 12, 3072, **THINGS),
     },
     # ViT-22B (https://arxiv.org/abs/2302.05442).
     "parallel scaling": {
