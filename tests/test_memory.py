@@ -60,3 +60,8 @@ def images(folder):
         for i in range(4):
             (folder / "images" / label / f"{i}.png").write_bytes(b"")
     return folder / "images"
+
+
+def test_free_memory_is_that_of_the_machine():
+    free = memory.free_memory()
+    assert free is None or 1e6 < free < 1e14

@@ -28,6 +28,18 @@ def total_memory():
     return min(sizes, default=None)
 
 
+def free_memory():
+    """Returns the bytes that a process can still allocate; None if unknown."""
+    try:
+        # Linux's sysconf leaves out the pages that the system would release.
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        names = getattr(os, "sysconf_names", {})
+        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
+        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") if pages in names else None
+
+
 def is_out_of_memory(error):
     """Whether an exception of Python, NumPy or a backend says that memory could not be allocated."""
     if isinstance(error, MemoryError) or type(error).__name__ in NAMES:

@@ -1,10 +1,8 @@
-import io
 import threading
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
 from support.batches import (
     BATCH,
     CLASSES,
@@ -18,10 +16,8 @@ from support.batches import (
     shuffled_in_time,
 )
 
-from vit_tf.data import loader as pipeline
-from vit_tf.data.augment.image import RandomResizedCrop
 from vit_tf.data.augment.mixing import CutMix, MixUp, MixUpCutMix
-from vit_tf.data.loader import CachedImages, DataLoader, DecodedImages
+from vit_tf.data.loader import DataLoader
 
 
 def identity(batch):
@@ -102,7 +98,7 @@ def test_first_places_are_uniform():
     assert abs(counts - 1000 / COUNT).max() < 4 * 5.8  # four deviations of the binomial
 
 
-def test_array_and_pictures_have_one_order():
+def test_an_array_and_a_list_have_the_same_order():
     as_sequence = DataLoader(list(images()), LABELS, CLASSES, BATCH, shuffle=True, seed=5)
     assert_equal(list(as_sequence.epoch(1)), list(batches().epoch(1)))
 
@@ -115,7 +111,7 @@ def test_mix_gets_the_whole_batch():
     assert len(big) == 1 and next(big.epoch())[0].shape == (COUNT, 6, 8, 3)
 
 
-@pytest.mark.parametrize("transform", [None, augmented], ids=["array", "pictures"])
+@pytest.mark.parametrize("transform", [None, augmented], ids=["array", "images"])
 def test_threads_end_with_the_iterator(transform):
     iterator = batches(transform).epoch()
     next(iterator)
@@ -157,92 +153,12 @@ def test_errors_come_to_the_consumer(place, error):
     assert_no_threads()
 
 
-class Files:
-    """JPEG files of several sizes in memory."""
-
-    def __init__(self, sizes):
-        self.names = [f"{i}.jpg" for i in range(len(sizes))]
-        self.data = []
-        for i, size in enumerate(sizes):
-            noise = np.random.default_rng(i).integers(0, 256, (3, 4, 3), "uint8")
-            buffer = io.BytesIO()
-            Image.fromarray(noise).resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG")
-            self.data.append(buffer.getvalue())
-        self.reads = []
-
-    def __len__(self):
-        return len(self.names)
-
-    def read(self, index):
-        self.reads.append(index)
-        return self.data[index]
-
-
-SIZES = [(40, 30), (30, 40), (20, 18), (64, 32)] * 5
-
-
-def test_pictures_decode_files():
-    files = Files(SIZES)
-    pictures = DecodedImages(files)
-    assert len(pictures) == 20 and pictures[1].size == (30, 40) and pictures[1].mode == "RGB"
-    np.testing.assert_array_equal(pictures[3], Image.open(io.BytesIO(files.data[3])))
-    files.data[2] = b"no picture"
-    with pytest.raises(ValueError, match="2.jpg"):
-        pictures[2]
-    crops = DataLoader(pictures, np.zeros(20, int), 1, 8, RandomResizedCrop((16, 24)), num_threads=3)
-    with pytest.raises(ValueError, match="2.jpg"):
-        list(crops.epoch())
-    files.data[2] = files.data[1]
-    assert [x.shape for x, _ in crops.epoch()] == [(8, 16, 24, 3), (8, 16, 24, 3), (4, 16, 24, 3)]
-
-
-def test_cached_pictures_are_decoded_once_and_scaled_down():
-    files = Files(SIZES)
-    cached = CachedImages(DecodedImages(files), 24)
-    assert len(cached) == 20
-    first, second = ([cached[i] for i in range(20)] for _ in range(2))
-    assert sorted(files.reads) == list(range(20))
-    for array, again, (w, h), picture in zip(first, second, SIZES, DecodedImages(files)):
-        assert array is again and array.dtype == np.uint8 and not array.flags.writeable
-        scale = min(24 / min(h, w), 1)
-        assert array.shape == (round(h * scale), round(w * scale), 3)
-        expected = picture.resize(array.shape[1::-1], Image.Resampling.BICUBIC)
-        np.testing.assert_array_equal(array, expected)
-
-
-def test_a_cache_that_does_not_fit_is_refused(monkeypatch):
-    pictures = DecodedImages(Files([(40, 30)] * 20))
-    needed = 20 * 3 * 24 * 32
-    monkeypatch.setattr(pipeline, "free_memory", lambda: 2 * needed)
-    CachedImages(pictures, 24)
-    monkeypatch.setattr(pipeline, "free_memory", lambda: 2 * needed - 2)
-    message = f"20 pictures of 24 pixels need about {needed:,} bytes .* {needed - 1:,}: choose a smaller"
-    with pytest.raises(ValueError, match=message):
-        CachedImages(pictures, 24)
-    monkeypatch.setattr(pipeline, "free_memory", lambda: None)  # a system that does not tell
-    assert len(CachedImages(pictures, 24)) == 20
-
-
-def test_free_memory_is_that_of_the_machine():
-    free = pipeline.free_memory()
-    assert free is None or 1e6 < free < 1e14
-
-
-def test_batches_of_a_cache_equal_those_of_the_pictures():
-    pictures = DecodedImages(Files([(40, 30)] * 20))
-
-    def epoch(source):
-        return list(DataLoader(source, np.zeros(20, int), 1, 8, RandomResizedCrop(8), shuffle=True).epoch())
-
-    assert_equal(epoch(CachedImages(pictures, 30)), epoch(pictures))
-
-
 @pytest.mark.parametrize(
     "change, message",
     [
         ({"labels": LABELS[:-1]}, r"got 29 images and labels int64 of shape \(28,\)"),
         ({"labels": LABELS.astype(float)}, "labels float64"),
-        ({"labels": np.eye(COUNT, dtype=int)}, "one integer label for each"),
+        ({"labels": np.eye(COUNT, dtype=int)}, "one integer label per image"),
         ({"images": [], "labels": np.zeros(0, int)}, "at least one image"),
         ({"images": iter([1])}, "`images` must be a sequence"),
         ({"num_classes": 3}, r"labels must be in 0 .. 2 for 3 classes, got 0 to 3"),
@@ -282,7 +198,10 @@ def test_bad_epochs(epoch, start, message):
 @pytest.mark.parametrize(
     "transform, message",
     [
-        (lambda image, g: image[: g.integers(2, 5)], r"must have one size, got \(2, 8, 3\) and \(4, 8, 3\)"),
+        (
+            lambda image, g: image[: g.integers(2, 5)],
+            r"must have the same size, got \(2, 8, 3\) and \(4, 8, 3\)",
+        ),
         (lambda image, g: None, "got object of shape"),
         (lambda image, g: image.astype("float64"), "got float64 of shape"),
         (lambda image, g: image[0], r"images \(h, w, c\)"),
@@ -291,8 +210,6 @@ def test_bad_epochs(epoch, start, message):
 def test_bad_images(transform, message):
     with pytest.raises(ValueError, match=message):
         list(batches(transform).epoch())
-    with pytest.raises(ValueError, match="`side`"):
-        CachedImages([], 0)
 
 
 def test_batches_of_several_labels_and_their_mixing():

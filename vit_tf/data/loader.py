@@ -1,10 +1,10 @@
-"""`DataLoader`: a data set as shuffled, augmented, labelled batches, from any batch of any epoch on.
+"""`DataLoader`: a data set as shuffled, augmented, labelled batches, from any batch of any epoch.
 
-Nothing here remembers anything: the order is a function of (seed, epoch), an image's augmentation of
-(seed, epoch, position in the order) and a batch's mixing of (seed, epoch, batch). So training that was
-interrupted goes on with the very bytes that it would have seen, whatever the number of threads.
-grain has the threads, the order in which they deliver and the prefetching.
-Shapes: n images, b images of a batch, h rows, w columns, c channels, k classes.
+The loader has no state: the order is a function of (seed, epoch), an image's augmentation of (seed, epoch,
+position in the order), and a batch's mixing of (seed, epoch, batch). Training that was interrupted therefore
+resumes with exactly the same batches, with any number of threads.
+grain provides the threads, their order of delivery and the prefetching.
+Shapes: n images of a data set, b images of a batch, h rows, w columns, c channels, k classes.
 """
 
 import os
@@ -18,46 +18,45 @@ import numpy as np
 from vit_tf.checks import check_int, shown
 
 LARGEST_SEED = 2**32 - 1
-# A generator's purpose is a part of its seed, so that no two draw the same numbers.
+# What a generator is for is part of its seed, so that no two generators draw the same numbers.
 ORDER, IMAGE, MIX = range(3)
 
 
 class DataLoader(keras.utils.PyDataset):
-    """Shuffled or ordered batches of a data set, epoch by epoch, from any batch on.
+    """Loads the batches of a data set, epoch by epoch, from any batch of an epoch.
 
-    Every image comes once an epoch; the last batch may be smaller.
-
-    Keras's `fit`, `evaluate` and `predict` take it as it is: each pass over the data is the next epoch. `fit`
-    shuffles the batches of an epoch by default; with `shuffle=False` they come in the order of `epoch`.
+    Each epoch has every image once. Its last batch may be smaller.
+    Keras's `fit`, `evaluate` and `predict` take a loader: each pass over the data is the next epoch. `fit`
+    shuffles the batches of an epoch by default; with `shuffle=False` they have the order of `epoch`.
 
     Args:
-        images: sequence with `len()`, whose items are what `transform` takes: `DecodedImages`,
-            `CachedImages`, or an array (n, h, w, c). Several threads read it at once.
-        labels: integers [n] in 0 .. num_classes - 1; or, of images with several classes or none, bool
-            [n, k].
+        images: sequence of inputs of `transform`: `DecodedImages`, `CachedImages`, or an array (n, h, w, c).
+            Several threads read it at once.
+        labels: integers [n] in 0 .. num_classes - 1; or bool [n, k] if an image may have several classes or
+            none.
         num_classes: int, k.
         batch_size: int, b.
-        transform: callable `(item, numpy.random.Generator) -> image (h, w, c)`, uint8 or float32 or a
-            picture of Pillow, of one size for all. Several threads call it at once. None for images that
-            are so already; whole batches are cut from an array then.
-        mix: callable `(images, labels, numpy.random.Generator) -> (images, labels)` on a whole batch, such
-            as `vit_tf.data.augment.mixing.MixUpCutMix`. None for none.
-        shuffle: bool, a new order each epoch.
+        transform: callable `(item, numpy.random.Generator) -> image`. Its images, all of the same size, are
+            arrays (h, w, c), uint8 or float32, or images of Pillow. Several threads call it at once. None if
+            the items are such images; batches of an array are then sliced from it.
+        mix: callable `(images, labels, numpy.random.Generator) -> (images, labels)` for a whole batch, such
+            as `vit_tf.data.augment.mixing.MixUpCutMix`. None disables mixing.
+        shuffle: bool, whether each epoch has a new random order.
         seed: int in [0, 2**32).
-        num_threads: int, how many threads read and transform. None for one more than there are cores: one
-            waits for the disk.
+        num_threads: int, number of threads that read and transform. None for the number of cores plus one,
+            since one thread waits for the disk.
 
     Raises:
         ValueError: a setting is out of range, or `images` and `labels` do not fit each other.
 
     Example:
-        batches = DataLoader(DecodedImages(files), files.labels, 10, 64, transform=Compose([
+        loader = DataLoader(DecodedImages(files), files.labels, 10, 64, transform=Compose([
             RandomResizedCrop(224), HorizontalFlip(), RandAugment()]), mix=MixUpCutMix(), shuffle=True)
-        for images, labels in batches.epoch(0, start=120): model.train_on_batch(images, labels)
-        model.fit(batches, epochs=10, shuffle=False)
+        for images, labels in loader.epoch(0, start=120): model.train_on_batch(images, labels)
+        model.fit(loader, epochs=10, shuffle=False)
 
     Attributes:
-        keras_epoch: int, the epoch whose batches Keras gets now or next; set it to go on with an earlier run.
+        keras_epoch: int, the epoch whose batches Keras gets now or next. Set it to continue an earlier run.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class DataLoader(keras.utils.PyDataset):
             raise ValueError(f"`images` must be a sequence, with len() and images[i], got {shown(images)}")
         super().__init__()
         self.images = images
-        self.labels = checked_labels(labels, len(images), num_classes)
+        self.labels = check_labels(labels, len(images), num_classes)
         self.num_images = len(images)
         self.num_classes = num_classes
         self.batch_size = batch_size
@@ -104,7 +103,7 @@ class DataLoader(keras.utils.PyDataset):
         return -(-self.num_images // self.batch_size)
 
     def head(self, count):
-        """Returns `DataLoader` of the first images alone, `count` of them or as many as there are."""
+        """Returns a `DataLoader` of the first `count` images, or of all images if there are fewer."""
         head = copy(self)
         head.labels = self.labels[:count]
         head.num_images = len(head.labels)
@@ -113,20 +112,20 @@ class DataLoader(keras.utils.PyDataset):
     def epoch(self, epoch=0, start=0):
         """Returns an iterator over the batches of an epoch.
 
-        Its `close()` ends the threads before their time; so does dropping it.
+        Closing or deleting the iterator ends its threads.
 
         Args:
-            epoch: int from 0.
-            start: int, the first batch to give, from 0 to `len(self)` (which gives none).
+            epoch: non-negative int.
+            start: int, index of the first batch, from 0 to `len(self)` (which yields no batch).
 
         Yields:
-            (images, labels): images (b, h, w, c), uint8 or float32 as the transform gives them or float32
-            after `mix`; labels float32 (b, k), whose rows sum to 1 unless images have several classes.
+            (images, labels): images (b, h, w, c), with the dtype of the transform's images, or float32 after
+            `mix`; labels float32 (b, k), whose rows sum to 1 unless an image may have several classes.
 
         Raises:
             ValueError: `epoch` or `start` is out of range; while iterating, the images of a batch differ in
-                size or are no images. Errors of `images`, `transform` and `mix` come as they are.
-            RuntimeError: one of these raised StopIteration or SystemExit.
+                size, or an item is not an image. Errors of `images`, `transform` and `mix` are passed on.
+            RuntimeError: `images`, `transform` or `mix` raised StopIteration or SystemExit.
         """
         check_int("epoch", epoch, 0, LARGEST_SEED)
         check_int("start", start, 0, len(self))
@@ -140,7 +139,7 @@ class DataLoader(keras.utils.PyDataset):
             iterator.close()
 
     def _dataset(self, epoch, start):
-        """Returns grain's dataset of batches: one thread for those of an array, many for pictures."""
+        """Returns grain's dataset of batches: with one thread for an array, with many for other images."""
         import grain
 
         order = self.order(epoch)
@@ -154,23 +153,23 @@ class DataLoader(keras.utils.PyDataset):
             )
         )
         batches = images.batch(self.batch_size, batch_fn=partial(self._stacked_batch, epoch, order))
-        # Stacking and mixing have a thread of their own: the training step does not wait for them.
+        # Stacking and mixing run in their own thread, so that the training step does not wait for them.
         return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
 
     def order(self, epoch):
-        """Returns which image is at each position of an epoch, int64 [n]."""
+        """Returns the index of the image at each position of an epoch, int64 [n]."""
         return permutation(self.num_images, self.seed, epoch) if self.shuffle else np.arange(self.num_images)
 
     def batch(self, epoch, index):
-        """Returns (images, labels), batch `index` of an epoch: the same that `epoch` yields there.
+        """Returns (images, labels) of batch `index` of an epoch, equal to the batch that `epoch` yields.
 
         Raises:
             ValueError: `epoch` is out of range; or see `epoch`.
-            IndexError: there is no such batch.
+            IndexError: the epoch has no such batch.
         """
         check_int("epoch", epoch, 0, LARGEST_SEED)
         if not 0 <= index < len(self):
-            raise IndexError(f"there is no batch {index}, the last is {len(self) - 1}")
+            raise IndexError(f"an epoch has no batch {index}, its last is {len(self) - 1}")
         order, first = self.order(epoch), index * self.batch_size
         if self.is_array:
             return self._array_batch(epoch, order, index)
@@ -187,8 +186,8 @@ class DataLoader(keras.utils.PyDataset):
         self._is_in_epoch = True
 
     def on_epoch_end(self):
-        # Before its first epoch Keras draws batches for their shape alone. On JAX and PyTorch it draws one
-        # batch of an epoch that it then leaves.
+        # Before the first epoch Keras draws batches only for their shape. On JAX and PyTorch it also draws
+        # one batch of an epoch that it then abandons.
         if not self._is_in_epoch:
             self._num_drawn = 0
         self._is_in_epoch = False
@@ -199,9 +198,9 @@ class DataLoader(keras.utils.PyDataset):
         return make_generator(self.seed, epoch, purpose, position)
 
     def _positioned_image(self, epoch, order, position):
-        image = called(self.images.__getitem__, int(order[position]))
+        image = call(self.images.__getitem__, int(order[position]))
         if self.transform:
-            image = called(self.transform, image, self._generator(epoch, IMAGE, position))
+            image = call(self.transform, image, self._generator(epoch, IMAGE, position))
         image = np.asarray(image)
         check_image(image)
         return position, image
@@ -211,7 +210,7 @@ class DataLoader(keras.utils.PyDataset):
         shapes = sorted({image.shape for image in images})
         if len(shapes) > 1:
             raise ValueError(
-                f"the images of a batch must have one size, got {shapes[0]} and {shapes[-1]}: give a "
+                f"the images of a batch must have the same size, got {shapes[0]} and {shapes[-1]}: pass a "
                 "`transform` that resizes or crops them"
             )
         return self._labelled(epoch, order, positions[0] // self.batch_size, np.stack(images))
@@ -221,11 +220,11 @@ class DataLoader(keras.utils.PyDataset):
         return self._labelled(epoch, order, index, self.images[order[first : first + self.batch_size]])
 
     def _labelled(self, epoch, order, index, images):
-        """Returns batch `index` with its labels, mixed."""
+        """Returns (images, labels) of batch `index` of an epoch, mixed."""
         first = index * self.batch_size
         labels = as_targets(self.labels[order[first : first + len(images)]], self.num_classes)
         if self.mix:
-            images, labels = called(self.mix, images, labels, self._generator(epoch, MIX, index))
+            images, labels = call(self.mix, images, labels, self._generator(epoch, MIX, index))
         return images, labels
 
 
@@ -233,108 +232,21 @@ def make_generator(seed, epoch, purpose, position):
     return np.random.default_rng((seed, epoch, purpose, position))
 
 
-@lru_cache(maxsize=2)  # Keras takes an epoch batch by batch
+@lru_cache(maxsize=2)  # Keras gets the batches of an epoch one by one
 def permutation(num_images, seed, epoch):
-    """Returns the shuffled order of an epoch, int64 [n], read-only since it is shared."""
+    """Returns the shuffled order of an epoch, int64 [n], read-only because it is shared."""
     order = make_generator(seed, epoch, ORDER, 0).permutation(num_images)
     order.flags.writeable = False
     return order
 
 
-class DecodedImages:
-    """Files as a sequence of RGB pictures of Pillow, decoded anew each time.
-
-    Args:
-        files: `ImageFiles`, or what has `read(i) -> bytes`, `names` and `len()`.
-    """
-
-    def __init__(self, files):
-        self.files = files
-
-    def __len__(self):
-        return len(self.files)
-
-    def __getitem__(self, index):
-        from vit_tf.preprocessing.decode import decode
-
-        return decode(self.files.read(index), self.files.names[index])
-
-
-class CachedImages:
-    """DecodedImages that are decoded once, scaled down and kept in memory.
-
-    What it gives is a function of the picture alone, cached or not. Crops of less than the whole picture
-    are enlarged where `side` is small: take 256 for images of 224 pixels, more if the memory allows.
-
-    Args:
-        images: sequence of pictures of Pillow, such as `DecodedImages`. Several threads read it at once.
-        side: int, the pixels of the shorter side. Smaller pictures stay as they are.
-
-    Items: uint8 arrays (h, w, 3), read-only, since they are shared.
-
-    Raises:
-        ValueError: `side` is out of range, or the pictures would take more than half of the free memory, as
-            a few of them tell.
-    """
-
-    num_measured = 8
-
-    def __init__(self, images, side):
-        check_int("side", side, 1)
-        self.images = images
-        self.side = side
-        self.arrays = [None] * len(images)
-        measured = np.linspace(0, len(images) - 1, min(self.num_measured, len(images))).astype(int)
-        needed = len(images) * sum(self[index].nbytes for index in measured) // max(len(measured), 1)
-        free = free_memory()
-        if free is not None and needed > free / 2:
-            raise ValueError(
-                f"{len(images):,} pictures of {side} pixels need about {needed:,} bytes of memory, half of "
-                f"the free memory is {free // 2:,}: choose a smaller `side`, or do without the cache"
-            )
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        from vit_tf.data.augment.image import as_image  # Pillow comes when it is needed
-
-        if self.arrays[index] is None:  # two threads may both decode it: they get the same
-            array = np.array(scaled_down(as_image(self.images[index]), self.side))
-            array.flags.writeable = False
-            self.arrays[index] = array
-        return self.arrays[index]
-
-
-def scaled_down(picture, side):
-    """Returns a picture whose shorter side is `side` pixels, or itself if it is smaller."""
-    from PIL import Image
-
-    shorter = min(picture.size)
-    if shorter <= side:
-        return picture
-    size = [max(round(length * side / shorter), side) for length in picture.size]
-    return picture.resize(size, Image.Resampling.BICUBIC)
-
-
-def free_memory():
-    """Returns the bytes that a process can still take, None where the system does not tell."""
-    try:
-        with open("/proc/meminfo") as file:  # what Linux's sysconf leaves out: pages that it would give up
-            return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        names = getattr(os, "sysconf_names", {})
-        pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in names else "SC_PHYS_PAGES"
-        return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE") if pages in names else None
-
-
 def num_cores():
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def called(function, *args):
-    """Calls a function of the user in a thread; a StopIteration of it would end grain's iteration."""
+def call(function, *args):
+    """Calls a user's function in a thread, where a StopIteration would end grain's iteration."""
     try:
         return function(*args)
     except (StopIteration, SystemExit) as error:
@@ -350,8 +262,8 @@ def as_targets(labels, num_classes):
     return targets
 
 
-def checked_labels(labels, num_images, num_classes):
-    """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the images."""
+def check_labels(labels, num_images, num_classes):
+    """Returns labels as int64 [n] or bool [n, k]; raises a ValueError unless they fit the images."""
     labels = np.asarray(labels)
     if labels.dtype == bool and labels.ndim == 2:
         if labels.shape != (num_images, num_classes) or not num_images:
@@ -362,7 +274,7 @@ def checked_labels(labels, num_images, num_classes):
         return labels
     if labels.shape != (num_images,) or labels.dtype.kind not in "iu" or not num_images:
         raise ValueError(
-            "expected at least one image and one integer label for each, got "
+            "expected at least one image and one integer label per image, got "
             f"{num_images} images and labels {labels.dtype} of shape {labels.shape}"
         )
     if labels.min() < 0 or labels.max() >= num_classes:
@@ -378,5 +290,5 @@ def check_image(image):
     if image.ndim != 3 or image.dtype not in (np.uint8, np.float32):
         raise ValueError(
             "expected images (h, w, c) of uint8 or float32, got "
-            f"{image.dtype} of shape {image.shape}: give a `transform` that returns such"
+            f"{image.dtype} of shape {image.shape}: pass a `transform` that returns such images"
         )
