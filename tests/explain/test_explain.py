@@ -140,8 +140,8 @@ def test_heads_of_ones_own_and_activations():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda m, x: vit_tf.attention_maps(keras.Sequential([m]), x), "give the ViT inside"),
-        (lambda m, x: vit_tf.attention_maps("vit", x), "expected a model of `vit_tf.build_vit`"),
+        (lambda m, x: vit_tf.attention_maps(keras.Sequential([m]), x), r"here `model.get_layer\(NAME\)`"),
+        (lambda m, x: vit_tf.attention_maps("vit", x), "give a model of `build_vit`"),
         (
             lambda m, x: vit_tf.attention_maps(m, x[:, :4]),
             r"takes images of the shape \('b', 8, 12, 3\), got",
@@ -162,7 +162,7 @@ def test_heads_of_ones_own_and_activations():
         (lambda m, x: vit_tf.attention_maps(m, x, layers=[-1, "pooling"]), "does not pool by attention"),
         (
             lambda m, x: vit_tf.attention_maps(keras.Model(m.get_layer("block_0").input, m.output), x[:, 0]),
-            "without image patches at its entrance",
+            "no layer that cuts images into patches",
         ),
         (
             lambda m, x: vit_tf.attention_maps(m, x, layers=[2]),
@@ -181,7 +181,7 @@ def test_heads_of_ones_own_and_activations():
         (lambda m, x: vit_tf.grad_cam(m, x, layer=[0, 1]), "must be one block"),
         (lambda m, x: vit_tf.patch_filters(m, 0), "must be a positive int"),
         (lambda m, x: vit_tf.patch_filters(m, "3"), "must be a positive int, got '3'"),
-        (lambda m, x: vit_tf.position_similarity(keras.Sequential()), "expected a model"),
+        (lambda m, x: vit_tf.position_similarity(keras.Sequential()), "no encoder blocks"),
         (lambda m, x: vit_tf.features_to_rgb(x[0]), "must be"),
         (lambda m, x: vit_tf.linear_cka(x, x[:1]), r"of the same images, two or more of them, got \[1, 2\]"),
         (

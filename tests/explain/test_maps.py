@@ -29,7 +29,7 @@ def test_rows_of_chosen_layers_and_tokens(overrides):
     model = small(**overrides)
     images = some_images(model)
     maps = vit_tf.attention_maps(model, images)
-    n = 6 + ViTStructure(model).encoder.num_prefix_tokens
+    n = 6 + ViTStructure(model).patch_encoder.num_prefix_tokens
     assert {name: x.shape for name, x in maps.items()} == {f"block_{i}": (2, 2, n, n) for i in range(2)}
     for i, name in enumerate(maps):
         _, expected = model.get_layer(name)(
@@ -57,7 +57,7 @@ def test_few_queries_at_a_time_give_the_same(monkeypatch):
     model = small()
     images = some_images(model)
     whole, distance = vit_tf.attention_maps(model, images), vit_tf.attention_distance(model, images)
-    monkeypatch.setattr(attention, "BLOCK_BYTES", 2 * 2 * 7 * 4 * 3)  # three queries
+    monkeypatch.setattr(attention, "CHUNK_BYTES", 2 * 2 * 7 * 4 * 3)  # three queries
     blocks = vit_tf.attention_maps(model, images)
     for name in whole:
         np.testing.assert_allclose(blocks[name], whole[name], atol=1e-6)

@@ -105,9 +105,9 @@ def test_what_the_pooling_reads_is_asked_for(kind):
     overrides, expected = READS[kind]
     model = small(**overrides, num_layers=1)
     images = some_images(model)
-    anatomy = ViTStructure(model)
-    np.testing.assert_allclose(anatomy.pooled_rows(), expected, rtol=1e-6)
-    (matrix,), _ = relevance.weighted_by_gradient(anatomy, images, 1)
+    structure = ViTStructure(model)
+    np.testing.assert_allclose(relevance.pooling_weights(structure), expected, rtol=1e-6)
+    (matrix,), _ = relevance.weighted_by_gradient(structure, images, 1)
     assert (matrix.max(axis=(0, 2)) > 0).tolist() == (np.array(expected) > 0).tolist()
     found = np.einsum("q,bqk->bk", expected, matrix + np.eye(8))[:, 2:].reshape(2, 2, 3)
     np.testing.assert_allclose(vit_tf.class_relevance(model, images, 1), found, rtol=1e-4, atol=1e-7)

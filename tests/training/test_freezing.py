@@ -101,7 +101,7 @@ def test_parallel_attentions_are_all_trained():
 def test_fused_attention_is_refused():
     vit = tiny_vit(num_layers=1, block="parallel_scaling")
     freeze(vit, 1)
-    with pytest.raises(ValueError, match="attention and MLP in one matrix"):
+    with pytest.raises(ValueError, match="attention and MLP by one matrix"):
         freeze(vit, "all-but-attention")
     assert trained(vit) == paths(vit, *TAIL)  # as they were
 
@@ -116,9 +116,9 @@ def test_fused_attention_is_refused():
         (True, "`what` must be one of"),
         (None, "`what` must be one of"),
         (1.0, "`what` must be one of"),
-        ("blocks:4", "'blocks:4' is not a number of blocks of this model: it has 3"),
-        (4, "it has 3"),
-        (-1, "it has 3"),
+        ("blocks:4", "cannot freeze 'blocks:4': the model has 3 blocks"),
+        (4, "the model has 3"),
+        (-1, "the model has 3"),
     ],
 )
 def test_bad_words(vit, what, message):
@@ -128,9 +128,9 @@ def test_bad_words(vit, what, message):
 
 def test_models_without_head_or_blocks_or_with_adapters():
     headless = tiny_vit(num_layers=1, num_classes=0)
-    with pytest.raises(ValueError, match="no head that would be left to train"):
+    with pytest.raises(ValueError, match="no head to train"):
         freeze(headless, "backbone")
-    with pytest.raises(ValueError, match="no weights in layers block_0"):
+    with pytest.raises(ValueError, match="no encoder blocks"):
         freeze(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]), "none")
     add_lora(headless, 2)
     with pytest.raises(ValueError, match="call `merge_lora` first"):

@@ -133,7 +133,7 @@ def test_resized_models_can_be_saved_and_trained(tmp_path):
         (
             lambda: keras.Sequential([keras.layers.Dense(2)]),
             dict(image_size=64),
-            "not a model of `build_vit`",
+            "give a model of `build_vit`",
         ),
     ],
 )

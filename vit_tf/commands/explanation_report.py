@@ -7,6 +7,9 @@ import numpy as np
 import vit_tf
 from vit_tf import plots
 from vit_tf.checks import printable
+from vit_tf.explain.gradient import symbolic_logits
+from vit_tf.explain.relevance import pooled_tokens, pooling_weights
+from vit_tf.features import select_blocks
 from vit_tf.plots.html_report import Section, page
 from vit_tf.structure import ViTStructure
 
@@ -48,7 +51,7 @@ class ReportContext:
     def __init__(self, loaded, paths, layer, class_index):
         self.model = loaded.model
         self.structure = ViTStructure(self.model)
-        (self.layer,) = self.structure.choose(layer)
+        (self.layer,) = select_blocks(self.structure, layer)
         self.class_index = self.check_class(class_index)
         self.x = loaded.preprocessing(paths)
         height, width = self.structure.patched_size
@@ -56,7 +59,7 @@ class ReportContext:
         names = [printable(Path(path).name) for path in paths]
         self.names = names if len(set(names)) == len(names) else [printable(path) for path in paths]
         self.classes, self.captions, self.target = [()] * len(names), self.names, "the likeliest class"
-        if self.structure.has_head:
+        if self.structure.heads:
             self.classify(loaded)
         if class_index is not None:
             self.target = f"class {class_index}"
@@ -77,7 +80,7 @@ class ReportContext:
 
     def check_class(self, index):
         if index is not None:
-            num_classes = self.structure.logits()[0].shape[-1]
+            num_classes = symbolic_logits(self.structure)[0].shape[-1]
             if not 0 <= index < num_classes:
                 raise ValueError(f"--class must be from 0 to {num_classes - 1} for this model, got {index}")
         return index
@@ -94,7 +97,7 @@ class ReportContext:
     @property
     def query_name(self):
         """The tokens that the pooling reads, as text."""
-        return " and ".join(TOKENS[name] for name in self.structure.pooled_tokens())
+        return " and ".join(TOKENS[name] for name in pooled_tokens(self.structure))
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -103,7 +106,7 @@ class ReportContext:
 def relevance(context):
     maps = {"rollout": context.one_by_one(vit_tf.attention_rollout)}
     text = "Rollout: the share of each patch in the pooled features if attention alone mixed the tokens."
-    if context.structure.has_head:
+    if context.structure.heads:
         maps["relevance"] = context.one_by_one(vit_tf.class_relevance, context.class_index)
         maps["Grad-CAM"] = context.one_by_one(vit_tf.grad_cam, context.class_index)
         text += (
@@ -118,9 +121,9 @@ def relevance(context):
 
 
 def heads(context):
-    names, places = context.structure.pooled_tokens(), context.structure.token_slices()
+    names, places = pooled_tokens(context.structure), context.structure.token_slices
     queries = names[0] if len(names) == 1 else None
-    rows = context.structure.pooled_rows()[places[queries] if queries else slice(None)]
+    rows = pooling_weights(context.structure)[places[queries] if queries else slice(None)]
     options = dict(layers=[context.layer], queries=queries)
     maps = context.one_by_one(
         lambda *args: np.einsum("bhqk,q->bhk", vit_tf.attention_maps(*args, **options)[context.layer], rows)

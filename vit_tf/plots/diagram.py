@@ -1,4 +1,4 @@
-"""A model as a picture: its stages from the image to the classes, with what each gives and costs."""
+"""`model_diagram`: the stages of a model from image to classes, with their output shapes and costs."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,13 @@ from matplotlib.patches import FancyBboxPatch
 
 from vit_tf import layers
 from vit_tf.flops.count import check_arguments, count_inside
-from vit_tf.layers.blocks import Block
 from vit_tf.plots.style import BLUE, GREEN, INK, ORANGE, Figure, printable_text, styled
-from vit_tf.structure import ViTStructure
+from vit_tf.structure import HEADS, ViTStructure
 
-WIDTH, BOX = 10.0, 4.6  # of the picture and of a box, in the units of its axes
-COLUMNS = {"output": 6.1, "parameters": 7.9, "MACs": 9.7}  # where their right ends are
+WIDTH, BOX = 10.0, 4.6  # of the figure and of a box, in the units of the axes
+COLUMNS = {"output": 6.1, "parameters": 7.9, "MACs": 9.7}  # x of their right ends
 KINDS = {"pixels": "#777777", "tokens": BLUE, "blocks": ORANGE, "head": GREEN}
-FOLDED = (  # into the stage before: they only belong to it
+FOLDED = (  # layers that have no box of their own: they count for the box before
     "position_dropout",
     "patch_norm",
     "distillation_pooling",
@@ -33,7 +32,7 @@ WIRING = {
 
 @dataclass
 class Stage:
-    """A box: layers in a row, or blocks that are alike."""
+    """A box of the diagram: consecutive layers, or consecutive blocks with the same configuration."""
 
     name: str
     details: tuple
@@ -43,7 +42,7 @@ class Stage:
     macs: int
 
     def add(self, shape, parameters, macs):
-        """Takes a layer more, which gives tensors of a shape."""
+        """Adds a layer with this output shape to the box."""
         self.shape = shape
         self.parameters += parameters
         self.macs += macs
@@ -51,16 +50,19 @@ class Stage:
 
 @styled
 def model_diagram(model, title=None):
-    """Draws the stages of a model with their output shape, parameters and MACs for one image.
+    """Draws the stages of a model with their output shapes, parameters and MACs for one image.
 
-    Blocks in a row that are alike are one box; a bar shows each stage's share of all MACs.
+    Consecutive blocks with the same configuration share a box. A bar shows each stage's share of all MACs.
 
     Args:
-        model: a model of `build_vit`.
-        title: str, by default the model's name.
+        model: a model of `build_vit`, or a functional model that extends one.
+        title: str. Defaults to the name of the model.
+
+    Returns:
+        A `Figure`.
 
     Raises:
-        ValueError: it is another model.
+        ValueError: `model` is another model.
     """
     stages = model_stages(model)
     heights = [0.62 + 0.24 * len(stage.details) for stage in stages]
@@ -82,7 +84,7 @@ def model_diagram(model, title=None):
             arrow = dict(arrowstyle="-|>", color="#888888", shrinkA=0, shrinkB=0)
             axes.annotate("", (BOX / 2, y + gap), (BOX / 2, y), arrowprops=arrow)
             y += gap
-    sums = {"parameters": sum(s.parameters for s in stages), "MACs": all_macs}
+    sums = {"parameters": sum(stage.parameters for stage in stages), "MACs": all_macs}
     axes.plot([BOX + 0.3, COLUMNS["MACs"]], [y + 0.2] * 2, color="#888888", linewidth=0.8)
     axes.text(COLUMNS["output"], y + 0.45, "total", ha="right", va="center")
     for name, value in sums.items():
@@ -108,75 +110,70 @@ def draw_stage(axes, stage, y, height, share):
 
 
 def model_stages(model):
-    """Returns the stages of a model of `build_vit`; a ValueError where it is another."""
+    """Returns the stages of a model, see `model_diagram`."""
     check_arguments(model, 1)
-    anatomy = ViTStructure(model)
-    stages, blocks = [], []  # of the last stage
+    structure = ViTStructure(model)
+    stages, first, last = [], None, None  # the blocks of the last stage
     for layer in model.layers:
         rows = list(count_inside(layer, 1))
         cost = [sum(row.parameters for row in rows), sum(row.macs for row in rows)]
         shape = tuple(keras.tree.flatten(layer.output)[0].shape[1:])
-        name, details, kind = describe(layer, anatomy)
-        if isinstance(layer, Block) and blocks and alike(layer, blocks[-1]):
-            blocks.append(layer)
+        is_block = layer.name in structure.blocks
+        if is_block and first and same_configuration(layer, last):
             stages[-1].add(shape, *cost)
-            stages[-1].name = f"{blocks[0].name} to {layer.name}"
-        elif name is None:
+            stages[-1].name = f"{first.name} to {layer.name}"
+            last = layer
+        elif layer.name in FOLDED:
             stages[-1].add(shape, *cost)
         else:
-            blocks = [layer] if isinstance(layer, Block) else []
-            stages.append(Stage(name, details, kind, shape, *cost))
+            first = last = layer if is_block else None
+            stages.append(Stage(*describe(layer, structure), shape, *cost))
     return stages
 
 
-def alike(block, other):
-    """Whether two blocks differ in their place alone."""
+def same_configuration(block, other):
+    """Whether two blocks differ only in their name, position and rate of drop path."""
 
-    def what(layer):
+    def configuration(layer):
         own = ("name", "block_index", "drop_path_rate")
         return type(layer), {key: value for key, value in layer.get_config().items() if key not in own}
 
-    return what(block) == what(other)
+    return configuration(block) == configuration(other)
 
 
-def describe(layer, anatomy):
-    """Returns name, details and kind of the stage that a layer begins; None as name where it begins none."""
-    size = "×".join(map(str, anatomy.patch_size))
-    if layer.name in FOLDED:
-        return None, (), "head"
+def describe(layer, structure):
+    """Returns name, details and kind of the stage that begins with a layer."""
+    size = "×".join(map(str, structure.patch_size))
+    distilled = "distillation_token" in structure.token_slices
     if isinstance(layer, keras.layers.InputLayer):
         return "images", (), "pixels"
-    if layer.name == "normalization":
+    if layer is structure.normalization:
         return "normalisation", (), "pixels"
     if isinstance(layer, layers.Patches):
         return "patches", (f"{size} pixels each",), "tokens"
-    if layer.name == "patch_embedding":
+    if layer is structure.patch_embedding:
         kinds = {
             layers.WhitenedPatchEmbedding: "convolutions of whitened pixels",
             layers.OverlapPatchEmbedding: "convolutions",
             layers.PatchEmbedding: "a convolution",
         }
         how = kinds.get(type(layer), "a dense layer")
-        return "patch embedding", (f"{how}, a token for {size} pixels",), "tokens"
-    if isinstance(layer, layers.PatchEncoder):
+        return "patch embedding", (f"{how}, one token per {size} pixels",), "tokens"
+    if layer is structure.patch_encoder:
         return "tokens and positions", (token_details(layer),), "tokens"
-    if isinstance(layer, Block):
+    if layer.name in structure.blocks:
         return layer.name, block_details(layer), "blocks"
-    if layer.name == "norm":
+    if layer is structure.norms.get("final"):
         return "norm", (), "blocks"
-    distilled = anatomy.encoder.distillation_token
-    if isinstance(layer, layers.TokenPooling | layers.AttentionPooling):
+    if layer in structure.poolings:
         kind = getattr(layer, "pooling", "attention")
         how = {"token": "the class token", "avg": "the average of the patches"}.get(kind, kind)
         return "pooling", (f"{how}, and the distillation token" if distilled else how,), "head"
-    if layer.name == "head":
-        return "head", ("one for each token",) if distilled else (), "head"
-    return layer.name.replace("_", " "), (), "head" if is_behind_pooling(layer, anatomy) else "tokens"
-
-
-def is_behind_pooling(layer, anatomy):
-    order = anatomy.model.layers
-    return anatomy.pooling is not None and order.index(layer) > order.index(anatomy.pooling)
+    if layer.name == HEADS[0]:
+        return "head", ("one per token",) if distilled else (), "head"
+    order = structure.layers
+    behind_pooling = structure.pooling is not None and order.index(layer) > order.index(structure.pooling)
+    return layer.name.replace("_", " "), (), "head" if behind_pooling else "tokens"
 
 
 def token_details(encoder):

@@ -1,90 +1,84 @@
-"""Which weights of a ViT are trained, and which stay as they are."""
+"""`freeze`: which weights of a ViT are trained, and which are frozen."""
 
 import math
 import re
 
 from vit_tf.checks import is_int, shown, suggestion
-from vit_tf.training.optimizers import STEM, block_index, count_blocks, is_head
+from vit_tf.structure import BEFORE_BLOCKS, ViTStructure
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")
 
 
 def freeze(model, what):
-    """Freezes weights of a model, and makes all others trainable, whatever they were before.
+    """Freezes some weights of a model and makes all others trainable, whatever they were before.
 
-    It is the variables that are frozen, so a model around this one sees it, too. Compile after it: a compiled
-    training step keeps what it was compiled with. Setting `trainable` of a model or a layer undoes it.
-    `.keras` files, `keras.models.clone_model` and `vit_tf.resize_model` keep it.
+    The variables themselves are frozen, which also affects models that contain this one. Compile afterwards:
+    a compiled training step keeps the variables that it was compiled with. Setting `trainable` of a model or
+    a layer overrides the choice; `.keras` files, `keras.models.clone_model` and `vit_tf.resize_model` keep
+    the choice.
 
     Args:
-        model: a model of `build_vit`.
-        what: what to freeze:
+        model: a model of `build_vit`, or one that contains it.
+        what: the weights to freeze:
             "none";
-            "backbone", all but the heads (linear probing);
-            "blocks:K" or the int K, the first K blocks and what comes before them: patch embedding, prefix
+            "backbone": all except the heads (linear probing);
+            "blocks:K" or the int K: the first K blocks and the layers before them: patch embedding, prefix
             tokens, positions;
-            "all-but-attention", all but the projections and norms inside the blocks' attentions, the
-            positions and the heads. Reference: Touvron et al., "Three things everyone should know about
+            "all-but-attention": all except the projections and norms inside the attentions of the blocks,
+            the positions and the heads. Reference: Touvron et al., "Three things everyone should know about
             Vision Transformers" (https://arxiv.org/abs/2203.09795), section 4, and `--attn-only` in the
             `main.py` of https://github.com/facebookresearch/deit.
 
     Returns:
-        The number of parameters that are trainable now, an int.
+        The number of trainable parameters, an int.
 
     Raises:
-        ValueError: an unknown word; more blocks than there are; no head to be trained; blocks whose
-            attention shares a matrix with their MLP ("parallel_scaling"); adapters, which `add_lora` has
-            frozen the rest for.
+        ValueError: the model has no blocks, fewer than K blocks, no head to train, LoRA adapters, or blocks
+            that compute attention and MLP by one matrix ("parallel_scaling") with "all-but-attention"; or
+            `what` is unknown.
     """
-    num_layers = count_blocks(model)
+    structure = ViTStructure(model, nested=True)
     if any(variable.name.startswith("lora_kernel") for variable in model.weights):
         raise ValueError(
-            f"{model.name!r} has LoRA adapters, beside which all but the heads is frozen: "
+            f"{model.name!r} has LoRA adapters, and all other weights except the heads are frozen: "
             "call `merge_lora` first"
         )
-    trainable = trainable_predicate(model, what, num_layers)
-    train_only(model, trainable)
+    train_only(model, weights_to_train(structure, what))
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
-def trainable_predicate(model, what, num_layers):
-    """Returns the function that says of a variable whether it is trained."""
+def weights_to_train(structure, what):
+    """Returns the variables that `freeze` leaves trainable."""
+    weights, name = structure.model.weights, structure.model.name
+    heads = [variable for head in structure.heads for variable in head.weights]
     if what == "none":
-        return lambda variable: True
+        return weights
     if what == "backbone":
-        if not any(map(is_head, model.weights)):
-            raise ValueError(
-                f"{model.name!r} has no head that would be left to train: build it with `num_classes`"
-            )
-        return is_head
+        if not heads:
+            raise ValueError(f"{name!r} has no head to train: build it with `num_classes`")
+        return heads
     if what == "all-but-attention":
-        if not any(map(is_attention, model.weights)):
+        attention = [x for x in weights if re.match(r"block_\d+/attention(_\d+)?/", x.path)]
+        if not attention:
             raise ValueError(
-                f"the blocks of {model.name!r} have attention and MLP in one matrix, which cannot be frozen "
-                "in part: choose 'backbone' or 'blocks:K'"
+                f"the blocks of {name!r} compute attention and MLP by one matrix, which cannot be frozen in "
+                "part: choose 'backbone' or 'blocks:K'"
             )
-        return lambda variable: (
-            is_attention(variable) or is_head(variable) or variable.name == "position_embedding"
-        )
-    count = number_of_blocks(what, num_layers)
-    return lambda variable: not is_before(variable, count)
-
-
-def is_before(variable, count):
-    """Whether a variable belongs to the first `count` blocks, or to what comes before them."""
-    index = block_index(variable.path)
-    return variable.path.partition("/")[0] in STEM if index is None else index < count
-
-
-def is_attention(variable):
-    return re.match(r"block_\d+/attention(_\d+)?/", variable.path) is not None
+        return heads + attention + [x for x in weights if x.name == "position_embedding"]
+    count = number_of_blocks(what, len(structure.blocks))
+    first = [*filter(None, map(structure.named, BEFORE_BLOCKS)), *list(structure.blocks.values())[:count]]
+    frozen = {id(variable) for layer in first for variable in layer.weights}
+    return [variable for variable in weights if id(variable) not in frozen]
 
 
 def number_of_blocks(what, num_layers):
-    """Returns K of "blocks:K" or K itself; a ValueError where it is neither, or too large."""
+    """Returns K of "blocks:K" or K itself.
+
+    Raises:
+        ValueError: `what` is neither, or K is larger than `num_layers`.
+    """
     word = re.fullmatch(r"blocks:(\d+)", what) if isinstance(what, str) else None
-    whole = is_int(what)
-    if not word and not whole:
+    if not word and not is_int(what):
         known = ", ".join(map(repr, CHOICES))
         raise ValueError(
             f"`what` must be one of {known} (K a number of blocks), got {shown(what)}"
@@ -92,17 +86,18 @@ def number_of_blocks(what, num_layers):
         )
     count = int(word[1]) if word else int(what)
     if not 0 <= count <= num_layers:
-        raise ValueError(f"{shown(what)} is not a number of blocks of this model: it has {num_layers}")
+        raise ValueError(f"cannot freeze {shown(what)}: the model has {num_layers} blocks")
     return count
 
 
-def train_only(model, chosen):
-    """Makes the variables trainable of which `chosen` is true, and freezes the others."""
+def train_only(model, weights):
+    """Makes these weights of a model trainable, and freezes all others."""
     for value in (False, True):  # thaws layers that were frozen whole; TensorFlow skips True where it is True
         model.trainable = value
-    can_train = {id(variable) for variable in model.trainable_variables}  # no whitening, no averages
+    # Whitening filters and averages stay frozen.
+    trainable = {id(variable) for variable in model.trainable_variables} & {id(x) for x in weights}
     for variable in model.weights:
-        variable.trainable = id(variable) in can_train and bool(chosen(variable))
+        variable.trainable = id(variable) in trainable
     for layer in model.layers:
         if layer.weights and not layer.trainable_variables:
             layer.trainable = False  # which files store

@@ -6,11 +6,10 @@ import gc
 from keras import ops
 
 from vit_tf.checks import check_choice, check_int, check_number
-from vit_tf.layers.blocks import Block
+from vit_tf.structure import ViTStructure
 from vit_tf.training.freezing import train_only
-from vit_tf.training.optimizers import is_head
 
-# What a projection does, and the layers that do it in the blocks of each kind.
+# Each target of `add_lora`, and the names of its layers in the several kinds of blocks.
 PROJECTIONS = {
     "qkv": ("qkv", "in_projection"),
     "projection": ("projection", "attention_projection", "out_projection"),
@@ -20,40 +19,41 @@ PROJECTIONS = {
 
 
 def add_lora(model, rank=8, alpha=None, on=("qkv", "projection")):
-    """Adds a low-rank adapter to projections of every block, and freezes all else but the heads.
+    """Adds a low-rank adapter to projections of every block, and freezes all other weights except the heads.
 
-    A kernel W becomes W + alpha / rank * A B, where A (rows, rank) starts at random and B (rank, columns) at
-    zero: the outputs are the same until the first step. The biases of adapted layers are frozen, too. It is
-    Keras's own `Dense.enable_lora`.
+    A kernel W becomes W + alpha / rank * A B, where A (rows, rank) starts at random and B (rank, columns)
+    starts at zero, so that the outputs do not change before the first step. The biases of the adapted layers
+    are frozen, too. The adapters are those of Keras's `Dense.enable_lora`.
 
-    Keras's `.keras` and `.weights.h5` files hold the sum, not the adapters: to go on training from a file,
-    save `model.weights` themselves. Compile after it.
+    Compile the model afterwards. Keras's `.keras` and `.weights.h5` files hold the sum of kernel and adapter:
+    to continue the training from a file, save the values of `model.weights` instead.
 
     Args:
         model: a model of `build_vit`.
-        rank: int from 1, at most the smaller side of a kernel.
+        rank: positive int, at most the smaller side of a kernel.
         alpha: positive number. Defaults to the rank, for a factor of 1.
-        on: one or several of "qkv", "projection", "fc1", "fc2". A gated MLP's two inner layers are both
-            "fc1"; a fused matrix of "parallel_scaling" blocks is adapted for each of the two that it does.
+        on: one or several of "qkv", "projection", "fc1", "fc2". Both inner layers of a gated MLP are "fc1".
+            A fused matrix of a "parallel_scaling" block belongs to both of the projections that it fuses.
 
     Returns:
-        The adapted `keras.layers.Dense`, a list.
+        List of the adapted `keras.layers.Dense`.
 
     Raises:
-        ValueError: not a model of `build_vit`, a rank or an alpha out of range, an unknown projection, or a
-            model that has adapters already.
+        ValueError: `model` is not a model of `build_vit` or has adapters already, `rank` or `alpha` is out of
+            range, or a projection is unknown.
 
     Reference: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models"
     (https://arxiv.org/abs/2106.09685), section 4.1.
     """
     if adapted_layers(model):
         raise ValueError(f"{model.name!r} has LoRA adapters already: call `merge_lora` first")
-    layers = chosen_layers(model, (on,) if isinstance(on, str) else tuple(on))
+    layers = target_layers(model, (on,) if isinstance(on, str) else tuple(on))
     check_rank(rank, layers)
     check_number("alpha", alpha, "(0, inf)", optional=True)
     for layer in layers:
         layer.enable_lora(int(rank), lora_alpha=alpha)
-    train_only(model, lambda variable: variable.name.startswith("lora_kernel") or is_head(variable))
+    heads = [variable for head in ViTStructure(model).heads for variable in head.weights]
+    train_only(model, heads + [x for layer in layers for x in (layer.lora_kernel_a, layer.lora_kernel_b)])
     forget_compiled(model)
     return layers
 
@@ -61,14 +61,14 @@ def add_lora(model, rank=8, alpha=None, on=("qkv", "projection")):
 def merge_lora(model):
     """Adds the adapters to their kernels and removes them.
 
-    The model has the weights again that `build_vit` gave it, all trainable, and the same outputs up to
-    rounding. Compile it to train on.
+    Afterwards the model has the same variables as before `add_lora`, all trainable, and the same outputs as
+    with the adapters, up to rounding. Compile the model to continue the training.
 
     Args:
-        model: a model that `add_lora` changed.
+        model: a model that `add_lora` has changed.
 
     Returns:
-        The number of kernels.
+        The number of merged adapters, an int.
 
     Raises:
         ValueError: the model has no adapters.
@@ -76,21 +76,21 @@ def merge_lora(model):
     layers = adapted_layers(model)
     if not layers:
         raise ValueError(f"{model.name!r} has no LoRA adapters to merge: call `add_lora` first")
-    gc.freeze()  # Keras collects garbage at every `del` of a variable: a quarter of a second each
+    gc.freeze()  # Keras collects garbage at every `del` of a variable, which takes a quarter of a second
     try:
         for layer in layers:
             merge(layer)
     finally:
         gc.unfreeze()
-    train_only(model, lambda variable: True)
+    train_only(model, model.weights)
     forget_compiled(model)
     return len(layers)
 
 
 def merge(layer):
-    """Adds a `Dense`'s adapter to its kernel, and makes it the layer that it was without one."""
+    """Adds the adapter of a `Dense` to its kernel, and removes the adapter."""
     adapter = layer.lora_alpha / layer.lora_rank * ops.matmul(layer.lora_kernel_a, layer.lora_kernel_b)
-    # A function that was compiled around the model before may still add the adapter: of zeros.
+    # A function that was compiled with the adapter may still add it: then it adds zeros.
     layer.lora_kernel_b.assign(ops.zeros(layer.lora_kernel_b.shape))
     del layer.lora_kernel_a, layer.lora_kernel_b
     layer.lora_enabled = False
@@ -98,19 +98,9 @@ def merge(layer):
     layer.kernel.assign_add(adapter)
 
 
-def blocks(model):
-    """Returns the encoder blocks of a model; a ValueError where it has none."""
-    found = [layer for layer in getattr(model, "layers", ()) if isinstance(layer, Block)]
-    if not found:
-        raise ValueError(
-            f"{getattr(model, 'name', model)!r} has no encoder blocks: give the model of `build_vit` itself"
-        )
-    return found
-
-
 def dense_layers(model):
-    """Yields the dense layers inside the blocks; their weights' paths are the attributes' names."""
-    for block in blocks(model):
+    """Yields the dense layers inside the blocks. A weight's path consists of the names of attributes."""
+    for block in ViTStructure(model).blocks.values():
         for variable in block.weights:
             if variable.name == "kernel":
                 names = variable.path.split("/")[1:-1]
@@ -121,8 +111,8 @@ def adapted_layers(model):
     return [layer for layer in dense_layers(model) if layer.lora_enabled]
 
 
-def chosen_layers(model, on):
-    """Returns the layers that do one of the projections `on`."""
+def target_layers(model, on):
+    """Returns the dense layers of the projections `on`, see `add_lora`."""
     for word in on:
         check_choice("on", word, PROJECTIONS)
     if not on:
@@ -132,7 +122,7 @@ def chosen_layers(model, on):
 
 
 def check_rank(rank, layers):
-    """Raises a ValueError unless `rank` is an int that all kernels of `layers` have room for."""
+    """Raises a ValueError unless `rank` is a positive int that fits all kernels of `layers`."""
     check_int("rank", rank, 1)
     for layer in layers:
         if rank > min(layer.kernel.shape):
@@ -143,5 +133,5 @@ def check_rank(rank, layers):
 
 
 def forget_compiled(model):
-    """Drops the functions that `fit`, `evaluate` and `predict` compiled for the model as it was."""
+    """Drops the functions that `fit`, `evaluate` and `predict` compiled before the model changed."""
     model.train_function = model.test_function = model.predict_function = None

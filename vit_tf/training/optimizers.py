@@ -5,73 +5,17 @@ happen in `update_step`, the method that Keras documents for optimizers of one's
 """
 
 import contextlib
-import re
 
 import keras
 from keras import ops
 
 from vit_tf.checks import check_choice, check_int, check_number
 from vit_tf.layers.composite import register
+from vit_tf.structure import HEADS, ViTStructure, depth
 
-STEM = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
-HEADS = ("head", "distillation_head")
 # Adapters are decayed as kernels are: with decay 0.01 to 0.1 in the LoRA paper (appendix D), by `ndim >= 2`
 # in timm and PEFT. It draws their product to 0, which is the weights before fine-tuning.
 DECAYED = ("kernel", "lora_kernel_a", "lora_kernel_b")
-
-
-def layer_depths(model):
-    """Returns how deep in the model each weight lies, as layer-wise learning-rate decay counts it.
-
-    As in timm: 0 for the patch embedding, the prefix tokens, the positions and the norm before the blocks;
-    i + 1 for block i; the number of blocks for the final norm, which goes with the last block; one more for
-    all that follows: pooling, the norm behind it, heads.
-
-    Args:
-        model: a model of `build_vit`, or one that contains it.
-
-    Returns:
-        A dict from a variable's path, such as "block_0/attention/qkv/kernel", to an int.
-
-    Raises:
-        ValueError: the model has no blocks.
-
-    Reference: Bao et al., "BEiT" (https://arxiv.org/abs/2106.08254); timm 1.0.31,
-    `optim/_param_groups.py` and `VisionTransformer.group_matcher`. BEiT's own code counts the final norm to
-    the head.
-    """
-    num_layers = count_blocks(model)
-    return {variable.path: depth(variable.path, num_layers) for variable in model.weights}
-
-
-def count_blocks(model):
-    indices = [block_index(variable.path) for variable in model.weights]
-    if all(index is None for index in indices):
-        raise ValueError(
-            f"{getattr(model, 'name', model)!r} has no weights in layers block_0, block_1, ...: "
-            "give a model of `build_vit`"
-        )
-    return 1 + max(index for index in indices if index is not None)
-
-
-def block_index(path):
-    block = re.match(r"block_(\d+)/", path)
-    return int(block[1]) if block else None
-
-
-def depth(path, num_layers):
-    """Returns the depth of a variable by its path, in a model of `num_layers` blocks."""
-    layer = path.partition("/")[0]
-    if layer in STEM:
-        return 0
-    if layer == "norm":
-        return num_layers
-    index = block_index(path)
-    return num_layers + 1 if index is None else index + 1
-
-
-def is_head(variable):
-    return variable.path.partition("/")[0] in HEADS
 
 
 class FineTuning:
@@ -217,7 +161,7 @@ def make_optimizer(
         model: a model of `build_vit`, or one that contains it; any built `keras.Model` if `layer_decay` is 1.
         name: "adamw", "sgd" or "muon".
         learning_rate: float, of the heads; other weights have it times
-            layer_decay ** (number of blocks + 1 - depth), with the depth of `layer_depths`.
+            layer_decay ** (number of blocks + 1 - depth), with the depth of `vit_tf.structure.depth`.
         weight_decay: float from 0; each step takes learning rate * weight_decay of a kernel from it,
             with all three optimizers.
         layer_decay: float in (0, 1]; 1 gives every weight the same rate.
@@ -250,7 +194,7 @@ def make_optimizer(
         float(learning_rate),
         weight_decay=weight_decay,
         layer_decay=layer_decay,
-        num_layers=0 if layer_decay == 1 else count_blocks(model),
+        num_layers=0 if layer_decay == 1 else ViTStructure(model, nested=True).num_blocks,
         global_clipnorm=clip_norm,
         gradient_accumulation_steps=None if accumulation_steps == 1 else accumulation_steps,
         ema=ema,

@@ -6,6 +6,7 @@ from keras import ops
 
 from vit_tf.checks import shown
 from vit_tf.layers import PatchEncoder
+from vit_tf.structure import ViTStructure
 from vit_tf.weights.resample import resize_matrix
 
 
@@ -76,7 +77,7 @@ def scaled_size(model, share):
         model: a model of `build_vit`.
         share: float in (0, 1].
     """
-    grid, size = model.get_layer("patch_encoder").grid_size, model.input_shape[1:3]
+    grid, size = ViTStructure(model).grid_size, model.input_shape[1:3]
     return tuple(max(1, round(share * cells)) * (side // cells) for cells, side in zip(grid, size))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from vit_tf.data.augment import batch as augment
 from vit_tf.flops import require_memory
 from vit_tf.models import build_vit
+from vit_tf.structure import ViTStructure
 from vit_tf.terminal import shell_quoted
 from vit_tf.training.batches import batch_augmentation
 from vit_tf.training.freezing import freeze
@@ -15,7 +16,7 @@ from vit_tf.training.loop.interrupts import Interrupted
 from vit_tf.training.loop.trainer import Schedule, Trainer
 from vit_tf.training.lora import add_lora
 from vit_tf.training.memory_limit import memory_explained, require_step_memory
-from vit_tf.training.optimizers import HEADS, make_optimizer
+from vit_tf.training.optimizers import make_optimizer
 from vit_tf.training.resolution import parse_resolutions, scaled_size, with_image_size
 from vit_tf.training.schedules import make_schedule
 from vit_tf.training.tasks import SINGLE_LABEL
@@ -156,10 +157,9 @@ def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=N
 
 def zero_heads(network):
     """Sets the kernels and biases of the heads to zero, as for fine-tuning in the ViT paper, section 3.2."""
-    for layer in network.layers:
-        if layer.name in HEADS:
-            for variable in layer.trainable_variables:
-                variable.assign(np.zeros(variable.shape, "float32"))
+    for head in ViTStructure(network).heads:
+        for variable in head.trainable_variables:
+            variable.assign(np.zeros(variable.shape, "float32"))
 
 
 def adapt_stem(network, images):
@@ -169,9 +169,10 @@ def adapt_stem(network, images):
         network: a model of `make_network`, at the start of its training.
         images: array (b, h, w, c) in [0, 255]; some thousands are enough.
     """
-    stem = network.get_layer("patch_embedding")
+    structure = ViTStructure(network)
+    stem = structure.stem
     if hasattr(stem, "adapt"):
-        normalized = network.get_layer("normalization")(images.astype("float32"))
+        normalized = structure.normalization(images.astype("float32"))
         stem.adapt(keras.ops.convert_to_numpy(keras.ops.cast(normalized, "float32")))
 
 

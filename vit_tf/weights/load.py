@@ -13,6 +13,7 @@ from vit_tf.checks import brief, listing, pair, shown
 from vit_tf.hub.config_values import read
 from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
+from vit_tf.structure import ViTStructure
 from vit_tf.variants import ALIASES, get_variant
 from vit_tf.weights.channels import fit_channels
 from vit_tf.weights.claims import check_claims, check_head
@@ -210,7 +211,7 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
     tensors = fit_channels(tensors, entries, report)
     if "patch_embed.proj.weight" in entries:  # not so of an overlapping stem
         tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
-    tensors = fit_positions(tensors, model.get_layer("patch_encoder"), weights, sampling, grid_size, report)
+    tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
     fitting = compare(tensors, entries, report)
     if strict and report.faults:
         raise ValueError(

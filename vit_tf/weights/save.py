@@ -7,6 +7,7 @@ import numpy as np
 
 from vit_tf.checks import shown
 from vit_tf.files import atomic_path, require_space
+from vit_tf.structure import ViTStructure
 from vit_tf.weights.formats import timm
 
 
@@ -43,7 +44,7 @@ def save_weights(model, path, format="timm", dtype="float32"):
     for name, entry in timm.weight_mappings(model).items():
         array = keras.ops.convert_to_numpy(entry.variable.value)
         arrays[name] = np.ascontiguousarray(entry.to_timm(array), dtype)
-    grid = "x".join(map(str, model.get_layer("patch_encoder").grid_size))
+    grid = "x".join(map(str, ViTStructure(model).grid_size))
     require_space(path.parent, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as partial:
         try:

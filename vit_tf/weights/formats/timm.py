@@ -14,6 +14,7 @@ import numpy as np
 
 from vit_tf.checks import listing, shown
 from vit_tf.hub import config_values as config_file
+from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
 
 # Our layers and weights, as regular expressions, and timm's names for them.
@@ -156,7 +157,7 @@ def weight_mappings(model):
 def make_entry(name, variable, model):
     shape = tuple(variable.shape)
     if name == "patch_embed.proj.weight" and len(shape) == 2:
-        rows, columns = model.get_layer("patches").patch_size
+        rows, columns = ViTStructure(model).patch_size
         cut = (rows, columns, shape[0] // (rows * columns), shape[1])
         return WeightMapping(
             name,
