@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 import vit_tf
 from vit_tf import build_vit, classifier, load_weights, training
 from vit_tf.checks import brief, listing, quoted, shown
-from vit_tf.data.augment.image import RandomShift
+from vit_tf.data.augment.randaugment import RandAugment
 from vit_tf.explain import attention_maps, class_relevance
 from vit_tf.training.run_folder import read_config, read_model
 from vit_tf.weights import open_weights
@@ -223,7 +223,7 @@ def test_what_messages_show():
         lambda model, value: training.freeze(model, value),
         lambda model, value: training.add_lora(model, rank=value),
         lambda model, value: training.make_optimizer(model, value),
-        lambda model, value: RandomShift(value),
+        lambda model, value: RandAugment(value),
     ],
 )
 def test_no_message_repeats_its_input_at_length(model, function, value):

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from vit_tf.data.augment.image import Compose, HorizontalFlip, RandomShift
+from vit_tf.data.augment.image import Compose, HorizontalFlip, RandomResizedCrop
 from vit_tf.data.augment.mixing import MixUpCutMix
 from vit_tf.data.loader import DataLoader
 
@@ -27,7 +27,7 @@ def shuffled_in_time(image, generator):
     return image
 
 
-AUGMENT = Compose([RandomShift(2), HorizontalFlip()])
+AUGMENT = Compose([RandomResizedCrop((6, 8)), HorizontalFlip()])
 
 
 def augmented(image, generator):

@@ -1,9 +1,15 @@
-"""Augmentation as Keras layers that run inside the training step, on every backend.
+"""Augmentation of batches, as Keras layers that run inside the training step, on every backend.
 
-Each layer draws its own parameters for every image and transforms the whole batch by a few tensor
-operations. On a CPU crops and affine maps take half of the time of Keras's own layers, or less, and a flip as
-long (`benchmarks/augmentation.py`).
-Images are NHWC floats or integers; without `training=True` a layer returns its input.
+Each layer draws parameters for each image and transforms the whole batch with a few tensor operations. Images
+are NHWC, floats or integers. Without `training=True` a layer returns its input.
+`vit_tf.data.augment.image` augments single images before they are batched.
+
+Keras's own layers cannot replace these. Their `call` defaults to `training=True`: `model(images)` augments
+the images, and passes `training=True` to the layers after them, such as Dropout. They follow Keras's global
+image data format. Their RandomColorJitter shifts the brightness, where Pillow scales it; their RandomErasing
+has no range of aspect ratios and fills with clipped normal noise. On a CPU (`benchmarks/augmentation.py`)
+Keras takes 2.0 to 2.3 times as long for crops, affine maps and erasing, 1.2 times for colours, and equally
+long for flips.
 """
 
 import math
@@ -17,14 +23,14 @@ from vit_tf.preprocessing.transform import crop_resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
-LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow has it
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as in Pillow
 
 
 class RandomLayer(keras.layers.Layer):
-    """Calls `augment(images)` in training alone; holds the seed.
+    """Base class: calls `augment(images)` in training, and holds the state of the random generator.
 
     Args:
-        seed: int, for a repeatable sequence. None takes one from `keras.utils.set_random_seed`.
+        seed: int, for a reproducible sequence. None draws a seed, which `keras.utils.set_random_seed` fixes.
 
     Input and output shape: `(b, h, w, c)`.
     """
@@ -38,7 +44,7 @@ class RandomLayer(keras.layers.Layer):
         return self.augment(images) if training else images
 
     def uniform(self, images, low, high):
-        """Draws one float a picture, shape (b, 1, 1)."""
+        """Draws one float per image, shape (b, 1, 1)."""
         shape = (ops.shape(images)[0], 1, 1)
         return random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
 
@@ -51,7 +57,7 @@ class RandomLayer(keras.layers.Layer):
 
 @register
 class RandomFlip(RandomLayer):
-    """Mirrors half of the images left to right.
+    """Flips images left to right, each with a probability of 1/2.
 
     Args:
         seed: int, see `RandomLayer`.
@@ -60,15 +66,15 @@ class RandomFlip(RandomLayer):
     """
 
     def augment(self, images):
-        mirrored = self.uniform(images, 0, 1)[..., None] < 0.5  # (b, 1, 1, 1)
-        return ops.where(mirrored, ops.flip(images, axis=2), images)
+        is_flipped = self.uniform(images, 0, 1)[..., None] < 0.5  # (b, 1, 1, 1)
+        return ops.where(is_flipped, ops.flip(images, axis=2), images)
 
 
 @register
 class RandomCrop(RandomLayer):
-    """Shifts images by up to `padding` pixels each way, reflecting what comes in at the border.
+    """Shifts images by up to `padding` pixels in each direction, filling the border by reflection.
 
-    The same as padding by reflection and then cropping at random to the size that was.
+    This equals padding by reflection, followed by a random crop of the original size.
 
     Args:
         padding: int, the largest shift in pixels. It must be smaller than the image.
@@ -95,14 +101,14 @@ class RandomCrop(RandomLayer):
 
     def augment(self, images):
         b, h, w, c = ops.shape(images)
-        rows = self.shifted(images, h)[:, :, None]  # (b, h, 1)
-        columns = self.shifted(images, w)[:, None, :]  # (b, 1, w)
+        rows = self.shifted_indices(images, h)[:, :, None]  # (b, h, 1)
+        columns = self.shifted_indices(images, w)[:, None, :]  # (b, 1, w)
         first_pixel = ops.arange(b, dtype="int32")[:, None, None] * (h * w)
         pixels = ops.reshape(images, (b * h * w, c))
         return ops.take(pixels, first_pixel + rows * w + columns, axis=0)  # (b, h, w, c)
 
-    def shifted(self, images, size):
-        """Draws a shift a picture and returns the source index of each position, (b, size)."""
+    def shifted_indices(self, images, size):
+        """Draws one shift per image and returns the source index of each position, (b, size)."""
         shift = ops.floor(self.uniform(images, -self.padding, self.padding + 1))[:, 0]
         index = ops.arange(size, dtype="int32") + ops.cast(shift, "int32")
         return (size - 1) - ops.abs((size - 1) - ops.abs(index))
@@ -115,12 +121,12 @@ class RandomCrop(RandomLayer):
 class RandomAffine(RandomLayer):
     """Rotates and zooms images about their centre, in one bilinear resampling.
 
-    Equals Keras's `RandomRotation` followed by `RandomZoom` up to the second interpolation that
-    those two need. XLA has no kernel for it on TensorFlow: Keras compiles models with this layer without XLA.
+    This equals Keras's `RandomRotation` followed by `RandomZoom`, except that these two interpolate twice.
+    XLA has no kernel for this layer on TensorFlow: Keras compiles models with this layer without XLA.
 
     Args:
-        rotation: float from 0, the largest angle either way as a fraction of a full turn.
-        zoom: float in [0, 1), the largest change of height and of width, each drawn on its own.
+        rotation: non-negative float, the largest angle in either direction as a fraction of a full turn.
+        zoom: float in [0, 1), the largest relative change of height and width, which are drawn independently.
         seed: int, see `RandomLayer`.
 
     Input shape: `(b, h, w, c)`.
@@ -148,10 +154,9 @@ class RandomAffine(RandomLayer):
         )
 
     def transforms(self, images):
-        """Draws (b, 8) coefficients that map an output position to where it comes from.
+        """Draws (b, 8) coefficients that map an output position to its source position.
 
-        They are those of `keras.ops.image.affine_transform`: x' = a0 x + a1 y + a2, y' = b0 x +
-        b1 y + b2.
+        They are those of `keras.ops.image.affine_transform`: x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2.
         """
         _, h, w, _ = ops.shape(images)
         x_centre = ops.cast(w - 1, "float32") / 2
@@ -173,11 +178,11 @@ class RandomAffine(RandomLayer):
 
 @register
 class Resize(keras.layers.Layer):
-    """Resizes images bilinearly, with antialias, in training and at inference.
+    """Resizes images bilinearly, with antialiasing, in training and at inference.
 
-    `keras.layers.Resizing` would do, but its call defaults to `training=True`, and Keras 3.15 hands that on
-    to the layers after it where nobody says otherwise, as in `model(images)`. XLA can compile this layer on
-    TensorFlow, where it has no kernel for `keras.ops.image.resize` with antialias.
+    The call of `keras.layers.Resizing` defaults to `training=True`, which Keras 3.15 passes to the layers
+    after it, for example in `model(images)`. XLA can compile this layer on TensorFlow, where it has no kernel
+    for `keras.ops.image.resize` with antialiasing.
 
     Args:
         image_size: (height, width) in pixels.
@@ -200,10 +205,10 @@ class Resize(keras.layers.Layer):
 
     def matrix(self, size, axis):
         """Returns the weights `(image_size[axis], size)` of the resize of one side."""
-        xp, kept = np, self.image_size[axis]
-        if not isinstance(size, int):  # TensorFlow tells the side when a batch comes
+        xp, resized = np, self.image_size[axis]
+        if not isinstance(size, int):  # TensorFlow: known when a batch comes
             xp, size = ops, ops.cast(size, "float64")
-        weights, _ = crop_resize_matrix(size, kept, kept, "bilinear", xp)
+        weights, _ = crop_resize_matrix(size, resized, resized, "bilinear", xp)
         return ops.cast(weights, "float32")
 
     def compute_output_shape(self, input_shape):
@@ -215,16 +220,16 @@ class Resize(keras.layers.Layer):
 
 @register
 class RandomColor(RandomLayer):
-    """Changes brightness, contrast and saturation of each image by factors of its own.
+    """Changes brightness, contrast and saturation of each image, in this order.
 
-    The factors are those of Pillow's `ImageEnhance`, each drawn from [1 - strength, 1 + strength]; the three
-    follow each other, and the result is cut off at 0 and 255.
+    The three factors have the meaning of Pillow's `ImageEnhance`. Each is drawn for each image from
+    [1 - strength, 1 + strength], and its result is clipped to [0, 255].
 
     Args:
         strength: float in [0, 1].
         seed: int, see `RandomLayer`.
 
-    Input shape: `(b, h, w, c)`, values in [0, 255]. The saturation is that of three channels alone.
+    Input shape: `(b, h, w, c)`, values in [0, 255]. The saturation changes only if c is 3.
     Output shape: as the input, in the layer's compute dtype.
 
     Raises:
@@ -240,10 +245,10 @@ class RandomColor(RandomLayer):
         images = ops.cast(images, self.compute_dtype)
         brightness, contrast, saturation = (self.factor(images) for _ in range(3))  # (b, 1, 1, 1)
         x = ops.clip(images * brightness, 0, 255)
-        mean = ops.mean(grey(x), axis=(1, 2), keepdims=True)
+        mean = ops.mean(luminance(x), axis=(1, 2), keepdims=True)
         x = ops.clip(mean + (x - mean) * contrast, 0, 255)
         if images.shape[-1] == 3:
-            x = ops.clip(grey(x) + (x - grey(x)) * saturation, 0, 255)
+            x = ops.clip(luminance(x) + (x - luminance(x)) * saturation, 0, 255)
         return x
 
     def factor(self, images):
@@ -254,8 +259,8 @@ class RandomColor(RandomLayer):
         return {**super().get_config(), "strength": self.strength}
 
 
-def grey(images):
-    """Returns the luminance (b, h, w, 1) of images (b, h, w, c), their mean channel if c is not 3."""
+def luminance(images):
+    """Returns the luminance (b, h, w, 1) of images (b, h, w, c), or their mean channel if c is not 3."""
     if images.shape[-1] != 3:
         return ops.mean(images, axis=-1, keepdims=True)
     return ops.sum(images * ops.convert_to_tensor(LUMA, images.dtype), axis=-1, keepdims=True)
@@ -263,13 +268,13 @@ def grey(images):
 
 @register
 class RandomErasing(RandomLayer):
-    """Overwrites a random rectangle by noise: Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
+    """Overwrites a random rectangle with noise: Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
 
-    As `vit_tf.data.augment.image.RandomErasing`, but a side that is longer than the image is cut to it, where
-    that one draws again.
+    A side that is longer than the image is clipped to the image. `vit_tf.data.augment.image.RandomErasing`,
+    which is the same otherwise, draws another rectangle.
 
     Args:
-        probability: float in [0, 1], how often.
+        probability: float in [0, 1] of an erased rectangle, per image.
         area: (lowest, highest) area of the rectangle as a fraction of the image's.
         ratio: (lowest, highest) height / width of the rectangle.
         seed: int, see `RandomLayer`.
@@ -297,18 +302,18 @@ class RandomErasing(RandomLayer):
         ratio = ops.exp(self.uniform(images, *map(math.log, self.ratio)))
         rows = self.interval(images, ops.sqrt(area * ratio), h)  # (b, 1, h)
         columns = self.interval(images, ops.sqrt(area / ratio), w)  # (b, 1, w)
-        is_chosen = self.uniform(images, 0, 1) < self.probability  # (b, 1, 1)
-        erased = is_chosen & ops.swapaxes(rows, 1, 2) & columns  # (b, h, w)
+        is_erased = self.uniform(images, 0, 1) < self.probability  # (b, 1, 1)
+        is_erased = is_erased & ops.swapaxes(rows, 1, 2) & columns  # (b, h, w)
         noise = random.uniform(ops.shape(images), 0, 256, seed=self.seed_generator, dtype="float32")
         noise = ops.cast(ops.floor(noise), self.compute_dtype)
-        return ops.where(erased[..., None], noise, images)
+        return ops.where(is_erased[..., None], noise, images)
 
     def interval(self, images, length, size):
         """Draws an interval of rounded `length` (b, 1, 1) within `size` pixels, as bools (b, 1, size)."""
         length = ops.clip(ops.round(length), 1, size)
         start = ops.floor(self.uniform(images, 0, 1) * (size - length + 1))
-        place = ops.arange(size, dtype="float32")
-        return (place >= start) & (place < start + length)
+        position = ops.arange(size, dtype="float32")
+        return (position >= start) & (position < start + length)
 
     def get_config(self):
         own = {"probability": self.probability, "area": self.area, "ratio": self.ratio}

@@ -1,8 +1,9 @@
-"""Augmentation and preparation of one picture before it is batched: geometry and erasing.
+"""Augmentation of single images with Pillow and NumPy, in the threads of a `DataLoader`.
 
-A transform is called with an image and a `numpy.random.Generator`, from which it draws everything, so that
-its result is a function of the two. An image is an RGB picture of Pillow or a uint8 array (h, w, c); each
-transform takes both and returns one of them. None remembers anything: one object serves all threads.
+A transform is a function of an image and a `numpy.random.Generator`, its only source of randomness, so that a
+resumed run augments an image as before. Transforms take an RGB image of Pillow or a uint8 array (h, w, c),
+and return one of the two. They have no state: several threads may share a transform.
+`vit_tf.data.augment.batch` augments whole batches, inside the training step.
 Shapes: h rows, w columns, c channels.
 """
 
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vit_tf.checks import check_choice, check_int, check_number, check_range, pair, shown
+from vit_tf.checks import check_choice, check_number, check_range, pair, shown
 from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing
 
-TRIES = 10  # of drawing a rectangle that fits, as torchvision and timm have it
+TRIES = 10  # draws of a rectangle until one fits, as in torchvision and timm
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,10 @@ class Compose:
     """Applies transforms one after another.
 
     Args:
-        transforms: callables `(image, generator) -> image`, in the order of their use.
+        transforms: callables `(image, generator) -> image`, in the order of application.
 
     Call arguments:
-        image: a picture, or what the first transform takes.
+        image: RGB image of Pillow, uint8 array (h, w, c), or any input of the first transform.
         generator: numpy.random.Generator.
 
     Output: uint8 array (h, w, c).
@@ -48,21 +49,22 @@ class Compose:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Cuts a random rectangle and resizes it: Szegedy et al. 2014, section 6, as torchvision and timm do.
+    """Crops a random rectangle and resizes it: Szegedy et al. 2014, section 6, as in torchvision and timm.
 
-    The area is uniform in `scale` and the logarithm of width / height in `ratio`. When ten draws do not fit
-    into the picture, it takes the largest centred rectangle whose proportions `ratio` allows.
+    The area is uniform in `scale`, and the logarithm of width / height is uniform in `ratio`. If ten
+    rectangles do not fit into the image, the transform crops the largest centred rectangle whose ratio is
+    allowed.
 
     Args:
         image_size: (height, width) of the result in pixels, or one int for both.
-        scale: (lowest, highest) area of the rectangle as a fraction of the picture's.
+        scale: (lowest, highest) area of the rectangle as a fraction of the image's.
         ratio: (lowest, highest) width / height of the rectangle.
-        interpolation: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming", those of Pillow.
+        interpolation: "bicubic", "bilinear", "nearest", "lanczos", "box" or "hamming", as in Pillow.
 
-    Output: RGB picture of `image_size`.
+    Output: RGB image of Pillow of `image_size`.
 
     Raises:
-        ValueError: a setting is out of range, or the image is neither a picture nor a uint8 array.
+        ValueError: a setting is out of range, or the image is neither an image of Pillow nor a uint8 array.
     """
 
     image_size: int | tuple[int, int]
@@ -77,10 +79,10 @@ class RandomResizedCrop:
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
 
     def __call__(self, image, generator):
-        picture = as_image(image)
-        top, left, h, w = self.rectangle(picture.height, picture.width, generator)
+        image = as_image(image)
+        top, left, h, w = self.rectangle(image.height, image.width, generator)
         resample = Image.Resampling[self.interpolation.upper()]
-        return picture.resize(self.image_size[::-1], resample, box=(left, top, left + w, top + h))
+        return image.resize(self.image_size[::-1], resample, box=(left, top, left + w, top + h))
 
     def rectangle(self, height, width, generator):
         """Draws (top, left, height, width) within an image of `height` x `width` pixels."""
@@ -94,46 +96,13 @@ class RandomResizedCrop:
 
 
 @dataclass(frozen=True)
-class RandomShift:
-    """Shifts an image by up to `padding` pixels each way, reflecting what comes in at the border.
-
-    The same as padding by reflection and cropping at random to the size that was: what
-    `vit_tf.data.augment.batch.RandomCrop` does within a graph. For images that have the right size already.
-
-    Args:
-        padding: int, the largest shift in pixels. It must be smaller than the image.
-
-    Output: array (h, w, c) as the image.
-
-    Raises:
-        ValueError: `padding` is not an int of 0 or more, or not smaller than the image.
-    """
-
-    padding: int = 4
-
-    def __post_init__(self):
-        check_int("padding", self.padding, 0)
-
-    def __call__(self, image, generator):
-        image = as_array(image)
-        h, w = image.shape[:2]
-        if self.padding >= min(h, w):
-            raise ValueError(
-                f"`padding` must be smaller than the image, got {self.padding} pixels for {h} x {w}: choose "
-                f"at most {min(h, w) - 1}"
-            )
-        down, right = generator.integers(-self.padding, self.padding + 1, size=2)
-        return image.take(reflected(h, down), axis=0).take(reflected(w, right), axis=1)
-
-
-@dataclass(frozen=True)
 class HorizontalFlip:
-    """Mirrors an image left to right.
+    """Flips an image left to right.
 
     Args:
-        probability: float in [0, 1], how often.
+        probability: float in [0, 1] of a flip.
 
-    Output: a picture for a picture, an array for an array.
+    Output: an image of Pillow or an array, like the input.
 
     Raises:
         ValueError: `probability` is out of range.
@@ -154,21 +123,21 @@ class HorizontalFlip:
 
 @dataclass(frozen=True)
 class RandomErasing:
-    """Overwrites a random rectangle by noise: Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
+    """Overwrites a random rectangle with noise: Zhong et al. 2017, https://arxiv.org/abs/1708.04896.
 
-    Each value becomes a uniform draw of 0 .. 255, the paper's best choice (its RE-R). The logarithm of the
-    ratio is uniform, as torchvision and timm have it, so that tall and wide are as likely. When ten
-    rectangles do not fit, the image stays as it is.
+    The noise is uniform in 0 .. 255 for each value, the best choice of the paper (RE-R). As in torchvision
+    and timm, the logarithm of the ratio is uniform, so that tall and wide rectangles have the same
+    probability. If ten rectangles do not fit, the image is not changed.
 
     Args:
-        probability: float in [0, 1], how often.
+        probability: float in [0, 1] of an erased rectangle.
         area: (lowest, highest) area of the rectangle as a fraction of the image's.
         ratio: (lowest, highest) height / width of the rectangle.
 
     Output: uint8 array (h, w, c).
 
     Raises:
-        ValueError: a setting is out of range, or the image is neither a picture nor a uint8 array.
+        ValueError: a setting is out of range, or the image is neither an image of Pillow nor a uint8 array.
     """
 
     probability: float = 0.25
@@ -189,7 +158,7 @@ class RandomErasing:
             h, w = random_sides(height * width, self.area, self.ratio, generator)
             if h <= height and w <= width:
                 top, left = random_corner(height - h, width - w, generator)
-                image = image.copy()  # it may be another's: a cached picture
+                image = image.copy()  # the array may be shared, such as a cached image
                 noise = generator.integers(0, 256, size=(h, w, channels), dtype="uint8")
                 image[top : top + h, left : left + w] = noise
                 break
@@ -198,15 +167,15 @@ class RandomErasing:
 
 @dataclass(frozen=True)
 class EvalTransform:
-    """The view for evaluation: a resize and centred crop, without normalisation and without chance.
+    """Resizes and crops an image as in evaluation, without normalisation and without randomness.
 
     Args:
-        preprocessing: `vit_tf.preprocessing.transform.Preprocessing`, whose `fit` it is.
+        preprocessing: `vit_tf.preprocessing.Preprocessing`, whose `resize_and_crop` is applied.
 
     Output: uint8 array (H, W, 3).
 
     Raises:
-        ValueError: `preprocessing` is something else.
+        ValueError: `preprocessing` is not a `Preprocessing`.
     """
 
     preprocessing: Preprocessing
@@ -214,7 +183,7 @@ class EvalTransform:
     def __post_init__(self):
         if not isinstance(self.preprocessing, Preprocessing):
             raise ValueError(
-                "`preprocessing` must be what `vit_tf.get_preprocessing` returns, got "
+                "`preprocessing` must be a result of `vit_tf.get_preprocessing`, got "
                 f"{shown(self.preprocessing)}"
             )
 
@@ -223,7 +192,7 @@ class EvalTransform:
 
 
 def as_image(image):
-    """Returns an RGB picture of Pillow for a picture or a uint8 array (h, w, c) with c 1, 3 or 4."""
+    """Returns an RGB image of Pillow, from any of Pillow or a uint8 array (h, w, c) with c of 1, 3 or 4."""
     if not isinstance(image, Image.Image):
         image = as_array(image)
         image = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
@@ -231,32 +200,27 @@ def as_image(image):
 
 
 def as_array(image):
-    """Returns a uint8 array (h, w, c) for a picture or such an array; not a copy, and perhaps read-only."""
+    """Returns a uint8 array (h, w, c), perhaps read-only, from an image of Pillow or such an array."""
     if isinstance(image, Image.Image):
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.size:
             return image
-    found = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+    is_array = isinstance(image, np.ndarray)
+    got = f"{image.dtype} of shape {image.shape}" if is_array else type(image).__name__
     raise ValueError(
-        f"expected a picture of Pillow or a uint8 array (h, w, c) with 1, 3 or 4 channels, got {found}: "
+        f"expected an image of Pillow or a uint8 array (h, w, c) with 1, 3 or 4 channels, got {got}: "
         "decode files first (`DecodedImages`), and keep pixels in 0 .. 255"
     )
 
 
 def random_sides(pixels, area, ratio, generator):
-    """Draws (height, width): the area uniform in `area` of `pixels`, log(height / width) in `ratio`."""
+    """Draws (height, width) of an area in `area` of `pixels`, with log(height / width) in that of `ratio`."""
     target = generator.uniform(*area) * pixels
     root = math.exp(generator.uniform(*sorted(math.log(r) for r in ratio)) / 2)
     return max(round(math.sqrt(target) * root), 1), max(round(math.sqrt(target) / root), 1)
 
 
 def random_corner(lowest, rightmost, generator):
-    """Draws (top, left), each from 0 to the given pixel."""
+    """Draws (top, left), from 0 to `lowest` and from 0 to `rightmost`."""
     return int(generator.integers(lowest + 1)), int(generator.integers(rightmost + 1))
-
-
-def reflected(size, shift):
-    """Returns which of `size` positions each shows after a shift, mirrored at both ends."""
-    index = np.abs(np.arange(size) + shift)
-    return (size - 1) - np.abs((size - 1) - index)
