@@ -99,7 +99,8 @@ def check_way_back(model, case, folder):
 @pytest.mark.parametrize("case", all_cases(), ids=lambda case: case["id"])
 def test_live(case, tmp_path):
     pytest.importorskip("timm")
-    references = pytest.importorskip("references")
+    from support import references
+
     case = references.complete(case, tmp_path)
     expected = references.reference_logits(case, tmp_path, seed=1)
     model = build(case, write_weights(case, tmp_path, seed=1))
@@ -110,7 +111,8 @@ def test_live(case, tmp_path):
 @pytest.mark.parametrize("name", INSIDE)
 def test_live_attention_and_features(name, tmp_path):
     pytest.importorskip("timm")
-    references = pytest.importorskip("references")
+    from support import references
+
     case = references.complete(timm_case(name), tmp_path)
     attention, features = references.reference_inside(case, tmp_path, seed=1)
     model, images = build(case, write_weights(case, tmp_path, seed=1)), random_images(case, seed=1)
