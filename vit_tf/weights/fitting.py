@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_tf.checks import pair
+from vit_tf.checks import check_choice, pair
 from vit_tf.hub.config_values import read, read_image_size
 from vit_tf.hub.readers import read_metadata
 from vit_tf.variants import resampling
@@ -54,7 +54,7 @@ def sampling_options(name, weights, method, antialias):
         kernels = dict(OWN_WAYS["google"])
     given = {}
     if method is not None:
-        resample.check_method(method)
+        check_choice("method", method, resample.METHODS)
         positions, kernels = {}, {}
         given = {"method": method, "antialias": True}
     if antialias is not None:

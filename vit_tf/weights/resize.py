@@ -3,7 +3,7 @@
 import keras
 
 from vit_tf import layers
-from vit_tf.checks import pair
+from vit_tf.checks import check_choice, pair
 from vit_tf.config import grid_size
 from vit_tf.structure import ViTStructure
 from vit_tf.weights import resample
@@ -32,7 +32,7 @@ def resize_model(model, image_size=None, patch_size=None, *, method="bicubic", a
             size changes and the stem has no kernel that can be resampled (an overlapping stem, a norm of
             the cut pixels, a quantized kernel).
     """
-    resample.check_method(method)
+    check_choice("method", method, resample.METHODS)
     structure = ViTStructure(model)
     stem, encoder = structure.stem, structure.patch_encoder
     old_image, old_patch = tuple(model.inputs[0].shape[1:3]), stem.patch_size
