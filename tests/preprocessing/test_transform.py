@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -6,6 +9,7 @@ import PIL
 import pytest
 from keras import ops
 from PIL import Image
+from support.paths import ROOT
 from support.photos import MEAN, STD, photo, run_python
 
 from vit_tf.preprocessing import PreprocessImages, Preprocessing, get_preprocessing, timm_table
@@ -412,3 +416,17 @@ def test_pixels_of_what_the_model_sees():
     assert pixels.dtype == "float32"
     np.testing.assert_allclose(pixels, image, atol=1e-3)
     assert prepare.to_pixels(np.full((1, 2, 2, 3), 9.0)).max() == 255
+
+
+def test_files_are_preprocessed_and_found_without_keras():
+    code = """if True:
+        import sys
+        import numpy as np
+        from vit_tf.data import EvalTransform, find_images, load_cifar10
+        from vit_tf.preprocessing import Preprocessing
+        print(Preprocessing(32)(np.zeros((8, 8, 3), "uint8")).shape)
+        print({"keras", "grain", "matplotlib"}.intersection(sys.modules))
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["(1, 32, 32, 3)", "set()"], done.stderr
