@@ -20,8 +20,18 @@ def imagenet_classes():
     They are WordNet's, by way of timm (tools/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
     is there twice, the bird and the machine.
     """
+    return tuple(name for _, name in imagenet_table())
+
+
+@functools.cache
+def imagenet_ids():
+    """Returns the WordNet IDs of ImageNet-1k's classes in the order of the logits: "n01440764"."""
+    return tuple(wordnet_id for wordnet_id, _ in imagenet_table())
+
+
+def imagenet_table():
     lines = (Path(__file__).parent / "assets" / "imagenet1k_classes.txt").read_text("utf-8").splitlines()
-    return tuple(line.split("\t")[1] for line in lines)
+    return [line.split("\t") for line in lines]
 
 
 def labels_from_config(config):
