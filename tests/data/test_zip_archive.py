@@ -56,8 +56,8 @@ def test_refuses_zip_bombs(tmp_path, monkeypatch):
         find_images(path)
     monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 20_000)
     assert find_images(path).read(0) == bytes(20_000)
-    monkeypatch.setattr(archives, "_BOMB_RATIO", 10)
-    monkeypatch.setattr(archives, "_BOMB_BYTES", 79_999)
+    monkeypatch.setattr(archives, "BOMB_RATIO", 10)
+    monkeypatch.setattr(archives, "BOMB_BYTES", 79_999)
     with pytest.raises(
         ValueError, match="unpack to 80,000 bytes, over 10 times its size: this is a zip bomb"
     ):

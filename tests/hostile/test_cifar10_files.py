@@ -20,7 +20,8 @@ from support.cifar10_files import (
     write_zip,
 )
 
-from vit_tf.data import cifar10, load_cifar10
+from vit_tf.data import cifar10, cifar10_batches, load_cifar10
+from vit_tf.data.cifar10_batches import BatchUnpickler
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_pickle_cannot_change_what_later_files_are_read_with(tmp_path, arrays):
     content = b"\x80\x02c_codecs\nencode\nN}X\x0c\x00\x00\x00__defaults__)s\x86b."
     path = write_folder(tmp_path / "f", batch_files(arrays) | {"data_batch_5": content})
     assert_refused(path, "data_batch_5 is not a CIFAR-10 batch: it lacks data or labels")  # BUILD went well
-    encode = cifar10._BatchUnpickler(io.BytesIO()).find_class("_codecs", "encode")
+    encode = BatchUnpickler(io.BytesIO()).find_class("_codecs", "encode")
     assert encode.__defaults__ is None
 
 
@@ -211,7 +212,7 @@ def test_npz_shape_below_zero(tmp_path, arrays):
 
 def test_npz_of_too_many_bytes(tmp_path, arrays, monkeypatch):
     path = write_npz(tmp_path / "a.npz", arrays, np.savez_compressed)
-    monkeypatch.setattr(cifar10, "_MAX_NPZ_BYTES", 50_000)
+    monkeypatch.setattr(cifar10, "MAX_NPZ_BYTES", 50_000)
     assert_refused(path, "its arrays take .* bytes: use at most 50,000")
 
 
@@ -236,15 +237,15 @@ def test_archive_that_unpacks_to_too_much(tmp_path, arrays, monkeypatch, name):
         path = write_zip(tmp_path / name, files)
     else:
         path = write_tar(tmp_path / name, files, "w:gz" if name.endswith("gz") else "w")
-    monkeypatch.setattr(cifar10, "_MAX_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(cifar10_batches, "MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
-    monkeypatch.setattr(cifar10, "_MAX_ARCHIVE_BYTES", 20_000)
+    monkeypatch.setattr(cifar10_batches, "MAX_ARCHIVE_BYTES", 20_000)
     assert_refused(path, f"{name} unpacks to more than 20,000 bytes: this is no CIFAR-10 original")
 
 
 def test_folder_with_a_huge_batch(tmp_path, arrays, monkeypatch):
     path = write_folder(tmp_path / "f", batch_files(arrays) | {"data_batch_1": bytes(100_000)})
-    monkeypatch.setattr(cifar10, "_MAX_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(cifar10_batches, "MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from vit_tf.hub import sources as checkpoint
+from vit_tf.hub import sources
 from vit_tf.hub.sources import open_checkpoint
 
 
@@ -22,7 +22,7 @@ def fails(source, *parts):
     """Opening `source` is one ValueError, whose message holds every part of `parts`."""
     with pytest.raises(ValueError) as caught:
         open_checkpoint(source)
-    assert type(caught.value) is ValueError or isinstance(caught.value, checkpoint._Missing)
+    assert type(caught.value) is ValueError or isinstance(caught.value, sources.MissingFile)
     for part in parts:
         assert part in str(caught.value)
     assert len(str(caught.value)) < 1000

@@ -6,9 +6,10 @@ from vit_tf.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vit_tf.data.augment.image import EvalTransform
-    from vit_tf.data.cifar10 import CIFAR10_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, ImageData, load_cifar10
+    from vit_tf.data.cifar10 import CIFAR10_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, load_cifar10
     from vit_tf.data.decoded_images import CachedImages, DecodedImages
     from vit_tf.data.directory_layout import SPLITS
+    from vit_tf.data.image_data import ImageData
     from vit_tf.data.image_files import ImageFiles, check_images, find_images
     from vit_tf.data.loader import DataLoader
     from vit_tf.data.splits import read_split, split_files, stratified_split, write_split

@@ -3,7 +3,7 @@
 import os
 from functools import partial
 
-from vit_tf.data.directory_layout import Paths, is_junk
+from vit_tf.data.directory_layout import Paths, is_ignored
 from vit_tf.files import open_regular, read_regular
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
@@ -22,8 +22,8 @@ def walk(root):
     """
     paths = Paths()
     real_root = os.path.realpath(root)
-    seen = {real_root, *_parents(real_root)}
-    links = _walk_real_folders(os.fspath(root), "", seen, paths)
+    seen = {real_root, *parent_folders(real_root)}
+    links = walk_real_folders(os.fspath(root), "", seen, paths)
     while links:
         links.sort(reverse=True)
         name = links.pop()
@@ -31,7 +31,7 @@ def walk(root):
         if target not in seen:
             seen.add(target)
             paths.folders.add(name)
-            links += _walk_real_folders(os.fspath(root), name, seen, paths)
+            links += walk_real_folders(os.fspath(root), name, seen, paths)
     return paths
 
 
@@ -49,12 +49,12 @@ def read_start(path):
         return b""
 
 
-def _parents(path):
+def parent_folders(path):
     while path != (path := os.path.dirname(path)):
         yield path
 
 
-def _walk_real_folders(root, folder, seen, paths):
+def walk_real_folders(root, folder, seen, paths):
     """Adds what lies in a folder and its real subfolders to `paths` and `seen`; returns the links."""
     links, waiting = [], [folder]
     while waiting:
@@ -62,7 +62,7 @@ def _walk_real_folders(root, folder, seen, paths):
         with os.scandir(os.path.join(root, folder)) as entries:
             for entry in entries:
                 name = f"{folder}/{entry.name}" if folder else entry.name
-                if is_junk(entry.name):
+                if is_ignored(entry.name):
                     continue
                 is_link = entry.is_symlink()
                 if not os.path.isdir(entry.path):

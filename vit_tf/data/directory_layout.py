@@ -24,10 +24,10 @@ EXPECTED_LAYOUTS = (
     "expected a folder a class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
     "train, val and test folders of these"
 )
-_ENDING = re.compile(r".+(\.[a-z][a-z0-9]{0,9})", re.DOTALL)  # not so photo.1 and photo.jpg_large
-_CLASS_AND_NUMBER = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")  # cat.12.jpg
-_MAX_WRAPPERS = 8  # folders that each hold nothing but the next one
-_JUNK = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synology and Windows leave behind
+ENDING = re.compile(r".+(\.[a-z][a-z0-9]{0,9})", re.DOTALL)  # not so photo.1 and photo.jpg_large
+CLASS_AND_NUMBER = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")  # cat.12.jpg
+MAX_WRAPPERS = 8  # folders that each hold nothing but the next one
+IGNORED = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synology and Windows leave behind
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Paths:
 
 def ending(name):
     """Returns the ending of a file's name in lower case, or ""."""
-    match = _ENDING.fullmatch(name.rpartition("/")[2].lower())
+    match = ENDING.fullmatch(name.rpartition("/")[2].lower())
     return match[1] if match else ""
 
 
@@ -82,9 +82,9 @@ def remedy(kind):
     return f" ({format.remedy})" if format and format.remedy else ""
 
 
-def is_junk(part):
+def is_ignored(part):
     """Tells whether a file's or folder's name is hidden, or one that only an operating system needs."""
-    return part.startswith(".") or part in _JUNK
+    return part.startswith(".") or part in IGNORED
 
 
 def natural_key(name):
@@ -134,12 +134,12 @@ def label_images(paths):
     there = quoted(sorted(paths.others) or sorted(paths.folders)) or "nothing"
     found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
     require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
-    for depth in range(_MAX_WRAPPERS):
-        groups = _by_folder(paths.images, depth)
+    for depth in range(MAX_WRAPPERS):
+        groups = by_folder(paths.images, depth)
         if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
             break
     split_of = split_folders(groups, depth + 1)
-    labelled = _in_splits(groups, split_of, depth + 1)
+    labelled = label_splits(groups, split_of, depth + 1)
     notes = left_out_as_no_images(paths)
     if labelled:
         notes += [
@@ -149,11 +149,11 @@ def label_images(paths):
         ]
     else:
         notes += folders_inside(groups, depth + 1)
-        labelled = {name: (label, None) for name, label in _classes(paths.images).items()}
+        labelled = {name: (label, None) for name, label in classes_of(paths.images).items()}
     left_out = sorted(name for name in paths.images if name not in labelled)
     if left_out:
         notes.append(f"{len(left_out):,} images lie in no class, left out: {quoted(left_out)}")
-    empty = _empty_folders(paths)
+    empty = empty_folders(paths)
     if empty:
         notes.append(f"no image in the folder {quoted(empty)}, left out")
     found = f"fewer than two classes in {len(paths.images):,} images"
@@ -162,7 +162,7 @@ def label_images(paths):
     return labelled, tuple(notes)
 
 
-def _by_folder(names, depth):
+def by_folder(names, depth):
     """Returns {folder: names} by the part of the path at `depth`; files that lie right there are left out."""
     groups = {}
     for name in names:
@@ -172,17 +172,17 @@ def _by_folder(names, depth):
     return groups
 
 
-def _classes(names, depth=0, known=frozenset()):
+def classes_of(names, depth=0, known=frozenset()):
     """Returns {name: class}, by folders at `depth`, file names or folders further in; {} where there is none.
 
     Two classes make a layout, or one that is `known` already.
     """
-    for level in range(depth, depth + _MAX_WRAPPERS):
-        groups = _by_folder(names, level)
+    for level in range(depth, depth + MAX_WRAPPERS):
+        groups = by_folder(names, level)
         if len(groups) > 1 or known & groups.keys():
             return {name: folder for folder, members in groups.items() for name in members}
         flat = [name for name in names if name.count("/") == level]
-        matches = {name: _CLASS_AND_NUMBER.fullmatch(name.rsplit("/", 1)[-1]) for name in flat}
+        matches = {name: CLASS_AND_NUMBER.fullmatch(name.rsplit("/", 1)[-1]) for name in flat}
         labels = {name: match[1] for name, match in matches.items() if match}
         if len(set(labels.values())) > 1 or known.intersection(labels.values()):
             return labels
@@ -206,8 +206,8 @@ def split_folders(groups, depth):
     if plain:
         return plain | wordy if "train" in plain.values() else plain
     train_names = [name for folder, split in wordy.items() if split == "train" for name in groups[folder]]
-    train = frozenset(_classes(train_names, depth).values())
-    others = [_classes(groups[f], depth, train) for f, split in wordy.items() if split in SPLITS[1:]]
+    train = frozenset(classes_of(train_names, depth).values())
+    others = [classes_of(groups[f], depth, train) for f, split in wordy.items() if split in SPLITS[1:]]
     is_same = train and all(train & set(classes.values()) for classes in others if classes)
     return wordy if is_same and len(found) > 1 else {}
 
@@ -227,7 +227,7 @@ def folders_inside(groups, depth):
     Raises:
         ValueError: they are called like parts of a data set.
     """
-    inside = {frozenset(_by_folder(names, depth)) for names in groups.values()}
+    inside = {frozenset(by_folder(names, depth)) for names in groups.values()}
     names = sorted(next(iter(inside), ()))
     if len(groups) < 2 or len(inside) > 1 or len(names) < 2:
         return []
@@ -238,13 +238,13 @@ def folders_inside(groups, depth):
     return [f"{found}, and are taken for the classes"]
 
 
-def _in_splits(groups, split_of, depth):
+def label_splits(groups, split_of, depth):
     """Returns {name: (class, split)} of train, validation and test folders, {} of other folders."""
     members = {split: [] for split in SPLITS}
     others = [folder for folder in groups if folder not in split_of]
     for folder, split in split_of.items():
         members.get(split, []).extend(groups[folder])
-    classes = _classes(members["train"], depth)
+    classes = classes_of(members["train"], depth)
     if not classes:
         is_all_splits = groups and not others
         hint = "expected two or more classes in a train folder, or give one of these folders by itself"
@@ -256,12 +256,12 @@ def _in_splits(groups, split_of, depth):
     require(not unclear, f"a train folder of classes lies beside {quoted(unclear)}: {hint}")
     labelled = {name: (label, "train") for name, label in classes.items()}
     for split in SPLITS[1:]:
-        labels = _classes(members[split], depth, known=frozenset(classes.values()))
+        labels = classes_of(members[split], depth, known=frozenset(classes.values()))
         labelled |= {name: (label, split) for name, label in labels.items()}
     return labelled
 
 
-def _empty_folders(paths):
+def empty_folders(paths):
     """Returns the outermost folders without an image, sorted."""
     filled = {""}
     for name in paths.images:

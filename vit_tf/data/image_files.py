@@ -22,9 +22,9 @@ from vit_tf.data.zip_archive import ImageArchive
 from vit_tf.files import open_regular
 from vit_tf.preprocessing.decode import decode
 
-_EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
-_CHECKED_AT_ONCE = 4096  # bounds the memory of a million waiting tasks
-_MAX_THREADS = 16  # of 100-megapixel images each takes about 1 GB
+EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
+CHECKED_AT_ONCE = 4096  # bounds the memory of a million waiting tasks
+MAX_THREADS = 16  # of 100-megapixel images each takes about 1 GB
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class ImageFiles:
     reader: Callable[[str], bytes] | None = field(default=None, repr=False)
 
     def __post_init__(self):
-        labels = _checked_labels(np.asarray(self.labels), len(self.class_names))
+        labels = checked_labels(np.asarray(self.labels), len(self.class_names))
         counts = (len(self.names), len(labels), len(self.splits))
         require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
         unknown = set(self.splits) - {*SPLITS, None}
@@ -66,7 +66,7 @@ class ImageFiles:
             object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
         object.__setattr__(self, "labels", labels)
         if self.reader is None:
-            object.__setattr__(self, "reader", _reader(self.root))
+            object.__setattr__(self, "reader", reader_for(self.root))
 
     def __len__(self):
         return len(self.names)
@@ -106,7 +106,7 @@ class ImageFiles:
         return replace(self, names=names, labels=self.labels[indices], splits=splits)
 
 
-def _checked_labels(labels, num_classes):
+def checked_labels(labels, num_classes):
     """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the number of classes."""
     if labels.dtype == bool and labels.ndim == 2:
         found = f"labels are bool of shape {labels.shape}"
@@ -144,10 +144,10 @@ def find_images(source):
         ValueError: one line that says what was found, what was expected and what to do.
     """
     is_path = isinstance(source, (str, os.PathLike)) and os.fspath(source)
-    require(is_path, f"source is {source!r}: {_EXPECTED_SOURCE}")
+    require(is_path, f"source is {source!r}: {EXPECTED_SOURCE}")
     root = Path(os.path.expanduser(os.fsdecode(source)))
     try:
-        return _find_images(root)
+        return find_at(root)
     except PermissionError as error:
         problem = f"{error.filename!r} may not be read: make it readable for you (chmod u+rX)"
     except ValueError as error:
@@ -155,15 +155,15 @@ def find_images(source):
     raise ValueError(brief(f"{os.fspath(root)!r}: {problem}"))
 
 
-def _find_images(root):
+def find_at(root):
     if not root.exists():
         siblings = os.listdir(root.parent) if root.parent.is_dir() else []
-        raise ValueError(f"no such path{suggestion(root.name, siblings) or f'; {_EXPECTED_SOURCE}'}")
+        raise ValueError(f"no such path{suggestion(root.name, siblings) or f'; {EXPECTED_SOURCE}'}")
     if not root.is_dir():
         open_regular(root).close()  # raises what `is_zipfile` would swallow, and keeps it from waiting
     reader, notes = None, ()
     if root.is_dir():
-        labelled, notes = _label_folder(root)
+        labelled, notes = label_folder(root)
     elif zipfile.is_zipfile(root):
         require_no_spreadsheet(root)
         archive = ImageArchive(root)
@@ -173,7 +173,7 @@ def _find_images(root):
         suffix = root.suffix.lower()
         require(suffix != ".zip", "damaged or incomplete zip: download or copy it again")
         require_no_spreadsheet(root)
-        require(root.is_file() and suffix in TABLE_ENDINGS, f"unknown kind: {_EXPECTED_SOURCE}")
+        require(root.is_file() and suffix in TABLE_ENDINGS, f"unknown kind: {EXPECTED_SOURCE}")
         labelled, notes = read_labels(root)
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
@@ -184,7 +184,7 @@ def _find_images(root):
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
 
 
-def _label_folder(root):
+def label_folder(root):
     """Returns what `label_images` does; its error says which tables in the folder may have the labels."""
     paths = walk(root)
     try:
@@ -201,7 +201,7 @@ def _label_folder(root):
     )
 
 
-def _reader(root):
+def reader_for(root):
     if root.is_file() and zipfile.is_zipfile(root):
         return ImageArchive(root).read
     return partial(read_file, root if root.is_dir() else root.parent)
@@ -226,9 +226,9 @@ def check_images(files, max_bad=0.01, progress=True):
         ValueError: more bad images than `max_bad` allows, with the first five of them and why.
     """
     check_number("max_bad", max_bad, "[0, 1]")
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
     try:
-        bar = terminal.track(_checks(pool, files), "checking images", len(files), disable=not progress)
+        bar = terminal.track(check_each(pool, files), "checking images", len(files), disable=not progress)
         checks = list(bar)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -243,14 +243,14 @@ def check_images(files, max_bad=0.01, progress=True):
     return replace(good, notes=notes), bad
 
 
-def _checks(pool, files):
+def check_each(pool, files):
     """Yields for each file in order why it is bad, "" for a good one, and a hash of a good one's bytes."""
-    for start in range(0, len(files), _CHECKED_AT_ONCE):
-        indices = range(start, min(start + _CHECKED_AT_ONCE, len(files)))
-        yield from pool.map(partial(_check, files), indices)
+    for start in range(0, len(files), CHECKED_AT_ONCE):
+        indices = range(start, min(start + CHECKED_AT_ONCE, len(files)))
+        yield from pool.map(partial(check_file, files), indices)
 
 
-def _check(files, i):
+def check_file(files, i):
     try:
         data = files.read(i)
         decode(data)

@@ -7,15 +7,15 @@ from itertools import compress
 import numpy as np
 
 from vit_tf.checks import brief, check_int, check_number, quoted, require
-from vit_tf.data.cifar10 import _flat_labels
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
+from vit_tf.data.image_data import flat_labels
 from vit_tf.data.stratification import class_counts, draw_stratified
 from vit_tf.data.tables.text import read_rows
 from vit_tf.files import write_csv
 
-_SPLIT_HEADER = ["path", "label", "split", "fingerprint"]
-_OLD_HEADER = _SPLIT_HEADER[:3]  # of version 0.1
+HEADER = ["path", "label", "split", "fingerprint"]
+OLD_HEADER = HEADER[:3]  # of version 0.1
 
 
 def stratified_split(labels, fraction, seed):
@@ -32,7 +32,7 @@ def stratified_split(labels, fraction, seed):
     Returns:
         (train_indices, validation_indices): sorted, disjoint int64 arrays, together 0 .. n - 1.
     """
-    labels = _flat_labels(labels, "labels")
+    labels = flat_labels(labels, "labels")
     check_number("fraction", fraction, "(0, 1)")
     check_int("seed", seed, 0, math.inf)
     _, counts = np.unique(labels, return_counts=True)
@@ -72,7 +72,7 @@ def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
     parts = {"test": test_fraction, "validation": validation_fraction}
     parts = {split: fraction for split, fraction in parts.items() if fraction and split not in files.splits}
     pool = np.flatnonzero(splits == "train")
-    _require_enough(files, pool, list(parts))
+    require_enough(files, pool, list(parts))
     generator = np.random.default_rng(seed)
     num_later, left = len(parts), 1.0
     for split, fraction in parts.items():
@@ -82,7 +82,7 @@ def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
     return replace(files, splits=tuple(splits))
 
 
-def _require_enough(files, pool, parts):
+def require_enough(files, pool, parts):
     counts = class_counts(files.labels[pool], len(files.class_names))
     need = 1 + len(parts)
     short = [f"{name!r} has {n}" for name, n in zip(files.class_names, counts) if n < need]
@@ -107,7 +107,7 @@ def write_split(files, path):
         OSError: the file cannot be written.
     """
     splits = (split or "" for split in files.splits)
-    write_csv(path, _SPLIT_HEADER, zip(files.names, _label_cells(files), splits, fingerprints(files)))
+    write_csv(path, HEADER, zip(files.names, label_cells(files), splits, fingerprints(files)))
 
 
 def read_split(files, path):
@@ -125,18 +125,18 @@ def read_split(files, path):
         ValueError: the CSV is damaged, or names a file or class that is gone or another class than `files`.
     """
     try:
-        return _read_split(files, read_rows(path))
+        return splits_of_rows(files, read_rows(path))
     except ValueError as error:
         problem = error
     raise ValueError(brief(f"{str(path)!r}: {problem}"))
 
 
-def _read_split(files, rows):
+def splits_of_rows(files, rows):
     header = rows[0][1] if rows else []
-    is_split = header in (_SPLIT_HEADER, _OLD_HEADER)
-    require(is_split, f"no split: expected the header {','.join(_SPLIT_HEADER)}, as write_split writes it")
+    is_split = header in (HEADER, OLD_HEADER)
+    require(is_split, f"no split: expected the header {','.join(HEADER)}, as write_split writes it")
     index, known = {name: i for i, name in enumerate(files.names)}, set(files.class_names)
-    now = _label_cells(files)
+    now = label_cells(files)
     splits, prints, gone = {}, {}, []
     for line, cells in rows[1:]:
         is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
@@ -153,26 +153,26 @@ def _read_split(files, rows):
         prints[name] = "".join(cells[3:])
     require(not gone, f"{len(gone):,} of its images are gone: {quoted(gone)}; bring them back, or split anew")
     subset = files.subset(sorted(index[name] for name in splits))
-    notes = _changes(files, subset, prints)
+    notes = describe_changes(files, subset, prints)
     splits = tuple(splits[name] for name in subset.names)
-    return replace(_with_used_classes(subset), splits=splits, notes=notes)
+    return replace(with_used_classes(subset), splits=splits, notes=notes)
 
 
-def _label_cells(files):
+def label_cells(files):
     """Returns the classes of each image as text."""
     if not files.is_multi_label:
         return [files.class_names[label] for label in files.labels]
     return ["|".join(compress(files.class_names, row)) for row in files.labels]
 
 
-def _with_used_classes(files):
+def with_used_classes(files):
     """Returns `ImageFiles` without the classes that no image has."""
     used = np.flatnonzero(class_counts(files.labels, len(files.class_names)))
     labels = files.labels[:, used] if files.is_multi_label else np.searchsorted(used, files.labels)
     return replace(files, class_names=tuple(files.class_names[i] for i in used), labels=labels)
 
 
-def _changes(files, known, prints):
+def describe_changes(files, known, prints):
     """Returns what is new or has changed since a split was made, one line each."""
     notes = []
     new = sorted(set(files.names) - set(known.names))

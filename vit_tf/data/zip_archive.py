@@ -10,15 +10,15 @@ from stat import S_ISLNK
 from threading import Lock
 
 from vit_tf.checks import brief, require
-from vit_tf.data.directory_layout import Paths, is_junk
+from vit_tf.data.directory_layout import Paths, is_ignored
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
 
 # Images hardly pack: a zip that promises both of these is a bomb of many members, or of overlapping ones.
-_BOMB_BYTES, _BOMB_RATIO = 1 << 30, 100
+BOMB_BYTES, BOMB_RATIO = 1 << 30, 100
 
-_BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds what no other method yields
-_MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
+BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds what no other method yields
+MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
 
 
 class ImageArchive:
@@ -48,8 +48,8 @@ class ImageArchive:
         for member in archive.infolist():
             self._add(member)
         total = sum(member.file_size for member in self._members.values())
-        is_bomb = total > max(_BOMB_BYTES, _BOMB_RATIO * self.path.stat().st_size)
-        found = f"its images unpack to {total:,} bytes, over {_BOMB_RATIO} times its size"
+        is_bomb = total > max(BOMB_BYTES, BOMB_RATIO * self.path.stat().st_size)
+        found = f"its images unpack to {total:,} bytes, over {BOMB_RATIO} times its size"
         require(not is_bomb, f"{found}: this is a zip bomb, do not use it")
 
     def __reduce__(self):
@@ -71,7 +71,7 @@ class ImageArchive:
 
     def _read_start(self, member):
         """Returns the first bytes of a member, which tell its format; none where it cannot be read."""
-        if member.compress_type not in _BOUNDED_METHODS:
+        if member.compress_type not in BOUNDED_METHODS:
             return b""
         try:
             return self._unpack(member, SIGNATURE_BYTES)
@@ -97,9 +97,9 @@ class ImageArchive:
         hint = "this zip is unsafe, make it again from the folder itself"
         require(is_inside, f"the member {member.filename!r} leads out of the zip: {hint}")
         found = f"the member '{path[:40]}...' lies {path.count('/'):,} folders deep"
-        require(path.count("/") <= _MAX_DEPTH, f"{found}: expected {_MAX_DEPTH} at most")
+        require(path.count("/") <= MAX_DEPTH, f"{found}: expected {MAX_DEPTH} at most")
         name = posixpath.normpath(path)
-        if any(map(is_junk, name.split("/"))):
+        if any(map(is_ignored, name.split("/"))):
             return
         if member.is_dir() or path.endswith("/"):
             self.paths.folders.add(name)
@@ -114,7 +114,7 @@ class ImageArchive:
             return
         require(name not in self._members, f"{label} is twice in the zip: make it again from the folder")
         require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
-        is_deflate = member.compress_type in _BOUNDED_METHODS
+        is_deflate = member.compress_type in BOUNDED_METHODS
         require(
             is_deflate, f"{label} is packed by method {member.compress_type}: use deflate, zip's usual one"
         )

@@ -37,7 +37,7 @@ def read_file(path, select=unwrap):
         if not tensors:
             raise Refused("holds no tensors: expected a dictionary of them by name")
         found = select(tensors)
-        return replace(found, tensors=_make_tensors(path, found.tensors))
+        return replace(found, tensors=make_tensors(path, found.tensors))
     except Refused as error:
         raise ValueError(f"{str(path)!r} {brief(error)}") from error
     except OSError as error:
@@ -47,7 +47,7 @@ def read_file(path, select=unwrap):
         raise ValueError(f"{message}: download or save it again") from error
 
 
-def _read_safetensors(path):
+def read_safetensors(path):
     from safetensors import safe_open
 
     with safe_open(path, framework="numpy"):
@@ -66,11 +66,11 @@ def _read_safetensors(path):
         dtype, shape = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]), tuple(entry["shape"])
         np.broadcast_to(np.zeros((), dtype), shape)  # raises where NumPy has no such shape
         offset = start + entry["data_offsets"][0]
-        tensors[name] = LazyTensor(shape, partial(_map_file, path, dtype, offset, shape), kind_of(dtype))
+        tensors[name] = LazyTensor(shape, partial(map_file, path, dtype, offset, shape), kind_of(dtype))
     return tensors
 
 
-def _map_file(path, dtype, offset, shape):
+def map_file(path, dtype, offset, shape):
     """An array that lies in the file: it is read as it is used, and given up with the array."""
     if 0 in shape:  # NumPy before 2.2 cannot map nothing
         return standard(np.empty(shape, dtype))
@@ -88,7 +88,7 @@ def read_metadata(path):
         return file.metadata() or {}
 
 
-def _read_npz(path):
+def read_arrays(path):
     tensors = {}
     with zipfile.ZipFile(path) as archive:
         try:
@@ -100,17 +100,17 @@ def _read_npz(path):
             if name == member.filename or name in tensors:
                 raise Refused(f"must hold .npy arrays, each once, got {shown(name)}: save it with `np.savez`")
             with archive.open(member) as file:
-                array = read_npy(file, shown(name), member.file_size, partial(_check_numbers, name))
+                array = read_npy(file, shown(name), member.file_size, partial(check_numbers, name))
             tensors[name] = LazyTensor(array.shape, partial(standard, array), kind_of(array.dtype))
     return tensors
 
 
-def _check_numbers(name, dtype):
+def check_numbers(name, dtype):
     if dtype.kind not in "biuf" and dtype != BFLOAT16:
         raise Refused(f"has {shown(name)} of type {cut(str(dtype))}, expected numbers: save it as floats")
 
 
-def _read_torch(path):
+def read_torch(path):
     content, places = torch_file.read(path)
     if isinstance(content, torch_file.Foreign):
         name = shown(content.name)
@@ -121,10 +121,10 @@ def _read_torch(path):
     }
 
 
-def _make_tensors(path, named):
+def make_tensors(path, named):
     """Returns the tensors of a file, of which PyTorch's are made only now that their names were chosen."""
     tensors = {name: t if isinstance(t, LazyTensor) else t() for name, t in named.items()}
-    if reader_of(path) is _read_torch:
+    if reader_of(path) is read_torch:
         total = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
         if total > 16 * path.stat().st_size:  # the same storage under many names
             size = path.stat().st_size
@@ -132,8 +132,8 @@ def _make_tensors(path, named):
     return tensors
 
 
-READERS = {".safetensors": _read_safetensors, ".npz": _read_npz}
-READERS.update(dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pth.tar"), _read_torch))
+READERS = {".safetensors": read_safetensors, ".npz": read_arrays}
+READERS.update(dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pth.tar"), read_torch))
 
 
 def reader_of(path):

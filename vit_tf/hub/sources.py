@@ -58,15 +58,15 @@ def open_checkpoint(source, prefix=None):
     The ViT may stand under a key or a prefix, see `unwrap`; `prefix` chooses one of several.
     No tensor is read, but those of an .npz file, as nothing less shows whether it is whole.
     """
-    find, config, preprocessor = _finder(source), {}, {}
+    find, config, preprocessor = file_finder(source), {}, {}
     if find is None:
         path = Path(source)
     else:
-        config, preprocessor = _read_configs(find)
-        path = _find_weights(source, find)
+        config, preprocessor = read_configs(find)
+        path = find_weights(source, find)
     select = partial(unwrap, prefix=prefix)
     if path.name.endswith(INDEX_ENDING):
-        found = _open_parts(path, find or partial(_find_in_folder, path.parent), select)
+        found = open_parts(path, find or partial(find_in_folder, path.parent), select)
     else:
         found = read_file(path, select)
     return Checkpoint(str(source), path, found.tensors, config, preprocessor, found.prefix, found.left)
@@ -74,34 +74,34 @@ def open_checkpoint(source, prefix=None):
 
 def read_config(source):
     """Returns `(config, preprocessor)` of a source, as in its `Checkpoint`, without its weights."""
-    find = _finder(source)
-    return _read_configs(find) if find else ({}, {})
+    find = file_finder(source)
+    return read_configs(find) if find else ({}, {})
 
 
-class _Missing(ValueError):
+class MissingFile(ValueError):
     """A folder or a repository lacks a file, or the hub cannot be asked for it."""
 
 
-def _finder(source):
+def file_finder(source):
     """The function that finds the files of a repository by name; None for a bare file."""
     source = str(source)
     if source in PACKAGED and not os.path.exists(source):
-        return partial(_find_in_folder, PACKAGED[source])
+        return partial(find_in_folder, PACKAGED[source])
     if source.startswith("hf:"):
         match = HUB_NAME.fullmatch(source)
         if not match or ".." in source:
             raise ValueError(
                 f"a name on the hub is hf:owner/name or hf:owner/name@revision, got {shown(source)}"
             )
-        return partial(_find_on_hub, *match.groups())
+        return partial(find_on_hub, *match.groups())
     if os.path.isdir(source):
-        source = _repository(source)
+        source = repository_folder(source)
         if not os.path.isfile(os.path.join(source, CONFIG)):
             raise ValueError(
                 f"the folder {source!r} has no {CONFIG}, expected it beside model.safetensors as in a "
                 "repository of the hub: a weight file without it can be given by its own path"
             )
-        return partial(_find_in_folder, Path(source))
+        return partial(find_in_folder, Path(source))
     if not os.path.isfile(source):
         raise ValueError(
             f"there is no file or folder {shown(source, 300)}: give a {', '.join(READERS)} file, a folder "
@@ -111,7 +111,7 @@ def _finder(source):
     return None
 
 
-def _repository(folder):
+def repository_folder(folder):
     """The folder that holds config.json and the weights: of a run's folder, its model/."""
     inside = os.path.join(folder, RUN_MODEL)
     is_run = os.path.isfile(os.path.join(inside, CONFIG))
@@ -119,13 +119,13 @@ def _repository(folder):
     return inside if is_run and not has_weights else folder
 
 
-def _find_in_folder(folder, name):
+def find_in_folder(folder, name):
     if not (folder / name).is_file():
-        raise _Missing(f"the folder {str(folder)!r} has no {name}")
+        raise MissingFile(f"the folder {str(folder)!r} has no {name}")
     return folder / name
 
 
-def _find_on_hub(repository, revision, name):
+def find_on_hub(repository, revision, name):
     """The path of a file in the hub's cache, where it is downloaded to if need be."""
     from huggingface_hub import errors, hf_hub_download
 
@@ -140,7 +140,7 @@ def _find_on_hub(repository, revision, name):
         else:
             cause = brief(error.__cause__ or error)
             reason = f"it is not in the cache, and the hub cannot be reached ({cause}): see to the network"
-        raise _Missing(f"{what}: {reason}") from error
+        raise MissingFile(f"{what}: {reason}") from error
     except Exception as error:  # HTTP, disk and transfer errors of several libraries
         reasons = {  # the first is a kind of the second
             errors.GatedRepoError: f"gated: accept its terms on huggingface.co/{repository} and log in",
@@ -151,21 +151,21 @@ def _find_on_hub(repository, revision, name):
         raise ValueError(f"{what} cannot be downloaded: {reason}") from error
 
 
-def _read_configs(find):
+def read_configs(find):
     config = read_json(find(CONFIG))
     try:
         path = find(PREPROCESSOR)
-    except _Missing:
+    except MissingFile:
         return config, {}
     return config, read_json(path)
 
 
-def _find_weights(source, find):
+def find_weights(source, find):
     missing = []
     for name in WEIGHTS:
         try:
             return find(name)
-        except _Missing as error:
+        except MissingFile as error:
             missing.append(error)
     if str(source).startswith("hf:"):
         raise ValueError(f"no weights ({', '.join(WEIGHTS)}) in {source}: {missing[0]}") from missing[0]
@@ -178,7 +178,7 @@ def _find_weights(source, find):
     return found[0]
 
 
-def _open_parts(index, find, select):
+def open_parts(index, find, select):
     """The `Unwrapped` tensors of a checkpoint in several files."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

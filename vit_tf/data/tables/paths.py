@@ -7,7 +7,7 @@ import unicodedata
 from functools import cached_property
 
 from vit_tf.checks import quoted, shown
-from vit_tf.data.directory_layout import is_junk
+from vit_tf.data.directory_layout import is_ignored
 from vit_tf.data.tables.text import as_text, is_foreign
 from vit_tf.preprocessing import image_formats as formats
 
@@ -69,7 +69,7 @@ class ImageFinder:
                 continue
             for entry in entries:
                 name = posixpath.join(folder, entry.name)
-                if is_junk(entry.name):
+                if is_ignored(entry.name):
                     continue
                 if entry.is_dir():
                     waiting += [(name, depth + 1)] if depth < 2 else []
