@@ -2,9 +2,12 @@
 
 import ast
 import re
+import shlex
 
 import pytest
 from support.paths import ROOT
+
+from vit_tf.commands.main import COMMANDS, parse_arguments
 
 DOCS = ROOT / "docs"
 # Pages that tools/docs_pages.py makes from files outside of docs/.
@@ -38,6 +41,18 @@ def test_paths(page):
     folders = "benchmarks|docs|notebooks|scripts|tests|tools|vit_tf"
     for path in re.findall(rf"(?<![\w/.])((?:{folders})/[\w/.*-]*)", page.read_text("utf-8")):
         assert path in REMOVED or list(ROOT.glob(path.rstrip(".") + "*")), path
+
+
+@pytest.mark.parametrize("page", [*ROOT_PAGES, *PAGES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands(page):
+    """Every `vit-tf` command line has options that exist."""
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        for line in block.splitlines():
+            words = shlex.split(line, comments=True)
+            if "vit-tf" in words and "--help" not in words:
+                arguments = words[words.index("vit-tf") + 1 :]
+                if arguments[0] in COMMANDS:
+                    parse_arguments(arguments)
 
 
 def test_every_page_is_in_the_navigation():
