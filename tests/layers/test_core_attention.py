@@ -53,7 +53,7 @@ def test_scores_of_some_queries_are_prepared_at_their_own_places(make):
         """Queries weighted by their place among all tokens, as a rotation by position would."""
 
         def prepare(self, query, key):
-            return query * np.arange(query.shape[-2], dtype="float32")[:, None], key
+            return query * ops.arange(query.shape[-2], dtype="float32")[:, None], key
 
     layer = Weighted(2, query_chunk_size=3)
     layer.build((2, 7, 24))
