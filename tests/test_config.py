@@ -8,8 +8,8 @@ SMALL = ViTConfig(32, 16, 24, 2, 3, 48)
 
 
 def test_sizes_become_pairs():
-    spec = replace(SMALL, image_size=(32, 64), patch_size=[8, 16])
-    assert (spec.image_size, spec.patch_size, spec.grid_size) == ((32, 64), (8, 16), (4, 4))
+    config = replace(SMALL, image_size=(32, 64), patch_size=[8, 16])
+    assert (config.image_size, config.patch_size, config.grid_size) == ((32, 64), (8, 16), (4, 4))
     assert replace(SMALL, image_size=(35, 50), allow_remainder=True).grid_size == (2, 3)
 
 

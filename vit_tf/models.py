@@ -1,10 +1,20 @@
 """`build_vit`: the functional wiring of the layers."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
 import keras
 
 from vit_tf import layers
 from vit_tf.checks import shown
 from vit_tf.variants import ALIASES, get_variant
+
+if TYPE_CHECKING:
+    from vit_tf.preprocessing import Preprocessing
+    from vit_tf.weights import TimmWeights
 
 BLOCKS = {
     "encoder": layers.EncoderBlock,
@@ -20,17 +30,17 @@ DEFAULT = "vit_base_patch16_224"
 
 
 def build_vit(
-    variant=None,
+    variant: str | None = None,
     *,
-    num_classes=None,
-    image_size=None,
-    weights=None,
-    include_preprocessing=False,
-    classifier_activation=None,
-    separate_heads=False,
-    name=None,
-    **overrides,
-):
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    weights: str | PathLike | TimmWeights | None = None,
+    include_preprocessing: bool | Preprocessing = False,
+    classifier_activation: str | Callable | None = None,
+    separate_heads: bool = False,
+    name: str | None = None,
+    **overrides: Any,
+) -> keras.Model:
     """Builds a Vision Transformer as a plain functional `keras.Model`.
 
     Args:

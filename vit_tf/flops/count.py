@@ -15,7 +15,7 @@ from vit_tf.layers.chunked_attention import choose_chunk_size
 ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 
 
-def count_flops(model, batch_size=1):
+def count_flops(model: keras.Model, batch_size: int = 1) -> FlopsTable:
     """Counts the cost of a forward pass by component, from layer configurations and shapes.
 
     Only matrix products and convolutions are counted. Biases, softmax, GELU, norms and sums add 0.3 % for

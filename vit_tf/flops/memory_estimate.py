@@ -2,6 +2,8 @@
 
 from math import prod
 
+import keras
+
 from vit_tf.flops.count import count_flops
 from vit_tf.memory import OutOfMemory, gigabytes, total_memory
 from vit_tf.variants import get_variant
@@ -10,7 +12,9 @@ from vit_tf.variants import get_variant
 MOST = 2  # times the memory of the machine
 
 
-def require_memory(variant, hyperparameters, batch_size=1, trains_blocks=False):
+def require_memory(
+    variant: str, hyperparameters: dict, batch_size: int = 1, trains_blocks: bool = False
+) -> None:
     """Raises an error, before anything is allocated, if a model is far too large for the memory.
 
     Args:
@@ -55,7 +59,7 @@ def least_bytes(config, batch_size, trains_blocks):
     return 4 * least_parameters(config) + batch_size * (pixels + 2 * prod(config.grid_size) * per_token)
 
 
-def training_bytes(network, batch_size):
+def training_bytes(network: keras.Model, batch_size: int) -> int | None:
     """Estimates the memory of a training step: weights, gradients, two moments, activations.
 
     The activations are those of `count_flops`: a step with rematerialisation (`--remat`) keeps fewer.

@@ -11,7 +11,7 @@ import keras
 from vit_tf.flops.count import check_arguments
 
 
-def get_flops(model, batch_size=None):
+def get_flops(model: keras.Model, batch_size: int | None = None) -> int:
     """Counts the floating-point operations of a forward pass by TensorFlow's profiler. TensorFlow only.
 
     The function replaces `keras_flops.get_flops`, which cannot be imported with current versions. The
@@ -35,7 +35,7 @@ def get_flops(model, batch_size=None):
     return sum(flops_by_operation(model, batch_size).values())
 
 
-def flops_by_operation(model, batch_size=None):
+def flops_by_operation(model: keras.Model, batch_size: int | None = None) -> dict[str, int]:
     """Returns the parts of `get_flops`: a dict from TensorFlow's operation types to FLOPs."""
     batch_size = 1 if batch_size is None else batch_size
     check_arguments(model, batch_size)

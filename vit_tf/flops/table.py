@@ -25,14 +25,14 @@ class Row:
     activation_bytes: int = 0
 
     @property
-    def flops(self):
+    def flops(self) -> int:
         return 2 * self.macs
 
     def __add__(self, other):
         mine, other = asdict(self), asdict(other)
         return Row(self.component, *(mine[k] + other[k] for k in mine if k != "component"))
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         return {**asdict(self), "flops": self.flops}
 
 
@@ -45,25 +45,25 @@ class FlopsTable:
     rows: tuple[Row, ...]
 
     @property
-    def totals(self):
+    def totals(self) -> Row:
         return sum(self.rows, Row("total"))
 
-    def share(self, *components):
+    def share(self, *components: str) -> float:
         """Returns the fraction of all FLOPs in these components, 0 to 1."""
         part = sum(row.flops for row in self.rows if row.component in components)
         return part / max(1, self.totals.flops)
 
     @property
-    def attention_share(self):
+    def attention_share(self) -> float:
         """The share of Q K^T and of the product with V, which grow quadratically with the tokens."""
         return self.share("attention scores", "attention values")
 
     @property
-    def attention_layer_share(self):
+    def attention_layer_share(self) -> float:
         """The share of self-attention: `attention_share` plus QKV and projection."""
         return self.attention_share + self.share("QKV", "projection")
 
-    def to_dict(self):
+    def to_dict(self) -> dict:
         """Returns the table as dicts, lists and numbers, for JSON."""
         return {
             "model": self.model,
@@ -74,7 +74,7 @@ class FlopsTable:
             "attention_layer_share": self.attention_layer_share,
         }
 
-    def to_markdown(self):
+    def to_markdown(self) -> str:
         """Returns the table in Markdown, with exact numbers and the totals in the last row."""
         lines = ["| component | parameters | MACs | FLOPs | activation bytes |"]
         lines.append("|---|---:|---:|---:|---:|")

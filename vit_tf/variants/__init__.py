@@ -8,6 +8,7 @@ width of the joint space for CLIP. Comments cite the papers.
 
 import fnmatch
 from dataclasses import fields, replace
+from typing import Any
 
 from vit_tf.checks import cut, shown, suggestion
 from vit_tf.config import ViTConfig
@@ -32,12 +33,12 @@ ALIASES = {
 }
 
 
-def family(name):
+def family(name: str) -> str | None:
     """Returns the label of a variant's family, such as "DINOv2"; None for an unknown name."""
     return next((label for label, variants in FAMILIES.items() if name in variants), None)
 
 
-def resampling(name):
+def resampling(name: str) -> dict[str, str | bool]:
     """Returns how timm resamples the weights of a variant to other sizes, as a dict of options."""
     bilinear = family(name) in ("FlexiViT", "RADIO")
     return {
@@ -47,7 +48,7 @@ def resampling(name):
     }
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """Returns the sorted names of the variants that match a shell pattern, such as "vit_*_384".
 
     Aliases (`vit_b16`) are listed only if the pattern matches no full name.
@@ -56,7 +57,7 @@ def list_models(pattern="*"):
     return sorted(names)
 
 
-def get_variant(name, /, **overrides):
+def get_variant(name: str, /, **overrides: Any) -> ViTConfig:
     """Returns the `ViTConfig` of a variant, by name or alias, with some fields replaced.
 
     Args:
