@@ -11,7 +11,7 @@ XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_ex
 JAX_CACHE := JAX_COMPILATION_CACHE_DIR="$(CURDIR)/.venv/jax_cache" \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: train test notebooks lint docs clean
+.PHONY: train test wheel-test notebooks lint docs clean
 
 train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
@@ -27,6 +27,15 @@ test: .venv/installed-test
 		fi; \
 	done
 
+# Builds the wheel, installs it into a venv of its own with all that it requires, and uses it elsewhere.
+wheel-test: | .venv/bin/python
+	rm -rf build
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	test -x .venv-wheel/bin/python || $(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet build/wheel/*.whl
+	.venv-wheel/bin/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
+	tools/wheel_test.sh .venv-wheel/bin
+
 # Runs the notebooks, and keeps in them what they show.
 notebooks: .venv/installed-test
 	$(BIN)/python notebooks/run.py
@@ -40,7 +49,7 @@ docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
-	rm -rf .venv build site *.egg-info
+	rm -rf .venv .venv-wheel build site *.egg-info
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; ok = (3, 11) <= sys.version_info < (3, 14); \

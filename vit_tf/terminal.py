@@ -1,8 +1,8 @@
-"""Text on its way to a terminal: names that strangers chose can neither steer it nor forge lines.
+"""Terminal output that is safe: names from files can neither control the terminal nor forge lines.
 
-`printable` and `shell_quoted` are for names inside of a text. `guard` replaces the standard streams, so that
-whatever else is printed is escaped, too. `console` and `track` draw with rich, which may use escape sequences
-of its own.
+`printable` and `shell_quoted` escape names inside a text. `guard` replaces the standard streams by streams
+that escape everything else that is printed. `console` and `track` draw with rich, whose own escape sequences
+pass.
 """
 
 import errno
@@ -20,14 +20,14 @@ from rich.progress import Progress
 
 from vit_tf.checks import IN_LINES, IN_NAMES, printable, printable_lines
 
-REDRAWN = re.compile("[\b\r]+")  # how a write begins by which Keras and tqdm move their bars
+REDRAWN = re.compile("[\b\r]+")  # the beginning of a write by which Keras and tqdm redraw their bars
 COLOUR = re.compile("(\x1b\\[[0-9;]*m)")
 
 
 def shell_quoted(name):
-    """Returns a name as a word of a command that the user can paste into a shell.
+    """Returns a name quoted as one word of a shell command.
 
-    Control characters and bytes that are no text are written as in `$'...'` of bash and zsh.
+    Control characters and bytes that are not text are written in the form `$'...'` of bash and zsh.
     """
     name = os.fspath(name)
     if not IN_NAMES.search(name):
@@ -61,9 +61,9 @@ def json_escape(match):
 # The standard streams
 # ---------------------------------------------------------------------------------------------------
 class LastingStream:
-    """A text stream without a reader ends the command, or nothing at all: see `outliving`."""
+    """A text stream that ends the command when its reader is gone, except inside `outliving`."""
 
-    is_needed = True  # of all streams
+    is_needed = True  # class attribute: holds for all streams
 
     def __init__(self, stream):
         self.stream = stream
@@ -83,11 +83,11 @@ class LastingStream:
         try:
             function(*args)
         except OSError as error:
-            is_gone = error.errno in (errno.EPIPE, errno.EIO)  # the reader, or the terminal
+            is_gone = error.errno in (errno.EPIPE, errno.EIO)  # no reader, no terminal
             if is_gone:
                 silence(self.stream)
             if is_gone and LastingStream.is_needed:
-                sys.exit(0)  # as `head` wants it
+                sys.exit(0)  # such as `| head`
             if LastingStream.is_needed:
                 raise
             if not self.has_failed:
@@ -97,15 +97,15 @@ class LastingStream:
 
 
 class EscapingStream:
-    """A text stream that escapes what could steer a terminal.
+    """A text stream that escapes control characters.
 
-    A progress bar of Keras or tqdm passes: a write that begins with a carriage return, with colours at most.
+    Progress bars of Keras and tqdm pass: in a write that begins with a carriage return, colours are kept.
 
     Args:
         stream: a text stream.
 
     Attributes:
-        rich_proxied_file: the stream that consoles of rich write to instead. They need escape sequences.
+        rich_proxied_file: the stream for consoles of rich, which need escape sequences.
     """
 
     def __init__(self, stream):
@@ -117,7 +117,7 @@ class EscapingStream:
     def write(self, text):
         redrawn = REDRAWN.match(text)
         if redrawn:
-            parts = COLOUR.split(text[redrawn.end() :])  # colours have the odd places
+            parts = COLOUR.split(text[redrawn.end() :])  # the odd parts are colours
             parts = [part if i % 2 else printable_lines(part) for i, part in enumerate(parts)]
             escaped = redrawn[0] + "".join(parts)
         else:
@@ -127,8 +127,8 @@ class EscapingStream:
 
 
 def guard():
-    """Makes the standard streams escape what they are given, for the rest of the process."""
-    for descriptor in range(3):  # one that is closed would be given to the next file that is opened
+    """Makes the standard streams escape control characters, for the rest of the process."""
+    for descriptor in range(3):  # the next file that is opened would get the number of a closed one
         try:
             os.fstat(descriptor)
         except OSError:
@@ -137,23 +137,23 @@ def guard():
         stream = getattr(sys, name)
         if stream is not None and not isinstance(stream, EscapingStream):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # of letters that the encoding lacks
+                stream.reconfigure(errors="backslashreplace")  # for characters outside the encoding
             setattr(sys, name, EscapingStream(stream))
             redirect_logging(stream, getattr(sys, name))
 
 
 def redirect_logging(before, after):
-    """Gives another stream to the handlers that libraries made for one when they were imported."""
+    """Replaces the stream of logging handlers that libraries made when they were imported."""
     for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
         for handler in getattr(logger, "handlers", ()):
-            handler = getattr(handler, "python_handler", handler)  # that of absl
+            handler = getattr(handler, "python_handler", handler)  # absl wraps its handler
             if getattr(handler, "stream", None) is before:
                 handler.setStream(after)
 
 
 @contextmanager
 def outliving():
-    """A scope in which the output may fail and the work goes on; outside, a dead output ends the command."""
+    """A scope in which a failing output does not end the command."""
     before, LastingStream.is_needed = LastingStream.is_needed, False
     try:
         yield
@@ -162,7 +162,7 @@ def outliving():
 
 
 def end():
-    """Writes what the standard streams still hold. Where that fails nothing is left to be done."""
+    """Flushes the standard streams, and ignores errors."""
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None:
@@ -172,17 +172,17 @@ def end():
 
 
 def silence(stream):
-    """Sends what is still written to a stream nowhere."""
+    """Redirects a stream to the null device."""
     try:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
         os.close(null)
-    except (OSError, ValueError):  # no file behind it
+    except (OSError, ValueError):  # it has no file descriptor
         pass
 
 
 def tell(text):
-    """Writes to the standard error past all streams, if that is possible."""
+    """Writes directly to the standard error, and ignores errors."""
     try:
         os.write(2, text.encode())
     except OSError:
@@ -193,7 +193,7 @@ def tell(text):
 # Drawing with rich
 # ---------------------------------------------------------------------------------------------------
 class SafeConsole(Console):
-    """A console of rich that takes text as it is: no markup, no emoji codes, no escape sequences."""
+    """A rich console that prints text literally: no markup, no emoji codes, no escape sequences."""
 
     def __init__(self, **options):
         super().__init__(markup=False, emoji=False, highlight=False, **options)
@@ -203,13 +203,13 @@ class SafeConsole(Console):
 
 
 class SafeProgress(Progress):
-    """A progress bar of rich. What is printed while it shows is escaped."""
+    """A rich progress bar; text that is printed meanwhile is escaped."""
 
     def start(self):
         super().start()
         for name in ("stdout", "stderr"):
             stream = getattr(sys, name)
-            if isinstance(stream, FileProxy):  # the bar's, until it stops
+            if isinstance(stream, FileProxy):  # set by rich until the bar stops
                 setattr(sys, name, EscapingStream(stream))
 
 
@@ -222,6 +222,6 @@ def console(stderr=False, **options):
 
 
 def track(sequence, description, total=None, disable=False):
-    """Yields the items of a sequence and shows a bar on the standard error meanwhile."""
+    """Yields the items of a sequence and shows a progress bar on the standard error."""
     with SafeProgress(console=console(stderr=True), transient=True, disable=disable) as bar:
         yield from bar.track(sequence, total=total, description=description)

@@ -30,7 +30,7 @@ def test_all_options_of_a_parser(monkeypatch):
     assert parser.parse_args(["--out", "a b", "-s", "x=", "y= "]).set == ["x=", "y= "]
     for words in (["--out", ""], ["--out="], ["-s", "a", ""], ["-s", ""]):
         monkeypatch.setattr(sys, "argv", ["program", *words])
-        with pytest.raises(ValueError, match="is empty, such as of an unset variable"):
+        with pytest.raises(ValueError, match="is empty, perhaps from an unset variable"):
             parser.parse_args()
 
 

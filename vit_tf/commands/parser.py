@@ -1,4 +1,4 @@
-"""What all commands share: their exit codes, and how their arguments are read."""
+"""Exit codes and argument parsing of all commands."""
 
 import argparse
 import os
@@ -10,17 +10,18 @@ from vit_tf import terminal
 from vit_tf.checks import brief
 from vit_tf.memory import describe, is_out_of_memory
 
-MOST_LETTERS = 2000  # of an error
+MOST_LETTERS = 2000  # of an error message
 
 
 def run(main):
-    """Calls `main()` and exits as a command should.
+    """Calls `main()` and ends the process with an exit code.
 
-    Exit codes: 0 done, 2 the user's mistake or a machine's (one line on stderr, no traceback),
-    130 interrupted. With VIT_TF_TRACEBACK=1 in the environment errors show where they came from.
+    The code is what `main` returns; 2 for an expected error (a ValueError, an OSError or a lack of memory,
+    which is one line on stderr); and 130 after Ctrl-C, `kill` or a closed terminal. With VIT_TF_TRACEBACK=1
+    in the environment, expected errors have a traceback, too.
     """
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # `kill`; a closed terminal
-        if signal.getsignal(number) != signal.SIG_IGN:  # by nohup
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # kill, a closed terminal
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, signal.default_int_handler)
     terminal.guard()
     try:
@@ -34,7 +35,7 @@ def run(main):
         if not is_expected or os.environ.get("VIT_TF_TRACEBACK") == "1":
             raise
         if out_of_memory:
-            error = f"out of memory{describe(error)}: take smaller or fewer images, or a smaller model"
+            error = f"out of memory{describe(error)}: use smaller or fewer images, or a smaller model"
         print(f"error: {brief(error, MOST_LETTERS)}", file=sys.stderr)
         code = 2
     finally:
@@ -43,7 +44,7 @@ def run(main):
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that takes no empty text for a value: `--out ""` is a shell's unset variable."""
+    """An `ArgumentParser` that refuses empty values: `--out "$OUT"` with OUT unset is a mistake."""
 
     def parse_args(self, args=None, namespace=None):
         """Returns the parsed arguments.
@@ -58,7 +59,9 @@ class Parser(argparse.ArgumentParser):
             before = args[i - 1] if i and args[i - 1].startswith("-") else ""
             option = argument.partition("=")[0] if argument.strip() else before
             where = f"the value of {option}" if option else f"argument {i + 1}"
-            raise ValueError(f"{where} is empty, such as of an unset variable: fill it in, or leave it out")
+            raise ValueError(
+                f"{where} is empty, perhaps from an unset variable: give a value, or leave the option out"
+            )
         return super().parse_args(args, namespace)
 
     def error(self, message):

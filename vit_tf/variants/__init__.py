@@ -52,7 +52,12 @@ def list_models(pattern: str = "*") -> list[str]:
     """Returns the sorted names of the variants that match a shell pattern, such as "vit_*_384".
 
     Aliases (`vit_b16`) are listed only if the pattern matches no full name.
+
+    Raises:
+        ValueError: the pattern has more than 1,000 characters.
     """
+    if len(pattern) > 1000:  # `fnmatch` would take seconds
+        raise ValueError(f"a pattern must have at most 1,000 characters, got {len(pattern):,}")
     names = fnmatch.filter(VARIANTS, pattern) or fnmatch.filter(ALIASES, pattern)
     return sorted(names)
 
