@@ -145,8 +145,8 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch, where):
 )
 def test_the_two_formats_in_one_container(brands, name):
     header = (20 + 4).to_bytes(4, "big") + b"ftyp" + brands[:4] + bytes(4) + brands[4:] + bytes(4)
-    found = [format.name for format in formats.FORMATS if format.matches(header + b"heicavif")]
-    assert found == [name] * (name is not None)
+    names = [format.name for format in formats.FORMATS if format.matches(header + b"heicavif")]
+    assert names == [name] * (name is not None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -8,7 +8,7 @@ from support.paths import ROOT
 from support.photos import MEAN, STD, photo, run_python
 
 from vit_tf import variants
-from vit_tf.preprocessing import Preprocessing, get_preprocessing, timm_table
+from vit_tf.preprocessing import Preprocessing, get_preprocessing, resolve, timm_table
 
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -165,9 +165,9 @@ def test_config_of_transformers(config, expected):
 def test_rescale_factors_of_transformers():
     image = photo(32, 32)
     config = {"size": 32, "image_mean": [0.3] * 3, "image_std": [0.6] * 3}
-    for given, factor in (({"rescale_factor": 1 / 127.5}, 1 / 127.5), ({"do_rescale": False}, 1)):
-        found = get_preprocessing({**config, **given})(image)
-        np.testing.assert_allclose(found[0], (image * factor - 0.3) / 0.6, rtol=1e-5, atol=1e-5)
+    for change, factor in (({"rescale_factor": 1 / 127.5}, 1 / 127.5), ({"do_rescale": False}, 1)):
+        result = get_preprocessing({**config, **change})(image)
+        np.testing.assert_allclose(result[0], (image * factor - 0.3) / 0.6, rtol=1e-5, atol=1e-5)
 
 
 def test_crops_of_transformers_keep_their_sizes():
@@ -214,7 +214,6 @@ def test_bad_configs_of_transformers(config, message):
 
 
 def test_folders_and_the_hub(tmp_path, monkeypatch):
-    checkpoint = pytest.importorskip("vit_tf.hub.sources")
     (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": TIMM_CONFIG}))
     assert get_preprocessing(tmp_path) == get_preprocessing(str(tmp_path)) == TIMM_SETTINGS
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 768, "image_size": 224}))
@@ -225,7 +224,7 @@ def test_folders_and_the_hub(tmp_path, monkeypatch):
     with pytest.raises(ValueError):
         get_preprocessing(tmp_path / "nothing")
     seen = []
-    monkeypatch.setattr(checkpoint, "read_config", lambda source: seen.append(source) or (TIMM_CONFIG, {}))
+    monkeypatch.setattr(resolve, "read_config", lambda source: seen.append(source) or (TIMM_CONFIG, {}))
     assert get_preprocessing("hf:timm/vit_x", image_size=64).image_size == (64, 64)
     assert seen == ["hf:timm/vit_x"]
 

@@ -75,11 +75,11 @@ each_case = pytest.mark.parametrize("case", EXPECTED, ids=str)
 @each_case
 def test_images_are_those_of_timm(case):
     settings = settings_of(case)
-    found = pixels(settings([photo(*size, seed) for seed, size in enumerate(SIZES)]), settings)
-    assert found.shape == (3, *case[-1], 3)
-    found = found.reshape(3, -1)
-    places = np.linspace(0, found.shape[1] - 1, 16).astype(int)
-    np.testing.assert_allclose(found[:, places], EXPECTED[case], atol=2)
+    result = pixels(settings([photo(*size, seed) for seed, size in enumerate(SIZES)]), settings)
+    assert result.shape == (3, *case[-1], 3)
+    result = result.reshape(3, -1)
+    places = np.linspace(0, result.shape[1] - 1, 16).astype(int)
+    np.testing.assert_allclose(result[:, places], EXPECTED[case], atol=2)
 
 
 @each_case
@@ -92,9 +92,9 @@ def test_layer_gives_the_same_images(case, size):
         return
     image = photo(*size)
     expected = settings(image)
-    found = ops.convert_to_numpy(settings.layer()(image[None]))
-    assert found.shape == expected.shape and found.dtype == expected.dtype == np.float32
-    difference = np.abs(pixels(found, settings) - pixels(expected, settings))
+    result = ops.convert_to_numpy(settings.layer()(image[None]))
+    assert result.shape == expected.shape and result.dtype == expected.dtype == np.float32
+    difference = np.abs(pixels(result, settings) - pixels(expected, settings))
     assert difference.max() < 1.01 and difference.mean() < 0.01
 
 
@@ -129,11 +129,11 @@ def test_layer_shapes_and_batches():
     assert outputs.shape == (None, 64, 48, 3) and outputs.dtype == "float32" and layer.name == "prepare"
     model = keras.Model(inputs, outputs)
     batch = np.stack([photo(150, 200, seed) for seed in range(3)])
-    found = ops.convert_to_numpy(model(batch))
-    assert found.shape == (3, 64, 48, 3)
-    np.testing.assert_allclose(found[2], ops.convert_to_numpy(model(batch[2:]))[0], atol=1e-5)
-    np.testing.assert_allclose(model(batch.astype("float32")), found, atol=1e-5)
-    np.testing.assert_allclose(model.predict(batch, verbose=0), found, atol=1e-5)
+    result = ops.convert_to_numpy(model(batch))
+    assert result.shape == (3, 64, 48, 3)
+    np.testing.assert_allclose(result[2], ops.convert_to_numpy(model(batch[2:]))[0], atol=1e-5)
+    np.testing.assert_allclose(model(batch.astype("float32")), result, atol=1e-5)
+    np.testing.assert_allclose(model.predict(batch, verbose=0), result, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(64, 64, 3), (2, 64, 64, 1), (2, 3, 64, 64), (2, 64, 64, None)], ids=str)
@@ -162,9 +162,9 @@ def test_layer_computes_in_float32_under_mixed_precision():
         layer = settings.layer(dtype=policy)
         outputs = layer(keras.Input((None, None, 3)))
         assert outputs.dtype == layer.compute_dtype == policy.removeprefix("mixed_")
-        found = ops.cast(layer(ops.cast(photo(150, 200)[None], "float32")), "float32")
+        result = ops.cast(layer(ops.cast(photo(150, 200)[None], "float32")), "float32")
         step = 1 / 255 / min(STD)
-        np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=tolerance, atol=1.01 * step)
+        np.testing.assert_allclose(ops.convert_to_numpy(result), expected, rtol=tolerance, atol=1.01 * step)
 
 
 @pytest.mark.parametrize("kind", ["layer", "normalization"])
@@ -231,8 +231,8 @@ def test_modes_of_pillow(tmp_path):
     transparent.info["transparency"] = bytes([0, 128])
     expected["P with alpha"] = transparent, np.asarray(palette.convert("RGB"))
     for mode, (image, pixels) in expected.items():
-        found = settings(image)[0] * 255
-        np.testing.assert_allclose(found, np.broadcast_to(pixels, (40, 50, 3)), atol=1e-3, err_msg=mode)
+        result = settings(image)[0] * 255
+        np.testing.assert_allclose(result, np.broadcast_to(pixels, (40, 50, 3)), atol=1e-3, err_msg=mode)
     expected["I;16"][0].save(tmp_path / "deep.png")
     np.testing.assert_array_equal(settings(tmp_path / "deep.png"), settings(expected["I;16"][0]))
     dark = Image.fromarray(np.full((40, 50), 250, "uint16"))  # one of 255 after the scaling, not of 1
@@ -336,9 +336,9 @@ def test_extreme_proportions():
         image = np.random.default_rng(0).integers(0, 256, shape).astype("uint8")
         for mode in ("center", "squash", "border"):
             settings = Preprocessing(8, crop_mode=mode)
-            found = settings(image)
-            assert found.shape == (1, 8, 8, 3)
-            difference = pixels(settings.layer()(image[None]), settings) - pixels(found, settings)
+            result = settings(image)
+            assert result.shape == (1, 8, 8, 3)
+            difference = pixels(settings.layer()(image[None]), settings) - pixels(result, settings)
             assert np.abs(difference).max() < 1.01 or int(PIL.__version__.split(".")[0]) < 13
 
 
@@ -423,8 +423,8 @@ def test_files_are_preprocessed_and_found_without_keras():
         import sys
         import numpy as np
         from vit_tf.data import EvalTransform, find_images, load_cifar10
-        from vit_tf.preprocessing import Preprocessing
-        print(Preprocessing(32)(np.zeros((8, 8, 3), "uint8")).shape)
+        from vit_tf.preprocessing import get_preprocessing
+        print(get_preprocessing("vit_base_patch16_224", 32)(np.zeros((8, 8, 3), "uint8")).shape)
         print({"keras", "grain", "matplotlib"}.intersection(sys.modules))
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

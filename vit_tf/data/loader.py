@@ -194,13 +194,10 @@ class DataLoader(keras.utils.PyDataset):
         passes, self._num_drawn = divmod(self._num_drawn, len(self))
         self.keras_epoch += passes
 
-    def _generator(self, epoch, purpose, position):
-        return make_generator(self.seed, epoch, purpose, position)
-
     def _positioned_image(self, epoch, order, position):
         image = call(self.images.__getitem__, int(order[position]))
         if self.transform:
-            image = call(self.transform, image, self._generator(epoch, IMAGE, position))
+            image = call(self.transform, image, make_generator(self.seed, epoch, IMAGE, position))
         image = np.asarray(image)
         check_image(image)
         return position, image
@@ -224,7 +221,7 @@ class DataLoader(keras.utils.PyDataset):
         first = index * self.batch_size
         labels = as_targets(self.labels[order[first : first + len(images)]], self.num_classes)
         if self.mix:
-            images, labels = call(self.mix, images, labels, self._generator(epoch, MIX, index))
+            images, labels = call(self.mix, images, labels, make_generator(self.seed, epoch, MIX, index))
         return images, labels
 
 

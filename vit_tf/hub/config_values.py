@@ -2,6 +2,9 @@
 
 from vit_tf.checks import shown
 
+# The model types of transformers that vit_tf reads.
+MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
+
 
 def read(config, key, kinds, default=None):
     """Returns `config[key]`, or `default` where it is absent or null.

@@ -12,7 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vit_tf.checks import brief, listing, shown, suggestion
+from vit_tf.hub.config_values import MODEL_TYPES, read
+from vit_tf.hub.sources import read_config
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
+from vit_tf.variants import ALIASES, VARIANTS
 
 
 def get_preprocessing(source, image_size=None):
@@ -33,8 +36,6 @@ def get_preprocessing(source, image_size=None):
     elif not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"`source` must be a name, a folder or a dict, got {shown(source)}")
     elif isinstance(source, os.PathLike) or not (settings := from_name(source)):
-        from vit_tf.hub.sources import read_config
-
         settings = read_configs(*read_config(source))
     return settings if image_size is None else replace(settings, image_size=image_size)
 
@@ -47,8 +48,6 @@ def timm_table():
 
 def from_name(name):
     """Returns the Preprocessing of an architecture or a checkpoint; None for a folder or a hub name."""
-    from vit_tf.variants import ALIASES, VARIANTS
-
     table = timm_table()
     architecture, _, tag = table["renamed"].get(name, name).partition(".")
     architecture = ALIASES.get(architecture, architecture)
@@ -88,9 +87,6 @@ def from_config(config, preprocessor):
 
     A model of transformers without a preprocessor_config.json gets the defaults of its image processor.
     """
-    from vit_tf.hub.config_values import read
-    from vit_tf.weights.formats.huggingface import MODEL_TYPES, default_preprocessor
-
     if "pretrained_cfg" in config or "input_size" in config:
         return from_timm(read(config, "pretrained_cfg", dict, config), read(config, "model_args", dict, {}))
     if "size" in preprocessor or "crop_size" in preprocessor:
@@ -162,6 +158,20 @@ def from_hugging_face(config):
         mean=[value / unit for value in (values["image_mean"] if normalizes else (0, 0, 0))],
         std=[value / unit for value in (values["image_std"] if normalizes else (1, 1, 1))],
     )
+
+
+def default_preprocessor(config):
+    """Returns the preprocessor_config.json of the default image processor of a model of transformers."""
+    kind, size = config["model_type"], read(config, "image_size", (int, list), 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    if kind == "vit":
+        half = [0.5] * 3
+        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
+    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
+    if height != width:
+        return dict(size=dict(height=height, width=width), **imagenet)
+    crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
+    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)
 
 
 def side_lengths(size):

@@ -96,9 +96,11 @@ def test_crop_is_reflect_padding_and_cropping():
     padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
     shifts = []
     for image, source in zip(y, padded):
-        found = [(i, j) for i in range(5) for j in range(5) if (image == source[i : i + 8, j : j + 12]).all()]
-        assert len(found) == 1
-        shifts += found
+        matches = [
+            (i, j) for i in range(5) for j in range(5) if (image == source[i : i + 8, j : j + 12]).all()
+        ]
+        assert len(matches) == 1
+        shifts += matches
     assert {i for i, _ in shifts} == {j for _, j in shifts} == set(range(5))
 
 
@@ -183,21 +185,21 @@ def test_colours_are_those_of_pillow():
     layer = augment.RandomColor(0.5)
     factors = iter([1.3, 0.6, 1.4])
     layer.factor = lambda images: next(factors)
-    found = ops.convert_to_numpy(layer(image, training=True))[0]
+    result = ops.convert_to_numpy(layer(image, training=True))[0]
     expected = Image.fromarray(image[0])
     kinds = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for enhance, factor in zip(kinds, (1.3, 0.6, 1.4)):
         expected = enhance(expected).enhance(factor)
     # Pillow rounds to bytes after each, and the mean grey and each pixel's grey, too.
-    assert np.abs(found - np.asarray(expected, "float32")).max() < 3
+    assert np.abs(result - np.asarray(expected, "float32")).max() < 3
     np.testing.assert_array_equal(layer(image), image)
 
 
 def test_erasing():
     images = np.full((400, 16, 12, 3), -1.0, "float32")
-    found = augmented(augment.RandomErasing(0.5, seed=1), images)
-    erased = (found >= 0).all(-1)
-    assert ((found >= 0).any(-1) == erased).all() and found.max() <= 255
+    result = augmented(augment.RandomErasing(0.5, seed=1), images)
+    erased = (result >= 0).all(-1)
+    assert ((result >= 0).any(-1) == erased).all() and result.max() <= 255
     is_touched = erased.any((1, 2))
     assert 0.42 < is_touched.mean() < 0.58  # four standard errors
     rows, columns = erased.any(2), erased.any(1)

@@ -8,11 +8,10 @@ of the files, and `attention.q_proj` of the modules since version 5.
 import re
 
 from vit_tf.checks import shown
-from vit_tf.hub.config_values import read
+from vit_tf.hub.config_values import MODEL_TYPES, read
 from vit_tf.hub.lazy_tensor import LazyTensor
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
-MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
 PREFIXES = tuple(f"{name}." for name in MODEL_TYPES)
 SIMPLE = {
     "embeddings.cls_token": "cls_token",
@@ -142,17 +141,3 @@ def variant_from_config(config):
         registers = read(config, "num_register_tokens", int, 4)
         fields |= dict(num_registers=registers, prefix_positions=False)
     return fields
-
-
-def default_preprocessor(config):
-    """Returns what transformers' image processor for a model does where no preprocessor_config.json is."""
-    kind, size = config["model_type"], read(config, "image_size", (int, list), 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    if kind == "vit":
-        half = [0.5] * 3
-        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
-    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
-    if height != width:
-        return dict(size=dict(height=height, width=width), **imagenet)
-    crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
-    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)
