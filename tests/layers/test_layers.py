@@ -117,6 +117,7 @@ def test_every_trainable_variable_receives_a_gradient(make, shape):
             "5 is odd",
         ),
         (lambda: layers.AttentionPooling(3, 4)(random(TOKENS)), "3 heads do not divide"),
+        (lambda: layers.AttentionPooling(2, 4, norm="batch"), "'rms', got 'batch'"),
     ],
 )
 def test_bad_arguments(make, message):

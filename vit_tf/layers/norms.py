@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice
 from vit_tf.layers.composite import register
 
 
@@ -48,11 +48,10 @@ def make_norm(kind, epsilon, dtype, name, initial_scale=None):
     Raises:
         ValueError: another `kind`; "rms" with an `initial_scale`, which Keras does not support.
     """
+    check_choice("norm", kind, ("layer", "rms"))
     if kind == "layer":
         initializer = "ones" if initial_scale is None else keras.initializers.Constant(initial_scale)
         return LayerNormalization(epsilon=epsilon, gamma_initializer=initializer, dtype=dtype, name=name)
-    if kind == "rms" and initial_scale is not None:
+    if initial_scale is not None:
         raise ValueError('a norm that starts at `layer_scale_init` must be `norm="layer"`')
-    if kind == "rms":
-        return keras.layers.RMSNormalization(epsilon=epsilon, dtype=dtype, name=name)
-    raise ValueError(f'`norm` must be "layer" or "rms", got {shown(kind)}')
+    return keras.layers.RMSNormalization(epsilon=epsilon, dtype=dtype, name=name)

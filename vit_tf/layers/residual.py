@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_number
 from vit_tf.layers.composite import register
 
 
@@ -29,8 +29,7 @@ class DropPath(keras.layers.Layer):
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= rate < 1:
-            raise ValueError(f"`rate` must be in [0, 1), got {shown(rate)}")
+        check_number("rate", rate, "[0, 1)")
         self.rate = rate
         self.seed = seed
         self.supports_masking = True
