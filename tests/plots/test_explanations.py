@@ -14,7 +14,7 @@ def titles(figure):
     return [text for text in texts(figure) if text]
 
 
-def pictures_in(figure):
+def images_in(figure):
     return [image for axes in figure.axes for image in axes.get_images()]
 
 
@@ -23,7 +23,7 @@ def test_attention_heads(tmp_path):
     figure = plots.attention_heads(IMAGES[0], maps, "block_3")
     assert titles(figure)[:2] == ["block_3", "image"]
     assert f"head 4, up to {maps[4].max():.1%}" in texts(figure)
-    drawn = [image.get_array() for image in pictures_in(figure) if image.get_array().shape == (2, 3)]
+    drawn = [image.get_array() for image in images_in(figure) if image.get_array().shape == (2, 3)]
     np.testing.assert_array_equal(drawn, maps)
     assert len(figure.axes) == 8 and sum(bool(axes.get_images()) for axes in figure.axes) == 6
     plots.save(figure, tmp_path / "heads.png")
@@ -33,7 +33,7 @@ def test_maps_cover_the_whole_image(tmp_path):
     maps = {"a": RNG.random((3, 2, 3)), "b": RNG.random((3, 4, 6))}
     figure = plots.saliency_maps(IMAGES, maps, ["x", "y", "$z"], "maps")
     assert titles(figure) == ["maps", *"xab", *"yab", "$z", *"ab"]
-    heat = pictures_in(figure)[2]  # the first image, its grey copy, the map
+    heat = images_in(figure)[2]  # the first image, its grey copy, the map
     np.testing.assert_allclose(heat.get_array(), maps["a"][0], rtol=1e-6)
     assert tuple(heat.get_extent()) == (-0.5, 11.5, 7.5, -0.5)
     plots.save(figure, tmp_path / "maps.png")
@@ -48,26 +48,26 @@ def test_attention_distances():
     (mean,) = [line.get_ydata() for line in axes.get_lines() if line.get_linestyle() != "None"]
     np.testing.assert_allclose(mean, distances.mean(1))
     assert axes.get_ylim() == (0, 32)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["a head", "mean of the heads"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one head", "mean of the heads"]
 
 
 def test_position_similarities():
     similarity = RNG.random((3, 8, 3, 8))
-    (picture,) = pictures_in(plots.position_similarities(similarity, "positions", most=4))[:1]
-    array = np.ma.filled(picture.get_array(), np.nan)
+    (tiles,) = images_in(plots.position_similarities(similarity, "positions", most=4))[:1]
+    array = np.ma.filled(tiles.get_array(), np.nan)
     assert array.shape == (3 * 4 - 1, 4 * 9 - 1)
     np.testing.assert_array_equal(array[:3, :8], similarity[0, 0])
     np.testing.assert_array_equal(array[-3:, -8:], similarity[2, 7])
     assert np.isnan(array[3]).all()
-    (picture,) = pictures_in(plots.position_similarities(similarity[:, :2, :, :2], "small"))[:1]
-    assert picture.get_array().shape == (3 * 10 - 1, 2 * 7 - 1)  # maps of 9 x 6 pixels, gaps of one
+    (tiles,) = images_in(plots.position_similarities(similarity[:, :2, :, :2], "small"))[:1]
+    assert tiles.get_array().shape == (3 * 10 - 1, 2 * 7 - 1)  # maps of 9 x 6 pixels, gaps of one
 
 
 @pytest.mark.parametrize("k, channels", [(1, 3), (9, 3), (8, 1)])
 def test_filters(k, channels):
     values = RNG.normal(size=(k, 2, 4, channels))
-    (picture,) = pictures_in(plots.filters(values, "filters"))
-    array = picture.get_array()
+    (tiles,) = images_in(plots.filters(values, "filters"))
+    array = tiles.get_array()
     assert array.min() >= 0 and array.max() <= 1 and array.shape[-1] == 3
     scaled = 0.5 + 0.5 * values[0] / np.abs(values[0]).max()
     np.testing.assert_allclose(array[:2, :4], np.broadcast_to(scaled, (2, 4, 3)))
@@ -75,7 +75,7 @@ def test_filters(k, channels):
 
 def test_feature_colours_and_similarities(tmp_path):
     colours = RNG.random((3, 2, 3, 3))
-    shown = pictures_in(plots.feature_colours(IMAGES, colours, "features"))
+    shown = images_in(plots.feature_colours(IMAGES, colours, "features"))
     np.testing.assert_array_equal([x.get_array() for x in shown if x.get_array().shape == (2, 3, 3)], colours)
     figure = plots.similarity_matrix(RNG.random((2, 3)), "ab", ["block_0", "b", "c"], "CKA")
     assert len(figure.axes[0].texts) == 6 and "CKA" in texts(figure)
@@ -91,7 +91,7 @@ def test_long_captions_are_cut_in_their_middle():
     ):
         (caption,) = [text for text in texts(figure) if text.startswith("nnn")]
         name, label = caption.split("\n")
-        assert "…" in name and name.endswith(".jpg") and len(name) <= 35 and label.endswith("91%")
+        assert "..." in name and name.endswith(".jpg") and len(name) <= 35 and label.endswith("91%")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_long_captions_are_cut_in_their_middle():
     [
         (
             lambda: plots.saliency_maps(IMAGES / 255, np.ones((3, 2, 2)), "abc", "t"),
-            r"in \[0, 255\], got 0 to 1: nor",
+            r"in \[0, 255\], got 0 to 1: conv",
         ),
         (lambda: plots.image_grid(IMAGES - 128.0, "abc", "t"), r"got -128 to 127"),
         (lambda: plots.attention_heads(IMAGES[0] * np.nan, np.ones((2, 2, 2)), "t"), "got nan to nan"),

@@ -16,7 +16,7 @@ def test_classes_that_do_not_exclude_each_other(tmp_path):
     classes = {f"class {i}": {"average_precision": i / 50, "f1": None, "images": i} for i in range(50)}
     classes["none"] = {"average_precision": None, "f1": None, "images": 0}
     figure = plots.average_precisions(classes, "t")
-    assert "49.0%, the weakest 40 of 51 classes" in figure.axes[0].get_title()
+    assert "49.0%, the 40 lowest of 51 classes" in figure.axes[0].get_title()
     plots.save(figure, tmp_path / "classes.png")
     with pytest.raises(ValueError, match="must fit each other"):
         plots.multi_label_predictions(images, labels, shares, [0.5], ["a", "b", "c"], "t")

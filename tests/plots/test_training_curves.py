@@ -7,10 +7,19 @@ from support.figures import history, texts
 from vit_tf import plots
 
 
+def curve_lines(axes):
+    """Returns the lines of training and validation, without the mark of the best value."""
+    return [line for line in axes.get_lines() if line.get_fillstyle() == "full"]
+
+
+def legend_texts(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
 @pytest.mark.parametrize("n", [1, 2, 30])
 def test_curves(n, tmp_path):
     figure = plots.curves(history(n), "a run")
-    lines = [line for line in figure.axes[1].get_lines() if line.get_fillstyle() == "full"]
+    lines = curve_lines(figure.axes[1])
     np.testing.assert_allclose(lines[0].get_ydata(), [row["accuracy"] for row in history(n)])
     np.testing.assert_allclose(lines[1].get_ydata(), [row["val_accuracy"] for row in history(n)])
     assert lines[0].get_linestyle() != lines[1].get_linestyle()  # not by colour alone
@@ -20,11 +29,20 @@ def test_curves(n, tmp_path):
 
 
 def test_curves_with_nan(tmp_path):
+    """A missing value is a gap, neither zero nor a line from neighbour to neighbour."""
     rows = history(3)
-    rows[1]["val_loss"] = math.nan
-    plots.save(plots.curves(rows, "a run"), tmp_path / "curves.svg")
-    rows = [dict(row, val_loss=math.nan) for row in rows]
-    plots.save(plots.curves(rows, "a run"), tmp_path / "curves.svg")
+    for missing in (math.nan, None, math.inf):
+        rows[1]["val_loss"] = missing
+        figure = plots.curves(rows, "a run")
+        values = [rows[0]["val_loss"], math.nan, rows[2]["val_loss"]]
+        train, validation = curve_lines(figure.axes[0])
+        np.testing.assert_array_equal(validation.get_ydata(), values)
+        np.testing.assert_array_equal(train.get_ydata(), [row["loss"] for row in rows])
+        assert legend_texts(figure.axes[0])[1] == "validation: last 0.733, best 0.733 (epoch 3)"
+    figure = plots.curves([dict(row, val_loss=math.nan) for row in rows], "a run")
+    assert np.isnan(curve_lines(figure.axes[0])[1].get_ydata()).all()
+    assert legend_texts(figure.axes[0])[1] == "validation: no values"
+    plots.save(figure, tmp_path / "curves.svg")
 
 
 @pytest.mark.parametrize("k, numbers", [(3, 9), (10, 100), (100, 0)])

@@ -10,7 +10,7 @@ from vit_tf.checks import printable
 from vit_tf.explain.gradient import symbolic_logits
 from vit_tf.explain.relevance import pooled_tokens, pooling_weights
 from vit_tf.features import select_blocks
-from vit_tf.plots.html_report import Section, page
+from vit_tf.plots.html_report import Section, html_page
 from vit_tf.structure import ViTStructure
 
 TOKENS = {
@@ -219,4 +219,4 @@ def html(context, sections, weights):
         f"receives them, resized and cropped to {height} × {width} pixels."
     )
     cards = zip(context.images, context.names, context.classes)
-    return page(f"Inside {context.model.name}", introduction, cards, sections)
+    return html_page(f"Inside {context.model.name}", introduction, cards, sections)

@@ -1,8 +1,8 @@
-"""DecodedImages of training, of predictions, of models and of what they see: each function returns a Figure.
+"""Plots of training, predictions, models and explanations. Each function returns a `Figure`.
 
-Nothing here touches pyplot, so the figures need no display and no closing; in a notebook the last
-line of a cell shows one. Colours are Okabe and Ito's, and viridis, which the colour-blind tell apart and
-which stay in order in grey print; but for `feature_colours`, nothing is said by colour alone.
+No function uses pyplot, so the figures need no display and need not be closed. A notebook shows a figure that
+is the last line of a cell. The colours, those of Okabe and Ito and viridis, are told apart by colour-blind
+readers and keep their order in grey print. Except in `feature_colours`, nothing is shown by colour alone.
 """
 
 from typing import TYPE_CHECKING

@@ -1,53 +1,59 @@
-"""DecodedImages of what `vit_tf.explain` finds: attention, relevance, features, positions, filters."""
+"""Plots of the results of `vit_tf.explain`: attention, relevance, features, positions, filters."""
 
 import math
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from vit_tf.plots.grids import show_picture, to_uint8
+from vit_tf.plots.grids import show_image, to_uint8
 from vit_tf.plots.style import BLUE, ORANGE, Figure, printable_text, styled
 
-HEAT = "viridis"
-GAP = 1  # blank pixels between small pictures in a large one
+COLOUR_MAP = "viridis"
+GAP = 1  # blank pixels between tiles
 
 
 @styled
 def attention_heads(image, maps, title):
-    """Draws an image, and over it the attention of every head of a layer.
+    """Draws an image, and the attention of every head of a layer as maps over the image.
 
-    Each head has its own scale; its title tells its largest value.
+    Each head has its own scale. Its title shows the largest value.
 
     Args:
         image: array `(h, w, c)` in [0, 255], c 1 or 3.
         maps: array `(heads, grid_h, grid_w)`.
         title: str.
 
+    Returns:
+        A `Figure`.
+
     Raises:
-        ValueError: a shape is another.
+        ValueError: an array has another shape.
     """
     (image,), maps = check_images([image]), check_maps(maps)
-    figure, places = frame_grid(len(maps) + 1, title, image.shape)
-    show_picture(places[0], image)
-    places[0].set_title("image", fontsize=8)
-    for i, (axes, values) in enumerate(zip(places[1:], maps)):
-        show_heat(axes, image, values)
+    figure, cells = hidden_axes_grid(len(maps) + 1, title, image.shape)
+    show_image(cells[0], image)
+    cells[0].set_title("image", fontsize=8)
+    for i, (axes, values) in enumerate(zip(cells[1:], maps)):
+        show_map(axes, image, values)
         axes.set_title(f"head {i}, up to {values.max():.1%}", fontsize=8)
     return figure
 
 
 @styled
 def saliency_maps(images, maps, captions, title):
-    """Draws each image, and beside it the same in grey under its maps, each on its own scale.
+    """Draws each image, and beside it the maps of this image over a grey copy, each on its own scale.
 
     Args:
         images: n arrays `(h, w, c)` in [0, 255], c 1 or 3.
-        maps: array `(n, grid_h, grid_w)`, or a dict from names to such: a column each.
-        captions: n texts.
+        maps: array `(n, grid_h, grid_w)`; or a dict from names to such arrays, one column per name.
+        captions: n strings.
         title: str.
 
+    Returns:
+        A `Figure`.
+
     Raises:
-        ValueError: a shape or a number is another.
+        ValueError: an array has another shape, or the numbers of images, maps and captions differ.
     """
     columns = maps if isinstance(maps, dict) else {"": maps}
     images = check_images(images)
@@ -62,26 +68,30 @@ def saliency_maps(images, maps, captions, title):
     figure.suptitle(printable_text(title, 2.1 * count, 11))
     grid = figure.subplots(len(images), count, squeeze=False)
     for i, (row, image, caption) in enumerate(zip(grid, images, captions)):
-        show_picture(hide_axes(row[0]), image)
+        show_image(hide_axes(row[0]), image)
         row[0].set_title(printable_text(caption, 1.9), fontsize=8)
         for axes, (name, values) in zip(row[1:], columns.items()):
-            show_heat(hide_axes(axes), image, values[i])
+            show_map(hide_axes(axes), image, values[i])
             axes.set_title(printable_text(name, 1.9), fontsize=8)
-    figure.supxlabel("each map: dark is its least value, bright its largest", fontsize=8)
+    figure.supxlabel("each map from its smallest value (dark) to its largest (bright)", fontsize=8)
     return figure
 
 
 @styled
 def attention_distances(distances, title, side=None):
-    """Draws the mean attention distance of each head against the depth, and its mean over heads.
+    """Draws the mean attention distance of each head, and the mean over the heads, against the depth.
 
     Args:
         distances: array `(layers, heads)` in pixels.
         title: str.
-        side: the image's larger side in pixels, up to which the scale goes.
+        side: float, the upper end of the scale in pixels, such as the larger side of the image. None fits
+            the scale to the distances.
+
+    Returns:
+        A `Figure`.
 
     Raises:
-        ValueError: the shape is another.
+        ValueError: `distances` has another shape.
     """
     distances = np.asarray(distances)
     if distances.ndim != 2 or not distances.size:
@@ -90,7 +100,7 @@ def attention_distances(distances, title, side=None):
     axes = figure.subplots()
     depth = np.arange(len(distances))
     dots = axes.plot(depth, distances, "o", color=BLUE, markersize=5, alpha=0.65)
-    dots[0].set_label("a head")
+    dots[0].set_label("one head")
     axes.plot(depth, distances.mean(axis=1), "-", color=ORANGE, label="mean of the heads")
     axes.set(title=printable_text(title), xlabel="block", ylabel="mean attention distance, pixels")
     axes.set_ylim(0, side)
@@ -101,53 +111,59 @@ def attention_distances(distances, title, side=None):
 
 @styled
 def position_similarities(similarity, title, most=8):
-    """Draws how alike each position embedding is to all others: a small map for each place of the grid.
+    """Draws the similarity of each position embedding to all others, one small map per patch.
 
     Args:
         similarity: array `(grid_h, grid_w, grid_h, grid_w)` of cosines.
         title: str.
-        most: int, the most places along a side; of a larger grid some are left out, evenly.
+        most: int, the maximum number of maps per side. Of a larger grid, evenly spaced patches are drawn.
+
+    Returns:
+        A `Figure`.
 
     Raises:
-        ValueError: the shape is another.
+        ValueError: `similarity` has another shape.
     """
     similarity = np.asarray(similarity)
     if similarity.ndim != 4 or similarity.shape[:2] != similarity.shape[2:]:
         raise ValueError(f"`similarity` must be (h, w, h, w), got {similarity.shape}")
-    rows, columns = (chosen_places(size, most) for size in similarity.shape[:2])
-    fine = math.ceil(8 / max(similarity.shape))  # so that the gaps are thin beside maps of few patches
-    maps = similarity[np.ix_(rows, columns)].repeat(fine, axis=2).repeat(fine, axis=3)
-    picture = tile(maps)
+    rows, columns = (spaced_indices(size, most) for size in similarity.shape[:2])
+    scale = math.ceil(8 / max(similarity.shape))  # so that the gaps are thin beside maps of few patches
+    maps = similarity[np.ix_(rows, columns)].repeat(scale, axis=2).repeat(scale, axis=3)
+    tiles = tile(maps)
     width = 5.6
     figure = Figure(
-        figsize=(width + 1.4, 0.65 + width * picture.shape[0] / picture.shape[1]), layout="constrained"
+        figsize=(width + 1.4, 0.65 + width * tiles.shape[0] / tiles.shape[1]), layout="constrained"
     )
     axes = figure.subplots()
-    shown = axes.imshow(picture, cmap=HEAT, interpolation="nearest")
+    drawn = axes.imshow(tiles, cmap=COLOUR_MAP, interpolation="nearest")
     axes.set(title=printable_text(title, width, 10), xlabel="column of the patch", ylabel="row of the patch")
-    for axis, places, size in (
+    for axis, indices, size in (
         (axes.xaxis, columns, maps.shape[3] + GAP),
         (axes.yaxis, rows, maps.shape[2] + GAP),
     ):
-        axis.set_ticks([(i + 0.5) * size - 1 for i in range(len(places))], places)
+        axis.set_ticks([(i + 0.5) * size - 1 for i in range(len(indices))], indices)
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar = figure.colorbar(shown, ax=axes, fraction=0.04, shrink=0.8, label="cosine similarity")
+    bar = figure.colorbar(drawn, ax=axes, fraction=0.04, shrink=0.8, label="cosine similarity")
     bar.outline.set_visible(False)
     return figure
 
 
 @styled
 def filters(values, title):
-    """Draws filters of pixels: grey is zero, each on its own scale.
+    """Draws filters of pixels, each on its own scale. Grey is zero.
 
     Args:
-        values: array `(k, h, w, c)`; of other than three channels, their mean is drawn.
+        values: array `(k, h, w, c)`. Unless c is 3, the mean over the channels is drawn.
         title: str.
 
+    Returns:
+        A `Figure`.
+
     Raises:
-        ValueError: the shape is another.
+        ValueError: `values` has another shape.
     """
     values = np.asarray(values)
     if values.ndim != 4 or not values.size:
@@ -159,29 +175,32 @@ def filters(values, title):
     columns = min(len(values), 7)
     rows = math.ceil(len(values) / columns)
     blank = np.full((rows * columns - len(values), *values.shape[1:]), np.nan)
-    picture = tile(np.concatenate([values, blank]).reshape(rows, columns, *values.shape[1:]))
-    picture = np.where(np.isnan(picture), 1.0, picture)
+    tiles = tile(np.concatenate([values, blank]).reshape(rows, columns, *values.shape[1:]))
+    tiles = np.where(np.isnan(tiles), 1.0, tiles)
     width = 0.8 * columns
-    height = width * picture.shape[0] / picture.shape[1]
+    height = width * tiles.shape[0] / tiles.shape[1]
     figure = Figure(figsize=(max(3.2, width), 0.4 + height), layout="constrained")
     axes = hide_axes(figure.subplots())
     axes.set_title(printable_text(title))
-    axes.imshow(picture, interpolation="nearest")
+    axes.imshow(tiles, interpolation="nearest")
     return figure
 
 
 @styled
 def feature_colours(images, colours, title, captions=None):
-    """Draws images, six in a row at most, and below each its patches' features as colours.
+    """Draws images, at most six per row, and below each image the features of its patches as colours.
 
     Args:
         images: n arrays `(h, w, c)` in [0, 255], c 1 or 3.
         colours: array `(n, grid_h, grid_w, 3)` in [0, 1], see `vit_tf.features_to_rgb`.
         title: str.
-        captions: n texts, or None.
+        captions: n strings, or None.
+
+    Returns:
+        A `Figure`.
 
     Raises:
-        ValueError: a shape or a number is another.
+        ValueError: an array has another shape, or the numbers of images, colours and captions differ.
     """
     images, colours = check_images(images), np.asarray(colours)
     if colours.ndim != 4 or colours.shape[-1] != 3 or len(colours) != len(images):
@@ -200,7 +219,7 @@ def feature_colours(images, colours, title, captions=None):
         hide_axes(axes)
     for i, (image, values, caption) in enumerate(zip(images, colours, captions)):
         above, below = grid[2 * (i // columns) :, i % columns][:2]
-        show_picture(above, image)
+        show_image(above, image)
         above.set_title(printable_text(caption, 1.8), fontsize=8)
         below.imshow(values, interpolation="nearest")
     return figure
@@ -212,22 +231,25 @@ def similarity_matrix(matrix, row_names, column_names, title):
 
     Args:
         matrix: array `(rows, columns)`.
-        row_names, column_names: texts.
+        row_names, column_names: one string per row and column.
         title: str.
 
+    Returns:
+        A `Figure`.
+
     Raises:
-        ValueError: matrix and names do not fit each other.
+        ValueError: the numbers of names are not those of rows and columns.
     """
     matrix = np.asarray(matrix)
     if matrix.shape != (len(row_names), len(column_names)) or not matrix.size:
         raise ValueError(
-            f"`matrix` must be ({len(row_names)}, {len(column_names)}), as there are so many names, "
+            f"`matrix` must be ({len(row_names)}, {len(column_names)}), the numbers of names, "
             f"got {matrix.shape}"
         )
     side = 2 + 0.32 * max(matrix.shape)
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(matrix, cmap=HEAT, vmin=0, vmax=1)
+    drawn = axes.imshow(matrix, cmap=COLOUR_MAP, vmin=0, vmax=1)
     axes.set_title(printable_text(title))
     axes.set_xticks(range(len(column_names)), map(printable_text, column_names), rotation=90)
     axes.set_yticks(range(len(row_names)), map(printable_text, row_names))
@@ -238,27 +260,27 @@ def similarity_matrix(matrix, row_names, column_names, title):
         for (row, column), value in np.ndenumerate(matrix):
             color = "black" if value > 0.6 else "white"
             axes.text(column, row, f"{value:.2f}", color=color, ha="center", va="center", size=6.5)
-    bar = figure.colorbar(shown, ax=axes, shrink=0.6, label="similarity")
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.6, label="similarity")
     bar.outline.set_visible(False)
     return figure
 
 
-def show_heat(axes, image, values):
-    """Draws a map over a grey image, whose contrast is low: how light a place is, the map is to tell."""
+def show_map(axes, image, values):
+    """Draws a map over a grey copy of the image, of low contrast so that the map sets the brightness."""
     height, width = image.shape[:2]
     grey = image.mean(axis=-1)
     axes.imshow(grey, cmap="gray", vmin=-128, vmax=255 + 128)
     axes.imshow(
         values,
-        cmap=HEAT,
+        cmap=COLOUR_MAP,
         alpha=0.62,
         interpolation="bilinear",
         extent=(-0.5, width - 0.5, height - 0.5, -0.5),
     )
 
 
-def frame_grid(n, title, shape):
-    """Returns a figure and its axes for n pictures of a shape."""
+def hidden_axes_grid(n, title, shape):
+    """Returns a figure, and its n axes without ticks and frames, for images of a shape."""
     columns = min(n, 4 if n <= 8 else 5)
     rows = math.ceil(n / columns)
     size = (max(3.2, 1.9 * columns), 0.45 + rows * (0.25 + 1.9 * shape[0] / shape[1]))
@@ -271,15 +293,15 @@ def frame_grid(n, title, shape):
 
 
 def hide_axes(axes):
+    """Returns the axes, without ticks and frame."""
     axes.set_axis_off()
     return axes
 
 
 def tile(values):
-    """Returns pictures `(rows, columns, h, w, ...)` as a large one, with white gaps: NaN."""
+    """Returns arrays `(rows, columns, h, w, ...)` side by side in one array, with gaps of NaN."""
     rows, columns, h, w = values.shape[:4]
-    rest = values.shape[4:]
-    large = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, *rest), np.nan)
+    large = np.full((rows * (h + GAP) - GAP, columns * (w + GAP) - GAP, *values.shape[4:]), np.nan)
     for row in range(rows):
         for column in range(columns):
             top, left = row * (h + GAP), column * (w + GAP)
@@ -287,19 +309,22 @@ def tile(values):
     return large
 
 
-def chosen_places(size, most):
+def spaced_indices(size, most):
+    """Returns at most `most` evenly spaced indices of an axis, the first and the last included."""
     return np.unique(np.linspace(0, size - 1, min(size, most)).round().astype(int)).tolist()
 
 
 def check_images(images):
-    found = [np.asarray(image) for image in images]
-    shapes = {image.shape for image in found}
-    if len(shapes) != 1 or found[0].ndim != 3 or found[0].shape[-1] not in (1, 3):
+    """Returns images of the same shape `(h, w, 1 or 3)` as a list of uint8 arrays."""
+    images = [np.asarray(image) for image in images]
+    shapes = {image.shape for image in images}
+    if len(shapes) != 1 or images[0].ndim != 3 or images[0].shape[-1] not in (1, 3):
         raise ValueError(f"images must be (h, w, 1 or 3), all of one size, got {sorted(shapes)}")
-    return [to_uint8(image) for image in found]
+    return [to_uint8(image) for image in images]
 
 
 def check_maps(maps, count=None):
+    """Returns maps as a float32 array `(count, grid_h, grid_w)`."""
     maps = np.asarray(maps, "float32")
     if maps.ndim != 3 or not maps.size or len(maps) != (count or len(maps)):
         raise ValueError(f"`maps` must be ({count or 'n'}, grid_h, grid_w), got {maps.shape}")

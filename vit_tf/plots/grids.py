@@ -9,45 +9,52 @@ from vit_tf.plots.style import Figure, printable_text, styled
 
 @styled
 def image_grid(images, captions, title):
-    """Draws up to 24 images with a caption each.
+    """Draws up to 24 images with their captions.
 
     Args:
-        images: uint8 or float array (n, h, w, c) in [0, 255], c 1, 3 or 4.
-        captions: n texts.
+        images: uint8 or float array `(n, h, w, c)` in [0, 255], c 1, 3 or 4.
+        captions: n strings.
         title: str.
 
+    Returns:
+        A `Figure`.
+
     Raises:
-        ValueError: there are no images, they have another shape or other values, or there is not one
-            caption for each.
+        ValueError: `images` is empty or has another shape or other values, or the number of captions is not
+            that of the images.
     """
     images = np.asarray(images)
     if not len(images) or images.ndim != 4 or images.shape[-1] not in (1, 3, 4):
         raise ValueError(f"`images` must be (n, h, w, 1, 3 or 4), got {images.shape}")
     if len(captions) != len(images):
         raise ValueError(f"expected one caption for each of {len(images)} images, got {len(captions)}")
-    figure, places = picture_grid(len(images), title)
-    for axes, image, caption in zip(places, to_uint8(images), captions):
-        show_picture(axes, image)
+    figure, cells = axes_grid(len(images), title)
+    for axes, image, caption in zip(cells, to_uint8(images), captions):
+        show_image(axes, image)
         axes.spines[:].set_visible(False)
         axes.set_title(printable_text(caption, 1.5), fontsize=8)
     return figure
 
 
 def to_uint8(images):
-    """Returns images in [0, 255] as uint8; a ValueError where they are in another range."""
+    """Returns images in [0, 255] as uint8.
+
+    Raises:
+        ValueError: the values are in another range, or seem to be in [0, 1].
+    """
     images = np.asarray(images)
     low, high = (images.min(), images.max()) if images.dtype.kind in "uif" else (np.nan, np.nan)
-    whole = images.dtype.kind in "ui"
-    if not (-0.5 <= low and high <= 255.5) or (not whole and 0.1 < high <= 1):
+    is_int = images.dtype.kind in "ui"
+    if not (-0.5 <= low and high <= 255.5) or (not is_int and 0.1 < high <= 1):
         raise ValueError(
-            f"pictures must have values in [0, 255], got {low:.3g} to {high:.3g}: normalised images become "
-            "pictures by 255 * (images * std + mean), images in [0, 1] by 255 * images"
+            f"images to draw must have values in [0, 255], got {low:.3g} to {high:.3g}: convert normalised "
+            "images by 255 * (images * std + mean), and images in [0, 1] by 255 * images"
         )
     return np.clip(np.round(images), 0, 255).astype("uint8")
 
 
-def picture_grid(n, title):
-    """Returns a figure and its axes for up to 24 pictures."""
+def axes_grid(n, title):
+    """Returns a figure, and its axes for up to 24 images."""
     shown = min(n, 24)
     columns = min(shown, 6)
     rows = math.ceil(shown / columns)
@@ -61,5 +68,6 @@ def picture_grid(n, title):
     return figure, grid[:shown]
 
 
-def show_picture(axes, image):
+def show_image(axes, image):
+    """Draws an image `(h, w, c)` in [0, 255]."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255) if image.shape[-1] == 1 else axes.imshow(image)

@@ -1,4 +1,4 @@
-"""DecodedImages on an HTML page that stands alone: one file, nothing to load, to be mailed or kept."""
+"""Figures on a self-contained HTML page: one file that loads nothing else, and can be mailed."""
 
 import base64
 import html
@@ -24,11 +24,11 @@ table { border-collapse: collapse; font-size: 0.85rem } td { padding: 0.1rem 1re
 
 @dataclass
 class Section:
-    """A chapter of a page.
+    """A section of a page.
 
     Args:
         title, text: str.
-        figures: {file's name: (figure, what it shows)}; the latter is read to who cannot see it.
+        figures: dict from file names to pairs of a figure and its alternative text, for screen readers.
     """
 
     title: str
@@ -36,19 +36,19 @@ class Section:
     figures: dict
 
 
-def page(title, text, cards, sections):
-    """Returns an HTML document, its pictures inside.
+def html_page(title, text, cards, sections):
+    """Returns an HTML document with embedded images, a string.
 
     Args:
         title, text: str.
-        cards: for each image (array in [0, 255], its name, its classes as pairs of name and text).
+        cards: one triple per image: array `(h, w, c)` in [0, 255], name, and classes as pairs of strings.
         sections: list of `Section`.
     """
     parts = [f"<h1>{escape(title)}</h1><p>{escape(text)}</p>"]
     parts.append(f'<div class="seen">{"".join(card(*each) for each in cards)}</div>')
     for section in sections:
-        pictures = [picture(png(x), f"{section.title}: {what}") for x, what in section.figures.values()]
-        parts += [f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>", *pictures]
+        images = [image_tag(png(x), f"{section.title}: {alt}") for x, alt in section.figures.values()]
+        parts += [f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>", *images]
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -57,16 +57,17 @@ def page(title, text, cards, sections):
 
 
 def card(image, name, classes):
-    """Returns an image with its name and its classes."""
+    """Returns the HTML of an image with its name and its classes."""
     buffer = io.BytesIO()
     Image.fromarray(image.round().astype("uint8")).save(buffer, format="png")
     rows = "".join(f"<tr><td>{escape(label)}</td><td>{escape(text)}</td></tr>" for label, text in classes)
     table = f"<table>{rows}</table>" if rows else ""
     caption = f"<figcaption>{escape(name)}{table}</figcaption>"
-    return f"<figure>{picture(buffer.getvalue(), name)}{caption}</figure>"
+    return f"<figure>{image_tag(buffer.getvalue(), name)}{caption}</figure>"
 
 
-def picture(data, alt):
+def image_tag(data, alt):
+    """Returns an <img> that contains the bytes of a PNG file."""
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
 
 

@@ -1,4 +1,4 @@
-"""DecodedImages of models: how large they are, and what they are made of."""
+"""`model_sizes`: the cost of models against their parameters."""
 
 import matplotlib
 import numpy as np
@@ -8,45 +8,48 @@ from vit_tf.plots.style import BLUE, Figure, styled
 
 @styled
 def model_sizes(rows, title):
-    """Draws the cost of an image against the parameters, both on a logarithmic scale.
+    """Draws the GMACs per image of models against their parameters, both on a logarithmic scale.
 
     Args:
-        rows: list of (name, parameters, GMACs an image).
+        rows: list of (name, parameters, GMACs per image).
         title: str.
 
+    Returns:
+        A `Figure`.
+
     Raises:
-        ValueError: there are no rows, or a number is not positive.
+        ValueError: `rows` is empty, or a number is not positive.
     """
     if not rows or not all(len(row) == 3 and row[1] > 0 and row[2] > 0 for row in rows):
         raise ValueError("`rows` must be (name, parameters, GMACs), with positive numbers")
     names, parameters, gmacs = zip(*rows)
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
-    axes.set(title=title, xlabel="parameters", ylabel="GMACs an image")
+    axes.set(title=title, xlabel="parameters", ylabel="GMACs per image")
     axes.set(xscale="log", yscale="log")
     axes.margins(0.12)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1e6:g} M")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.plot(parameters, gmacs, "o", color=BLUE, markersize=6)
-    figure.draw_without_rendering()  # label sizes are known from here on
+    figure.draw_without_rendering()  # after which the sizes of labels are known
     place_labels(axes, names, parameters, gmacs)
     return figure
 
 
 def place_labels(axes, names, xs, ys):
-    """Puts each name beside its point, where it covers the least of points and other names.
+    """Puts each name beside its point, at the offset where it covers the least of points and other names.
 
-    Among more than 30 points a name that would cover something is left out.
+    Among more than 30 points, a name that would cover something is left out.
     """
-    spots = [(7, 0, "left", "center"), (-7, 0, "right", "center")]
-    spots += [(0, 8, "center", "bottom"), (0, -8, "center", "top")]
-    spots += [(6, 7, "left", "bottom"), (6, -7, "left", "top")]
+    offsets = [(7, 0, "left", "center"), (-7, 0, "right", "center")]
+    offsets += [(0, 8, "center", "bottom"), (0, -8, "center", "top")]
+    offsets += [(6, 7, "left", "bottom"), (6, -7, "left", "top")]
     points = axes.transData.transform(np.column_stack([xs, ys]))
     inside = axes.get_window_extent()
     taken = [matplotlib.transforms.Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
     for name, x, y in zip(names, xs, ys):
         options = []
-        for dx, dy, horizontal, vertical in spots:
+        for dx, dy, horizontal, vertical in offsets:
             label = axes.annotate(
                 name, (x, y), (dx, dy), textcoords="offset points", ha=horizontal, va=vertical, size=7.5
             )
@@ -66,7 +69,7 @@ def place_labels(axes, names, xs, ys):
 
 
 def overlap(a, b):
-    """Returns the area in pixels that two boxes share."""
+    """Returns the area in square pixels that two boxes share."""
     width = min(a.x1, b.x1) - max(a.x0, b.x0)
     height = min(a.y1, b.y1) - max(a.y0, b.y0)
     return max(0, width) * max(0, height)

@@ -1,4 +1,4 @@
-"""How every picture looks, and how it is written to a file."""
+"""The style of all plots, text that is safe to draw, and writing figures to files."""
 
 import io
 import warnings
@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 import matplotlib.figure
 
-from vit_tf.checks import printable_lines
+from vit_tf.checks import cut, printable_lines
 from vit_tf.files import atomic_path
 
 BLUE, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#009E73", "#222222"
@@ -29,7 +29,7 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
     "lines.linewidth": 1.6,
-    "text.parse_math": False,  # a $ in a name is a $
+    "text.parse_math": False,  # a $ in a name is drawn as it is
     "savefig.dpi": 160,
     "figure.dpi": 110,
 }
@@ -37,7 +37,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 class Figure(matplotlib.figure.Figure):
-    """A figure that a notebook shows by itself, without `%matplotlib inline`."""
+    """A Matplotlib figure that a notebook shows without `%matplotlib inline`."""
 
     def _repr_png_(self):
         buffer = io.BytesIO()
@@ -46,6 +46,8 @@ class Figure(matplotlib.figure.Figure):
 
 
 def styled(function):
+    """Decorates a function that draws: the style of this module applies while the function runs."""
+
     @wraps(function)
     def wrapper(*args, **kwargs):
         with matplotlib.rc_context(STYLE):
@@ -55,49 +57,48 @@ def styled(function):
 
 
 def printable_text(text, width=None, size=8):
-    """Returns text that can be drawn: control characters are escaped, but for line breaks.
+    """Returns text of one or several lines that can be drawn: control characters are escaped.
 
-    Bytes of a file's name that are no text become question marks. With a width in inches, lines that are
-    too long at a font's size are cut in their middle.
+    Args:
+        text: str.
+        width: float, the width in inches that is available. Longer lines are cut in their middle. None keeps
+            them.
+        size: float, the font size in points.
     """
-    text = printable_lines(str(text).encode("utf-8", "replace").decode()).replace("\t", " ")
+    text = printable_lines(text).replace("\t", " ")
     if width is None:
         return text
-    most = int(width * 72 / (0.55 * size))  # a letter is some 0.55 of the font's size wide
-    return "\n".join(line if len(line) <= most else cut(line, most) for line in text.split("\n"))
+    most = int(width * 72 / (0.55 * size))  # a character is about 0.55 of the font size wide
+    return "\n".join(cut(line, most) for line in text.split("\n"))
 
 
-def legible_name(name):
-    """Returns `printable_text` of a name that stands in a line."""
+def printable_name(name):
+    """Returns `printable_text` of a name on one line: line breaks are escaped, too."""
     return printable_text(name).replace("\n", r"\n")
-
-
-def cut(line, most):
-    return f"{line[: most // 2]}…{line[len(line) - (most - most // 2 - 1) :]}"
 
 
 def check_path(path):
     """Returns `path` as a `Path` where `save` can write to it.
 
     Raises:
-        ValueError: its ending is no format for pictures, or its folder does not exist.
+        ValueError: the suffix is not that of an image format, or the folder does not exist.
     """
     path = Path(path)
     if path.suffix not in FORMATS:
-        raise ValueError(f"a picture's name must end in {', '.join(FORMATS)}, got {str(path)!r}")
+        raise ValueError(f"the name of a figure must end in {', '.join(FORMATS)}, got {str(path)!r}")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {str(path.parent)!r} to write {path.name!r} to")
     return path
 
 
 def save(figure, path):
-    """Writes `figure` to `path` (PNG, SVG or PDF), whole or not at all.
+    """Writes a figure to a file (PNG, SVG or PDF), as a whole or not at all.
 
     Raises:
         ValueError: see `check_path`.
     """
     path = check_path(path)
     with matplotlib.rc_context(STYLE), atomic_path(path) as partial, warnings.catch_warnings():
-        # Names of classes may be in letters that the font lacks: those are drawn as boxes.
+        # Characters of class names that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(partial)

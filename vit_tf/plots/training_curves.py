@@ -1,22 +1,25 @@
-"""DecodedImages of training and of predictions."""
+"""Plots of training, confusion matrices and predictions of single-label classification."""
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vit_tf.plots.grids import picture_grid, show_picture
-from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, legible_name, printable_text, styled
+from vit_tf.plots.grids import axes_grid, show_image
+from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, printable_name, printable_text, styled
 
 
 @styled
 def curves(history, title):
     """Draws loss and accuracy against epochs, for training and validation.
 
-    Where the rows have `val_map`, the mean average precision of the validation images is drawn, too.
+    If all rows have `val_map`, the mean average precision of the validation images is drawn, too.
 
     Args:
-        history: list of dicts, one an epoch, with the keys `epoch`, `loss`, `accuracy`, `val_loss`
+        history: list of dicts, one per epoch, with the keys `epoch`, `loss`, `accuracy`, `val_loss`
             and `val_accuracy`; accuracies from 0 to 1. None and NaN leave a gap.
         title: str.
+
+    Returns:
+        A `Figure`.
 
     Raises:
         ValueError: `history` is empty, or a key is missing.
@@ -50,19 +53,23 @@ def curves(history, title):
 
 
 def draw_curve(axes, epochs, values, name, color, line, best):
-    """Draws one curve; the legend tells its last value and, where `best` finds it, its best."""
+    """Draws a curve; its legend shows the last value and, if `best` is a function, the best value.
+
+    Args:
+        best: `np.nanargmin` or `np.nanargmax`; None marks no best value.
+    """
     values = np.where(np.isfinite(values), values, np.nan)
     known = np.flatnonzero(~np.isnan(values))
-    shown = "{:.1%}".format if axes.get_title() != "Loss" else "{:.3f}".format
+    formatted = "{:.1%}".format if axes.get_title() != "Loss" else "{:.3f}".format
     label = f"{name}: no values"
     if len(known):
-        label = f"{name}: last {shown(values[known[-1]])}"
+        label = f"{name}: last {formatted(values[known[-1]])}"
     if len(known) and best:
         i = best(values)
-        label += f", best {shown(values[i])} (epoch {epochs[i]:g})"
+        label += f", best {formatted(values[i])} (epoch {epochs[i]:g})"
         axes.plot(epochs[i], values[i], "o", color=color, markersize=8, fillstyle="none")
-    alone = len(known) == 1 or len(epochs) < 15
-    axes.plot(epochs, values, line, color=color, label=label, marker="." if alone else None)
+    has_dots = len(known) == 1 or len(epochs) < 15
+    axes.plot(epochs, values, line, color=color, label=label, marker="." if has_dots else None)
 
 
 @styled
@@ -70,14 +77,18 @@ def confusion(matrix, class_names, title):
     """Draws a confusion matrix, coloured by the share of each true class.
 
     Args:
-        matrix: int array (k, k): how many samples of the row's class were taken for the column's.
-        class_names: k names.
-        title: str. The overall accuracy is put under it.
+        matrix: int array `(k, k)`: the number of samples of the row's class that were predicted as the
+            column's class.
+        class_names: k strings.
+        title: str. The overall accuracy is drawn below the title.
+
+    Returns:
+        A `Figure`.
 
     Raises:
-        ValueError: `matrix` is not (k, k), has a negative number, or does not fit the names.
+        ValueError: `matrix` is not (k, k) or has a negative number.
     """
-    matrix, class_names = np.asarray(matrix), [legible_name(name) for name in class_names]
+    matrix, class_names = np.asarray(matrix), [printable_name(name) for name in class_names]
     k = len(class_names)
     if matrix.shape != (k, k) or not k or (matrix < 0).any():
         raise ValueError(
@@ -85,8 +96,8 @@ def confusion(matrix, class_names, title):
             f"shape {matrix.shape}" + (" with negative numbers" if (matrix < 0).any() else "")
         )
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    small = k > 20
-    side = 10 if small else 3 + 0.45 * k
+    is_dense = k > 20
+    side = 10 if is_dense else 3 + 0.45 * k
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -95,15 +106,15 @@ def confusion(matrix, class_names, title):
     bar.outline.set_visible(False)
     total = matrix.sum()
     accuracy = np.trace(matrix) / max(1, total)
-    axes.set_title(f"{printable_text(title)}\n{accuracy:.1%} of {total:,} right")
+    axes.set_title(f"{printable_text(title)}\n{accuracy:.1%} of {total:,} correct")
     axes.set(xlabel="predicted class", ylabel="true class")
-    size = max(4, min(9, 500 / k)) if small else 9
-    axes.set_xticks(range(k), class_names, rotation=90 if small or k > 4 else 0, fontsize=size)
+    size = max(4, min(9, 500 / k)) if is_dense else 9
+    axes.set_xticks(range(k), class_names, rotation=90 if is_dense or k > 4 else 0, fontsize=size)
     axes.set_yticks(range(k), class_names, fontsize=size)
     axes.tick_params(length=0)
     axes.grid(False)
     axes.spines[:].set_visible(False)
-    for row, column in np.ndindex(k, k) if not small else ():
+    for row, column in np.ndindex(k, k) if not is_dense else ():
         color = "white" if shares[row, column] > 0.5 else INK
         axes.text(column, row, matrix[row, column], color=color, ha="center", va="center", size=8)
     return figure
@@ -111,21 +122,24 @@ def confusion(matrix, class_names, title):
 
 @styled
 def predictions(images, labels, probabilities, class_names, title, predicted=None):
-    """Draws up to 24 images with the predicted class, and the true one where that was wrong.
+    """Draws up to 24 images with the predicted class, and the true class if the prediction is wrong.
 
     Args:
-        images: uint8 array (n, h, w, c), c 1, 3 or 4.
-        labels: int array (n,), the true classes.
-        probabilities: float array (n, k).
-        class_names: k names.
+        images: uint8 array `(n, h, w, c)`, c 1, 3 or 4.
+        labels: int array `(n,)`, the true classes.
+        probabilities: float array `(n, k)`.
+        class_names: k strings.
         title: str.
-        predicted: int array (n,), the predicted classes. Default: those of the highest probability.
+        predicted: int array `(n,)`, the predicted classes. Defaults to those of the highest probability.
+
+    Returns:
+        A `Figure`.
 
     Raises:
-        ValueError: the shapes do not fit each other, or a label is no class.
+        ValueError: the shapes do not fit each other, or a label is not in [0, k).
     """
     images, labels, probabilities = map(np.asarray, (images, labels, probabilities))
-    class_names = [legible_name(name) for name in class_names]
+    class_names = [printable_name(name) for name in class_names]
     n, k = len(images), len(class_names)
     shapes = (images.ndim == 4 and images.shape[-1] in (1, 3, 4), labels.shape == (n,))
     if not n or not all(shapes) or probabilities.shape != (n, k):
@@ -136,21 +150,21 @@ def predictions(images, labels, probabilities, class_names, title, predicted=Non
     if labels.min() < 0 or labels.max() >= k:
         raise ValueError(f"`labels` must be from 0 to {k - 1}, got {labels.min()} to {labels.max()}")
     predicted = probabilities.argmax(axis=1) if predicted is None else predicted
-    figure, places = picture_grid(n, title)
-    for i, axes in enumerate(places):
+    figure, cells = axes_grid(n, title)
+    for i, axes in enumerate(cells):
         draw_prediction(axes, images[i], labels[i], predicted[i], probabilities[i], class_names)
     return figure
 
 
 def draw_prediction(axes, image, label, guess, probabilities, class_names):
-    right = guess == label
-    caption = f"{'✓' if right else '✗'} {class_names[guess]} {probabilities[guess]:.0%}"
-    show_picture(axes, image)
-    axes.spines[:].set_visible(not right)
+    is_correct = guess == label
+    caption = f"{'✓' if is_correct else '✗'} {class_names[guess]} {probabilities[guess]:.0%}"
+    show_image(axes, image)
+    axes.spines[:].set_visible(not is_correct)
     axes.spines[:].set(color=ORANGE, linewidth=3)
     axes.set_title(
-        caption if right else f"{caption}\ntrue: {class_names[label]}",
+        caption if is_correct else f"{caption}\ntrue: {class_names[label]}",
         fontsize=8,
-        color=INK if right else ORANGE,
-        fontweight="normal" if right else "bold",
+        color=INK if is_correct else ORANGE,
+        fontweight="normal" if is_correct else "bold",
     )
