@@ -105,7 +105,7 @@ def test_every_trainable_variable_receives_a_gradient(make, shape):
         (lambda: layers.DropPath(1.0), r"\[0, 1\)"),
         (lambda: layers.TokenPooling("median"), "avg"),
         (lambda: layers.PatchEmbedding(8, 16, allow_remainder=True)(random(IMAGES)), "multiple of 16"),
-        (lambda: layers.EncoderBlock(2, 4, norm="batch"), "'layer' or 'rms', got 'batch'"),
+        (lambda: layers.EncoderBlock(2, 4, norm="batch"), "one of 'layer', 'rms', got 'batch'"),
         (lambda: layers.EncoderBlock(2, 4, mlp="conv"), "swiglu"),
         (lambda: layers.EncoderBlock(2, 4, attention="linear"), "differential"),
         (lambda: layers.EncoderBlock(2, 4, activation="swoosh"), "swoosh"),
