@@ -1,4 +1,4 @@
-"""What each ingredient of the CIFAR-10 recipe contributes: runs of scripts/train_cifar10.py without it.
+"""What each ingredient of the CIFAR-10 recipe contributes: runs of `vit-tf train` without it.
 
     python benchmarks/ablation.py --data cifar10.npz                       # 5 minutes per row and seed
     python benchmarks/ablation.py --data cifar10.npz --minutes 10 --seeds 3
@@ -19,7 +19,6 @@ from pathlib import Path
 from vit_tf import files
 from vit_tf.commands import main as cli
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "train_cifar10.py"
 ROWS = {
     "recipe": ("the recipe", []),
     "adamw": ("AdamW at 2e-3 instead of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
@@ -59,7 +58,7 @@ def main(arguments=None):
 
 def parse_arguments(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="CIFAR-10, see train_cifar10.py")
+    parser.add_argument("--data", required=True, help="CIFAR-10, see `vit-tf train`")
     parser.add_argument("--minutes", type=float, default=5.0, help="of training per run (5)")
     parser.add_argument("--seeds", type=int, default=1, help="runs per row (1)")
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"some of {', '.join(ROWS)}")
@@ -76,7 +75,16 @@ def run(args, name, seed):
     metrics = folder / "metrics.json"
     if not metrics.is_file():
         limits = ["--data", args.data, "--minutes", str(args.minutes), "--seed", str(seed)]
-        command = [sys.executable, SCRIPT, *limits, *ROWS[name][1], "--out", folder]
+        command = [
+            sys.executable,
+            "-m",
+            "vit_tf.commands.main",
+            "train",
+            *limits,
+            *ROWS[name][1],
+            "--out",
+            folder,
+        ]
         print(f"{ROWS[name][0]}, seed {seed}", flush=True)
         if code := subprocess.run(command).returncode:
             if code == 130:

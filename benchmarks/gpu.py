@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --only vit,timm --out runs/gpu      # some parts; results of earlier runs stay
     python benchmarks/gpu.py --cpu                               # toy sizes, to try the script on any machine
 
-- cifar: scripts/train_cifar10_gpu.py with its preset "fast", from scratch; the test images are used once.
+- cifar: `vit-tf train --preset gpu`, from scratch; the test images are used once.
 - vit: training steps of ViT-B/16 on random images through JAX: AdamW, bfloat16 compute, float32 weights, one
   compiled step with donated state, no rematerialization.
 - timm: training steps of its vit_base_patch16_224 through `torch.compile`, under bfloat16 autocast, with
@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("cifar", "vit", "timm")
 NEEDS = {"cifar": ["jax"], "vit": ["jax"], "timm": ["torch", "timm"]}
 VARIANT = "vit_base_patch16_224"
-FULL = dict(image_size=224, num_layers=12, batch_sizes=(128, 256), steps=20, matrix_side=8192, preset="fast")
-TOY = dict(image_size=32, num_layers=1, batch_sizes=(2,), steps=2, matrix_side=256, preset="tiny")
+FULL = dict(image_size=224, num_layers=12, batch_sizes=(128, 256), steps=20, matrix_side=8192, preset="gpu")
+TOY = dict(image_size=32, num_layers=1, batch_sizes=(2,), steps=2, matrix_side=256, preset="gpu-tiny")
 # In separate processes, like the parts: JAX allocates most of the GPU's memory when it starts.
 PROBES = {
     "jax": "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, jax.__version__, sep='|')",
@@ -82,7 +82,7 @@ def main(arguments=None):
 
 def parse_arguments(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="CIFAR-10, in a form that train_cifar10_gpu.py takes")
+    parser.add_argument("--data", help="CIFAR-10, in a form that `vit-tf train` takes")
     parser.add_argument(
         "--only", type=parse_parts, default=PARTS, metavar=",".join(PARTS), help="what to measure"
     )
@@ -135,7 +135,7 @@ def why_not(part, found, args):
 def run(command, args):
     done = subprocess.run([sys.executable, *map(str, command)], env=environment(args.cpu))
     if done.returncode:
-        raise OSError(f"{Path(command[0]).name} ended with exit code {done.returncode}")
+        raise OSError(f"{' '.join(map(str, command))} ended with exit code {done.returncode}")
 
 
 def run_part(part, args, scale):
@@ -149,8 +149,20 @@ def run_part(part, args, scale):
 
 def run_cifar(args, scale):
     folder = args.out / f"cifar-{scale['preset']}"  # a run in it goes on
-    script = ROOT / "scripts" / "train_cifar10_gpu.py"
-    run([script, "--data", args.data or "sample", "--preset", scale["preset"], "--out", folder], args)
+    run(
+        [
+            "-m",
+            "vit_tf.commands.main",
+            "train",
+            "--data",
+            args.data or "sample",
+            "--preset",
+            scale["preset"],
+            "--out",
+            folder,
+        ],
+        args,
+    )
     metrics = json.loads((folder / "metrics.json").read_text())
     names = "data accuracy parameters epochs seconds compile_seconds images_per_second".split()
     return {name: metrics[name] for name in names}
@@ -188,7 +200,7 @@ def make_vit_steps(scale, batch_size):
 
     from vit_tf import build_vit
     from vit_tf.training import make_optimizer
-    from vit_tf.training.loop import compiled_epoch as device
+    from vit_tf.training.loop.engines import epoch_functions as device
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     network = build_vit(VARIANT, image_size=scale["image_size"], num_layers=scale["num_layers"])

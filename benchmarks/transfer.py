@@ -22,7 +22,7 @@ from PIL import Image
 from vit_tf import data, files
 from vit_tf.commands import main as cli
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
 PAIR = ("cat", "dog")
 # Settings that help all four methods, including training from scratch.
 COMMON = """--crop pad --batch-size 32 --label-smoothing 0 --mixup 0.2 --cutmix 1 --ema 0.98
@@ -37,7 +37,7 @@ METHODS = {
 
 def main():
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="CIFAR-10, in a form that train_cifar10.py takes")
+    parser.add_argument("--data", required=True, help="CIFAR-10, in a form that `vit-tf train` takes")
     parser.add_argument("--out", type=Path, default=Path("runs/transfer"))
     parser.add_argument("--pretraining-minutes", type=float, default=30)
     parser.add_argument("--epochs", type=int, default=30)
@@ -51,14 +51,14 @@ def main():
     base = args.out / "pretrained"
     # Smoothed labels make features that transfer worse: Kornblith et al., https://arxiv.org/abs/2010.16402.
     settings = ["--minutes", f"{args.pretraining_minutes:g}", "--label-smoothing", 0]
-    run("train_cifar10.py", "--data", args.out / "eight.npz", *settings, "--out", base)
+    run("train", "--data", args.out / "eight.npz", *settings, "--out", base)
     accuracies = {}
     for method, settings in METHODS.items():
         weights = ["--model", "vit_cifar10"] if method == "from scratch" else ["--weights", base / "model"]
         for seed in range(args.seeds):
             folder = args.out / f"{method.replace(' ', '-')}-{seed}"
             options = [*settings, *COMMON, "--epochs", args.epochs, "--seed", seed, "--out", folder]
-            run("finetune.py", args.out / "pair", *weights, *options)
+            run("finetune", args.out / "pair", *weights, *options)
             accuracies.setdefault(method, []).append(accuracy(folder))
     print_table(accuracies, accuracy(base), args)
 
@@ -83,11 +83,11 @@ def write_data(images, out, num_images):
     (out / "pair" / "done").touch()
 
 
-def run(script, *arguments):
-    print(">", script, *arguments, flush=True)
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def run(command, *arguments):
+    print("> vit-tf", command, *arguments, flush=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
     code = subprocess.run(
-        [sys.executable, SCRIPTS / script, *map(str, arguments)], env=environment
+        [sys.executable, "-m", "vit_tf.commands.main", command, *map(str, arguments)], env=environment
     ).returncode
     if code:
         sys.exit(code)

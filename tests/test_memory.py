@@ -1,10 +1,7 @@
 """More than the machine's memory: refused before it is taken, or one line when it is used up."""
 
-import importlib.util
-
 import pytest
 from support.memory_errors import RAISED, error_of
-from support.paths import ROOT
 
 from vit_tf import memory
 from vit_tf.commands import main as cli
@@ -36,19 +33,15 @@ def test_other_errors_are_not_about_memory():
         assert not memory.is_out_of_memory(error)
 
 
-@pytest.mark.parametrize("command", ["convert", "finetune", "train_cifar10"])
+@pytest.mark.parametrize("command", ["convert", "finetune", "train"])
 def test_commands_refuse_huge_images_at_once(command, tmp_path):
     size = "2000000"
     if command == "convert":
         call = lambda: cli.main(["convert", "cifar10", str(tmp_path / "o.keras"), "--image-size", size])  # noqa: E731
     else:
-        path = ROOT / "scripts" / f"{command}.py"
-        spec = importlib.util.spec_from_file_location(command, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
         options = {"finetune": [str(images(tmp_path)), "--image-size", size]}
-        options["train_cifar10"] = ["--data", "sample", "--set", f"image_size={size}"]
-        call = lambda: module.main([*options[command], "--out", str(tmp_path / "run")])  # noqa: E731
+        options["train"] = ["--data", "sample", "--set", f"image_size={size}"]
+        call = lambda: cli.main([command, *options[command], "--out", str(tmp_path / "run")])  # noqa: E731
     with pytest.raises(memory.OutOfMemory, match="needs at least .* GB"):
         call()
     assert not (tmp_path / "run").exists()

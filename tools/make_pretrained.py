@@ -1,6 +1,6 @@
 """Puts the model of a CIFAR-10 run into the package, in float16, as `weights="cifar10"`.
 
-    python scripts/train_cifar10.py --data cifar10.npz --preset long --out runs/pretrained
+    vit-tf train --data cifar10.npz --preset long --out runs/pretrained
     python tools/make_pretrained.py runs/pretrained --data cifar10.npz
 
 The file is written to a temporary folder, read back and tested on all test images of CIFAR-10. It is copied
@@ -26,7 +26,7 @@ TOLERANCE = 0.001  # of accuracy: rounding to float16, and the run's own bfloat1
 
 def main(arguments=None):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a finished run of train_cifar10.py")
+    parser.add_argument("run", type=Path, help="the folder of a finished run of `vit-tf train`")
     parser.add_argument("--data", required=True, help="CIFAR-10, as in that run")
     parser.add_argument("--out", type=Path, default=PACKAGED["cifar10"], help="default: %(default)s")
     args = parser.parse_args(arguments)
@@ -67,7 +67,7 @@ def rehearse(folder, images, out):
 def read_json(run, name):
     path = run / name
     if not path.is_file():
-        raise ValueError(f"there is no {str(path)!r}: give the folder of a finished run of train_cifar10.py")
+        raise ValueError(f"there is no {str(path)!r}: give the folder of a finished run of `vit-tf train`")
     return json.loads(path.read_text())
 
 

@@ -1,8 +1,5 @@
-"""The tutorial's model and recipe as `scripts/train_cifar10.py --preset tutorial` has them."""
+"""The model and the recipe of `vit-tf train --preset tutorial`."""
 
-import importlib.util
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,27 +8,19 @@ from contestants import Built
 from contestants.tutorial import NUM_CLASSES, random_data
 from vit_tf import data, training
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train_cifar10.py"
-
-
-def preset():
-    """Returns the script's variant and recipe."""
-    spec = importlib.util.spec_from_file_location("train_cifar10", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script.PRESETS["tutorial"]
-
 
 def build(job, own_loop=False):
-    variant, recipe = preset()
     (batch_size,) = job.batch_sizes
-    recipe = replace(recipe, batch_size=batch_size, mixed_precision=job.precision == "bfloat16")
+    recipe = training.get_recipe(
+        "tutorial", batch_size=batch_size, mixed_precision=job.precision == "bfloat16"
+    )
     training.configure(recipe)
     images, labels = random_data(job.batches * batch_size)
     batches = data.DataLoader(images, labels, NUM_CLASSES, batch_size, shuffle=True)
-    network = training.make_network(variant, {"num_classes": NUM_CLASSES, "in_channels": 3}, recipe)
+    variant = training.PRESETS["tutorial"].variant
+    model = training.make_model(variant, {"num_classes": NUM_CLASSES, "in_channels": 3}, recipe)
     trainer = training.make_trainer(
-        network,
+        model,
         recipe,
         batches,
         batches,
@@ -41,12 +30,12 @@ def build(job, own_loop=False):
     one_hot = np.eye(NUM_CLASSES, dtype="float32")[labels]
 
     def loop():
-        for batch in batches.epoch(trainer.progress.epoch):
-            trainer.train_step(*batch)
+        epoch = trainer.progress.epoch
+        for trained in trainer.engine.train(epoch, 0, trainer.next_steps):
+            trainer.count(trained, 0.0)
         trainer.progress.epoch += 1
 
     def fit():
-        trainer.model.fit(images, one_hot, batch_size, verbose=0)
+        trainer.engine.training_model.fit(images, one_hot, batch_size, verbose=0)
 
-    trainer.started = time.perf_counter()  # as `Trainer.run` does
-    return Built(lambda _: loop if own_loop else fit, network.count_params())
+    return Built(lambda _: loop if own_loop else fit, model.count_params())

@@ -1,23 +1,20 @@
 import csv
-import importlib.util
 import json
 import zipfile
+from dataclasses import dataclass
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
-from support.paths import ROOT
 
 import vit_tf
 from vit_tf import build_vit, classifier, training, variants
+from vit_tf.commands import training_run
+from vit_tf.commands.main import main
 from vit_tf.preprocessing import get_preprocessing
-from vit_tf.training import final_report
-from vit_tf.training.metrics import predict
-
-spec = importlib.util.spec_from_file_location("finetune", ROOT / "scripts" / "finetune.py")
-finetune = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(finetune)
+from vit_tf.training import ending
+from vit_tf.training.loop.engines.train_batch import TrainBatchEngine
 
 TINY = dict(image_size=16, patch_size=8, num_layers=2, hidden_dim=16, num_heads=2, mlp_dim=16)
 NUM_IMAGES = 24  # of each class
@@ -43,7 +40,7 @@ def pets(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    monkeypatch.setattr(training, "rehearse", lambda *_: None)  # see test_ending.py
+    monkeypatch.setattr(ending, "rehearse", lambda *_: None)  # see test_ending.py
     monkeypatch.setitem(variants.VARIANTS, "vit_cifar10", variants.get_variant("vit_cifar10", **TINY))
 
 
@@ -56,7 +53,7 @@ def weights(tmp_path_factory):
 
 def run(source, out, *options):
     command = [str(source), "--out", str(out), "--model", "vit_cifar10", "--max-bad", "0.05", *options]
-    return finetune.main([*command, "--batch-size", "16"])
+    return main(["finetune", *command, "--batch-size", "16"])
 
 
 def weights_of(folder):
@@ -68,7 +65,10 @@ def weights_of(folder):
 def test_a_run_from_flat_files(pets, weights, tmp_path, capsys, monkeypatch):
     """Learns, reports, and leaves a folder whose model gives the logits that were reported."""
     outputs = []
-    monkeypatch.setattr(final_report, "predict", lambda *args: outputs.append(predict(*args)) or outputs[-1])
+    original = TrainBatchEngine.predict
+    monkeypatch.setattr(
+        TrainBatchEngine, "predict", lambda *args: outputs.append(original(*args)) or outputs[-1]
+    )
     out = tmp_path / "run"
     options = ["--epochs", "15", "--learning-rate", "3e-3", "--crop", "none", "--layer-decay", "1"]
     assert run(pets, out, "--weights", str(weights), *options, "--cache") in (None, 0)
@@ -94,7 +94,8 @@ def test_a_run_from_flat_files(pets, weights, tmp_path, capsys, monkeypatch):
     assert classifier.labels == ("Käfer", "cat", "dog")
     tested = [row for row in rows if row["split"] == "test"]
     ((logits, targets),) = outputs
-    images = np.stack([classifier.preprocessing.fit(Image.open(pets / row["path"])) for row in tested])
+    view = classifier.preprocessing.resize_and_crop
+    images = np.stack([view(Image.open(pets / row["path"])) for row in tested])
     normalized = keras.Sequential([classifier.preprocessing.normalization(), classifier.model])
     np.testing.assert_array_equal(normalized.predict_on_batch(images), logits)
     right = [classifier.labels[i] == row["label"] for i, row in zip(logits.argmax(-1), tested)]
@@ -163,13 +164,20 @@ def test_resume_needs_the_run_alone_and_no_weights(pets, weights, tmp_path, monk
         patch.setattr(training.Trainer, "train_epoch", train)
         options = ["--weights", str(source), "--epochs", "2", "--learning-rate", "1e-9"]
         assert run(pets, out, *options) == 130
-    assert f"interrupted at step 1; go on with --resume {out}" in capsys.readouterr().out
+    assert f"interrupted at step 1; continue with --resume {out}" in capsys.readouterr().out
     source.unlink()
-    assert finetune.main(["--resume", str(out)]) in (None, 0)
-    assert "resumed at step 1: going on in epoch 1" in capsys.readouterr().out
+    assert main(["finetune", "--resume", str(out)]) in (None, 0)
+    assert "resumed at step 1: continuing in epoch 1" in capsys.readouterr().out
     before, after = read(weights), weights_of(out)
     for name in set(before) - {"head.weight", "head.bias"}:
         np.testing.assert_allclose(after[name], before[name], atol=1e-6, err_msg=name)
+
+
+@dataclass
+class Dataset:
+    class_names: tuple
+    channels: int = 3
+    image_size: None = None
 
 
 def test_the_head_is_new_unless_the_weights_know_the_classes(tmp_path):
@@ -177,11 +185,12 @@ def test_the_head_is_new_unless_the_weights_know_the_classes(tmp_path):
     model = build_vit("vit_cifar10", **TINY, num_classes=2)
     sizes = {**TINY, "num_classes": 2}
     classifier.save(tmp_path, model, "vit_cifar10", sizes, get_preprocessing("vit_cifar10", 16), labels)
-    command = {"weights": str(tmp_path), "model": None, "image_size": None}
-    kept = finetune.describe_model(command, labels)
-    assert kept["new_head"] is False and "head.weight" in finetune.open_source(command, kept).tensors
-    new = finetune.describe_model(command, ("ant", "bee"))
-    assert new["new_head"] and "head.weight" not in finetune.open_source(command, new).tensors
+    command = {"weights": str(tmp_path), "variant": None, "image_size": None, "engine": "train-batch"}
+    command["hyperparameters"] = {}
+    kept = training_run.describe_model(command, Dataset(labels), training.TASKS["single-label"])
+    assert kept["new_head"] is False and "head.weight" in training_run.open_weights(command, kept).tensors
+    new = training_run.describe_model(command, Dataset(("ant", "bee")), training.TASKS["single-label"])
+    assert new["new_head"] and "head.weight" not in training_run.open_weights(command, new).tensors
     assert new["hyperparameters"] == kept["hyperparameters"]
     assert "architecture" not in json.loads((tmp_path / "config.json").read_text())  # timm has no such model
 
@@ -194,10 +203,10 @@ def test_the_head_is_new_unless_the_weights_know_the_classes(tmp_path):
         (["DATA", "--weights", "nowhere.npz"], "nowhere.npz"),
         (["DATA", "--weights", "WEIGHTS"], "bare file, which names no variant: add --model"),
         (["DATA", "--model", "vit_cifar"], "did you mean 'vit_cifar10'"),
-        (["DATA", "--image-size", "big"], "--image-size takes 224 or 224x288"),
+        (["DATA", "--image-size", "big"], "--image-size must be 224 or 224x288"),
         (["DATA", "--max-bad", "0"], "--max-bad"),
         (["DATA", "--validation-fraction", "0"], "validation"),
-        (["DATA", "--lora-rank", "2", "--freeze", "backbone"], "LoRA freezes all but"),
+        (["DATA", "--lora-rank", "2", "--freeze", "backbone"], "LoRA freezes all weights but"),
         (["DATA", "--freeze", "heads"], "--freeze must be none"),
         (["DATA", "--lora-rank", "2", "--lora-targets", "q"], "--lora-targets must be some of"),
         (
@@ -212,7 +221,7 @@ def test_bad_commands(options, message, pets, weights, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     places = {"DATA": str(pets), "WEIGHTS": str(weights)}
     with pytest.raises(ValueError, match=message):
-        finetune.main([places.get(option, option) for option in options])
+        main(["finetune", *(places.get(option, option) for option in options)])
     assert not list(tmp_path.rglob("step-*")) + list(tmp_path.rglob("config.json"))
 
 

@@ -1,22 +1,17 @@
 """Fine-tuning on images with several labels, and with one logit: coloured squares, trained from scratch."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file
-from support.paths import ROOT
 
 import vit_tf
 from vit_tf import training, variants
-from vit_tf.commands import main as cli
+from vit_tf.commands.main import main
 from vit_tf.predictions import probabilities
-
-spec = importlib.util.spec_from_file_location("finetune", ROOT / "scripts" / "finetune.py")
-finetune = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(finetune)
+from vit_tf.training import ending
 
 TINY = dict(image_size=16, patch_size=8, num_layers=1, hidden_dim=32, num_heads=2, mlp_dim=32)
 COLORS = {"blue": (20, 20, 230), "green": (20, 200, 20), "red": (230, 20, 20)}
@@ -57,7 +52,7 @@ def tiny(monkeypatch):
 
 def run(source, out, *options):
     command = [str(source), "--out", str(out), "--model", "vit_cifar10", *options]
-    assert finetune.main(command) in (None, 0)
+    assert main(["finetune", *command]) in (None, 0)
     return json.loads((out / "metrics.json").read_text())
 
 
@@ -101,18 +96,18 @@ def test_the_model_of_a_multi_label_run_predicts_sets(colors, trained, tmp_path,
             assert by_label[name].probability == pytest.approx(share, abs=1e-6)
             assert by_label[name].selected == (share >= threshold)
     images[0].save(tmp_path / "none.png")
-    cli.main(["predict", str(tmp_path / "none.png"), "--weights", str(out / "model"), "--json"])
+    main(["predict", str(tmp_path / "none.png"), "--weights", str(out / "model"), "--json"])
     (answer,) = json.loads(capsys.readouterr().out)
     assert [x["selected"] for x in answer["predictions"]] == [x.selected for x in found[0]]
 
 
 def test_small_data_trains_on_several_labels(colors, trained, tmp_path, monkeypatch):
     """MixUp, CutMix, averages and class weights, from a column per class; the head is kept."""
-    monkeypatch.setattr(training, "rehearse", lambda *_: None)  # saves time; the others do it
+    monkeypatch.setattr(ending, "rehearse", lambda *_: None)  # saves time; the others do it
     out, _ = trained
     options = ["--recipe", "small-data", "--weights", str(out / "model"), "--epochs", "1", "--flip-tta"]
     command = [str(colors / "columns.csv"), "--out", str(tmp_path / "run"), *options]
-    assert finetune.main([*command, "--class-weights", "balanced"]) in (None, 0)
+    assert main(["finetune", *command, "--class-weights", "balanced"]) in (None, 0)
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["model"]["new_head"] is False and config["command"]["task"] is None
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -121,18 +116,18 @@ def test_small_data_trains_on_several_labels(colors, trained, tmp_path, monkeypa
 
 def test_an_interrupted_multi_label_run_goes_on_bit_by_bit(colors, trained, tmp_path, monkeypatch):
     """It is told by the folder alone what it was trained for."""
-    monkeypatch.setattr(training, "rehearse", lambda *_: None)
-    original, out = training.Trainer.train_step, tmp_path / "run"
+    monkeypatch.setattr(ending, "rehearse", lambda *_: None)
+    original, out = training.Trainer.count, tmp_path / "run"
 
-    def train_step(trainer, *batch):
-        original(trainer, *batch)
+    def count(trainer, *trained):
+        original(trainer, *trained)
         trainer.interrupts.requested = trainer.progress.step == 3
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "train_step", train_step)
+        patch.setattr(training.Trainer, "count", count)
         command = [str(colors / "cells.csv"), "--out", str(out), "--model", "vit_cifar10", *TRAINED]
-        assert finetune.main(command) == 130
-    assert finetune.main(["--resume", str(out)]) in (None, 0)
+        assert main(["finetune", *command]) == 130
+    assert main(["finetune", "--resume", str(out)]) in (None, 0)
     whole, resumed = (json.loads((run / "metrics.json").read_text()) for run in (trained[0], out))
     timed = ("seconds", "images_per_second")
     assert [resumed[name] for name in resumed if name not in timed] == [

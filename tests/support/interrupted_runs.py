@@ -2,7 +2,7 @@
 
     PYTHONPATH=.:tests python -m support.interrupted_runs FOLDER NUM_KILLS
 
-Trains by scripts/finetune.py on image files, in a process that SIGKILL ends at random moments; every
+Trains by `vit-tf finetune` on image files, in a process that SIGKILL ends at random moments; every
 fourth time while a checkpoint is being written. Each process is forked from this one, which has imported
 TensorFlow already but computed nothing with it, and runs its few steps without tracing them: both save
 seconds per start.
@@ -19,15 +19,16 @@ from pathlib import Path
 
 from support.paths import ROOT
 
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+sys.path[:0] = [str(ROOT)]
 
-import finetune
 import grain  # noqa: F401 (imported before the fork)
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+import vit_tf.training.ending  # noqa: F401 (imported before the fork)
 from vit_tf import variants
+from vit_tf.commands.main import main
 
 # Everything that draws at random or carries a state from step to step.
 OPTIONS = """
@@ -57,7 +58,7 @@ def start(images, run):
     os.dup2(log, 1), os.dup2(log, 2)
     code = 1
     try:
-        code = finetune.main([str(images), *OPTIONS, "--out", str(run)]) or 0
+        code = main(["finetune", str(images), *OPTIONS, "--out", str(run)]) or 0
     except BaseException as error:
         print(repr(error), flush=True)
     finally:
@@ -94,7 +95,7 @@ def last_step(checkpoints):
     return max(steps, default=0)
 
 
-def main(folder, num_kills):
+def kill_repeatedly(folder, num_kills):
     folder = Path(folder)
     images, whole, killed = (folder / name for name in ("images", "whole", "killed"))
     make_images(images)
@@ -111,4 +112,4 @@ def main(folder, num_kills):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    kill_repeatedly(sys.argv[1], int(sys.argv[2]))

@@ -1,6 +1,5 @@
 """The end of a run, and its rehearsal before the first step."""
 
-import importlib.util
 import json
 import random
 
@@ -8,15 +7,14 @@ import numpy as np
 import pytest
 from conftest import randomize
 from PIL import Image
-from support.paths import ROOT
 
 import vit_tf
 from vit_tf import build_vit, classifier, data, files, training, variants
+from vit_tf.commands.main import main
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.training import Recipe, ending
 from vit_tf.training.loop.checkpoints import to_arrays
 
-SCRIPTS = ROOT / "scripts"
 NAMES = ("cat", "dog", "Käfer\n")
 TINY = dict(image_size=16, patch_size=8, num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16, num_classes=3)
 PREPARE = Preprocessing((16, 16), crop_fraction=1.0)
@@ -27,7 +25,7 @@ def make_run(folder, recipe=None, **changes):
     recipe = recipe or Recipe(epochs=1, batch_size=8, crop="none")
     images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), "uint8")
     batches = data.DataLoader(images, np.arange(30) % 3, 3, 8)
-    network = training.make_network("vit_cifar10", TINY, recipe, PREPARE)
+    network = training.make_model("vit_cifar10", TINY, recipe, PREPARE)
     trainer = training.make_trainer(network, recipe, batches, batches, (16, 16), folder)
     options = {"variant": "vit_cifar10", "hyperparameters": TINY, "preprocessing": PREPARE, "title": "a run"}
     return training.Ending(recipe, batches, NAMES, **{**options, **changes}), trainer
@@ -50,18 +48,18 @@ def test_a_rehearsal_writes_everything_and_changes_nothing(tmp_path, monkeypatch
         assert len(few.test.labels) == ending.NUM_REHEARSED
 
     monkeypatch.setattr(ending, "check_model", look)
-    before = to_arrays(trainer.variables)
+    before = to_arrays(trainer.engine.variables)
     states = random.getstate(), np.random.get_state()[1].tobytes(), vars(trainer.progress).copy()
-    trainable = [variable.path for variable in trainer.model.trainable_variables]
-    training.rehearse(finish, trainer)
-    after = to_arrays(trainer.variables)
+    trainable = [variable.path for variable in trainer.engine.training_model.trainable_variables]
+    ending.rehearse(finish, trainer)
+    after = to_arrays(trainer.engine.variables)
     assert {"metrics.json", "model", "curves.png", "confusion.png", "predictions.png"} <= set(written)
     assert not list(tmp_path.iterdir())
     assert before.keys() == after.keys()
     assert all(array.tobytes() == after[name].tobytes() for name, array in before.items())
     assert states[:2] == (random.getstate(), np.random.get_state()[1].tobytes())
     assert states[2] == vars(trainer.progress) and not trainer.best_weights
-    assert trainable == [variable.path for variable in trainer.model.trainable_variables]
+    assert trainable == [variable.path for variable in trainer.engine.training_model.trainable_variables]
     assert any("lora" in path for path in trainable) == bool(lora_rank)
 
 
@@ -95,7 +93,7 @@ def test_an_end_that_fails_does_so_before_the_start(run, monkeypatch, place, nam
     monkeypatch.setattr(place, name, replacement)
     expected = f"rehearsal of this run's end failed, before its start: .*{message}"
     with pytest.raises(ValueError, match=expected):
-        training.rehearse(finish, trainer)
+        ending.rehearse(finish, trainer)
     assert not list(trainer.folder.iterdir())
 
 
@@ -112,30 +110,23 @@ def test_what_does_not_fit_the_model(tmp_path, changes, message):
     finish, trainer = make_run(tmp_path)
     finish = training.Ending(**{**vars(finish), **changes})
     with pytest.raises(ValueError, match=message):
-        training.rehearse(finish, trainer)
+        ending.rehearse(finish, trainer)
 
 
 def test_other_errors_tell_when_they_came(run, monkeypatch):
     finish, trainer = run
     monkeypatch.setattr(ending, "draw_report", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError) as caught:
-        training.rehearse(finish, trainer)
+        ending.rehearse(finish, trainer)
     assert "rehearsal of the run's end" in caught.value.__notes__[0]
 
 
 # ---------------------------------------------------------------------------------------------------
-# The scripts
+# The commands
 # ---------------------------------------------------------------------------------------------------
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
-    """The commands of the two scripts on a few small images."""
+    """The arguments of the two commands for a few small images."""
     monkeypatch.setitem(variants.VARIANTS, "vit_cifar10", variants.get_variant("vit_cifar10", **TINY))
     pixels = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), "uint8")
     labels = np.arange(30) % 10
@@ -146,14 +137,14 @@ def commands(tmp_path, monkeypatch):
     options = ["--epochs", "1", "--batch-size", "8", "--crop", "none", "--out", str(tmp_path / "run")]
     size = ["--set", "num_classes=10", "--optimizer", "adamw", "--progressive-resizing", "none"]
     return {
-        "finetune": [str(tmp_path / "images"), "--model", "vit_cifar10", *options],
-        "train_cifar10": ["--data", str(tmp_path / "a.npz"), *options, *size, "--no-mixed-precision"],
+        "finetune": ["finetune", str(tmp_path / "images"), "--model", "vit_cifar10", *options],
+        "train": ["train", "--data", str(tmp_path / "a.npz"), *options, *size, "--no-mixed-precision"],
     }
 
 
-@pytest.mark.parametrize("script", ["finetune", "train_cifar10"])
+@pytest.mark.parametrize("command", ["finetune", "train"])
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(28, "No space left")])
-def test_a_run_whose_rehearsal_ends_leaves_nothing(script, error, commands, tmp_path, monkeypatch):
+def test_a_run_whose_rehearsal_ends_leaves_nothing(command, error, commands, tmp_path, monkeypatch):
     """Neither a mistake nor Ctrl-C: the same command, or another one, begins anew."""
 
     def fail(*_):
@@ -161,7 +152,7 @@ def test_a_run_whose_rehearsal_ends_leaves_nothing(script, error, commands, tmp_
 
     monkeypatch.setattr(ending, "draw_report", fail)
     with pytest.raises(type(error)):
-        load_script(script).main(commands[script])
+        main(commands[command])
     assert not (tmp_path / "run").exists()
 
 
@@ -189,8 +180,8 @@ def test_a_hugging_face_model_that_16_does_not_divide(
 ):
     monkeypatch.setattr(ending, "draw_report", lambda *_: None)
     hugging_face_dino(tmp_path / "dino", image_size, patch_size)
-    command = [commands["finetune"][0], *commands["finetune"][3:], "--recipe", "linear-probe"]
-    assert load_script("finetune").main([*command, "--weights", str(tmp_path / "dino")]) in (None, 0)
+    command = [*commands["finetune"][:2], *commands["finetune"][4:], "--recipe", "linear-probe"]
+    assert main([*command, "--weights", str(tmp_path / "dino")]) in (None, 0)
     loaded = vit_tf.load(tmp_path / "run" / "model")
     assert loaded.labels == ("cat", "dog") and loaded.model.input_shape == (None, image_size, image_size, 3)
     assert "architecture" not in json.loads((tmp_path / "run" / "model" / "config.json").read_text())

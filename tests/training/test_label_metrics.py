@@ -5,6 +5,7 @@ import pytest
 from support.label_sets import LOGITS, TARGETS
 
 from vit_tf.training import label_metrics as multi_label
+from vit_tf.training import per_class
 
 
 def test_evaluation_is_scikit_learn_s():
@@ -45,5 +46,5 @@ def test_the_weakest_classes_are_shown():
     targets = generator.random((40, 25)) < 0.3
     targets[:, 7] = False
     result = multi_label.evaluate_multi_label(generator.normal(size=(40, 25)), targets, names, [0.5] * 25)
-    text = multi_label.per_class_multi_label(result)
+    text = per_class(result)
     assert len(text.splitlines()) == 22 and "the 20 weakest of 25" in text and r"class7\n" in text

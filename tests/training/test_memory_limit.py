@@ -11,15 +11,15 @@ from vit_tf.training import Recipe
 def test_a_run_out_of_memory_says_what_a_step_needs(error, tmp_path, monkeypatch, capsys):
     recipe = Recipe(epochs=1, batch_size=8, crop="none")
     batches = data.DataLoader(np.zeros((16, 16, 16, 3), "uint8"), np.arange(16) % 3, 3, 8)
-    network = training.make_network("vit_cifar10", TINY, recipe)
-    trainer = training.make_trainer(network, recipe, batches, batches, (16, 16), tmp_path)
+    model = training.make_model("vit_cifar10", TINY, recipe)
+    trainer = training.make_trainer(model, recipe, batches, batches, (16, 16), tmp_path)
 
     def step(*_, **__):
         raise error
 
-    monkeypatch.setattr(trainer.model, "train_on_batch", step)
+    monkeypatch.setattr(trainer.engine.training_model, "train_on_batch", step)
     monkeypatch.setattr("vit_tf.training.memory_limit.total_memory", lambda: 1000)
-    needed = memory.gigabytes(training_bytes(network, 8))
+    needed = memory.gigabytes(training_bytes(model, 8))
     expected = rf"out of memory at step 0 \(.*\): a training step of 8 images needs about {needed} of"
     with pytest.raises(memory.OutOfMemory, match=expected):
         training.run_training(trainer, tmp_path)
@@ -30,9 +30,9 @@ def test_a_run_out_of_memory_says_what_a_step_needs(error, tmp_path, monkeypatch
 def test_a_step_that_takes_far_too_much_is_refused(remat, tmp_path, monkeypatch):
     recipe = Recipe(epochs=1, batch_size=8, crop="none", remat=remat)
     batches = data.DataLoader(np.zeros((16, 16, 16, 3), "uint8"), np.arange(16) % 3, 3, 8)
-    network = training.make_network("vit_cifar10", TINY, recipe)
+    model = training.make_model("vit_cifar10", TINY, recipe)
     monkeypatch.setattr("vit_tf.training.memory_limit.total_memory", lambda: 1000)
-    arguments = network, recipe, batches, batches, (16, 16), tmp_path
+    arguments = model, recipe, batches, batches, (16, 16), tmp_path
     if remat:  # nobody knows what it takes
         assert training.make_trainer(*arguments)
         return

@@ -3,7 +3,11 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from vit_tf.training import RECIPES, Recipe, add_settings, get_recipe, given_settings, override, read_recipe
+from vit_tf.commands.settings import add_settings, given_settings
+from vit_tf.training import RECIPES, Recipe, get_recipe
+from vit_tf.training.lora import PROJECTIONS
+from vit_tf.training.presets import PRESETS, TRAINING, get_preset
+from vit_tf.training.recipes import LORA_TARGETS, override, read_recipe
 
 
 def parse(*arguments):
@@ -42,13 +46,36 @@ def test_there_is_a_recipe_a_purpose():
         (dict(seed=2**32), "an int from 0 to 4294967295"),
         (dict(seed=True), "`seed` must be an int from 0"),
         (dict(epochs=None, minutes=None), "needs an end"),
-        (dict(lora_rank=4, freeze="backbone"), "LoRA freezes all but"),
+        (dict(lora_rank=4, keep_last=True), "`keep_last` does not work with LoRA"),
+        (dict(lora_rank=4, freeze="backbone"), "LoRA freezes all weights but"),
         (dict(learningrate=1), "unknown setting 'learningrate' .did you mean 'learning_rate'"),
     ],
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
         get_recipe("full", **settings)
+
+
+def test_presets_are_combined():
+    """The later one counts; an addition alone comes with what it is added to."""
+    default, long, adamw = (get_recipe(name) for name in ("default", "long", "adamw"))
+    assert (long.optimizer, long.minutes, adamw.optimizer, adamw.minutes) == ("muon", 60, "adamw", 10)
+    assert adamw.keep_last and adamw.crop == default.crop
+    both = get_recipe("adamw,long", seed=3)
+    assert (both.optimizer, both.minutes, both.randaugment, both.seed) == ("adamw", 60, 5, 3)
+    assert (
+        get_recipe("tutorial,long").minutes == 60
+        and get_recipe("tutorial,long").progressive_resizing == "none"
+    )
+    assert get_recipe("small-data,lora").learning_rate == RECIPES["lora"].learning_rate
+    assert get_preset("gpu,adamw").engine == "compiled-epoch" and get_preset("small-data").variant is None
+    assert all(get_preset(name).variant for name in TRAINING)
+    for name in PRESETS:
+        get_recipe(name)
+
+
+def test_lora_targets_are_those_of_add_lora():
+    assert LORA_TARGETS == tuple(PROJECTIONS)
 
 
 def test_a_recipe_of_another_version_is_refused():

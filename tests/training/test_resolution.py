@@ -7,7 +7,8 @@ import vit_tf
 from vit_tf import build_vit
 from vit_tf.data import DataLoader
 from vit_tf.training import Recipe, Trainer, make_trainer
-from vit_tf.training.resolution import parse_resolutions, scaled_size, with_image_size
+from vit_tf.training.recipes import parse_resolutions
+from vit_tf.training.resolution import scaled_size, with_image_size
 
 SIZES = dict(
     image_size=(16, 24), patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8, num_classes=3
@@ -61,7 +62,7 @@ def test_shares():
 
 @pytest.mark.parametrize("text", ["", "0.5;1", "0,1", "1.5", "-1", "nan", "half"])
 def test_bad_shares(text):
-    with pytest.raises(ValueError, match="shares of the image's side above 0 and at most 1"):
+    with pytest.raises(ValueError, match="fractions of the image's side in"):
         Recipe(progressive_resizing=text)
 
 
@@ -71,7 +72,7 @@ def test_a_run_trains_at_each_size_in_turn(tmp_path, monkeypatch):
     sizes = []
     recipe = Recipe(epochs=1, progressive_resizing="0.5,1,0.5", crop="none", flip=False)
     trainer = make_trainer(small_vit(), recipe, batches, batches, (16, 24), tmp_path)
-    for model in set(trainer.stages):
+    for model in set(trainer.engine.resolution_models):
         size = model.layers[-1].input_shape[1:3] if hasattr(model.layers[-1], "input_shape") else None
         step = model.train_on_batch
 

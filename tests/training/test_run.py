@@ -7,8 +7,8 @@ from vit_tf.data import DataLoader
 from vit_tf.data.augment import batch as augment
 from vit_tf.data.augment.image import HorizontalFlip, RandomErasing, RandomResizedCrop
 from vit_tf.preprocessing import Preprocessing
-from vit_tf.training import Recipe, image_augmentation, make_mix, make_network, training_model
-from vit_tf.training.batches import batch_augmentation
+from vit_tf.training import Recipe, make_model, make_training_model
+from vit_tf.training.batches import batch_augmentation, image_augmentation, make_mix
 from vit_tf.training.tasks import balanced_weights
 from vit_tf.weights import open_named, save_weights
 
@@ -19,23 +19,23 @@ SIZES = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2
 
 def test_training_model_shares_weights_and_resizes():
     vit = build_vit("vit_cifar10", **SIZES)
-    model = training_model(vit, (6, 10), [augment.RandomFlip(seed=1)])
+    model = make_training_model(vit, (6, 10), [augment.RandomFlip(seed=1)])
     assert model.input_shape == (None, 6, 10, 3) and model.output_shape == (None, 3)
     assert [v.path for v in model.trainable_variables] == [v.path for v in vit.trainable_variables]
     x = np.random.default_rng(0).normal(size=(4, 6, 10, 3)).astype("float32")
     np.testing.assert_allclose(model(x), vit(keras.ops.image.resize(x, (8, 8), antialias=True)), atol=1e-5)
     assert np.abs(np.array(model(x, training=True)) - np.array(model(x))).max() > 1e-4
-    same_size = training_model(vit, (8, 8))
+    same_size = make_training_model(vit, (8, 8))
     assert not any(isinstance(layer, augment.Resize) for layer in same_size.layers)
 
 
 def test_network_drops_and_normalises_as_it_is_told():
     recipe = Recipe(drop_path_rate=0.3, dropout_rate=0.1)
     settings = Preprocessing(8, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
-    network = make_network("vit_cifar10", SIZES, recipe, settings)
-    assert network.get_layer("block_1").config.drop_path_rate == 0.3
-    assert network.get_layer("block_1").config.dropout_rate == 0.1
-    layer = network.get_layer("normalization")
+    vit = make_model("vit_cifar10", SIZES, recipe, settings)
+    assert vit.get_layer("block_1").config.drop_path_rate == 0.3
+    assert vit.get_layer("block_1").config.dropout_rate == 0.1
+    layer = vit.get_layer("normalization")
     pixels = np.array([25.5, 51, 76.5], "float32") + 255 * np.array([0.4, 0.5, 0.6], "float32")
     np.testing.assert_allclose(layer(pixels[None, None, None]), np.ones((1, 1, 1, 3)), atol=1e-5)
 
@@ -75,11 +75,11 @@ def test_a_new_head_starts_at_zero_and_a_known_one_is_kept(tmp_path):
     weights = save_weights(build_vit("vit_cifar10", **SIZES), tmp_path / "model.safetensors")
     source = open_named(weights, "vit_cifar10")
     kept, new = (
-        make_network("vit_cifar10", SIZES, Recipe(), weights=x) for x in (source, source.without_head())
+        make_model("vit_cifar10", SIZES, Recipe(), weights=x) for x in (source, source.without_head())
     )
     assert np.abs(kept.get_layer("head").get_weights()[0]).max() > 0
     assert all(not x.any() for x in new.get_layer("head").get_weights())
     images = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
     backbones = [keras.Model(x.input, x.get_layer("head").input)(images) for x in (kept, new)]
     np.testing.assert_array_equal(*backbones)
-    assert np.abs(make_network("vit_cifar10", SIZES, Recipe()).get_layer("head").get_weights()[0]).max() > 0
+    assert np.abs(make_model("vit_cifar10", SIZES, Recipe()).get_layer("head").get_weights()[0]).max() > 0

@@ -66,6 +66,7 @@ def run(args):
     images, part = evaluation.load_images(args.data, args.part, args.weights)
     import_backend()
     from vit_tf import classifier
+    from vit_tf.training.metrics import per_class
 
     loaded = classifier.load(args.weights, args.model)
     task, labels = evaluation.task_of(loaded), evaluation.label_names(loaded)
@@ -81,16 +82,15 @@ def run(args):
     }
     if args.out:
         write(metrics, args.out, f"{loaded.model.name} on {printable(Path(args.data).name)}")
-    print(terminal.json_text(metrics) if args.json else f"{task.table(metrics)}\n{summary(metrics, task)}")
+    print(terminal.json_text(metrics) if args.json else f"{per_class(metrics)}\n{summary(metrics, task)}")
     return 0
 
 
 def summary(metrics, task):
     """Returns the main metrics as a line of text."""
     parts = [task.summary(metrics)]
-    for name, key in (("top-5", "top5_accuracy"), ("calibration error", "expected_calibration_error")):
-        if key in metrics:
-            parts.append(f"{name} {metrics[key]:.2%}")
+    if "expected_calibration_error" in metrics:
+        parts.append(f"calibration error {metrics['expected_calibration_error']:.2%}")
     return f"{', '.join(parts)} ({metrics['images']:,} images: {metrics['part']})"
 
 

@@ -25,7 +25,7 @@ from vit_tf.commands.parser import Parser, run
 
 # Each is a module of this package with HELP, add_arguments(parser) and run(args), which returns the exit
 # code. Its docstring describes the command. Neither importing it nor add_arguments() imports Keras.
-COMMANDS = ("list", "summary", "predict", "evaluate", "convert", "explain")
+COMMANDS = ("list", "summary", "predict", "evaluate", "convert", "finetune", "train", "explain")
 
 
 def entry(*words):

@@ -1,7 +1,7 @@
 """The settings of a `Recipe` as options of a command."""
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import fields
 
 from vit_tf.training.recipes import Recipe
 
@@ -9,15 +9,17 @@ METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 
 
 def add_settings(parser):
-    """Adds an option for each field of `Recipe`; one that is not given is None."""
-    group = parser.add_argument_group("settings, which take the place of the recipe's own")
+    """Adds an option for each field of `Recipe`. An option that is not given is None."""
+    group = parser.add_argument_group("settings, which replace those of the recipe or preset")
     for item in fields(Recipe):
         option, explanation = f"--{item.name.replace('_', '-')}", item.metadata["help"].replace("%", "%%")
-        if item.type is bool:
+        if "bool" in str(item.type):
             group.add_argument(option, action=argparse.BooleanOptionalAction, help=explanation)
-        else:
-            metavar = "|".join(item.metadata["choices"] or ()) or METAVARS[parser_of(item).__name__]
-            group.add_argument(option, type=parser_of(item), metavar=metavar, help=explanation)
+            continue
+        limits = item.metadata["limits"]
+        is_choice = item.type is str and limits
+        metavar = "|".join(limits) if is_choice else METAVARS[parser_of(item).__name__]
+        group.add_argument(option, type=parser_of(item), metavar=metavar, help=explanation)
 
 
 def parser_of(item):
@@ -27,32 +29,15 @@ def parser_of(item):
     def parse(text):
         return "none" if text == "none" and kind is not str else kind(text)
 
-    parse.__name__ = kind.__name__  # argparse puts it into its message
+    parse.__name__ = kind.__name__  # argparse puts the name into its message
     return parse
 
 
 def given_settings(args):
     """Returns the settings that were given on the command line, as a dict."""
-    given = {item.name: getattr(args, item.name) for item in fields(Recipe)}
+    values = {item.name: getattr(args, item.name) for item in fields(Recipe)}
     return {
         name: None if value == "none" and Recipe.__dataclass_fields__[name].type is not str else value
-        for name, value in given.items()
+        for name, value in values.items()
         if value is not None
     }
-
-
-def override(recipe, settings):
-    """Returns a recipe with settings replaced; `minutes` or `epochs` alone is the only limit then.
-
-    Raises:
-        ValueError: a value does not fit; it names the option.
-    """
-    if "minutes" in settings or "epochs" in settings:
-        settings = {"minutes": None, "epochs": None, **settings}
-    try:
-        return replace(recipe, **settings)
-    except ValueError as error:
-        message = str(error)
-        for name in sorted(settings, key=len, reverse=True):
-            message = message.replace(f"`{name}`", f"--{name.replace('_', '-')}")
-        raise ValueError(message) from None

@@ -1,67 +1,55 @@
-"""Training: recipes, the loop with its checkpoints, and what fine-tuning needs."""
+"""Training: recipes and presets, the trainer, and what fine-tuning needs."""
 
-from vit_tf.commands.settings import add_settings, given_settings, override
-from vit_tf.training.batches import image_augmentation, make_batches, make_mix
-from vit_tf.training.ending import Ending, rehearse
-from vit_tf.training.freezing import freeze
-from vit_tf.training.loop.checkpoints import Checkpoints
-from vit_tf.training.loop.progress import format_duration
-from vit_tf.training.loop.trainer import Schedule, Trainer
-from vit_tf.training.lora import add_lora, merge_lora
-from vit_tf.training.metrics import evaluate, per_class, predict
-from vit_tf.training.optimizers import averaged_weights, make_optimizer
-from vit_tf.training.precision import fast_bfloat16
-from vit_tf.training.recipes import RECIPES, Recipe, get_recipe, read_recipe
-from vit_tf.training.run import (
-    adapt_stem,
-    configure,
-    make_network,
-    make_trainer,
-    run_training,
-    training_model,
-)
-from vit_tf.training.run_folder import locked, open_run, read_model, versions
-from vit_tf.training.schedules import make_schedule, warmup_cosine
-from vit_tf.training.tasks import TASKS, choose_task
+from typing import TYPE_CHECKING
+
+from vit_tf.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from vit_tf.training.batches import make_batches
+    from vit_tf.training.ending import Ending
+    from vit_tf.training.freezing import freeze
+    from vit_tf.training.loop.trainer import Trainer
+    from vit_tf.training.lora import add_lora, merge_lora
+    from vit_tf.training.metrics import evaluate, per_class, predict
+    from vit_tf.training.optimizers import averaged_weights, make_optimizer
+    from vit_tf.training.presets import PRESETS, RECIPES, get_recipe
+    from vit_tf.training.recipes import Recipe
+    from vit_tf.training.run import (
+        adapt_stem,
+        configure,
+        make_model,
+        make_trainer,
+        make_training_model,
+        run_training,
+    )
+    from vit_tf.training.schedules import Schedule, make_schedule, warmup_cosine
+    from vit_tf.training.tasks import TASKS
 
 __all__ = [
-    "RECIPES",
-    "Checkpoints",
     "Ending",
+    "PRESETS",
+    "RECIPES",
     "Recipe",
     "Schedule",
     "TASKS",
     "Trainer",
     "adapt_stem",
     "add_lora",
-    "add_settings",
     "averaged_weights",
-    "choose_task",
-    "format_duration",
     "configure",
     "evaluate",
-    "fast_bfloat16",
     "freeze",
     "get_recipe",
-    "given_settings",
-    "locked",
     "make_batches",
-    "make_mix",
-    "make_network",
+    "make_model",
     "make_optimizer",
     "make_schedule",
     "make_trainer",
+    "make_training_model",
     "merge_lora",
-    "open_run",
-    "override",
     "per_class",
-    "image_augmentation",
     "predict",
     "run_training",
-    "read_model",
-    "read_recipe",
-    "rehearse",
-    "training_model",
-    "versions",
     "warmup_cosine",
 ]
+__getattr__, __dir__ = lazy_exports(__name__)

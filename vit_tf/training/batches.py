@@ -1,4 +1,4 @@
-"""From a recipe to batches: which augmentation happens where."""
+"""From a recipe to batches, with the augmentation of images and of batches."""
 
 from vit_tf.data import CachedImages, DataLoader, DecodedImages, EvalTransform
 from vit_tf.data.augment import batch as augment
@@ -8,29 +8,30 @@ from vit_tf.data.augment.randaugment import RandAugment
 from vit_tf.training.tasks import SINGLE_LABEL
 
 
-def make_batches(images, part, recipe, preprocessing, task=SINGLE_LABEL):
-    """Returns the `vit_tf.data.DataLoader` of a part of one's own images; None where it is empty.
+def make_batches(images, part, recipe, preprocessing, task=SINGLE_LABEL, augment_train=True):
+    """Returns the `vit_tf.data.DataLoader` of a part of labelled image files; None if the part is empty.
 
     Args:
         images: `vit_tf.data.ImageFiles` whose splits are set.
         part: "train", which is shuffled and augmented, "validation" or "test".
         recipe: a `Recipe`.
-        preprocessing: the `Preprocessing` whose resizing and cropping make the evaluation's view.
+        preprocessing: the `Preprocessing` that resizes and crops images for evaluation.
         task: one of `vit_tf.training.tasks.TASKS`, for which the images are prepared.
+        augment_train: bool; False prepares the training images as for evaluation, in their own order.
     """
     members = [i for i, split in enumerate(images.splits) if split == part]
     if not members:
         return None
-    chosen, view = images.subset(members), EvalTransform(preprocessing)
-    pictures = DecodedImages(chosen)
+    subset, view = images.subset(members), EvalTransform(preprocessing)
+    decoded = DecodedImages(subset)
     if recipe.cache:
-        pictures = CachedImages(pictures, 2 * max(preprocessing.image_size))
-    is_train = part == "train"
+        decoded = CachedImages(decoded, 2 * max(preprocessing.image_size))
+    is_train = part == "train" and augment_train
     augmentation = image_augmentation(recipe, preprocessing.image_size, view)
     return DataLoader(
-        pictures,
-        task.encode(chosen.labels),
-        task.num_outputs(len(chosen.class_names)),
+        decoded,
+        task.encode(subset.labels),
+        task.num_outputs(len(subset.class_names)),
         recipe.batch_size,
         transform=augmentation if is_train else view,
         mix=make_mix(recipe) if is_train else None,
@@ -40,12 +41,12 @@ def make_batches(images, part, recipe, preprocessing, task=SINGLE_LABEL):
 
 
 def image_augmentation(recipe, image_size, view=None):
-    """Returns what happens to each picture before it comes into a training batch, None for nothing.
+    """Returns the augmentation of single images before they are batched, None for no augmentation.
 
     Args:
         recipe: a `Recipe`.
         image_size: (height, width) in pixels of the batches.
-        view: the transform of the evaluation, which brings a picture to that size; None where it has it.
+        view: the transform of evaluation, which gives images that size; None if they have it.
     """
     in_graph = recipe.crop in ("pad", "affine")
     if recipe.crop == "resized":
@@ -62,16 +63,16 @@ def image_augmentation(recipe, image_size, view=None):
 
 
 def make_mix(recipe):
-    """Returns MixUp and CutMix of a batch, None where the recipe has neither."""
+    """Returns the MixUp and CutMix of a recipe, None if it has neither."""
     return MixUpCutMix(recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
 
 
 def batch_augmentation(recipe, image_size):
-    """Returns the augmentation that runs as layers in the training step: that of small images."""
+    """Returns the layers that augment whole batches in the training step, for `crop` "pad" and "affine"."""
     if recipe.crop not in ("pad", "affine"):
-        return []  # that of single pictures, see `image_augmentation`
+        return []  # see `image_augmentation`
     if recipe.crop == "pad":
-        moved = augment.RandomCrop(padding=max(1, min(image_size) // 16))
+        crop = augment.RandomCrop(padding=max(1, min(image_size) // 16))
     else:
-        moved = augment.RandomAffine(rotation=0.02, zoom=0.2)
-    return [augment.RandomFlip(), moved] if recipe.flip else [moved]
+        crop = augment.RandomAffine(rotation=0.02, zoom=0.2)
+    return [augment.RandomFlip(), crop] if recipe.flip else [crop]

@@ -1,10 +1,10 @@
-"""What a run does at its end, and its rehearsal before the first step."""
+"""The end of a run: test, metrics, model folder, plots; and its rehearsal before the first step."""
 
 import copy
 import random
 import tempfile
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,11 +15,11 @@ from vit_tf import classifier
 from vit_tf.checks import listing
 from vit_tf.files import PARTIAL
 from vit_tf.models import build_vit
-from vit_tf.training.final_report import draw_report, save_model, write_metrics
-from vit_tf.training.loop.generators import restore_rng_state, rng_state
+from vit_tf.training.final_report import draw_report, write_metrics
+from vit_tf.training.loop.checkpoints import restore_rng_state, rng_state
 from vit_tf.training.loop.trainer import Progress
-from vit_tf.training.lora import add_lora
-from vit_tf.training.run import make_network
+from vit_tf.training.lora import add_lora, merge_lora
+from vit_tf.training.run import make_model
 from vit_tf.weights.formats.timm import weight_mappings
 
 NUM_REHEARSED = 4  # test images
@@ -27,17 +27,17 @@ NUM_REHEARSED = 4  # test images
 
 @dataclass(frozen=True)
 class Ending:
-    """All that a run writes at its end, and what it needs to know for that.
+    """What a run writes at its end.
 
     Args:
         recipe: the run's `Recipe`.
         test: the test images, `vit_tf.data.DataLoader` that does not shuffle.
         class_names: k names.
-        variant: name of the network's variant.
+        variant: name of the variant.
         hyperparameters: dict, overrides of it.
-        preprocessing: the `Preprocessing` of the network, or None for images of other than three channels.
-        title: the heading of the pictures.
-        details: dict, goes into metrics.json, too.
+        preprocessing: the `Preprocessing` of the model, or None if images do not have three channels.
+        title: heading of the plots.
+        details: dict, added to metrics.json.
     """
 
     recipe: object
@@ -50,27 +50,34 @@ class Ending:
     details: dict = field(default_factory=dict)
 
     def write(self, trainer, folder, **details):
-        """Tests the best weights, and writes metrics, model and pictures.
+        """Tests the best weights, and writes metrics.json, model folders and plots.
+
+        The folder `model` has the best weights. With the recipe's `keep_last` the folder `last` has those of
+        the last epoch.
 
         Args:
-            trainer: a `Trainer` at the end of its run. LoRA is merged into its network.
+            trainer: a `Trainer` at the end of its run. LoRA is merged into its model.
             folder: `pathlib.Path`, the run's folder.
-            **details: what is only known at the end; goes into metrics.json, too.
+            **details: further values for metrics.json.
 
         Returns:
             The metrics: see `write_metrics`.
         """
-        details = {**self.details, **details}
+        if self.recipe.keep_last:
+            trainer.load_last()
+            self.save_model(trainer, folder / "last")
+        details = {**self.details, **trainer.engine.details(), **details}
         metrics, logits = write_metrics(trainer, self.recipe, self.test, self.class_names, folder, details)
         self.save_model(trainer, folder / "model", metrics.get("thresholds"))
         draw_report(trainer.progress.rows, self.test, logits, metrics, self.class_names, folder, self.title)
         return metrics
 
     def save_model(self, trainer, folder, thresholds=None):
-        save_model(
-            trainer.network,
-            self.recipe,
+        if self.recipe.lora_rank:
+            merge_lora(trainer.model)
+        classifier.save(
             folder,
+            trainer.model,
             self.variant,
             self.hyperparameters,
             self.preprocessing,
@@ -81,18 +88,18 @@ class Ending:
 
 
 def rehearse(ending, trainer):
-    """Does all that a run does at its end with its untrained model, and reads the model back.
+    """Does everything that a run does at its end with its untrained model, and reads the model back.
 
-    A run that cannot be ended fails here, within seconds, instead of after all of its training. The test
-    images are only a few, and the files go into a temporary folder inside the run's. Neither the model nor
-    the state of any random generator changes.
+    A run whose end would fail, fails here within seconds instead of after its training. Only a few test
+    images are used, and the files go into a temporary folder inside the run's. Neither the model nor the
+    state of any random generator changes.
 
     Args:
         ending: the run's `Ending`.
         trainer: a `Trainer` at the start of its run.
 
     Raises:
-        ValueError: the end would fail, or the model that was read back is another one.
+        ValueError: the end would fail, or the model that was read back differs.
         OSError: the disk is full, or the folder cannot be written to.
     """
     with (
@@ -126,40 +133,42 @@ def untouched_randomness():
 
 
 def understudy(ending, trainer):
-    """Returns a copy of a trainer that is at the end of a run of one step, without having trained.
+    """Returns a copy of an untrained trainer at the end of a run of one step.
 
-    Its network is another one where the end changes the network, which is so with LoRA.
+    With LoRA, which is merged at the end, the copy has a model of its own.
     """
     actor = copy.copy(trainer)
-    actor.load_best = lambda: None
-    actor.validation = trainer.validation.head(NUM_REHEARSED)
+    actor.load_best = actor.load_last = lambda: None
+    actor.engine = copy.copy(trainer.engine)
+    actor.engine.validation = trainer.engine.validation.head(NUM_REHEARSED)
     actor.started = time.perf_counter()
     actor.progress = Progress(step=1, images=1, train_seconds=1.0)
     actor.progress.totals = {"images": 1, "seconds": 1.0, "loss": 0.0, "accuracy": 0.0}
-    with closing(ending.test.epoch()) as batches:
-        _, targets = next(batches)
+    _, targets = ending.test.batch(0, 0)
     row = actor.history_row(np.zeros_like(targets), targets)
     actor.progress.rows, actor.progress.best = [row], row
     if ending.recipe.lora_rank:
         recipe = ending.recipe
-        actor.network = make_network(ending.variant, ending.hyperparameters, recipe, ending.preprocessing)
-        add_lora(actor.network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
+        actor.engine.model = make_model(ending.variant, ending.hyperparameters, recipe, ending.preprocessing)
+        add_lora(actor.engine.model, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
     return actor
 
 
 def check_model(ending, trainer, folder):
-    """Raises a ValueError where a model's folder does not give the same model back."""
+    """Raises a ValueError unless a model's folder gives the same model."""
     if ending.preprocessing is None:
         read = build_vit(weights=folder)
     else:
-        loaded = classifier.load(folder)
-        read = loaded.model
-        if loaded.problem_type != trainer.task.problem_type:
-            raise ValueError(f"the model's folder gives outputs of {loaded.problem_type}")
-        if loaded.preprocessing != ending.preprocessing:
-            raise ValueError(f"the model's folder gives {loaded.preprocessing}, not {ending.preprocessing}")
-    ours, theirs = arrays_of(trainer.network), arrays_of(read)
-    differing = [name for name in ours | theirs if not np.array_equal(ours.get(name), theirs.get(name))]
+        read_classifier = classifier.load(folder)
+        read = read_classifier.model
+        if read_classifier.problem_type != trainer.task.problem_type:
+            raise ValueError(f"the model's folder gives outputs of {read_classifier.problem_type}")
+        if read_classifier.preprocessing != ending.preprocessing:
+            raise ValueError(
+                f"the model's folder gives {read_classifier.preprocessing}, not {ending.preprocessing}"
+            )
+    own, loaded = arrays_of(trainer.model), arrays_of(read)
+    differing = [name for name in own | loaded if not np.array_equal(own.get(name), loaded.get(name))]
     if differing:
         raise ValueError(f"the model's folder gives other weights than were written: {listing(differing)}")
 

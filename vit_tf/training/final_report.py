@@ -1,12 +1,11 @@
-"""What a run comes to: metrics, pictures, and the folder of the model."""
+"""Results of a run: metrics and plots."""
 
 import numpy as np
 
-from vit_tf import classifier, files, plots
+from vit_tf import files, plots
 from vit_tf.predictions import probabilities
 from vit_tf.training.label_metrics import wrong_images
-from vit_tf.training.lora import merge_lora
-from vit_tf.training.metrics import confident_mistakes, predict
+from vit_tf.training.metrics import confident_mistakes
 from vit_tf.training.tasks import SINGLE_LABEL
 
 VALIDATED = {"val_accuracy": "validation_accuracy", "val_map": "validation_mean_average_precision"}
@@ -18,21 +17,22 @@ def write_metrics(trainer, recipe, test, class_names, folder, details=None):
     Thresholds of a multi-label or binary task are chosen on the validation images.
 
     Args:
-        trainer: a `Trainer` whose run is finished. Its network has the best weights afterwards.
+        trainer: a `Trainer` whose run is finished. Its model has the best weights afterwards.
         recipe: its `Recipe`.
         test: `vit_tf.data.DataLoader` that does not shuffle.
         class_names: k names.
         folder: the run's folder.
-        details: dict or None, goes into metrics.json, too.
+        details: dict or None, added to metrics.json.
 
     Returns:
-        (metrics, logits): those of the trainer's task, and what is known of the run; float32 (n, o).
+        (metrics, logits): those of the trainer's task, with figures about the run; float32 (n, o).
     """
     trainer.load_best()
     progress, task, thresholds = trainer.progress, trainer.task, None
-    logits, targets = predict(trainer.model, test, recipe.flip_tta)
+    logits, targets = trainer.engine.predict(test, recipe.flip_tta)
     if task is not SINGLE_LABEL:
-        thresholds = task.thresholds(*predict(trainer.model, trainer.validation, recipe.flip_tta))
+        validation = trainer.engine.predict(trainer.engine.validation, recipe.flip_tta)
+        thresholds = task.thresholds(*validation)
     metrics = {
         **(details or {}),
         "task": task.name,
@@ -42,24 +42,25 @@ def write_metrics(trainer, recipe, test, class_names, folder, details=None):
         **{VALIDATED[name]: value for name, value in progress.best.items() if name in VALIDATED},
         "seconds": progress.rows[-1]["seconds"],
         "images_per_second": round(progress.images / progress.train_seconds, 1),
-        "epochs": round(progress.step / len(trainer.train), 2),
+        "stages": progress.stage,
+        "epochs": round(progress.step / trainer.engine.steps_per_epoch, 2),
     }
     files.write_json(folder / "metrics.json", metrics)
     return metrics, logits
 
 
 def draw_report(rows, test, logits, metrics, class_names, folder, title):
-    """Draws the curves, the quality of each class, predictions, and the mistakes of the most confidence.
+    """Draws training curves, per-class quality, predictions, and the most confident mistakes.
 
     Args:
         rows: the history, see `Trainer`.
-        test: the `vit_tf.data.DataLoader` that were tested.
-        logits: float array (n, o), what the model made of them.
-        metrics: what `write_metrics` returned.
+        test: the `vit_tf.data.DataLoader` of the test images.
+        logits: float array (n, o), of these images.
+        metrics: returned by `write_metrics`.
         class_names: k names.
-        folder: where the pictures go: curves.png, confusion.png (or average_precision.png of a multi-label
-            task), predictions.png, mistakes.png.
-        title: their heading.
+        folder: where the plots are written: curves.png, confusion.png (average_precision.png for a
+            multi-label task), predictions.png, mistakes.png.
+        title: heading of the plots.
     """
     figures = {"curves.png": plots.curves(rows, title)}
     if "confusion" in metrics:
@@ -72,7 +73,7 @@ def draw_report(rows, test, logits, metrics, class_names, folder, title):
     shown = {"predictions.png": (spread, "predictions"), "mistakes.png": (wrong, "most confident mistakes")}
     for name, (indices, subject) in shown.items():
         if len(indices):
-            images = np.stack([evaluated_picture(test, i) for i in indices])
+            images = np.stack([evaluated_image(test, i) for i in indices])
             figures[name] = draw(images, indices, f"{title}: {subject}")
     for name, figure in figures.items():
         plots.save(figure, folder / name)
@@ -113,17 +114,7 @@ def draw_binary(test, logits, metrics, class_names):
 DRAWN = {"single-label": draw_single_label, "multi-label": draw_multi_label, "binary": draw_binary}
 
 
-def evaluated_picture(batches, index):
-    """Returns an image (h, w, c) of `DataLoader` as the model sees it in the evaluation."""
+def evaluated_image(batches, index):
+    """Returns an image (h, w, c) of `DataLoader` as the model gets it in evaluation."""
     image = batches.images[int(index)]
     return np.asarray(batches.transform(image, None) if batches.transform else image)
-
-
-def save_model(network, recipe, folder, variant, hyperparameters, preprocessing, class_names, **outputs):
-    """Writes the network as a folder that `vit_tf.load` reads; LoRA is merged into it.
-
-    Args: as of `vit_tf.classifier.save`; outputs are its `problem_type` and `thresholds`.
-    """
-    if recipe.lora_rank:
-        merge_lora(network)
-    classifier.save(folder, network, variant, hyperparameters, preprocessing, class_names, **outputs)

@@ -1,13 +1,12 @@
-"""What the logits of a multi-label classifier are worth: average precision, F1, thresholds.
+"""Metrics of multi-label classifiers: average precision, F1, thresholds.
 
 Shapes: n images, k classes.
 """
 
 import numpy as np
 
-from vit_tf.checks import printable
 from vit_tf.predictions import probabilities
-from vit_tf.training.metrics import MAX_SHOWN, share
+from vit_tf.training.metrics import ratio
 from vit_tf.training.ranking import average_precision, choose_threshold
 
 
@@ -16,7 +15,7 @@ def sigmoid_cross_entropy(logits, targets, label_smoothing=0.0):
 
     Args:
         logits, targets: (n, k).
-        label_smoothing: float in [0, 1), how far targets are moved to 0.5, as Keras does.
+        label_smoothing: float in [0, 1), how far targets are moved towards 0.5, as in Keras.
     """
     logits = np.asarray(logits, "float64")
     targets = targets * (1 - label_smoothing) + label_smoothing / 2
@@ -24,21 +23,21 @@ def sigmoid_cross_entropy(logits, targets, label_smoothing=0.0):
 
 
 def mean_average_precision(logits, targets):
-    """Returns the mean of the classes' average precisions; classes without an image do not count.
+    """Returns the mean of the classes' average precisions; classes without images are left out.
 
     Args:
         logits: float array (n, k).
         targets: bool array (n, k).
 
     Returns:
-        A float, or None where no class has an image.
+        A float, or None if no class has images.
     """
     values = [average_precision(logits[:, i], targets[:, i]) for i in range(targets.shape[1])]
     return mean(values)
 
 
 def choose_thresholds(logits, targets):
-    """Returns the probability from which on each class counts as present: that of its best F1.
+    """Returns the probability threshold of each class that maximises its F1.
 
     Args:
         logits: float array (n, k), of validation images.
@@ -49,36 +48,36 @@ def choose_thresholds(logits, targets):
 
 
 def evaluate_multi_label(logits, targets, class_names, thresholds):
-    """Returns average precisions, precision, recall and F1 of the classes and of all together.
+    """Returns average precision, precision, recall and F1, per class and over all classes.
 
     Args:
         logits: float array (n, k).
         targets: bool array (n, k).
         class_names: k names.
-        thresholds: k probabilities from which on a class is predicted.
+        thresholds: k probabilities; a class is predicted from its threshold on.
 
     Returns:
         A dict ready for JSON: `mean_average_precision` and `macro_f1`, means over the classes for which they
-        are defined; `micro_f1`, of all decisions together; `exact_match`, the share of images whose classes
-        are all right; `thresholds`; `classes`, by name, with `average_precision`, `precision`, `recall`, `f1`
-        (None where they are not defined), `threshold` and `images`, the number that has the class.
+        are defined; `micro_f1`, over all decisions; `exact_match`, the fraction of images with all classes
+        correct; `thresholds`; `classes`, by name, with `average_precision`, `precision`, `recall`, `f1` (None
+        if not defined), `threshold` and `images`, the number of images with the class.
     """
     predicted = probabilities(logits, "sigmoid") >= thresholds
-    hits, taken, there = (predicted & targets).sum(0), predicted.sum(0), targets.sum(0)
+    correct, predictions, images = (predicted & targets).sum(0), predicted.sum(0), targets.sum(0)
     classes = {
         name: {
             "average_precision": average_precision(logits[:, i], targets[:, i]),
-            "precision": share(hits[i], taken[i]),
-            "recall": share(hits[i], there[i]),
-            "f1": share(2 * hits[i], taken[i] + there[i]),
+            "precision": ratio(correct[i], predictions[i]),
+            "recall": ratio(correct[i], images[i]),
+            "f1": ratio(2 * correct[i], predictions[i] + images[i]),
             "threshold": float(thresholds[i]),
-            "images": int(there[i]),
+            "images": int(images[i]),
         }
         for i, name in enumerate(class_names)
     }
     return {
         "mean_average_precision": mean([values["average_precision"] for values in classes.values()]),
-        "micro_f1": share(2 * hits.sum(), taken.sum() + there.sum()),
+        "micro_f1": ratio(2 * correct.sum(), predictions.sum() + images.sum()),
         "macro_f1": mean([values["f1"] for values in classes.values()]),
         "exact_match": float((predicted == targets).all(axis=1).mean()),
         "thresholds": [float(threshold) for threshold in thresholds],
@@ -92,42 +91,10 @@ def mean(values):
     return float(np.mean(known)) if known else None
 
 
-def percentage(value):
-    """Returns a share as text, "-" for None."""
-    return "-" if value is None else f"{value:.1%}"
-
-
-def per_class_multi_label(metrics):
-    """Returns a line of text per class, those of the lowest average precision if there are many.
-
-    Args:
-        metrics: what `evaluate_multi_label` returns.
-    """
-    rows = list(metrics["classes"].items())
-    hidden = len(rows) > MAX_SHOWN
-    if hidden:
-        rows = sorted(rows, key=lambda item: item[1]["average_precision"] or 0)[:MAX_SHOWN]
-    rows = [(printable(name), values) for name, values in rows]
-    width = max(len("class"), *(len(name) for name, _ in rows))
-    keys = ("average_precision", "precision", "recall", "f1", "threshold")
-    lines = [f"{'class':{width}}     AP  precision  recall      F1  threshold  images"]
-    for name, values in rows:
-        ap, precision, recall, f1, threshold = (percentage(values[key]) for key in keys)
-        lines.append(
-            f"{name:{width}} {ap:>6}  {precision:>9}  {recall:>6}  {f1:>6}  {threshold:>9}  "
-            f"{values['images']:>6,}"
-        )
-    if hidden:
-        lines.append(
-            f"... the {MAX_SHOWN} weakest of {len(metrics['classes'])} classes; metrics.json has all"
-        )
-    return "\n".join(lines)
-
-
 def wrong_images(logits, targets, thresholds, count=24):
-    """Returns the indices of images with a wrong class, at most `count`, the most confident errors first.
+    """Returns the indices of at most `count` images with a wrong class, the most confident errors first.
 
-    An error's confidence is how far its probability lies from the class's threshold.
+    The confidence of an error is the distance of its probability from the threshold of the class.
     """
     distances = probabilities(logits, "sigmoid") - thresholds
     errors = np.where((distances >= 0) != targets, np.abs(distances), -1.0).max(axis=1)

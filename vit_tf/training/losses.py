@@ -1,4 +1,4 @@
-"""Losses and metrics of classes that do not exclude each other.
+"""Losses and metrics of multi-label classification.
 
 Shapes: b images, k classes.
 """
@@ -8,14 +8,14 @@ from keras import ops
 
 
 class WeightedBinaryCrossentropy(keras.losses.Loss):
-    """Sigmoid cross-entropy in which the positive targets of each class have a weight.
+    """Sigmoid cross-entropy with a weight for the positive targets of each class.
 
-    As `pos_weight` of PyTorch's BCEWithLogitsLoss and `tf.nn.weighted_cross_entropy_with_logits`. With
-    weights of 1 it is `keras.losses.BinaryCrossentropy(from_logits=True)`.
+    The same as `pos_weight` of PyTorch's BCEWithLogitsLoss and `tf.nn.weighted_cross_entropy_with_logits`.
+    With weights of 1 it is `keras.losses.BinaryCrossentropy(from_logits=True)`.
 
     Args:
         positive_weights: k floats.
-        label_smoothing: float in [0, 1), how far targets are moved to 0.5.
+        label_smoothing: float in [0, 1), how far targets are moved towards 0.5.
 
     Input: targets and logits (b, k). Output: (b,) before the reduction, in nats.
     """
@@ -38,5 +38,5 @@ class WeightedBinaryCrossentropy(keras.losses.Loss):
 
 
 def label_accuracy(targets, logits):
-    """Returns the share of right decisions at the probability 0.5, (b,); mixed targets count as rounded."""
+    """Returns the fraction of correct decisions at probability 0.5, (b,); mixed targets are rounded."""
     return ops.mean(ops.cast(ops.equal(targets >= 0.5, logits > 0), "float32"), axis=-1)

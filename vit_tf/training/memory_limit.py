@@ -1,4 +1,4 @@
-"""What a run says where the machine has too little memory for it."""
+"""Messages about runs that need more memory than the machine has."""
 
 from contextlib import contextmanager
 
@@ -9,16 +9,16 @@ FAR_TOO_MUCH = 4  # times the machine's memory: an estimate may be wrong, and a 
 HINT = "a smaller --batch-size (--accumulation-steps makes up for it), smaller images or --remat"
 
 
-def require_step_memory(network, recipe):
-    """Raises an `OutOfMemory` where a training step would need far more memory than there is.
+def require_step_memory(model, recipe):
+    """Raises an `OutOfMemory` if a training step needs far more memory than the machine has.
 
-    The system may end a process that takes too much without a word. With `remat` there is no estimate.
+    The system may kill a process that takes too much without a message. With `remat` there is no estimate.
 
     Args:
-        network: a model of `build_vit`, frozen as in the training.
+        model: a model of `build_vit`, frozen as in the training.
         recipe: a `Recipe`.
     """
-    total, needed = total_memory(), None if recipe.remat else training_bytes(network, recipe.batch_size)
+    total, needed = total_memory(), None if recipe.remat else training_bytes(model, recipe.batch_size)
     if total and needed and needed > FAR_TOO_MUCH * total:
         raise OutOfMemory(f"{step_memory(recipe.batch_size, needed)}, {machine_memory(total)}: choose {HINT}")
 
@@ -33,18 +33,18 @@ def machine_memory(total):
 
 @contextmanager
 def memory_explained(trainer):
-    """A scope in which a lack of memory is one line with an estimate; a note tells before that it is likely.
+    """A scope that turns a lack of memory into one line with an estimate, and prints a note if it is likely.
 
     Raises:
-        OutOfMemory: memory was used up.
+        OutOfMemory: the memory was exhausted.
     """
-    batch_size = trainer.train.batch_size
-    needed, total = training_bytes(trainer.network, batch_size), total_memory()
+    batch_size = trainer.engine.loader.batch_size
+    needed, total = training_bytes(trainer.model, batch_size), total_memory()
     about = "the model or its batch is too large"
     if needed and total:
         about = f"{step_memory(batch_size, needed)}, {machine_memory(total)}"
         if needed > total:
-            print(f"note: {about}; it takes less with --remat")
+            print(f"note: {about}; --remat needs less")
     try:
         yield
     except Exception as error:
@@ -52,5 +52,5 @@ def memory_explained(trainer):
             raise
         step = trainer.progress.step
         raise OutOfMemory(
-            f"out of memory at step {step}{describe(error)}: {about}; start anew with {HINT}"
+            f"out of memory at step {step}{describe(error)}: {about}; start a new run with {HINT}"
         ) from error

@@ -1,4 +1,4 @@
-"""What a classifier's logits are worth: accuracy, precision and recall, the confusion matrix."""
+"""Metrics of single-label classifiers: accuracy, precision, recall, confusion matrix."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def predict(model, batches, flip_tta=False, after_batch=lambda: None):
         model: a `keras.Model` from images (b, h, w, c) to logits (b, k).
         batches: a `vit_tf.data.DataLoader` that does not shuffle.
         flip_tta: bool, whether logits are the mean of an image's and its mirror image's.
-        after_batch: is called when a batch is done.
+        after_batch: is called after each batch.
 
     Returns:
         float32 arrays (n, k): logits, and the labels as rows that sum to one.
@@ -37,7 +37,7 @@ def cross_entropy(logits, targets, label_smoothing=0.0):
     Args:
         logits: (n, k).
         targets: (n, k), rows that sum to one.
-        label_smoothing: float in [0, 1), the share of each row that goes to all classes alike.
+        label_smoothing: float in [0, 1), the fraction of each row that is spread over all classes.
     """
     logits = np.asarray(logits, "float64")
     shifted = logits - logits.max(axis=1, keepdims=True)
@@ -47,7 +47,7 @@ def cross_entropy(logits, targets, label_smoothing=0.0):
 
 
 def evaluate(logits, labels, class_names):
-    """Returns accuracies, precision and recall of each class, and the confusion matrix.
+    """Returns accuracies, per-class precision and recall, and the confusion matrix.
 
     Args:
         logits: float array (n, k).
@@ -55,26 +55,25 @@ def evaluate(logits, labels, class_names):
         class_names: k names.
 
     Returns:
-        A dict ready for JSON: `accuracy` and `top5_accuracy` in [0, 1]; `classes`, by name, with
-        `precision` (of the images taken for the class, how many are; None where none was taken for it),
-        `recall` (of the class's images, how many were found; None where it has none), `f1` and `images`;
-        `confusion` as k rows of the true class.
+        A dict ready for JSON: `accuracy` and `top5_accuracy` in [0, 1]; `classes`, by name, with `precision`
+        (None if no image was predicted as the class), `recall` (None if the class has no images), `f1` and
+        `images`; `confusion`, k rows, one per true class.
     """
     k = len(class_names)
     predicted = logits.argmax(-1)
     top5 = np.argsort(-logits, axis=-1)[:, :5]
     confusion = np.zeros((k, k), int)
     np.add.at(confusion, (labels, predicted), 1)
-    right, taken, there = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
+    correct, predictions, images = confusion.diagonal(), confusion.sum(0), confusion.sum(1)
     return {
         "accuracy": float((predicted == labels).mean()),
         "top5_accuracy": float((top5 == labels[:, None]).any(-1).mean()),
         "classes": {
             name: {
-                "precision": share(right[i], taken[i]),
-                "recall": share(right[i], there[i]),
-                "f1": share(2 * right[i], taken[i] + there[i]),
-                "images": int(there[i]),
+                "precision": ratio(correct[i], predictions[i]),
+                "recall": ratio(correct[i], images[i]),
+                "f1": ratio(2 * correct[i], predictions[i] + images[i]),
+                "images": int(images[i]),
             }
             for i, name in enumerate(class_names)
         },
@@ -82,33 +81,52 @@ def evaluate(logits, labels, class_names):
     }
 
 
+# Columns of `per_class`, from the key of a metric to its heading; the first is the order of many classes.
+SINGLE_LABEL_COLUMNS = {"f1": None, "precision": "precision", "recall": "recall"}
+MULTI_LABEL_COLUMNS = {
+    "average_precision": "    AP",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "    F1",
+    "threshold": "threshold",
+}
+
+
 def per_class(metrics):
-    """Returns precision and recall of each class as lines of text, those of the lowest f1 if there are many.
+    """Returns a line of text per class; of many classes, those with the lowest F1 or average precision.
 
     Args:
-        metrics: what `evaluate` returns.
+        metrics: returned by `evaluate` or `evaluate_multi_label`.
     """
-    classes = {printable(name): values for name, values in metrics["classes"].items()}
-    rows = sorted(classes.items(), key=lambda item: item[1]["f1"] or 0)
-    shown = rows[:MAX_SHOWN] if len(rows) > MAX_SHOWN else list(classes.items())
-    width = max(len("class"), *(len(name) for name, _ in shown))
-    lines = [f"{'class':{width}}  precision  recall  images"]
-    for name, values in shown:
-        precision, recall = (
-            "-" if values[key] is None else f"{values[key]:.1%}" for key in ("precision", "recall")
-        )
-        lines.append(f"{name:{width}}  {precision:>9}  {recall:>6}  {values['images']:>6,}")
-    if len(rows) > MAX_SHOWN:
-        lines.append(f"... the {MAX_SHOWN} weakest of {len(rows)} classes; metrics.json has all")
+    rows = [(printable(name), values) for name, values in metrics["classes"].items()]
+    is_multi_label = "average_precision" in rows[0][1]
+    columns = MULTI_LABEL_COLUMNS if is_multi_label else SINGLE_LABEL_COLUMNS
+    num_hidden, order = len(rows) - MAX_SHOWN, next(iter(columns))
+    if num_hidden > 0:
+        rows = sorted(rows, key=lambda row: row[1][order] or 0)[:MAX_SHOWN]
+    columns = {key: heading for key, heading in columns.items() if heading}
+    width = max(len("class"), *(len(name) for name, _ in rows))
+    lines = ["  ".join([f"{'class':{width}}", *columns.values(), "images"])]
+    for name, values in rows:
+        cells = [f"{percentage(values[key]):>{len(heading)}}" for key, heading in columns.items()]
+        lines.append("  ".join([f"{name:{width}}", *cells, f"{values['images']:>6,}"]))
+    if num_hidden > 0:
+        num_classes = len(metrics["classes"])
+        lines.append(f"... the {MAX_SHOWN} weakest of {num_classes} classes; metrics.json has all")
     return "\n".join(lines)
 
 
-def share(part, whole):
+def percentage(value):
+    """Returns a fraction as a percentage, "-" for None."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def ratio(part, whole):
     return float(part / whole) if whole else None
 
 
 def confident_mistakes(logits, labels, count=24):
-    """Returns the indices of the wrong predictions, the most confident first, at most `count`."""
+    """Returns the indices of at most `count` wrong predictions, the most confident first."""
     wrong = np.flatnonzero(logits.argmax(-1) != labels)
     confidence = probabilities(logits[wrong], "softmax").max(axis=1)
     return wrong[np.argsort(-confidence, kind="stable")[:count]]

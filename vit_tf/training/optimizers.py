@@ -9,9 +9,9 @@ import contextlib
 import keras
 from keras import ops
 
-from vit_tf.checks import check_choice, check_int, check_number
 from vit_tf.layers.composite import register
 from vit_tf.structure import HEADS, ViTStructure, depth
+from vit_tf.training.recipes import check_setting
 
 # Adapters are decayed as kernels are: with decay 0.01 to 0.1 in the LoRA paper (appendix D), by `ndim >= 2`
 # in timm and PEFT. It draws their product to 0, which is the weights before fine-tuning.
@@ -180,16 +180,18 @@ def make_optimizer(
     Raises:
         ValueError: an unknown name, or a value out of range.
     """
-    check_options(
-        name=name,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        layer_decay=layer_decay,
-        momentum=momentum,
-        clip_norm=clip_norm,
-        accumulation_steps=accumulation_steps,
-        ema=ema,
-    )
+    check_setting("optimizer", name, "name")
+    settings = {
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "layer_decay": layer_decay,
+        "momentum": momentum,
+        "clip_norm": clip_norm,
+        "accumulation_steps": accumulation_steps,
+        "ema": ema,
+    }
+    for setting, value in settings.items():
+        check_setting(setting, value)
     return OPTIMIZERS[name](
         float(learning_rate),
         weight_decay=weight_decay,
@@ -200,24 +202,6 @@ def make_optimizer(
         ema=ema,
         **({"momentum": float(momentum)} if name == "sgd" else {}),
     )
-
-
-INTERVALS = {
-    "learning_rate": "(0, inf)",
-    "weight_decay": "[0, inf)",
-    "layer_decay": "(0, 1]",
-    "momentum": "[0, 1)",
-    "clip_norm": "(0, inf)",
-    "ema": "(0, 1)",
-}
-
-
-def check_options(name, accumulation_steps, **numbers):
-    """Raises a ValueError that says what an option of `make_optimizer` may be, unless its value is valid."""
-    check_choice("name", name, OPTIMIZERS)
-    check_int("accumulation_steps", accumulation_steps, 1)
-    for key, value in numbers.items():
-        check_number(key, value, INTERVALS[key], optional=key in ("clip_norm", "ema"))
 
 
 @contextlib.contextmanager

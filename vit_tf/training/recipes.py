@@ -1,201 +1,207 @@
-"""Recipes: every setting of a training run, as plain values that can be read and overridden."""
+"""Recipes: every setting of a training run, as plain values that can be read and overridden.
+
+The limits of each setting stand here, and `check_setting` applies them for the functions that take a setting
+as an argument, too. Nothing here imports Keras.
+"""
 
 import re
 from dataclasses import dataclass, field, fields, replace
 
-from vit_tf.checks import check_choice, check_int, check_number, check_valid, shown, suggestion
-from vit_tf.training.lora import PROJECTIONS
-from vit_tf.training.resolution import parse_resolutions
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, shown
+
+POSITIVE, NON_NEGATIVE, PROBABILITY = "(0, inf)", "[0, inf)", "[0, 1]"
+BELOW_ONE, FACTOR, MOMENTUM = "[0, 1)", "(0, 1]", "(0, 1)"
+LORA_TARGETS = ("qkv", "projection", "fc1", "fc2")
 
 
-def setting(default, explanation, choices=None):
-    return field(default=default, metadata={"help": explanation, "choices": choices})
+def setting(default, explanation, limits=None):
+    """Returns a field of `Recipe`.
+
+    Limits are the choices of a str, the interval of a float, and (lowest,) or (lowest, highest) of an int.
+    """
+    return field(default=default, metadata={"help": explanation, "limits": limits})
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One run. Each field is an option of the training scripts, such as --learning-rate.
+    """The settings of one run. Each field is an option of `vit-tf train` and `vit-tf finetune`.
 
     Raises:
-        ValueError: a value is out of range, or two do not fit each other.
+        ValueError: a value is out of range, or two values exclude each other.
     """
 
-    # How long
-    epochs: int | None = setting(10, "passes over the training images; none: until --minutes are over")
-    minutes: float | None = setting(None, "the run ends when these are over, if its epochs do not end it")
+    # Duration
+    epochs: int | None = setting(10, "passes over the training images; none: only --minutes end it", (1,))
+    minutes: float | None = setting(None, "duration of the run, if its epochs do not end it before", POSITIVE)
     monitor: str = setting(
         "accuracy",
-        "of validation, says which epoch's weights are the best (mean average precision in the place of "
-        "accuracy for several labels per image); loss is less noisy where images are few",
-        ("accuracy", "loss"),
+        "which epoch's weights are the best: by validation accuracy (mean average precision for several "
+        "labels per image), by validation loss, which is less noisy with few images, or those of the last",
+        ("accuracy", "loss", "last"),
     )
-    patience: int | None = setting(None, "epochs without better weights that end the run")
-    checkpoint_minutes: float = setting(10.0, "the state is saved every epoch, and as often as this")
+    keep_last: bool = setting(False, "write the last epoch's weights to RUN/last, too, as another model")
+    patience: int | None = setting(None, "epochs without better weights that end the run", (1,))
+    checkpoint_minutes: float = setting(10.0, "interval of checkpoints within an epoch", NON_NEGATIVE)
     progressive_resizing: str = setting(
         "none",
-        "shares of the model's image size to train at, in turn for equal parts of the run, such as "
-        "0.5,0.75,1; none: its own size all the time",
+        "fractions of the model's image size to train at, in turn for equal parts of the run, such as "
+        "0.5,0.75,1; none: its full size throughout",
     )
     # Optimizer
-    optimizer: str = setting("adamw", "of Keras", ("adamw", "sgd", "muon"))
-    learning_rate: float = setting(1e-4, "the peak")
-    schedule: str = setting("cosine", "of the learning rate", ("cosine", "step", "constant"))
-    warmup: float = setting(0.1, "share of the run in which the rate rises from 0")
-    step_decay: float = setting(0.9, "the factor an epoch of --schedule step")
-    weight_decay: float = setting(0.05, "decoupled, of kernels alone")
-    layer_decay: float = setting(1.0, "factor on the learning rate for each block further from the head")
-    momentum: float = setting(0.9, "of SGD")
-    clip_norm: float | None = setting(None, "largest norm of all gradients together")
-    batch_size: int = setting(32, "images")
-    accumulation_steps: int = setting(1, "batches whose gradients are averaged for one step of the optimizer")
-    ema: float | None = setting(None, "momentum of averaged weights, such as 0.999, which are then validated")
-    # What is trained
+    optimizer: str = setting("adamw", "optimizer, as in Keras", ("adamw", "sgd", "muon"))
+    learning_rate: float = setting(1e-4, "peak learning rate", POSITIVE)
+    schedule: str = setting("cosine", "learning-rate schedule", ("cosine", "constant", "step"))
+    warmup: float = setting(0.1, "fraction of the run in which the learning rate rises from 0", BELOW_ONE)
+    step_decay: float = setting(0.9, "factor per epoch of --schedule step", FACTOR)
+    weight_decay: float = setting(0.05, "decoupled weight decay, of kernels alone", NON_NEGATIVE)
+    layer_decay: float = setting(1.0, "factor on the learning rate per block, from the head down", FACTOR)
+    momentum: float = setting(0.9, "momentum of SGD", BELOW_ONE)
+    clip_norm: float | None = setting(None, "maximum norm of all gradients together", POSITIVE)
+    batch_size: int = setting(32, "images per batch", (1,))
+    accumulation_steps: int = setting(1, "batches per optimizer step, by the mean of gradients", (1,))
+    ema: float | None = setting(
+        None, "momentum of averaged weights, such as 0.999, which are then validated and kept", MOMENTUM
+    )
+    # Trained weights
     freeze: str = setting(
         "none",
-        "what stays as it is: none, backbone, blocks:K (the first K, and all before), all-but-attention",
+        "which weights are not trained: none, backbone, blocks:K (the first K and all before them), "
+        "all-but-attention",
     )
-    lora_rank: int = setting(0, "rank of LoRA's matrices, everything else but the head stays; 0: no LoRA")
-    lora_alpha: float | None = setting(None, "LoRA's updates are multiplied by alpha / rank; none: the rank")
-    lora_targets: str = setting("qkv,projection", "which matrices: of qkv, projection, fc1, fc2")
+    lora_rank: int = setting(
+        0, "rank of LoRA's matrices; all other weights but the head are frozen; 0: no LoRA", (0,)
+    )
+    lora_alpha: float | None = setting(None, "LoRA scales by alpha / rank; none: alpha = rank", POSITIVE)
+    lora_targets: str = setting("qkv,projection", f"layers with LoRA: some of {','.join(LORA_TARGETS)}")
     # Regularisation
-    drop_path_rate: float = setting(0.0, "chance that the last block is skipped for an image")
-    dropout_rate: float = setting(0.0, "of attention's and the MLP's outputs")
-    label_smoothing: float = setting(0.0, "share of each label that goes to all classes")
+    drop_path_rate: float = setting(0.0, "probability that an image skips the last block", BELOW_ONE)
+    dropout_rate: float = setting(0.0, "dropout after attention and MLP", BELOW_ONE)
+    label_smoothing: float = setting(0.0, "fraction of each label that is spread over all classes", BELOW_ONE)
     class_weights: str = setting(
         "none",
-        "balanced: rare classes count more; where images have several labels, the images with a class count "
-        "for it as much as those without",
+        "balanced: each class has the same total weight; with several labels per image, the images with a "
+        "class have the same total weight as those without",
         ("none", "balanced"),
     )
     # Augmentation
     crop: str = setting(
         "resized",
-        "resized: a random part at a random size; shift: by a sixteenth of the side; affine: rotated and "
-        "zoomed a little (both come last, on whole batches); none: as in the evaluation",
+        "resized: a random part at a random size; pad: pad by a sixteenth of the side and crop; affine: "
+        "small rotations and zooms (pad and affine run on whole batches); none: as in evaluation",
         ("resized", "pad", "affine", "none"),
     )
-    crop_scale: float = setting(0.35, "the smallest share of an image's area that --crop resized takes")
-    flip: bool = setting(True, "half of the images are mirrored")
-    randaugment: float = setting(0.0, "magnitude of RandAugment, up to 10; 0: none")
-    random_erasing: float = setting(0.0, "chance that a rectangle is erased")
-    mixup: float = setting(0.0, "alpha of MixUp; 0: none")
-    cutmix: float = setting(0.0, "alpha of CutMix; 0: none")
+    crop_scale: float = setting(0.35, "smallest fraction of the area that --crop resized takes", FACTOR)
+    flip: bool = setting(True, "mirror half of the images")
+    randaugment: float = setting(0.0, "magnitude of RandAugment, at most 10; 0: none", "[0, 10]")
+    random_erasing: float = setting(0.0, "probability that a rectangle is erased", PROBABILITY)
+    mixup: float = setting(0.0, "alpha of MixUp; 0: no MixUp", NON_NEGATIVE)
+    cutmix: float = setting(0.0, "alpha of CutMix; 0: no CutMix", NON_NEGATIVE)
     # Evaluation
-    flip_tta: bool = setting(False, "test with the mean of an image's and its mirror image's logits")
+    flip_tta: bool = setting(False, "test with the mean logits of an image and its mirror image")
     # Machine
-    mixed_precision: bool = setting(False, "compute in bfloat16")
-    remat: bool = setting(False, "compute activations twice rather than keep them: less memory, more time")
-    deterministic: bool = setting(False, "TensorFlow's deterministic operations: equal runs, bit by bit")
-    cache: bool = setting(False, "keep decoded images in memory, scaled down to twice what the model takes")
-    seed: int = setting(0, "of everything random")
+    mixed_precision: bool | None = setting(
+        False,
+        "compute in bfloat16; weights and logits stay float32. It is faster on GPUs, TPUs and processors "
+        "that multiply bfloat16; the presets of `train` use it there unless told otherwise",
+    )
+    remat: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
+    deterministic: bool = setting(False, "use TensorFlow's deterministic operations: runs repeat bit by bit")
+    cache: bool = setting(False, "keep decoded images in memory, at up to twice the model's image size")
+    seed: int = setting(0, "seed of all random numbers", (0, 2**32 - 1))
 
     def __post_init__(self):
         for item in fields(self):
-            check(item.name, getattr(self, item.name), item.metadata["choices"])
+            check_setting(item.name, getattr(self, item.name))
         if self.epochs is None and self.minutes is None:
             raise ValueError("a run needs an end: give `epochs` or `minutes`")
         if self.lora_rank and self.freeze != "none":
             raise ValueError(
-                "LoRA freezes all but its own matrices and the head: set `lora_rank` to 0 or `freeze` to none"
+                "LoRA freezes all weights but its own and the head: set `lora_rank` to 0 or `freeze` to none"
             )
+        if self.lora_rank and self.keep_last:
+            raise ValueError("`keep_last` does not work with LoRA: set `lora_rank` to 0 or leave it out")
         if not re.fullmatch("none|backbone|all-but-attention|blocks:[0-9]+", self.freeze):
             raise ValueError(
                 "`freeze` must be none, backbone, all-but-attention or blocks:K with a number K, got "
                 f"{self.freeze!r}"
             )
         parse_resolutions(self.progressive_resizing)
-        if not set(self.lora_targets.split(",")) <= set(PROJECTIONS):
+        if not set(self.lora_targets.split(",")) <= set(LORA_TARGETS):
             raise ValueError(
-                f"`lora_targets` must be some of {','.join(PROJECTIONS)}, got {shown(self.lora_targets)}"
+                f"`lora_targets` must be some of {','.join(LORA_TARGETS)}, got {shown(self.lora_targets)}"
             )
 
 
-INTERVALS = {  # of numbers; others may be any that are not negative
-    "lora_alpha": "(0, inf)",
-    "minutes": "(0, inf)",
-    "learning_rate": "(0, inf)",
-    "clip_norm": "(0, inf)",
-    **dict.fromkeys(("warmup", "drop_path_rate", "dropout_rate", "label_smoothing", "momentum"), "[0, 1)"),
-    **dict.fromkeys(("step_decay", "layer_decay", "crop_scale"), "(0, 1]"),
-    "ema": "(0, 1)",
-    "random_erasing": "[0, 1]",
-    "randaugment": "[0, 10]",
-}
-LIMITS = {"seed": (0, 2**32 - 1), "lora_rank": (0,)}  # of ints; others must be positive
+def check_setting(name, value, label=None):
+    """Raises a ValueError that says what a setting may be, unless `value` is allowed.
 
-
-def check(name, value, choices):
-    """Raises a ValueError that says what the setting `name` may be, unless `value` is that."""
-    item = Recipe.__dataclass_fields__[name]
-    optional = "None" in str(item.type)
-    if choices:
-        check_choice(name, value, choices)
-    elif item.type in (bool, str):
-        expected = "true or false" if item.type is bool else "text"
-        check_valid(name, value, isinstance(value, item.type), expected)
-    elif "int" in str(item.type):
-        check_int(name, value, *LIMITS.get(name, (1,)), optional=optional)
+    Args:
+        name: of a field of `Recipe`.
+        value: any.
+        label: how the message calls the setting; by default `name`.
+    """
+    item, name = Recipe.__dataclass_fields__[name], label or name
+    kind, limits, optional = str(item.type), item.metadata["limits"], "None" in str(item.type)
+    if item.type is str and limits:
+        check_choice(name, value, limits)
+    elif item.type is str:
+        check_valid(name, value, isinstance(value, str), "text")
+    elif "bool" in kind:
+        check_valid(name, value, isinstance(value, bool), "true or false", optional)
+    elif "int" in kind:
+        check_int(name, value, *limits, optional=optional)
     else:
-        check_number(name, value, INTERVALS.get(name, "[0, inf)"), optional)
+        check_number(name, value, limits, optional)
 
 
-# Fine-tuning, one recipe a purpose. Rates are those of AdamW at a batch of 32.
-RECIPES = {
-    # Only the head learns: minutes, and a figure for how good the features are.
-    "linear-probe": Recipe(freeze="backbone", learning_rate=1e-2, weight_decay=0.0, epochs=20),
-    # Everything learns, the layers near the pixels slowly: BEiT's way (https://arxiv.org/abs/2106.08254).
-    "full": Recipe(
-        learning_rate=1e-4, layer_decay=0.75, drop_path_rate=0.1, label_smoothing=0.1, clip_norm=1.0
-    ),
-    # Small matrices beside the frozen ones (https://arxiv.org/abs/2106.09685): less memory, small files.
-    "lora": Recipe(lora_rank=8, learning_rate=1e-3, weight_decay=0.0, label_smoothing=0.1, clip_norm=1.0),
-    # Some dozens or hundreds of images a class: longer, and with everything against overfitting.
-    "small-data": Recipe(
-        epochs=40,
-        learning_rate=5e-5,
-        layer_decay=0.65,
-        drop_path_rate=0.1,
-        label_smoothing=0.1,
-        clip_norm=1.0,
-        randaugment=7.0,
-        random_erasing=0.25,
-        mixup=0.2,
-        cutmix=0.5,
-        ema=0.99,
-        monitor="loss",
-        patience=12,
-    ),
-}
+def parse_resolutions(text):
+    """Returns the fractions in "0.5,0.75,1" as floats; an empty list for "none".
+
+    Raises:
+        ValueError: the text is something else, or a fraction is not in (0, 1].
+    """
+    if text == "none":
+        return []
+    try:
+        fractions = [float(word) for word in text.split(",")]
+    except ValueError:
+        fractions = [0.0]
+    if not all(0 < fraction <= 1 for fraction in fractions):
+        raise ValueError(
+            "`progressive_resizing` must be none, or fractions of the image's side in (0, 1], separated by "
+            f"commas, such as 0.5,0.75,1, got {shown(text)}"
+        )
+    return fractions
+
+
+def override(recipe, settings):
+    """Returns a recipe with settings replaced; `minutes` or `epochs` alone is the only limit then.
+
+    Raises:
+        ValueError: a value is not allowed; the message names the command's option.
+    """
+    if "minutes" in settings or "epochs" in settings:
+        settings = {"minutes": None, "epochs": None, **settings}
+    try:
+        return replace(recipe, **settings)
+    except ValueError as error:
+        message = str(error)
+        for name in sorted(settings, key=len, reverse=True):
+            message = message.replace(f"`{name}`", f"--{name.replace('_', '-')}")
+        raise ValueError(message) from None
 
 
 def read_recipe(values):
-    """Returns the recipe of a run's config.json, a dict of all its settings.
+    """Returns the recipe in the config.json of a run, a dict of all settings.
 
     Raises:
-        ValueError: a setting is unknown or missing, as when another version wrote it, or does not fit.
+        ValueError: a setting is unknown or missing, as in a run of another version, or not allowed.
     """
     known = {item.name for item in fields(Recipe)}
     if set(values) != known:
         differing = ", ".join(sorted(known ^ set(values)))
         raise ValueError(
-            f"the run was begun with another version of vit_tf, which has other settings ({differing}): go "
-            "on with that version, or start anew"
+            f"the run was started with another version of vit_tf, which has other settings ({differing}): "
+            "resume it with that version, or start a new run"
         )
     return Recipe(**values)
-
-
-def get_recipe(name, **overrides):
-    """Returns the recipe called `name` with some settings replaced.
-
-    Raises:
-        ValueError: no recipe or no setting has that name, or a value does not fit.
-    """
-    if name not in RECIPES:
-        raise ValueError(
-            f"unknown recipe {name!r}{suggestion(name, RECIPES)}: there are {', '.join(RECIPES)}"
-        )
-    known = [item.name for item in fields(Recipe)]
-    for override in overrides:
-        if override not in known:
-            raise ValueError(f"unknown setting {override!r}{suggestion(override, known)}")
-    return replace(RECIPES[name], **overrides)

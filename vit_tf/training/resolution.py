@@ -4,7 +4,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import shown
 from vit_tf.layers import PatchEncoder
 from vit_tf.structure import ViTStructure
 from vit_tf.weights.resample import resize_matrix
@@ -79,23 +78,3 @@ def scaled_size(model, share):
     """
     grid, size = ViTStructure(model).grid_size, model.input_shape[1:3]
     return tuple(max(1, round(share * cells)) * (side // cells) for cells, side in zip(grid, size))
-
-
-def parse_resolutions(text):
-    """Returns the shares in "0.5,0.75,1" as floats; an empty list for "none".
-
-    Raises:
-        ValueError: the text is something else, or a share is not in (0, 1].
-    """
-    if text == "none":
-        return []
-    try:
-        shares = [float(word) for word in text.split(",")]
-    except ValueError:
-        shares = [0.0]
-    if not all(0 < share <= 1 for share in shares):
-        raise ValueError(
-            "`progressive_resizing` must be none, or shares of the image's side above 0 and at most 1 with "
-            f"commas, such as 0.5,0.75,1, got {shown(text)}"
-        )
-    return shares

@@ -1,6 +1,8 @@
-"""From a recipe to a finished run: what the training scripts share."""
+"""From a recipe to a finished run."""
 
 from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,71 +14,115 @@ from vit_tf.structure import ViTStructure
 from vit_tf.terminal import shell_quoted
 from vit_tf.training.batches import batch_augmentation
 from vit_tf.training.freezing import freeze
+from vit_tf.training.loop.engines import check_recipe
+from vit_tf.training.loop.engines.train_batch import TrainBatchEngine
 from vit_tf.training.loop.interrupts import Interrupted
-from vit_tf.training.loop.trainer import Schedule, Trainer
+from vit_tf.training.loop.trainer import Trainer
 from vit_tf.training.lora import add_lora
 from vit_tf.training.memory_limit import memory_explained, require_step_memory
 from vit_tf.training.optimizers import make_optimizer
-from vit_tf.training.resolution import parse_resolutions, scaled_size, with_image_size
-from vit_tf.training.schedules import make_schedule
+from vit_tf.training.recipes import parse_resolutions
+from vit_tf.training.resolution import scaled_size, with_image_size
+from vit_tf.training.schedules import recipe_schedule
 from vit_tf.training.tasks import SINGLE_LABEL
 
 
 def configure(recipe):
-    """Sets what a recipe says of the whole process: seeds, precision, determinism."""
+    """Sets the process-wide state of a recipe: seeds, precision, determinism.
+
+    Returns:
+        The recipe, whose `mixed_precision` is decided: None means where this machine is fast in bfloat16.
+    """
+    if recipe.mixed_precision is None:
+        recipe = replace(recipe, mixed_precision=fast_bfloat16())
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if recipe.mixed_precision else "float32")
     if recipe.deterministic and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+    return recipe
 
 
-def make_trainer(network, recipe, train, validation, image_size, folder, callbacks=(), task=SINGLE_LABEL):
-    """Returns the `Trainer` of a network by a recipe, at the start of its run.
+def fast_bfloat16():
+    """Returns whether this machine probably trains faster in bfloat16 than in float32.
+
+    It does on GPUs and TPUs, and with TensorFlow on processors that multiply bfloat16 (AVX-512 BF16, AMX).
+    JAX and PyTorch take longer with bfloat16 on a CPU.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        if not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")):
+            return bool({"avx512_bf16", "amx_bf16"} & processor_flags())
+        return True
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def processor_flags():
+    """Returns the names of the processor's instruction sets; an empty set on systems without /proc."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return set(text.partition("flags")[2].partition("\n")[0].split())
+
+
+def make_trainer(
+    model,
+    recipe,
+    train,
+    validation,
+    image_size,
+    folder,
+    callbacks=(),
+    task=SINGLE_LABEL,
+    engine="train-batch",
+):
+    """Returns the `Trainer` of a model by a recipe, at the start of its run.
 
     Args:
-        network: a model of `build_vit` over images in [0, 255]; it is frozen, or gets LoRA, here.
+        model: a model of `build_vit` over images in [0, 255]; it is frozen, or gets LoRA, here.
         recipe: a `Recipe`.
-        train, validation: `vit_tf.data.DataLoader`.
+        train, validation: `vit_tf.data.DataLoader`; of uint8 arrays for "compiled-epoch".
         image_size: (height, width) in pixels of the images in them.
-        folder: the run's folder.
+        folder: `pathlib.Path`, the run's folder.
         callbacks, task: see `Trainer`.
+        engine: "train-batch" or "compiled-epoch", see `vit_tf.training.loop.engines`.
+
+    Raises:
+        ValueError: the engine does not support a setting, or the accumulation never comes to a step.
+        OutOfMemory: a training step needs far more memory than the machine has.
     """
+    check_recipe(engine, recipe)
     if recipe.epochs and recipe.accumulation_steps > recipe.epochs * len(train):
         raise ValueError(
             f"--accumulation-steps {recipe.accumulation_steps} never comes to a step, as the run has only "
             f"{recipe.epochs * len(train)} batches: accumulate fewer, or take smaller batches"
         )
     if recipe.lora_rank:
-        add_lora(network, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
+        add_lora(model, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
     else:
-        freeze(network, recipe.freeze)
-    require_step_memory(network, recipe)
-    optimizer = recipe_optimizer(network, recipe)
-    augmentation = batch_augmentation(recipe, image_size)
+        freeze(model, recipe.freeze)
+    require_step_memory(model, recipe)
+    optimizer = recipe_optimizer(model, recipe)
+    if engine == "compiled-epoch":
+        from vit_tf.training.loop.engines.compiled_epoch import make_engine  # JAX
 
-    balanced = recipe.class_weights == "balanced"
-    class_weights, positive_weights = task.class_weights(train) if balanced else (None, None)
-
-    def compiled(network):
-        model = training_model(network, image_size, augmentation)
-        loss = task.loss(recipe.label_smoothing, positive_weights)
-        model.compile(optimizer=optimizer, loss=loss, metrics=[task.accuracy()])
-        return model
-
-    sizes = [scaled_size(network, share) for share in parse_resolutions(recipe.progressive_resizing)]
-    models = {size: compiled(with_image_size(network, size)) for size in {*sizes, network.input_shape[1:3]}}
+        made = make_engine(model, recipe, optimizer, train, validation)
+    else:
+        made = make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task)
     return Trainer(
-        models[network.input_shape[1:3]],
-        network,
-        train,
-        validation,
+        made,
         recipe_schedule(recipe),
         folder,
-        stages=[models[size] for size in sizes],
         label_smoothing=recipe.label_smoothing,
-        class_weights=class_weights,
         task=task,
         monitor=recipe.monitor,
         patience=recipe.patience,
@@ -85,10 +131,35 @@ def make_trainer(network, recipe, train, validation, image_size, folder, callbac
     )
 
 
-def recipe_optimizer(network, recipe):
-    """Returns the optimizer that a recipe asks for."""
+def make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task):
+    """Returns the `TrainBatchEngine` of a model by a recipe; arguments as of `make_trainer`."""
+    augmentation = batch_augmentation(recipe, image_size)
+    balanced = recipe.class_weights == "balanced"
+    class_weights, positive_weights = task.class_weights(train) if balanced else (None, None)
+
+    def compiled(model):
+        training_model = make_training_model(model, image_size, augmentation)
+        loss = task.loss(recipe.label_smoothing, positive_weights)
+        training_model.compile(optimizer=optimizer, loss=loss, metrics=[task.accuracy()])
+        return training_model
+
+    own_size = model.input_shape[1:3]
+    sizes = [scaled_size(model, fraction) for fraction in parse_resolutions(recipe.progressive_resizing)]
+    models = {size: compiled(with_image_size(model, size)) for size in {*sizes, own_size}}
+    return TrainBatchEngine(
+        models[own_size],
+        model,
+        train,
+        validation,
+        resolution_models=[models[size] for size in sizes],
+        class_weights=class_weights,
+    )
+
+
+def recipe_optimizer(model, recipe):
+    """Returns the optimizer of a recipe."""
     return make_optimizer(
-        network,
+        model,
         recipe.optimizer,
         recipe.learning_rate,
         recipe.weight_decay,
@@ -100,97 +171,102 @@ def recipe_optimizer(network, recipe):
     )
 
 
-def recipe_schedule(recipe):
-    """Returns the `Schedule` that a recipe asks for."""
-    decay = recipe.step_decay if recipe.schedule == "step" else None
-    shape = make_schedule(recipe.schedule, recipe.warmup, decay)
-    return Schedule(recipe.learning_rate, shape, recipe.epochs, recipe.minutes and 60 * recipe.minutes)
-
-
-def training_model(network, image_size, augmentation=()):
-    """Puts what happens to a picture in training before `network`; the weights are shared.
+def make_training_model(model, image_size, augmentation=()):
+    """Returns a model that resizes and augments images before `model`; the weights are shared.
 
     Args:
-        network: a `keras.Model` over images (b, h, w, c).
-        image_size: (height, width) in pixels of the images that will come. They are resized where
-            `network` takes another size.
-        augmentation: layers that are active in training alone.
+        model: a `keras.Model` over images (b, h, w, c).
+        image_size: (height, width) in pixels of the training images. They are resized if `model` takes
+            another size.
+        augmentation: layers that act in training alone.
 
     Returns:
-        A functional `keras.Model` over images `(b, *image_size, c)` with `network`'s outputs.
+        A functional `keras.Model` over images `(b, *image_size, c)` with `model`'s outputs.
     """
-    *network_size, channels = network.input_shape[1:]
+    *model_size, channels = model.input_shape[1:]
     images = keras.Input((*image_size, channels), name="images")
     x = images
-    if tuple(image_size) != tuple(network_size):
-        x = augment.Resize(network_size, name="resize")(x)
+    if tuple(image_size) != tuple(model_size):
+        x = augment.Resize(model_size, name="resize")(x)
     for layer in augmentation:
         x = layer(x)
-    return keras.Model(images, network(x), name=f"{network.name}_training")
+    return keras.Model(images, model(x), name=f"{model.name}_training")
 
 
-def make_network(variant, hyperparameters, recipe, preprocessing=None, weights=None):
-    """Returns a model of `build_vit` over images in [0, 255], with the recipe's rates of dropping.
+def make_model(variant, hyperparameters, recipe, preprocessing=None, weights=None):
+    """Returns a model of `build_vit` over images in [0, 255], with the recipe's dropout and DropPath rates.
 
     Args:
         variant: name of a variant.
         hyperparameters: dict, overrides of it.
         recipe: a `Recipe`.
-        preprocessing: the `Preprocessing` whose mean and deviation normalise; None for the variant's.
+        preprocessing: the `Preprocessing` with mean and standard deviation; None for the variant's.
         weights: a `vit_tf.weights.TimmWeights`, or None for random ones. A missing head starts at zero.
     """
-    flows = recipe.freeze == "none"  # LoRA's gradients do, too
-    require_memory(variant, hyperparameters, recipe.batch_size, trains_blocks=flows)
+    trains_blocks = recipe.freeze == "none"  # with LoRA gradients flow through the blocks, too
+    require_memory(variant, hyperparameters, recipe.batch_size, trains_blocks=trains_blocks)
     rates = {name: getattr(recipe, name) for name in ("drop_path_rate", "dropout_rate")}
     rates = {name: rate for name, rate in rates.items() if rate}
     with rematerialized_blocks() if recipe.remat else nullcontext():
-        network = build_vit(
+        model = build_vit(
             variant,
             weights=weights,
             include_preprocessing=preprocessing or True,
             **{**hyperparameters, **rates},
         )
     if weights is not None and "head.weight" not in weights.tensors:
-        zero_heads(network)
-    return network
+        zero_heads(model)
+    return model
 
 
-def zero_heads(network):
+def zero_heads(model):
     """Sets the kernels and biases of the heads to zero, as for fine-tuning in the ViT paper, section 3.2."""
-    for head in ViTStructure(network).heads:
+    for head in ViTStructure(model).heads:
         for variable in head.trainable_variables:
             variable.assign(np.zeros(variable.shape, "float32"))
 
 
-def adapt_stem(network, images):
-    """Computes the whitening of a network's stem from training images; nothing where the stem has none.
+def adapt_stem(model, images):
+    """Computes the whitening of a model's stem from training images; other stems stay as they are.
 
     Args:
-        network: a model of `make_network`, at the start of its training.
-        images: array (b, h, w, c) in [0, 255]; some thousands are enough.
+        model: a model of `make_model`, at the start of its training.
+        images: array (b, h, w, c) in [0, 255], or a function that returns one; two thousand are enough.
     """
-    structure = ViTStructure(network)
+    structure = ViTStructure(model)
     stem = structure.stem
     if hasattr(stem, "adapt"):
+        images = images() if callable(images) else images
         normalized = structure.normalization(images.astype("float32"))
         stem.adapt(keras.ops.convert_to_numpy(keras.ops.cast(normalized, "float32")))
 
 
 def rematerialized_blocks(most=1000):
-    """A scope in which encoder blocks are built that keep no activations for the backward pass."""
+    """A scope in which blocks are built that recompute their activations in the backward pass."""
     return keras.RematScope(mode="list_of_layers", layer_names=[f"block_{i}" for i in range(most)])
 
 
-def run_training(trainer, folder):
-    """Takes up the run's newest state, if there is one, and trains to the end; False if interrupted."""
+def run_training(trainer, folder, stage=1):
+    """Resumes the run from its newest state, if there is one, and trains to the end.
+
+    Args:
+        trainer: a `Trainer`.
+        folder: the run's folder.
+        stage: int, how many schedules the run has. A finished run with fewer starts the next one.
+
+    Returns:
+        False if the run was interrupted, else True.
+    """
     if trainer.resume():
         progress = trainer.progress
-        done = "it was at its end" if progress.finished else f"going on in epoch {progress.epoch + 1}"
+        if progress.finished and progress.stage < stage:
+            trainer.begin_stage(stage)
+        done = "the run has ended" if progress.finished else f"continuing in epoch {progress.epoch + 1}"
         print(f"resumed at step {progress.step}: {done}")
     try:
         with memory_explained(trainer):
             trainer.run()
     except Interrupted:
-        print(f"interrupted at step {trainer.progress.step}; go on with --resume {shell_quoted(folder)}")
+        print(f"interrupted at step {trainer.progress.step}; continue with --resume {shell_quoted(folder)}")
         return False
     return True

@@ -1,35 +1,39 @@
-"""The folder of a run: a new one, or one to go on with, and nobody else's meanwhile."""
+"""Create, reopen and lock the folder of a run."""
 
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-import keras
-
 from vit_tf.checks import brief, shown
 from vit_tf.files import PARTIAL, read_json, remove_partial_files
-from vit_tf.preprocessing import Preprocessing
 from vit_tf.terminal import outliving, shell_quoted
+from vit_tf.training.recipes import override, read_recipe
 from vit_tf.variants import get_variant
 
-CONFIG, LOCK = "config.json", ".lock"
-KINDS = {  # of values in a run's config.json and in its command; any may be null
-    **dict.fromkeys(("script", "data", "source", "weights", "variant", "preset"), str),
+CONFIG, LOCK, METRICS = "config.json", ".lock", "metrics.json"
+KINDS = {  # types of values in a run's config.json and in its command; each may be null
+    **dict.fromkeys(("name", "data", "source", "weights", "variant", "preset", "engine"), str),
     **dict.fromkeys(("settings", "hyperparameters"), dict),
+    "stages": list,
 }
+# What may change when a finished run is trained further: the state fits all of these.
+STAGE_SETTINGS = (
+    "epochs minutes learning_rate schedule warmup step_decay patience progressive_resizing".split()
+)
 
 
 def choose_folder(out, resume, name):
-    """Returns the run's folder and its config.json, which is None for a new run.
+    """Returns the folder of a run and its config.json, None for a new run.
 
     Args:
-        out: the folder that the user asked for, or None.
-        resume: the folder of a run to go on with, or None.
-        name: what a folder without a name of its own is called after.
+        out: the folder of --out, or None.
+        resume: the folder of --resume, or None.
+        name: beginning of the name of a folder in runs/, without either.
 
     Raises:
-        ValueError: `resume` holds no run, `out` holds something else, or both are given.
+        ValueError: `resume` holds no run, `out` holds other files, or both are given.
     """
     if out and resume:
         raise ValueError("--resume names the run's folder: leave --out out")
@@ -45,53 +49,97 @@ def choose_folder(out, resume, name):
     return folder, None
 
 
-def open_run(args, command, name, script):
-    """Returns a run's folder, its command, and its config.json (None for a new run).
+def open_run(args, command, name, subcommand):
+    """Returns the folder of a run, its command, and its config.json (None for a new run).
 
     Args:
-        args: parsed arguments, with `out` and `resume`; an option that was not given is None.
-        command: a dict, ready for JSON, of all that decides what the run does; None with `--resume`.
-        name: what a folder without a name of its own is called after.
-        script: the name of the script, which the command has as "script", too.
+        args: parsed arguments with `out` and `resume`; an option that was not given is None.
+        command: dict, ready for JSON, of everything that decides what the run does; None with `--resume`.
+        name: beginning of the name of a folder in runs/.
+        subcommand: name of the subcommand, which `command` has as "name".
 
     Raises:
-        ValueError: see `choose_folder` and `check_same_command`; or `--resume` has other options beside it.
+        ValueError: see `choose_folder`, `check_same_command` and `further_stage`; or other options are
+            given beside `--resume`.
     """
     folder, saved = choose_folder(args.out, args.resume, name)
-    if saved and saved["command"]["script"] != script:
-        raise ValueError(f"{str(folder)!r} holds a run of {saved['command']['script']}: go on with that")
+    if saved and saved["command"].get("name") != subcommand:
+        other = saved["command"].get("name")
+        raise ValueError(f"{str(folder)!r} holds a run of `vit-tf {other}`: use that command")
+    given = {key: value for key, value in vars(args).items() if value is not None and key != "run"}
     if args.resume:
-        given = [key for key, value in vars(args).items() if value is not None]
-        if others := [key for key in given if key != "resume"]:
+        if others := [key for key in given if key not in ("resume", *STAGE_SETTINGS)]:
             raise ValueError(
-                f"--resume goes on with a run as it began, and takes no {', '.join(others)} beside it: leave "
+                f"--resume continues a run as it began, and takes no {', '.join(others)} beside it: leave "
                 "that out, or start a new run"
             )
         command = saved["command"]
     if saved:
         check_same_command(folder, saved["command"], command)
-        if saved.get("versions") != versions():
-            print(f"note: the run began with {saved.get('versions')}, and goes on with {versions()}")
+    settings = {key: given[key] for key in STAGE_SETTINGS if key in given} if args.resume else {}
+    if settings:
+        saved = further_stage(folder, saved, settings)
     return folder, command, saved
 
 
+def further_stage(folder, saved, settings):
+    """Returns the config.json of a finished run that is to be trained further.
+
+    Its `recipe` is the new one, and `stages` lists the recipes of all schedules so far.
+
+    Args:
+        folder: the run's folder.
+        saved: the run's config.json.
+        settings: dict, settings of the new schedule.
+
+    Raises:
+        ValueError: the run has not ended, or a setting is not allowed.
+    """
+    stages = saved.get("stages") or [{"recipe": saved["recipe"]}]
+    metrics = read_json(folder / METRICS) if (folder / METRICS).is_file() else {}
+    if metrics.get("stages") != len(stages):
+        raise ValueError(
+            f"the run in {str(folder)!r} has not ended, and its schedule is fixed until then: give --resume "
+            f"{shell_quoted(folder)} alone to continue it"
+        )
+    settings = {key: None if value == "none" else value for key, value in settings.items()}
+    recipe = asdict(override(read_recipe(saved["recipe"]), settings))
+    stage = {"recipe": recipe, "from_epoch": metrics["epochs"]}
+    return Saved({**saved, "recipe": recipe, "stages": [*stages, stage]})
+
+
+def num_stages(saved):
+    """Returns how many schedules a run has, by its config.json (None for a new run)."""
+    return len((saved or {}).get("stages") or [None])
+
+
 def versions():
-    """Returns what a run's numbers depend on, bit by bit, besides its settings."""
+    """Returns the versions on which a run's numbers depend, besides its settings, a dict."""
+    import keras
+
     backend = keras.backend.backend()
     return {"keras": keras.__version__, "backend": backend, backend: version(backend)}
 
 
+def note_versions(saved):
+    """Prints a note if a run continues with other versions than it began with."""
+    if saved.get("versions") != versions():
+        print(f"note: the run began with {saved.get('versions')}, and continues with {versions()}")
+
+
 def read_config(folder):
-    """Returns the config.json of a run; a ValueError where it is damaged."""
+    """Returns the config.json of a run; a ValueError if it is damaged."""
     config = read_json(folder / CONFIG)
     if not all(isinstance(config.get(key), dict) for key in ("command", "recipe")):
-        raise ValueError(f"{str(folder / CONFIG)!r} cannot be read: it is not a run's")
+        raise ValueError(f"{str(folder / CONFIG)!r} cannot be read: it is not that of a run")
     config["command"] = Saved(config["command"])
     for part in (config, config["command"]):
         for key in KINDS.keys() & part.keys():
             if part[key] is not None and not isinstance(part[key], KINDS[key]):
-                found = f"{KINDS[key].__name__} as {key!r}, got {shown(part[key])}"
-                raise ValueError(f"{str(folder / CONFIG)!r} must have {found}")
+                raise ValueError(
+                    f"{str(folder / CONFIG)!r} must have a {KINDS[key].__name__} as {key!r}, got "
+                    f"{shown(part[key])}"
+                )
     return Saved(config)
 
 
@@ -99,56 +147,61 @@ class Saved(dict):
     """A part of a run's config.json, in which a missing key is a ValueError."""
 
     def __missing__(self, key):
-        raise ValueError(f"the run's {CONFIG} has no {key!r}: bring the file back from a copy, or start anew")
+        raise ValueError(
+            f"the run's {CONFIG} has no {key!r}: restore the file from a copy, or start a new run"
+        )
 
 
 def read_model(saved):
-    """Returns what a run's config.json says of the model: variant, hyperparameters, preprocessing, new_head.
+    """Returns the description of the model in a run's config.json: variant, hyperparameters, ....
 
     Raises:
-        ValueError: no model can be built by it.
+        ValueError: no model can be built from it.
     """
+    from vit_tf.preprocessing import Preprocessing
+
     try:
         described = Saved(saved["model"].items())
         described["new_head"]
         get_variant(described["variant"], **described["hyperparameters"])
-        Preprocessing(**described["preprocessing"])
+        if described["preprocessing"] is not None:
+            Preprocessing(**described["preprocessing"])
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"the run's {CONFIG} describes no model that can be built ({brief(error)}): bring the file back "
-            "from a copy, or start anew"
+            f"the run's {CONFIG} describes no model that can be built ({brief(error)}): restore the file "
+            "from a copy, or start a new run"
         ) from error
     return described
 
 
-def check_same_command(folder, saved, given):
+def check_same_command(folder, saved, command):
     """Raises a ValueError that names the options in which two commands differ.
 
     Args:
         folder: the run's folder.
-        saved, given: dicts from option to value.
+        saved, command: dicts from option to value.
     """
-    saved, given = ({**command, **command.get("settings", {})} for command in (saved, given))
-    names = [name for name in {**saved, **given} if name != "settings"]
-    differing = [name for name in names if saved.get(name) != given.get(name)]
+    saved, command = ({**options, **options.get("settings", {})} for options in (saved, command))
+    names = [name for name in {**saved, **command} if name != "settings"]
+    differing = [name for name in names if saved.get(name) != command.get(name)]
     if differing:
-        changes = ", ".join(f"{name} {saved.get(name)!r} (now {given.get(name)!r})" for name in differing)
+        changes = ", ".join(f"{name} {saved.get(name)!r} (now {command.get(name)!r})" for name in differing)
         raise ValueError(
-            f"{str(folder)!r} holds a run with {changes}: give --resume {shell_quoted(folder)} alone to go "
-            "on with it, or another --out to start anew"
+            f"{str(folder)!r} holds a run with {changes}: give --resume {shell_quoted(folder)} alone to "
+            "continue it, or another --out to start a new run"
         )
 
 
 def is_leftover(name):
-    """Whether a file is of a run that ended before its config.json was written."""
+    """Returns whether a file may be left by a run that ended before its config.json was written."""
     return name in (LOCK, "split.csv", "bad_files.csv") or name.startswith(PARTIAL)
 
 
 @contextmanager
 def locked(folder):
-    """Makes the folder, and keeps other processes from training in it; a killed one keeps nobody.
+    """A scope that creates the folder and locks it against other processes. A killed process leaves no lock.
 
-    From here on the run no longer needs a reader of its output.
+    Inside, the run continues if nothing reads its output any more.
 
     Raises:
         ValueError: another process trains there.
@@ -172,7 +225,7 @@ def locked(folder):
             with outliving():
                 yield
         finally:
-            if all(is_leftover(entry.name) for entry in folder.iterdir()):  # it ended before it began
+            if all(is_leftover(entry.name) for entry in folder.iterdir()):  # the run failed before it began
                 remove_partial_files(folder)
                 for entry in folder.iterdir():
                     entry.unlink()

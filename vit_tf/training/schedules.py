@@ -1,20 +1,23 @@
-"""Learning-rate schedules: the factor on the peak learning rate at each moment of a run."""
+"""Learning-rate schedules: the curve over a run, and when the run ends."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
-from vit_tf.checks import check_choice, check_number, shown
+from vit_tf.checks import shown
+from vit_tf.training.recipes import check_setting
 
 
 def warm_up(progress, warmup):
-    """Returns the factor that rises linearly over the share `warmup` of a run, then stays at 1."""
+    """Returns the factor that rises linearly over the fraction `warmup` of a run, then stays at 1."""
     return progress / warmup if progress < warmup else 1.0
 
 
 def warmup_cosine(progress, warmup=0.1):
     """Returns the factor on the peak learning rate at `progress` in [0, 1] of a run.
 
-    It rises linearly over the share `warmup` of the run, then falls to 0 on half a cosine.
+    It rises linearly over the fraction `warmup` of the run, then falls to 0 on half a cosine.
     """
     if progress < warmup:
         return warm_up(progress, warmup)
@@ -27,38 +30,86 @@ def constant(progress, warmup=0.1):
 
 
 def step_decay(progress, epoch, decay, warmup=0.1):
-    """Returns the factor of a rate that each epoch multiplies by `decay`: decay ** epoch.
+    """Returns the factor of a rate that is multiplied by `decay` after each epoch: decay ** epoch.
 
-    Epochs count from 0 and from the start of the run; of a float, the whole epochs count. The warm-up
-    multiplies the first share of the run.
+    Args:
+        progress: float in [0, 1], the fraction of the run that is over.
+        epoch: non-negative int or float, counted from the start of the run; only whole epochs count.
+        decay: float in (0, 1].
+        warmup: float in [0, 1), the fraction of the run with a linear warm-up, which multiplies the decay.
     """
     return warm_up(progress, warmup) * decay ** math.floor(epoch)
 
 
-SCHEDULES = ("cosine", "constant", "step")
-
-
 def make_schedule(name, warmup=0.1, decay=None):
-    """Returns a schedule by its name.
+    """Returns the curve of a schedule by its name.
 
     Args:
         name: "cosine" (`warmup_cosine`), "constant" or "step" (`step_decay`).
-        warmup: float in [0, 1), the share of the run in which the rate rises linearly from 0.
-        decay: float in (0, 1], the factor an epoch of "step", which alone takes and needs it.
+        warmup: float in [0, 1), the fraction of the run in which the rate rises linearly from 0.
+        decay: float in (0, 1], the factor per epoch of "step", which alone takes and needs it.
 
     Returns:
-        A function from progress in [0, 1] and the epoch (int or float from 0) to the factor on the peak
-        learning rate, a float.
+        A function from progress in [0, 1] and the epoch (a non-negative int or float) to the factor on the
+        peak learning rate, a float.
 
     Raises:
-        ValueError: an unknown name, a value out of range, or a decay that is missing or has no use.
+        ValueError: an unknown name, a value out of range, or a decay that is missing or not used.
     """
-    check_choice("name", name, SCHEDULES)
-    check_number("warmup", warmup, "[0, 1)")
+    check_setting("schedule", name, "name")
+    check_setting("warmup", warmup)
     if name == "step":
-        check_number("decay", decay, "(0, 1]")
+        check_setting("step_decay", decay, "decay")
         return partial(step_decay, decay=decay, warmup=warmup)
     if decay is not None:
         raise ValueError(f"`decay` goes with the schedule 'step' alone, got {shown(decay)} for {name!r}")
-    shape = {"cosine": warmup_cosine, "constant": constant}[name]
-    return lambda progress, epoch: shape(progress, warmup)
+    curve = {"cosine": warmup_cosine, "constant": constant}[name]
+    return lambda progress, epoch: curve(progress, warmup)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When a run ends, and its learning rate until then.
+
+    The progress of a run is the fraction of its steps or of its time that is over, whichever is larger. So
+    one schedule fits machines of any speed.
+
+    Args:
+        learning_rate: float, the peak.
+        curve: function from progress in [0, 1] and the epoch, a float, to a factor: see `make_schedule`.
+        epochs: int, or None for no limit.
+        seconds: float, or None for no limit; validation counts, too.
+
+    Raises:
+        ValueError: there is no limit, or a limit is not positive.
+    """
+
+    learning_rate: float
+    curve: Callable[[float, float], float]
+    epochs: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self):
+        limits = [limit for limit in (self.epochs, self.seconds) if limit is not None]
+        if not limits or min(limits) <= 0:
+            raise ValueError(
+                "a schedule needs a positive number of epochs or of seconds, got "
+                f"epochs={self.epochs}, seconds={self.seconds}"
+            )
+
+    def progress(self, epochs, seconds):
+        """Returns the fraction of the run that is over after `epochs` (a float) and seconds, in [0, 1]."""
+        by_epochs = epochs / self.epochs if self.epochs else 0.0
+        by_time = seconds / self.seconds if self.seconds else 0.0
+        return min(1.0, max(by_epochs, by_time))
+
+    def rate(self, progress, epochs):
+        """Returns the learning rate at that progress, after `epochs`."""
+        return self.learning_rate * self.curve(progress, epochs)
+
+
+def recipe_schedule(recipe):
+    """Returns the `Schedule` of a recipe."""
+    decay = recipe.step_decay if recipe.schedule == "step" else None
+    curve = make_schedule(recipe.schedule, recipe.warmup, decay)
+    return Schedule(recipe.learning_rate, curve, recipe.epochs, recipe.minutes and 60 * recipe.minutes)

@@ -1,4 +1,4 @@
-"""What a classifier is trained for: one class per image, several, or yes and no by one logit.
+"""Tasks of a classifier: one class per image, several classes per image, or two classes by one logit.
 
 Shapes: n images, b images of a batch, k classes, o outputs of the model: k, or 1 of a binary one.
 """
@@ -16,31 +16,29 @@ from vit_tf.training.label_metrics import (
     choose_thresholds,
     evaluate_multi_label,
     mean_average_precision,
-    per_class_multi_label,
-    percentage,
     sigmoid_cross_entropy,
 )
 from vit_tf.training.losses import WeightedBinaryCrossentropy, label_accuracy
-from vit_tf.training.metrics import cross_entropy, evaluate, per_class
+from vit_tf.training.metrics import cross_entropy, evaluate, percentage
 from vit_tf.training.ranking import average_precision, choose_threshold, roc_auc
 
 
 class SingleLabel:
-    """One class per image: softmax, and accuracy says which weights are the best."""
+    """One class per image: softmax; the best weights have the highest accuracy."""
 
     name = "single-label"
     problem_type = SINGLE_LABEL_PROBLEM
     score = "val_accuracy"  # of a row of the history
 
     def prepare(self, images):
-        """Returns `ImageFiles` with labels as the task needs them; a ValueError where they do not fit."""
+        """Returns `ImageFiles` with labels for this task; a ValueError if they do not fit."""
         if not images.is_multi_label:
             return images
         several = np.count_nonzero(images.labels.sum(axis=1) != 1)
         if several:
             raise ValueError(
                 f"--task {self.name} needs one class per image, and {several:,} of {len(images):,} images "
-                "have several or none: choose --task multi-label, or mend the labels"
+                "have several or none: choose --task multi-label, or correct the labels"
             )
         return replace(images, labels=images.labels.argmax(axis=1))
 
@@ -77,24 +75,20 @@ class SingleLabel:
         }
 
     def thresholds(self, logits, targets):
-        """Returns o thresholds chosen on validation images, None where classes exclude each other."""
+        """Returns o thresholds chosen on validation images, None for a softmax."""
         return None
 
     def evaluate(self, logits, targets, class_names, thresholds):
         """Returns the metrics, a dict ready for JSON."""
         return evaluate(logits, targets.argmax(-1), class_names)
 
-    def table(self, metrics):
-        """Returns a line of text per class."""
-        return per_class(metrics)
-
     def summary(self, metrics):
-        """Returns the main metrics in some words."""
-        return f"accuracy {metrics['accuracy']:.2%}"
+        """Returns the main metrics as text."""
+        return f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5_accuracy']:.2%}"
 
 
 class MultiLabel(SingleLabel):
-    """Several classes per image, or none: sigmoid; mean average precision says which weights are the best."""
+    """Any number of classes per image: sigmoid; the best weights have the highest mean average precision."""
 
     name = "multi-label"
     problem_type = MULTI_LABEL_PROBLEM
@@ -114,10 +108,10 @@ class MultiLabel(SingleLabel):
         return keras.metrics.MeanMetricWrapper(label_accuracy, name="accuracy")
 
     def class_weights(self, batches):
-        """As of `SingleLabel`; the images with a class count for it as much as those without."""
+        """See `SingleLabel`; for each class, images with and without it have the same total weight."""
         positives = batches.labels.sum(axis=0)
         weights = (len(batches.labels) - positives) / np.maximum(positives, 1)
-        return None, np.maximum(weights, 1e-3).astype("float32")  # a class of all images keeps a gradient
+        return None, np.maximum(weights, 1e-3).astype("float32")  # a gradient where all have the class
 
     def validate(self, logits, targets, label_smoothing):
         targets = targets.astype(bool)
@@ -132,9 +126,6 @@ class MultiLabel(SingleLabel):
 
     def evaluate(self, logits, targets, class_names, thresholds):
         return evaluate_multi_label(logits, targets.astype(bool), class_names, thresholds)
-
-    def table(self, metrics):
-        return per_class_multi_label(metrics)
 
     def summary(self, metrics):
         names = {"mean_average_precision": "mAP", "micro_f1": "micro F1", "macro_f1": "macro F1"}
@@ -175,9 +166,6 @@ class Binary(MultiLabel):
             "thresholds": [float(thresholds[0])],
         }
 
-    def table(self, metrics):
-        return per_class(metrics)
-
     def summary(self, metrics):
         ap, auc = (percentage(metrics[name]) for name in ("average_precision", "roc_auc"))
         return f"accuracy {metrics['accuracy']:.2%}, average precision {ap}, ROC AUC {auc}"
@@ -188,10 +176,10 @@ TASKS = {task.name: task for task in (SINGLE_LABEL, MULTI_LABEL, BINARY)}
 
 
 def choose_task(images, name=None):
-    """Returns the task called `name`; without a name the one that the labels of `ImageFiles` ask for.
+    """Returns the task called `name`; without a name the task that fits the labels of `ImageFiles`.
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: there is no task of that name.
     """
     if name is None:
         return MULTI_LABEL if images.is_multi_label else SINGLE_LABEL
@@ -201,9 +189,9 @@ def choose_task(images, name=None):
 
 
 def balanced_weights(batches):
-    """Returns how much an image of each class counts, float32 (k,), so that all classes weigh the same.
+    """Returns the weight of an image of each class, float32 (k,), by which all classes have the same weight.
 
-    The mean over the images is one. King and Zeng, "Logistic Regression in Rare Events Data" (2001).
+    The mean over the images is 1. King and Zeng, "Logistic Regression in Rare Events Data" (2001).
     """
     counts = class_counts(batches.labels, batches.num_classes)
     return (len(batches.labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype("float32")

@@ -70,7 +70,7 @@ def test_a_broken_newest_one_falls_back_and_says_so(tmp_path, how):
         path = checkpoints.save(step, content(step), {"step": step})
     damage(path, how)
     with pytest.warns(
-        UserWarning, match=f"broken, and passed over: {path.name}.*going on from step-00000001"
+        UserWarning, match=f"corrupt, and passed over: {path.name}.*resuming from step-00000001"
     ):
         arrays, state = checkpoints.load()
     assert state == {"step": 1}
@@ -83,9 +83,7 @@ def test_all_broken_is_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step in (1, 2):
         damage(checkpoints.save(step, content(step), {}), "truncated")
-    with pytest.raises(
-        ValueError, match="every checkpoint in .* is broken: step-00000002.*start the run anew"
-    ):
+    with pytest.raises(ValueError, match="every checkpoint in .* is corrupt: step-00000002.*start a new run"):
         checkpoints.load()
 
 
@@ -166,7 +164,10 @@ def test_variables_there_and_back():
             lambda a: a.pop("model/0001/layer_1"),
             "1 of its variables do not: model/0001/layer_1 is not in the",
         ),
-        (lambda a: a.update({"model/0002/x": np.zeros(1)}), "model/0002/x is in the state and not here"),
+        (
+            lambda a: a.update({"model/0002/x": np.zeros(1)}),
+            "model/0002/x is in the state and not in this run",
+        ),
         (lambda a: a.update({"model/0000/layer_0": np.zeros((3, 2), "float32")}), r"\(3, 2\).*in the state"),
         (lambda a: a.update({"model/0000/layer_0": np.zeros((2, 3), "float64")}), "float64.*in the state"),
     ],

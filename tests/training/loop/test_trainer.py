@@ -16,12 +16,13 @@ from support.paths import ROOT
 from vit_tf import build_vit
 from vit_tf.data import DataLoader
 from vit_tf.data.augment import batch as augment
-from vit_tf.training import make_optimizer, make_schedule, training_model
+from vit_tf.training import Schedule, make_optimizer, make_schedule, make_training_model
 from vit_tf.training.loop import interrupts
 from vit_tf.training.loop import progress as progress_bar
 from vit_tf.training.loop.checkpoints import to_arrays
+from vit_tf.training.loop.engines.train_batch import TrainBatchEngine
 from vit_tf.training.loop.interrupts import Interrupted
-from vit_tf.training.loop.trainer import Schedule, Trainer
+from vit_tf.training.loop.trainer import Trainer
 
 pytestmark = pytest.mark.every_backend
 
@@ -49,23 +50,25 @@ def data(n=20, batch_size=8, shuffle=True, seed=0):
     return DataLoader(images, labels, K, batch_size, shuffle=shuffle, seed=seed)
 
 
-def make(folder, epochs=2, seconds=None, train=None, clip_norm=None, shape=None, **options):
+def make(
+    folder, epochs=2, seconds=None, train=None, clip_norm=None, curve=None, class_weights=None, **options
+):
     """A trainer with all that has a state: dropout, augmentation, averages, accumulated gradients."""
     keras.utils.set_random_seed(1)
-    network = tiny_vit()
-    model = training_model(network, (8, 8), [augment.RandomFlip(), augment.RandomCrop(1)])
+    vit = tiny_vit()
+    model = make_training_model(vit, (8, 8), [augment.RandomFlip(), augment.RandomCrop(1)])
     model.compile(
         make_optimizer(model, accumulation_steps=2, ema=0.5, clip_norm=clip_norm),
         keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    schedule = Schedule(1e-2, shape or make_schedule("cosine"), epochs, seconds)
-    options = {"checkpoint_minutes": 1e9, **options}
-    return Trainer(model, network, train or data(), data(shuffle=False), schedule, folder, **options)
+    schedule = Schedule(1e-2, curve or make_schedule("cosine"), epochs, seconds)
+    engine = TrainBatchEngine(model, vit, train or data(), data(shuffle=False), class_weights=class_weights)
+    return Trainer(engine, schedule, folder, **{"checkpoint_minutes": 1e9, **options})
 
 
 def state(trainer):
-    return to_arrays(trainer.variables)
+    return to_arrays(trainer.engine.variables)
 
 
 def untimed(rows):
@@ -74,13 +77,13 @@ def untimed(rows):
 
 def interrupt_after(trainer, step):
     """Asks the trainer to stop when it has done `step` steps, as Ctrl-C does."""
-    original = trainer.train_step
+    original = trainer.count
 
-    def train_step(*batch):
-        original(*batch)
+    def count(*trained):
+        original(*trained)
         trainer.interrupts.requested = trainer.progress.step == step
 
-    trainer.train_step = train_step
+    trainer.count = count
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +103,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, 
         first.run()
     assert first.progress.step == step
     second = make(tmp_path)
-    for variable in second.network.trainable_variables:
+    for variable in second.model.trainable_variables:
         variable.assign(np.random.default_rng(3).normal(size=variable.shape))  # the state has it all
     assert second.resume() and second.progress.step == step
     second.run()
@@ -121,7 +124,7 @@ def test_history_and_checkpoints_of_a_whole_run(whole):
     assert progress.images == 40 and progress.train_seconds > 0
     row = progress.rows[-1]
     assert list(row) == [
-        *("epoch", "step", "seconds", "images_per_second", "learning_rate"),
+        *("epoch", "stage", "step", "seconds", "images_per_second", "learning_rate"),
         *("loss", "accuracy", "val_loss", "val_accuracy"),
     ]
     steps = [int(path.name.split("-")[1]) for path in trainer.checkpoints.paths()]
@@ -136,22 +139,22 @@ def test_the_best_weights_are_averaged_ones_of_the_best_epoch(whole):
     """Validation sees the averages; loading the best gives the accuracy that was reported."""
     trainer, _, progress = whole
     trainer.load_best()
-    images, labels = trainer.validation.images, trainer.validation.labels
-    accuracy = (trainer.network.predict(images, verbose=0).argmax(-1) == labels).mean()
+    images, labels = trainer.engine.validation.images, trainer.engine.validation.labels
+    accuracy = (trainer.model.predict(images, verbose=0).argmax(-1) == labels).mean()
     assert (
         accuracy == progress.best["val_accuracy"] == progress.rows[progress.best["epoch"] - 1]["val_accuracy"]
     )
 
 
 def test_every_rate_is_the_schedules(tmp_path):
-    trainer = make(tmp_path, shape=lambda share, epoch: 1 - share)
-    rates, original = [], trainer.model.train_on_batch
+    trainer = make(tmp_path, curve=lambda progress, epoch: 1 - progress)
+    rates, original = [], trainer.engine.training_model.train_on_batch
 
     def train_on_batch(*args, **kwargs):
-        rates.append(float(trainer.model.optimizer.learning_rate))
+        rates.append(float(trainer.engine.training_model.optimizer.learning_rate))
         return original(*args, **kwargs)
 
-    trainer.model.train_on_batch = train_on_batch
+    trainer.engine.training_model.train_on_batch = train_on_batch
     trainer.run()
     np.testing.assert_allclose(rates, 1e-2 * (1 - (np.arange(6) + 0.5) / 6), rtol=1e-6)
 
@@ -181,6 +184,46 @@ def test_patience_ends_a_run(tmp_path):
     trainer.run()
     assert len(trainer.progress.rows) == 4
     assert (trainer.progress.best["epoch"], trainer.progress.best["val_accuracy"]) == (2, 0.5)
+
+
+def test_the_last_weights_may_be_the_best(tmp_path):
+    trainer = make(tmp_path, epochs=3, monitor="last")
+    trainer.run()
+    assert trainer.progress.best["epoch"] == 3 and not trainer.best_weights
+    logits, targets = trainer.engine.validate()
+    trainer.load_best()
+    np.testing.assert_array_equal(trainer.engine.predict(trainer.engine.validation)[0], logits)
+    accuracy = (logits.argmax(-1) == targets.argmax(-1)).mean()
+    assert accuracy == trainer.progress.rows[-1]["val_accuracy"]
+
+
+def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
+    """All state continues; only the schedule starts anew, also after an interruption."""
+    first = make(tmp_path)
+    first.run()
+    resumed = make(tmp_path, epochs=4)
+    assert resumed.resume()
+    resumed.begin_stage(2)
+    rates = []
+    original = resumed.count
+
+    def count(*trained):
+        original(*trained)
+        rates.append(float(resumed.engine.optimizer.learning_rate))
+        resumed.interrupts.requested = resumed.progress.step == 8
+
+    resumed.count = count
+    with pytest.raises(Interrupted):
+        resumed.run()
+    again = make(tmp_path, epochs=4)
+    assert again.resume() and (again.progress.stage, again.progress.epoch) == (2, 2)
+    again.run()
+    curve = make_schedule("cosine")
+    np.testing.assert_allclose(rates, [1e-2 * curve((i + 0.5) / 12, 0) for i in range(2)], rtol=1e-6)
+    rows = again.progress.rows
+    assert [(row["epoch"], row["stage"]) for row in rows] == [(i + 1, 1 + (i > 1)) for i in range(6)]
+    assert untimed(rows[:2]) == untimed(whole[2].rows) and again.progress.step == 18
+    assert int(again.engine.optimizer.iterations) == 9  # two batches per step
 
 
 def test_the_loss_may_say_which_weights_are_the_best(tmp_path):
@@ -228,7 +271,7 @@ def test_a_nan_stops_the_run_with_the_last_good_state(tmp_path):
 
 def test_weights_that_overflow_are_not_saved(tmp_path):
     trainer = make(tmp_path)
-    trainer.network.get_layer("head").kernel.assign(np.full((8, K), np.inf))
+    trainer.model.get_layer("head").kernel.assign(np.full((8, K), np.inf))
     with pytest.raises(ValueError, match="after step 0 head/kernel has NaN.*no state was saved"):
         trainer.run()
 
@@ -245,7 +288,9 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
     trainer.checkpoints.save = save
     trainer.run()
     assert trainer.progress.finished
-    assert "warning: no checkpoint of step 3, the run goes on: [Errno 28] No space" in capsys.readouterr().out
+    assert (
+        "warning: no checkpoint of step 3, training continues: [Errno 28] No space" in capsys.readouterr().out
+    )
     fresh = make(tmp_path / "new")
     fresh.checkpoints.save = lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system"))
     with pytest.raises(OSError, match="Read-only"):  # before the training there is nothing to lose
@@ -272,7 +317,7 @@ def test_a_state_of_another_version_is_refused(whole, monkeypatch):
     other = make(whole[0].folder)
     arrays, state = other.checkpoints.load()
     monkeypatch.setattr(other.checkpoints, "load", lambda: (arrays, {**state, "colour": 1}))
-    with pytest.raises(ValueError, match="another version of vit_tf, it differs in colour"):
+    with pytest.raises(ValueError, match="another version of vit_tf, which differs in colour"):
         other.resume()
 
 
@@ -280,8 +325,10 @@ def test_a_state_of_another_version_is_refused(whole, monkeypatch):
 def test_a_state_of_another_model_is_refused(whole):
     trainer, _, _ = whole
     other = make(trainer.folder, clip_norm=None)
-    other.model.optimizer = make_optimizer(other.model, "sgd", accumulation_steps=2)
-    other.model.optimizer.build(other.model.trainable_variables)
+    other.engine.training_model.optimizer = make_optimizer(
+        other.engine.training_model, "sgd", accumulation_steps=2
+    )
+    other.engine.training_model.optimizer.build(other.engine.training_model.trainable_variables)
     before = state(other)
     with pytest.raises(ValueError, match="does not fit this run.*optimizer/0000.*Resume with the code"):
         other.resume()
@@ -339,7 +386,7 @@ def test_the_second_signal_leaves_at_once():
     )
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGTERM)
-    assert "once more leaves at once" in process.stderr.readline() + process.stderr.readline()
+    assert "a second signal exits immediately" in process.stderr.readline() + process.stderr.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 128 + signal.SIGTERM
@@ -362,8 +409,9 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_heard():
 # Schedule and bar
 # ---------------------------------------------------------------------------------------------------
 def test_schedule_takes_what_is_further():
-    schedule = Schedule(2.0, lambda share, epoch: share, epochs=4, seconds=100)
-    assert schedule.share(1, 10) == 0.25 and schedule.share(1, 50) == 0.5 and schedule.share(9, 0) == 1
+    schedule = Schedule(2.0, lambda progress, epoch: progress, epochs=4, seconds=100)
+    assert schedule.progress(1, 10) == 0.25 and schedule.progress(1, 50) == 0.5
+    assert schedule.progress(9, 0) == 1
     assert schedule.rate(0.25, 1) == 0.5
 
 
@@ -380,7 +428,7 @@ def test_bar(whole):
         None, Console(file=output, width=120, force_terminal=True, highlight=False)
     ) as bar:
         running = type(progress)(epoch=1, totals={"images": 10, "loss": 15.0, "accuracy": 5.0})
-        bar.update(running, share=0.25, elapsed=30)
+        bar.update(running, fraction=0.25, elapsed=30)
         bar.bar.refresh()
         bar.end_epoch(progress.rows[0])
     text = output.getvalue()

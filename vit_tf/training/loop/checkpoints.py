@@ -1,4 +1,4 @@
-"""Checkpoints: the whole state of a run in one file, which is there whole or not at all."""
+"""Checkpoints: the whole state of a run in one file, written atomically."""
 
 import errno
 import json
@@ -18,15 +18,15 @@ NAME = re.compile(r"step-([0-9]{8,})-([0-9a-f]{16})\.safetensors")
 
 
 class Checkpoints:
-    """The last states of a run, in a folder of their own.
+    """The most recent states of a run, in a folder.
 
-    A file is called step-STEP-HASH.safetensors, after the steps that were done and the first 16 digits
-    of its SHA-256, and holds arrays and, in its header, a JSON object. It is written to a temporary
-    name, flushed to the disk, and renamed: at no moment is there less than the state before.
+    A file is called step-STEP-HASH.safetensors, after the number of steps done and the first 16 digits of its
+    SHA-256. It holds arrays and, in its header, a JSON object. The file is written under a temporary name,
+    flushed to the disk, and renamed, so that the state before exists until the new one is complete.
 
     Args:
-        folder: is made when the first state is saved.
-        keep: int, how many states stay.
+        folder: is created when the first state is saved.
+        keep: int, how many states are kept.
     """
 
     def __init__(self, folder, keep=2):
@@ -34,18 +34,18 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, step, arrays, state):
-        """Writes a state, and removes those that are too old.
+        """Writes a state, and removes states that are too old.
 
         Args:
             step: int, steps since the start of the run.
             arrays: dict from names to arrays.
-            state: what JSON can hold.
+            state: dict that JSON can hold.
 
         Returns:
             The path.
 
         Raises:
-            OSError: the disk is full, or the folder cannot be written to. Older states stay.
+            OSError: the disk is full, or the folder cannot be written to. Older states are kept.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -66,13 +66,13 @@ class Checkpoints:
 
     def paths(self):
         """Returns the paths of the states, the newest first."""
-        found = [path for path in self.folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
-        return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+        paths = [path for path in self.folder.glob("step-*.safetensors") if NAME.fullmatch(path.name)]
+        return sorted(paths, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
 
     def prune(self, newest):
         """Removes all but `newest` and the states before it that are kept.
 
-        States of later steps are broken, or belong to a past that a broken one has ended.
+        States of later steps are corrupt, or were left behind when a corrupt one was passed over.
         """
         others = [path for path in self.paths() if path != newest]
         before = [path for path in others if step_of(path) <= step_of(newest)]
@@ -80,13 +80,13 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def load(self):
-        """Returns `(arrays, state)` of the newest state that is whole, None where there is none at all.
+        """Returns `(arrays, state)` of the newest state that is intact, None if there are no states.
 
-        A broken one is passed over with a warning that names it. What a killed process left of an
-        unfinished one is removed.
+        A corrupt state is passed over with a warning that names it. Partial files of a killed process are
+        removed.
 
         Raises:
-            ValueError: there are states, and all are broken.
+            ValueError: there are states, and all are corrupt.
         """
         remove_partial_files(self.folder)
         problems = []
@@ -98,13 +98,14 @@ class Checkpoints:
                 continue
             if problems:
                 warnings.warn(
-                    f"broken, and passed over: {', '.join(problems)}; going on from {path.name}", stacklevel=2
+                    f"corrupt, and passed over: {', '.join(problems)}; resuming from {path.name}",
+                    stacklevel=2,
                 )
             return content
         if problems:
             raise ValueError(
-                f"every checkpoint in {str(self.folder)!r} is broken: {', '.join(problems)}; start the run "
-                "anew in another folder, or bring the files back from a copy"
+                f"every checkpoint in {str(self.folder)!r} is corrupt: {', '.join(problems)}; start a new "
+                "run in another folder, or restore the files from a copy"
             )
         return None
 
@@ -114,25 +115,25 @@ def step_of(path):
 
 
 def read(path):
-    """Returns `(arrays, state)` of a checkpoint; a ValueError where its content is not what was written."""
+    """Returns `(arrays, state)` of a checkpoint; a ValueError if its content has changed."""
     if not sha256(path).startswith(NAME.fullmatch(path.name)[2]):
         raise ValueError("its content does not have the hash in its name")
     try:
         with safe_open(path, framework="numpy") as file:
             state = json.loads(file.metadata()["state"])
             return {name: file.get_tensor(name) for name in file.keys()}, state
-    except (SafetensorError, KeyError, TypeError, RecursionError) as error:  # no or another header
+    except (SafetensorError, KeyError, TypeError, RecursionError) as error:  # a missing or other header
         raise ValueError(brief(error)) from error
 
 
 def to_arrays(groups):
-    """Returns variables as a dict of arrays, by names that tell group, place and path.
+    """Returns variables as a dict of arrays, by names of group, position and path.
 
     Args:
         groups: dict from a group's name to its `keras.Variable`s.
 
     Raises:
-        ValueError: a value is NaN or infinite, since such a state is worth nothing.
+        ValueError: a value is NaN or infinite, since such a state is useless.
     """
     arrays = {}
     for name, variable in named(groups).items():
@@ -143,23 +144,25 @@ def to_arrays(groups):
 
 
 def from_arrays(groups, arrays):
-    """Puts the arrays of `to_arrays` into the same groups of variables, all of them or none.
+    """Assigns the arrays of `to_arrays` to the same groups of variables, all of them or none.
 
-    Arrays of other groups are left alone.
+    Arrays of other groups are ignored.
 
     Raises:
-        ValueError: names what is missing, surplus, or of another shape or type. Nothing is changed then.
+        ValueError: arrays are missing, surplus, or of another shape or dtype; the message names them, and no
+            variable was changed.
     """
-    ours = named(groups)
-    theirs = {name: array for name, array in arrays.items() if name.partition("/")[0] in groups}
-    problems = [f"{name} is in the state and not here" for name in theirs if name not in ours]
-    for name, variable in ours.items():
-        expected = (tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype))
-        if name not in theirs:
+    expected = named(groups)
+    loaded = {name: array for name, array in arrays.items() if name.partition("/")[0] in groups}
+    problems = [f"{name} is in the state and not in this run" for name in loaded if name not in expected]
+    for name, variable in expected.items():
+        shape, dtype = tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
+        array = loaded.get(name)
+        if array is None:
             problems.append(f"{name} is not in the state")
-        elif (found := (theirs[name].shape, str(theirs[name].dtype))) != expected:
+        elif (array.shape, str(array.dtype)) != (shape, dtype):
             problems.append(
-                f"{name} is {found[1]} {found[0]} in the state and {expected[1]} {expected[0]} here"
+                f"{name} is {array.dtype} {array.shape} in the state and {dtype} {shape} in this run"
             )
     if problems:
         raise ValueError(
@@ -168,12 +171,12 @@ def from_arrays(groups, arrays):
             + ("; ..." if len(problems) > 5 else "")
             + ". Resume with the code and the options that saved it"
         )
-    for name, variable in ours.items():
-        variable.assign(theirs[name])
+    for name, variable in expected.items():
+        variable.assign(loaded[name])
 
 
 def named(groups):
-    """Returns variables by names that are the same whenever the same run is built again."""
+    """Returns a dict of variables by names that are the same whenever the same run is built again."""
     return {
         f"{group}/{i:04d}/{stable_path(variable.path, group == 'optimizer')}": variable
         for group, variables in groups.items()
@@ -182,9 +185,41 @@ def named(groups):
 
 
 def stable_path(path, of_optimizer):
-    """Returns a variable's path without the numbers that Keras gives to what has no name of its own.
+    """Returns a variable's path without the process-wide counters of Keras's default names.
 
-    It counts through a process: "seed_generator_2", and "adamw_1" as the first part of an optimizer's.
+    Examples are "seed_generator_2", and "adamw_1" as the first part of an optimizer's paths.
     """
     path = re.sub(r"\bseed_generator_[0-9]+", "seed_generator", path)
     return re.sub(r"^([a-z_]+?)_[0-9]+/", r"\1/", path) if of_optimizer else path
+
+
+def rng_state():
+    """Returns the states of generators that are no variables, as a dict of uint8 arrays, which may be empty.
+
+    Only PyTorch has such generators: Keras's Dropout draws from PyTorch's own there.
+    """
+    return {f"torch/{place}": state.cpu().numpy() for place, state in torch_states().items()}
+
+
+def restore_rng_state(arrays):
+    """Restores the states of `rng_state`; other arrays are ignored."""
+    states = {name: array for name, array in arrays.items() if name.startswith("torch/")}
+    if not states or keras.backend.backend() != "torch":
+        return
+    import torch
+
+    for name, array in states.items():
+        state, place = torch.from_numpy(array.copy()), name.partition("/")[2]
+        if place == "cpu":
+            torch.set_rng_state(state)
+        elif int(place) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, int(place))
+
+
+def torch_states():
+    if keras.backend.backend() != "torch":
+        return {}
+    import torch
+
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), **{str(i): state for i, state in enumerate(devices)}}

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and the end of the terminal as a request to stop the training between two batches."""
+"""Ctrl-C, SIGTERM and a closed terminal as requests to stop training between two batches."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ SHOW_CURSOR = "\x1b[?25h"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop, and has saved its state."""
+    """A stop of the run was requested, and its state was saved."""
 
 
 class Interrupts:
-    """Counts signals: after the first `requested` is True, a second Ctrl-C or SIGTERM ends the process.
+    """Counts signals: the first sets `requested` to True, a second Ctrl-C or SIGTERM ends the process.
 
-    Python runs its handlers between two of its own instructions, which may be minutes away while a
-    training step runs. So a thread listens at the pipe that the system's handler writes to at once.
+    Python runs signal handlers between two of its instructions, and a training step may take minutes. So a
+    thread reads from the pipe (the wake-up file descriptor) into which each signal is written at once.
     """
 
     def __init__(self):
@@ -28,9 +28,9 @@ class Interrupts:
 
     @contextmanager
     def listening(self):
-        """Listens inside, and gives the handlers that were there before back at the end.
+        """A scope that handles signals in this way, and restores the handlers before it.
 
-        Python hears signals in its main thread alone: elsewhere this does nothing.
+        Python handles signals in its main thread alone: in other threads the scope does nothing.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -40,7 +40,7 @@ class Interrupts:
         thread = threading.Thread(target=self.listen, args=(reader,), daemon=True)
         thread.start()
         wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # by nohup
+        numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # set by nohup
         handlers = {number: signal.signal(number, lambda *_: None) for number in numbers}
         try:
             yield
@@ -56,11 +56,11 @@ class Interrupts:
         while received := os.read(reader, 1):
             if received[0] not in SIGNALS:
                 continue
-            if self.requested and received[0] == HANG_UP:  # may come twice, from the system and the shell
+            if self.requested and received[0] == HANG_UP:  # may come twice: from the system and the shell
                 continue
             if self.requested:
-                # The progress bar has hidden the cursor, and gets no chance to bring it back.
-                tell(f"{SHOW_CURSOR}\nleft at once\n")
+                # The progress bar has hidden the cursor and cannot show it again.
+                tell(f"{SHOW_CURSOR}\nexited\n")
                 os._exit(128 + received[0])
             self.requested = True
-            tell("\nstopping after this batch; once more leaves at once\n")
+            tell("\nstopping after this batch; a second signal exits immediately\n")

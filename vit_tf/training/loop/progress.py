@@ -1,4 +1,4 @@
-"""What a run shows of itself: a bar with an ETA, and a line an epoch."""
+"""Progress bar with an ETA, and a line per epoch."""
 
 import importlib.util
 
@@ -8,7 +8,7 @@ from vit_tf import terminal
 
 
 class ProgressBar:
-    """One bar for the whole run, which knows its end from the schedule.
+    """One bar for the whole run.
 
     Args:
         schedule: the run's `Schedule`.
@@ -36,20 +36,26 @@ class ProgressBar:
     def print(self, text):
         self.bar.console.print(text, soft_wrap=True)
 
-    def update(self, progress, share, elapsed):
-        """Shows a `Progress`, the share of the run that is over and the seconds that it took."""
+    def update(self, progress, fraction, elapsed):
+        """Shows a `Progress`.
+
+        Args:
+            progress: the run's `Progress`.
+            fraction: float in [0, 1], how much of the schedule is over.
+            elapsed: seconds that this took.
+        """
         images = progress.totals["images"]
         state = "  ".join(
             [
                 f"loss {progress.totals['loss'] / images:.3f}",
                 f"accuracy {progress.totals['accuracy'] / images:.1%}",
-                f"ETA {format_duration(elapsed * (1 / share - 1))}" if share else "",
+                f"ETA {format_duration(elapsed * (1 / fraction - 1))}" if fraction else "",
             ]
         )
-        self.bar.update(self.task, completed=share, state=state, description=f"epoch {progress.epoch + 1}")
+        self.bar.update(self.task, completed=fraction, state=state, description=f"epoch {progress.epoch + 1}")
 
     def end_epoch(self, row):
-        """Prints the line of an epoch, a row of the history."""
+        """Prints the line of an epoch from a row of the history."""
         mean_average_precision = f"val mAP {row['val_map']:.1%}  " if "val_map" in row else ""
         self.print(
             f"epoch {row['epoch']:3d}  {format_duration(row['seconds'])}  "
@@ -63,13 +69,13 @@ class ProgressBar:
 def default_console():
     console = terminal.console()
     if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
-        # rich's bar needs them in a notebook; the lines of the epochs do not.
+        # In a notebook rich's bar needs ipywidgets; the lines of the epochs do not.
         return terminal.console(force_jupyter=False, force_terminal=False)
     return console
 
 
 def format_duration(seconds):
-    """Returns seconds as minutes:seconds, such as "3:07"; as hours:minutes:seconds from an hour on."""
+    """Returns seconds as text: minutes:seconds such as "3:07", or hours:minutes:seconds."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,7 +1,7 @@
-"""Training compiled as a whole: an epoch is one call to the device, by JAX. KERAS_BACKEND must be jax.
+"""An epoch of training as a pure function of JAX, to be compiled. KERAS_BACKEND must be jax.
 
-All functions here are pure. What changes in training is a dict of lists of arrays, the values of `groups`
-of Keras's variables, that goes in and comes out.
+What training changes is a dict of lists of arrays, the values of the variables in `groups`: the functions
+take it and return a new one.
 
 Shapes: n images of a data set, b images of a batch, s steps, h rows, w columns, c channels, k classes.
 """
@@ -17,32 +17,32 @@ def check_backend():
     """Raises a ValueError unless Keras computes by JAX."""
     if keras.backend.backend() != "jax":
         raise ValueError(
-            f"training on the device needs Keras on JAX, got the backend {keras.backend.backend()!r}: start "
+            f"--engine compiled-epoch needs Keras on JAX, got the backend {keras.backend.backend()!r}: start "
             "the process with KERAS_BACKEND=jax"
         )
 
 
-def groups(network, augmentation, optimizer):
+def groups(model, augmentation, optimizer):
     """Returns all variables that training changes, as a dict of lists.
 
-    The order is that of `stateless_call` and `stateless_apply`. Moving averages, seeds and whitening filters
-    are among "non_trainable".
+    The order is that of `stateless_call` and `stateless_apply`. The group "non_trainable" includes moving
+    averages, seeds and whitening filters.
     """
     return {
-        "trainable": network.trainable_variables,
-        "non_trainable": network.non_trainable_variables,
+        "trainable": model.trainable_variables,
+        "non_trainable": model.non_trainable_variables,
         "augmentation": augmentation.variables,
         "optimizer": optimizer.variables,
     }
 
 
-def make_step(network, augmentation, optimizer, loss):
+def make_step(model, augmentation, optimizer, loss):
     """Returns one training step as a pure function.
 
     Args:
-        network: a `keras.Model` from images (b, h, w, c) in [0, 255] to float32 logits (b, k).
+        model: a `keras.Model` from images (b, h, w, c) in [0, 255] to float32 logits (b, k).
         augmentation: a `keras.Model` from images to images of the same shape, without trainable weights.
-        optimizer: of `make_optimizer`, built for `network.trainable_variables`.
+        optimizer: of `make_optimizer`, built for `model.trainable_variables`.
         loss: a `keras.losses.Loss` of labels and logits.
 
     Returns:
@@ -57,7 +57,7 @@ def make_step(network, augmentation, optimizer, loss):
     rate_index = index_of(optimizer.learning_rate, optimizer.variables)
 
     def compute_loss(trainable, non_trainable, images, labels):
-        logits, non_trainable = network.stateless_call(trainable, non_trainable, images, training=True)
+        logits, non_trainable = model.stateless_call(trainable, non_trainable, images, training=True)
         return loss(labels, logits), (logits, non_trainable)
 
     compute_gradients = jax.value_and_grad(compute_loss, has_aux=True)
@@ -84,13 +84,13 @@ def make_epoch(step, batch_size, mix=None):
 
     Args:
         step: what `make_step` returns.
-        batch_size: int, b. The images that do not fill a last batch rest; each epoch they are others.
+        batch_size: int, b. Images that do not fill a last batch are left out, others in each epoch.
         mix: a `vit_tf.data.augment.mixing.MixUpCutMix` or None.
 
     Returns:
         A function `(values, images, labels, rates, key) -> (values, (loss, accuracy))`: images uint8
-        (n, h, w, c) and labels float32 (n, k), all of them; rates float32 (s,), one a step; key of
-        `jax.random`, from which the order and the mixing follow. Loss and accuracy are means of the steps'.
+        (n, h, w, c) and labels float32 (n, k), all of them; rates float32 (s,), one per step; key of
+        `jax.random`, which determines the order and the mixing. Loss and accuracy are means over the steps.
     """
 
     def epoch(values, images, labels, rates, key):
@@ -114,11 +114,11 @@ def draw_epoch(key, num_images, num_steps, batch_size, mix, image_size):
     return order, draw_mixing(mix, mixing_key, order.shape, image_size)
 
 
-def make_predict(network, batch_size=1000):
+def make_predict(model, batch_size=1000):
     """Returns a pure function from all images of a data set to their logits, batch by batch.
 
     Args:
-        network: as of `make_step`.
+        model: as of `make_step`.
         batch_size: int, images at a time.
 
     Returns:
@@ -132,7 +132,7 @@ def make_predict(network, batch_size=1000):
         rows = (jnp.arange(-(-n // b) * b) % n).reshape(-1, b)  # the last batch is filled up with the first
 
         def logits_of(indices):
-            return network.stateless_call(trainable, non_trainable, images[indices], training=False)[0]
+            return model.stateless_call(trainable, non_trainable, images[indices], training=False)[0]
 
         logits = jax.lax.map(logits_of, rows)  # (s, b, k)
         return logits.reshape(-1, logits.shape[-1])[:n]
@@ -146,7 +146,7 @@ def index_of(variable, variables):
 
 def values_of(variables):
     """Returns the values of a dict of lists of variables."""
-    # `asarray` with a dtype: a value that came from a Python number has a weak type, and compiles anew.
+    # `asarray` with a dtype: a value made from a Python number has a weak type and would be compiled again.
     return jax.tree.map(lambda variable: jnp.asarray(variable.value, variable.value.dtype), variables)
 
 

@@ -1,6 +1,5 @@
 import csv
 import dataclasses
-import importlib.util
 import json
 import os
 import resource
@@ -12,34 +11,32 @@ import time
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from support.paths import ROOT
 
 import vit_tf
-from vit_tf import data, training, variants
+from vit_tf import data, variants
+from vit_tf.commands.main import main
+from vit_tf.training import ending, presets
 
 SCRIPT = ROOT / "scripts" / "train_cifar10.py"
 TINY = dict(num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=16)
 
-spec = importlib.util.spec_from_file_location("train_cifar10", SCRIPT)
-train_cifar10 = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(train_cifar10)
-
 
 @pytest.fixture(autouse=True)
 def without_rehearsals(monkeypatch):
-    monkeypatch.setattr(training, "rehearse", lambda *_: None)  # see test_ending.py
+    monkeypatch.setattr(ending, "rehearse", lambda *_: None)  # see test_ending.py
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The two small variants, shrunk, and less to compile: what is tested here is the script."""
+    """The two small variants, shrunk, and less to compile: what is tested here is the command."""
     for name in ("vit_cifar10", "vit_cifar10_tutorial"):
         monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY))
-    variant, recipe = train_cifar10.PRESETS["default"]
-    recipe = dataclasses.replace(
-        recipe, optimizer="adamw", progressive_resizing="none", mixed_precision=False
-    )
-    monkeypatch.setitem(train_cifar10.PRESETS, "default", (variant, recipe))
+    changes = dict(optimizer="adamw", progressive_resizing="none", mixed_precision=False)
+    default = presets.PRESETS["default"]
+    preset = dataclasses.replace(default, settings={**default.settings, **changes})
+    monkeypatch.setitem(presets.PRESETS, "default", preset)
 
 
 @pytest.fixture
@@ -59,7 +56,7 @@ def archive(tmp_path):
 
 def run(tmp_path, *arguments):
     out = tmp_path / "run"
-    return out, train_cifar10.main([*arguments, "--out", str(out)])
+    return out, main(["train", *arguments, "--out", str(out)])
 
 
 @pytest.mark.parametrize("preset", ["default", "tutorial"])
@@ -105,13 +102,13 @@ def test_learns_what_can_be_seen(archive, tmp_path):
 
 def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    train_cifar10.main(["--data", "sample", "--epochs", "1"])
+    main(["train", "--data", "sample", "--epochs", "1"])
     (out,) = (tmp_path / "runs").iterdir()
     assert "-sample-" in out.name
     for name in ("config", "metrics"):
         assert json.loads((out / f"{name}.json").read_text())["data"] == "sample"
     printed = capsys.readouterr().out
-    assert "*** SAMPLE:" in printed and "test accuracy (sample)" in printed
+    assert "*** SAMPLE:" in printed and "test (sample) accuracy" in printed
 
 
 def test_minutes_end_a_run(tiny, archive, tmp_path):
@@ -158,11 +155,99 @@ def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
     out, _ = run(tmp_path, *arguments)
     before = (out / "metrics.json").read_text(), (out / "history.csv").read_text()
     run(tmp_path, *arguments)
-    assert "resumed at step 8: it was at its end" in capsys.readouterr().out
+    assert "resumed at step 8: the run has ended" in capsys.readouterr().out
     assert ((out / "metrics.json").read_text(), (out / "history.csv").read_text()) == before
-    assert train_cifar10.main(["--resume", str(out)]) in (None, 0)
+    assert main(["train", "--resume", str(out)]) in (None, 0)
     with pytest.raises(ValueError, match=r"holds a run with epochs 2 \(now 3\)"):
         run(tmp_path, "--data", archive, "--epochs", "3", "--batch-size", "16")
+
+
+def test_a_finished_run_is_trained_further(tiny, archive, tmp_path, capsys):
+    arguments = ["--data", archive, "--epochs", "1", "--batch-size", "16"]
+    out, _ = run(tmp_path, *arguments)
+    assert main(["train", "--resume", str(out), "--epochs", "2", "--learning-rate", "1e-4"]) == 0
+    assert "resumed at step 4: continuing in epoch 2" in capsys.readouterr().out
+    config, metrics = (json.loads((out / f"{n}.json").read_text()) for n in ("config", "metrics"))
+    assert config["recipe"]["epochs"] == 2 and config["recipe"]["learning_rate"] == 1e-4
+    assert [stage["recipe"]["epochs"] for stage in config["stages"]] == [1, 2]
+    assert config["stages"][1]["from_epoch"] == 1 and metrics["epochs"] == 3 and metrics["stages"] == 2
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
+    assert [row["stage"] for row in rows] == ["1", "2", "2"] and rows[2]["step"] == "12"
+    before = (out / "metrics.json").read_text()
+    assert main(["train", "--resume", str(out)]) == 0  # nothing is left to do
+    assert (out / "metrics.json").read_text() == before
+    with pytest.raises(ValueError, match="takes no seed beside it"):
+        main(["train", "--resume", str(out), "--epochs", "2", "--seed", "3"])
+    (out / "metrics.json").unlink()  # as before the end of the run
+    with pytest.raises(ValueError, match="has not ended"):
+        main(["train", "--resume", str(out), "--epochs", "2"])
+
+
+def test_best_and_last_weights_are_kept(tiny, archive, tmp_path):
+    """`--preset adamw` is as Keras's ModelCheckpoint with save_best_only, and without."""
+    options = ["--preset", "adamw", "--epochs", "3", "--batch-size", "16", "--crop", "none", "--no-flip"]
+    out, _ = run(tmp_path, "--data", archive, *options)
+    recipe = json.loads((out / "config.json").read_text())["recipe"]
+    assert recipe["optimizer"] == "adamw" and recipe["keep_last"]
+    rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
+    best = max(rows, key=lambda row: float(row["val_accuracy"]))
+    images = data.load_cifar10(archive)
+    _, validation = data.stratified_split(images.y_train, 0.1, 0)
+    x, y = images.x_train[validation].astype("float32"), images.y_train[validation]
+    for folder, row in (("model", best), ("last", rows[-1])):
+        classifier = vit_tf.load(out / folder)
+        logits = classifier.model.predict(classifier.preprocessing.normalization()(x), verbose=0)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+        assert float(smoothed(np.eye(10)[y], logits)) == pytest.approx(float(row["val_loss"]), rel=1e-4)
+        assert float(loss(y, logits)) > 0
+        assert (logits.argmax(-1) == y).mean() == pytest.approx(float(row["val_accuracy"]))
+
+
+def test_image_files_are_trained_from_scratch(tiny, tmp_path, capsys):
+    for i in range(60):
+        path = tmp_path / "images" / ("cat" if i % 2 else "dog") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 99, (20, 24, 3)) + 150 * (i % 2)
+        Image.fromarray(pixels.astype("uint8")).save(path)
+    options = ["--epochs", "2", "--batch-size", "16", "--max-bad", "0.1"]
+    out, _ = run(tmp_path, "--data", str(tmp_path / "images"), *options)
+    assert vit_tf.load(out / "model").labels == ("cat", "dog")
+    assert (out / "split.csv").exists() and "vit_cifar10 on images" not in capsys.readouterr().err
+    stem = vit_tf.load(out / "model").model.get_layer("patch_embedding")
+    assert hasattr(stem, "adapt")
+    identity = np.eye(len(np.ravel(stem.non_trainable_weights[0])))[0]
+    assert not np.allclose(np.ravel(stem.non_trainable_weights[0]), identity)  # whitened on these images
+    (tmp_path / "images" / "cat" / "new.png").write_bytes(
+        (tmp_path / "images" / "cat" / "1.png").read_bytes()
+    )
+    assert main(["train", "--resume", str(out), "--epochs", "1"]) == 0
+    assert "1 files are new since the run began" in capsys.readouterr().out
+    (tmp_path / "images" / "cat" / "1.png").unlink()
+    with pytest.raises(ValueError, match="1 of its images are gone: 'cat/1.png'"):
+        main(["train", "--resume", str(out)])
+
+
+def test_errors_come_before_keras_is_imported(tmp_path):
+    code = (
+        "import sys\n"
+        "from vit_tf.commands.main import main\n"
+        "for words in (['--preset', 'lonk'], ['--epochs', '0'], ['--data', 'nowhere'],\n"
+        "              ['--set', 'layers=6'], ['--resume', 'nowhere'], ['--variant', 'vit_cifar']):\n"
+        "    try: main(['train', *words])\n"
+        "    except ValueError as error: print(error)\n"
+        "    else: sys.exit('no error')\n"
+        "sys.exit(3 * bool({'keras', 'tensorflow', 'jax'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("\n") == 6 and "did you mean 'long'" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -178,6 +263,8 @@ def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
         (["--set", "patch_stem=con"], "did you mean 'conv'"),
         (["--set", "layers=6"], "layers"),
         (["--data", "missing.npz"], "missing.npz"),
+        (["--preset", "lonk"], "did you mean 'long'"),
+        (["--task", "binary"], "arrays have one class per image"),
     ],
 )
 def test_bad_arguments(arguments, message, archive, tmp_path):

@@ -1,0 +1,106 @@
+"""Train a Vision Transformer from scratch, on CIFAR-10 or on any labelled images.
+
+    vit-tf train                                            # CIFAR-10, 10 minutes, on any machine
+    vit-tf train --data cifar10.npz --preset long --out runs/long    # 60 minutes, or --minutes N
+    vit-tf train --data cifar10.npz --preset adamw          # AdamW instead of Muon; best and last weights
+    vit-tf train --data cifar10.npz --preset gpu            # 4 minutes on a GPU, by JAX
+    vit-tf train --data pets/ --variant vit_tiny_patch16_224 --image-size 128 --epochs 100
+    vit-tf train --resume runs/long                         # after Ctrl-C, a crash or a power cut
+    vit-tf train --resume runs/long --epochs 20             # trains a finished run further
+
+Presets can be combined: with --preset adamw,long the settings of "long" are added to those of "adamw".
+The run's folder holds everything that the run writes; `vit-tf predict --weights RUN/model` uses its model.
+"""
+
+import importlib.util
+import json
+
+from vit_tf.commands.training_run import (
+    add_data_options,
+    add_run_options,
+    check_command,
+    data_options,
+    run_command,
+)
+from vit_tf.training.datasets import absolute
+from vit_tf.training.loop.engines import ENGINES
+from vit_tf.training.presets import PRESETS, TRAINING, get_preset
+
+HELP = "train from scratch, on CIFAR-10 or labelled images"
+
+
+def add_arguments(parser):
+    parser.add_argument(
+        "--data",
+        help="an .npz, the original CIFAR-10 folder or archive, 'cifar10' (download), 'sample', or labelled "
+        "images as of `vit-tf finetune`; by default the download, or the sample if that fails",
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME[,NAME]",
+        help=f"model and settings to start from: {', '.join(TRAINING)} "
+        "(default, or gpu with --engine compiled-epoch)",
+    )
+    engines = "; ".join(f"{name}: {info.description}" for name, info in ENGINES.items())
+    parser.add_argument("--engine", choices=ENGINES, help=f"{engines} (the preset's)")
+    parser.add_argument("--variant", metavar="NAME", help="a name of `vit-tf list` (the preset's)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        metavar="NAME=VALUE",
+        help="hyperparameters of the variant, as of build_vit, such as patch_stem=conv num_layers=6",
+    )
+    parser.add_argument(
+        "--tensorboard", action="store_true", default=None, help="write TensorBoard logs, too"
+    )
+    add_data_options(parser)
+    add_run_options(parser)
+
+
+def run(args):
+    return run_command(args, "train", None if args.resume else make_command(args))
+
+
+def make_command(args):
+    """Returns everything that decides what a run does, ready for JSON; a ValueError names a wrong option."""
+    if args.tensorboard and not is_installed("tensorboard"):
+        raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
+    preset_name = args.preset or ("gpu" if args.engine == "compiled-epoch" else "default")
+    preset = get_preset(preset_name)
+    command = {
+        "name": "train",
+        "data": absolute(args.data),
+        "preset": preset_name,
+        "engine": args.engine or preset.engine,
+        "variant": args.variant or preset.variant or PRESETS["default"].variant,
+        "weights": None,
+        "hyperparameters": {
+            **({} if args.variant else preset.hyperparameters),
+            **parse_hyperparameters(args.set or []),
+        },
+        "tensorboard": bool(args.tensorboard),
+        **data_options(args),
+    }
+    check_command(command)
+    return command
+
+
+def parse_hyperparameters(words):
+    """Returns the values of "name=value", parsed as JSON if they are; a ValueError shows a wrong one."""
+    values = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not (name and equals and text):
+            raise ValueError(f"--set takes NAME=VALUE, such as num_layers=6, got {word!r}")
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return values
+
+
+def is_installed(package):
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:  # blocked
+        return False

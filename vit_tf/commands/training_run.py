@@ -1,0 +1,287 @@
+"""What `vit-tf train` and `vit-tf finetune` share: a run from its command to its report."""
+
+import importlib.util
+import os
+import sys
+from dataclasses import asdict
+
+from vit_tf import files
+from vit_tf.commands.options import parse_image_size
+from vit_tf.commands.settings import add_settings, given_settings
+from vit_tf.commands.startup import import_backend
+from vit_tf.terminal import printable, shell_quoted
+from vit_tf.training.datasets import open_dataset
+from vit_tf.training.loop.engines import ENGINES, check_recipe
+from vit_tf.training.presets import make_recipe
+from vit_tf.training.recipes import read_recipe
+from vit_tf.training.run_folder import (
+    locked,
+    note_versions,
+    num_stages,
+    open_run,
+    read_model,
+    versions,
+)
+from vit_tf.variants import get_variant
+
+TASK_NAMES = ("single-label", "multi-label", "binary")
+FRACTIONS = {"validation_fraction": 0.1, "test_fraction": 0.1, "max_bad": 0.01}  # the defaults
+
+
+# ---------------------------------------------------------------------------------------------------
+# Command
+# ---------------------------------------------------------------------------------------------------
+def add_data_options(parser):
+    """Adds the options about images and their labels; `data_options` reads them."""
+    parser.add_argument("--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH; default: the model's")
+    parser.add_argument(
+        "--task",
+        choices=TASK_NAMES,
+        help="one class per image, several, or two classes by one logit; default: single-label or "
+        "multi-label, as the labels are",
+    )
+    parser.add_argument(
+        "--validation-fraction", type=float, metavar="X", help="if the data has no such split (0.1)"
+    )
+    parser.add_argument("--test-fraction", type=float, metavar="X", help="if image files have none (0.1)")
+    parser.add_argument(
+        "--max-bad", type=float, metavar="X", help="maximum fraction of unreadable files (0.01)"
+    )
+
+
+def add_run_options(parser):
+    """Adds the options about the run's folder, and the settings."""
+    parser.add_argument("--out", help="the run's folder (runs/NAME-TIME); a run in it is continued")
+    parser.add_argument(
+        "--resume",
+        metavar="RUN",
+        help="continue the run in this folder as it began; --epochs or --minutes beside it train a finished "
+        "run further, with a new learning-rate schedule",
+    )
+    add_settings(parser)
+
+
+def data_options(args):
+    """Returns the options of `add_data_options` and the settings, for a command."""
+    fractions = {name: getattr(args, name) for name in FRACTIONS}
+    return {
+        "image_size": args.image_size and list(parse_image_size(args.image_size)),
+        "task": args.task,
+        **{name: FRACTIONS[name] if value is None else value for name, value in fractions.items()},
+        "settings": given_settings(args),
+    }
+
+
+def check_command(command):
+    """Raises a ValueError that names the first wrong option of a command, without Keras."""
+    check_recipe(command["engine"], make_recipe(command))
+    if command["variant"]:
+        get_variant(command["variant"], **command["hyperparameters"])
+    data = command["data"]
+    if data not in (None, "cifar10", "sample") and not os.path.exists(data):
+        open_dataset(data)  # says that there is no such path, and suggests others
+
+
+def require_engine_backend(engine):
+    """Selects the backend that an engine needs; a ValueError if another one was selected before."""
+    backend = ENGINES[engine].backend
+    if backend is None:
+        return
+    if "keras" in sys.modules:
+        selected = sys.modules["keras"].backend.backend()
+    else:
+        selected = os.environ.setdefault("KERAS_BACKEND", backend)
+    if selected != backend:
+        raise ValueError(
+            f"--engine {engine} needs KERAS_BACKEND={backend}, or that variable unset, got {selected!r}"
+        )
+    if importlib.util.find_spec(backend) is None:
+        raise ValueError(f"--engine {engine} needs JAX: pip install 'jax[cuda13]', or jax without a GPU")
+
+
+def run_command(args, subcommand, command):
+    """Starts or resumes a run; returns the exit code.
+
+    Args:
+        args: parsed arguments.
+        subcommand: "train" or "finetune".
+        command: what `make_command` returned; None with `--resume`.
+    """
+    dataset = None
+    if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
+        import_for(command)
+        dataset = open_dataset(command["data"])
+    folder, command, saved = open_run(args, command, folder_name(command, dataset), subcommand)
+    recipe = read_recipe(saved["recipe"]) if saved else make_recipe(command)
+    import_for(command)
+    from vit_tf.training.run import configure
+
+    if saved:
+        note_versions(saved)
+    recipe = configure(recipe)
+    with locked(folder):
+        dataset = dataset or open_dataset(saved.get("source", command["data"]) if saved else command["data"])
+        return train(dataset, folder, command, recipe, saved)
+
+
+def import_for(command):
+    require_engine_backend(command["engine"])
+    import_backend()
+
+
+def folder_name(command, dataset):
+    """Returns the beginning of the name of a new run's folder in runs/."""
+    if command is None:
+        return ""
+    if command["name"] == "finetune":
+        return os.path.splitext(os.path.basename(command["data"]))[0]
+    return command["variant"] + ("-sample" if dataset and dataset.name == "sample" else "")
+
+
+# ---------------------------------------------------------------------------------------------------
+# Run
+# ---------------------------------------------------------------------------------------------------
+def train(dataset, folder, command, recipe, saved):
+    """Trains to the end and reports; returns the exit code."""
+    import keras
+
+    from vit_tf.flops import require_memory
+    from vit_tf.preprocessing import Preprocessing
+    from vit_tf.training.ending import Ending, rehearse
+    from vit_tf.training.loop.checkpoints import Checkpoints
+    from vit_tf.training.loop.progress import format_duration
+    from vit_tf.training.metrics import per_class
+    from vit_tf.training.run import adapt_stem, make_model, make_trainer, run_training
+
+    # -----------------------------------------------------------------------------------------------
+    # Data
+    # -----------------------------------------------------------------------------------------------
+    dataset.print_notes()
+    described = read_model(saved) if saved else {"task": command["task"]}
+    task = dataset.choose_task(described["task"])
+    if not saved:
+        described = describe_model(command, dataset, task)
+        # `make_model` checks this, too; here it fails before all images are read.
+        require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
+    dataset.split(command, recipe, folder, is_new=not saved)
+    settings = described["preprocessing"]
+    preprocessing = settings and Preprocessing(**settings)
+    parts = dataset.loaders(recipe, command["engine"], task, preprocessing)
+
+    # -----------------------------------------------------------------------------------------------
+    # Model
+    # -----------------------------------------------------------------------------------------------
+    variant, hyperparameters = described["variant"], described["hyperparameters"]
+    has_state = bool(Checkpoints(folder / "checkpoints").paths())
+    source = None if has_state else open_weights(command, described)
+    model = make_model(variant, hyperparameters, recipe, preprocessing, source)
+    if source is None and not has_state:
+        adapt_stem(model, lambda: dataset.first_images(2000, preprocessing))
+
+    # -----------------------------------------------------------------------------------------------
+    # Training
+    # -----------------------------------------------------------------------------------------------
+    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if command["tensorboard"] else []
+    trainer = make_trainer(
+        model,
+        recipe,
+        parts["train"],
+        parts["validation"],
+        dataset.image_size or preprocessing.image_size,
+        folder,
+        callbacks,
+        task,
+        command["engine"],
+    )
+    ending = Ending(
+        recipe,
+        parts["test"] or parts["validation"],
+        dataset.class_names,
+        variant,
+        hyperparameters,
+        preprocessing,
+        title=f"{variant} on {printable(dataset.name)}",
+        details={
+            "data": dataset.name,
+            "tested_on": dataset.tested_on,
+            "parameters": model.count_params(),
+        },
+    )
+    config = {
+        "command": command,
+        "data": dataset.name,
+        "source": dataset.source,
+        "model": described,
+        "versions": versions(),
+        **(saved or {}),
+        "recipe": asdict(recipe),
+    }
+    if not saved:
+        rehearse(ending, trainer)
+    files.write_json(folder / "config.json", config)
+    sizes = ", ".join(f"{len(part.labels):,} for {name}" for name, part in parts.items() if part)
+    print(
+        f"{variant}: {model.count_params():,} parameters; {len(dataset.class_names)} classes ({task.name}), "
+        f"images: {sizes}; run folder {printable(folder)}"
+    )
+    if described["new_head"] is False:
+        print("the weights are of these classes: their head is kept")
+    if command["name"] == "finetune" and command["weights"] is None and not saved:
+        print("no --weights: training starts from random weights, which needs many more images and epochs")
+    if not run_training(trainer, folder, num_stages(saved)):
+        return 130
+
+    # -----------------------------------------------------------------------------------------------
+    # Report: the best weights, once, on the test images
+    # -----------------------------------------------------------------------------------------------
+    metrics = ending.write(trainer, folder)
+    print(per_class(metrics))
+    print(
+        f"{dataset.tested_on} {task.summary(metrics)} (weights of epoch {metrics['best_epoch']}), "
+        f"{format_duration(metrics['seconds'])} minutes, {metrics['images_per_second']:.0f} images/s; "
+        f"everything is in {printable(folder)}\n"
+        f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"
+    )
+    return 0
+
+
+def describe_model(command, dataset, task):
+    """Returns what `make_model` needs to build the model, ready for JSON.
+
+    The head is new, unless the weights were trained for the same classes and the same kind of task.
+    """
+    from vit_tf.preprocessing import get_preprocessing
+    from vit_tf.weights import open_named
+
+    fields = {"num_classes": task.num_outputs(len(dataset.class_names)), "in_channels": dataset.channels}
+    if command["engine"] == "compiled-epoch" and dataset.image_size:
+        fields["image_size"] = list(dataset.image_size)  # it does not resize
+    fields |= command["hyperparameters"]
+    if command["image_size"]:
+        fields["image_size"] = command["image_size"]
+    variant, config, new_head = command["variant"], None, True
+    if command["weights"]:
+        from vit_tf.labels import labels_from_config, problem_type_from_config
+
+        source = open_named(command["weights"], variant)
+        variant, described = source.describe(variant)
+        config, about = source.preprocessing_config, source.checkpoint.config
+        known = labels_from_config(about), problem_type_from_config(about), described["num_classes"]
+        new_head = known != (dataset.class_names, task.problem_type, fields["num_classes"])
+        fields = {**described, **fields}
+    preprocessing = None
+    if dataset.channels == 3:
+        image_size = get_variant(variant, **fields).image_size
+        preprocessing = get_preprocessing(config or variant, image_size=image_size).to_dict()
+    model = {"variant": variant, "hyperparameters": fields, "preprocessing": preprocessing}
+    return {**model, "task": task.name, "new_head": new_head}
+
+
+def open_weights(command, described):
+    """Returns the weights to start from, None for random weights."""
+    if not command["weights"]:
+        return None
+    from vit_tf.weights import open_named
+
+    source = open_named(command["weights"], command["variant"])
+    return source.without_head() if described["new_head"] else source

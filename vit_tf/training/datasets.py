@@ -1,0 +1,211 @@
+"""Data sets as the training commands use them: arrays such as CIFAR-10, and labelled image files.
+
+Each has `class_names`, `channels`, `image_size` (None for files, which are resized), `tested_on`, and the
+loaders of its three parts.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from vit_tf import files
+from vit_tf.terminal import printable
+
+ARRAY_ENDINGS = (".npz", ".tar.gz", ".tgz", ".tar")
+
+
+def is_array_source(source):
+    """Returns whether --data names arrays (CIFAR-10 in any form, or an .npz) and not image files."""
+    if source in (None, "cifar10", "sample") or str(source).lower().endswith(ARRAY_ENDINGS):
+        return True
+    path = Path(source)
+    if path.is_dir():
+        return any(any(path.glob(f"{place}data_batch_1*")) for place in ("", "*/"))
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any("data_batch_1" in name for name in archive.namelist())
+    return False
+
+
+class ArrayDataset:
+    """Images in arrays, of which a fraction is split off for validation.
+
+    Args:
+        images: `vit_tf.data.ImageData`.
+        source: what `load_cifar10` needs to load the same images again.
+    """
+
+    def __init__(self, images, source):
+        self.images = images
+        self.source = source
+        self.name = images.name
+        self.class_names = images.class_names
+        self.image_size, self.channels = images.x_train.shape[1:3], images.x_train.shape[3]
+        self.tested_on = "test (sample)" if images.name == "sample" else "test"
+
+    def print_notes(self):
+        if self.images.name == "sample":
+            from vit_tf.data import SAMPLE_NOTE
+
+            print(f"\n*** SAMPLE: {printable(self.images.note or SAMPLE_NOTE)} ***\n")
+
+    def choose_task(self, name):
+        """Returns the task, for which `name` (None for any) must be single-label."""
+        from vit_tf.training.tasks import SINGLE_LABEL
+
+        if name not in (None, SINGLE_LABEL.name):
+            raise ValueError(f"--task {name} is for image files; the arrays have one class per image")
+        return SINGLE_LABEL
+
+    def split(self, command, recipe, folder, is_new):
+        """Splits the training images into training and validation."""
+        from vit_tf.data import stratified_split
+
+        x, y = self.images.x_train, self.images.y_train
+        train, validation = stratified_split(y, command["validation_fraction"], recipe.seed)
+        self.parts = {
+            "train": (x[train], y[train]),
+            "validation": (x[validation], y[validation]),
+            "test": (self.images.x_test, self.images.y_test),
+        }
+
+    def loaders(self, recipe, engine, task, preprocessing):
+        """Returns a dict from "train", "validation" and "test" to what the engine loads."""
+        from vit_tf.data import DataLoader
+        from vit_tf.training.batches import image_augmentation, make_mix
+
+        if self.channels != 3 and (recipe.crop == "resized" or recipe.randaugment):
+            raise ValueError(
+                "--crop resized and --randaugment are for images with 3 channels, and these have "
+                f"{self.channels}: choose --crop pad or none, and --randaugment 0"
+            )
+
+        def loader(part, batch_size=500, **options):
+            x, y = self.parts[part]
+            return DataLoader(x, y, len(self.class_names), batch_size, seed=recipe.seed, **options)
+
+        options = {}
+        if engine != "compiled-epoch":  # which augments and shuffles on the device
+            transform = image_augmentation(recipe, self.image_size)
+            options = {"transform": transform, "mix": make_mix(recipe), "shuffle": True}
+        train = loader("train", recipe.batch_size, **options)
+        return {"train": train, "validation": loader("validation"), "test": loader("test")}
+
+    def first_images(self, count, preprocessing):
+        """Returns training images, an array (n, h, w, c) of `count` images or fewer."""
+        return self.parts["train"][0][:count]
+
+
+class FileDataset:
+    """Labelled image files: checked and split once, then as the run's split.csv says.
+
+    Args:
+        source: path of a folder, zip or table, see `vit_tf.data.find_images`.
+    """
+
+    channels = 3
+    image_size = None
+
+    def __init__(self, source):
+        from vit_tf.data import find_images
+
+        self.images = find_images(source)
+        self.source = source
+        self.name = Path(source).stem
+        self.num_notes = 0
+
+    @property
+    def class_names(self):
+        return self.images.class_names
+
+    @property
+    def tested_on(self):
+        return "test" if "test" in self.images.splits else "validation (there are no test images)"
+
+    def print_notes(self):
+        """Prints the notes about the images that were not printed before."""
+        for note in self.images.notes[self.num_notes :]:
+            print(f"note: {printable(note)}")
+        self.num_notes = len(self.images.notes)
+
+    def choose_task(self, name):
+        """Returns the task called `name`, or the one that fits the labels, and prepares the labels for it."""
+        from vit_tf.training.tasks import choose_task
+
+        task = choose_task(self.images, name)
+        self.images = task.prepare(self.images)
+        return task
+
+    def split(self, command, recipe, folder, is_new):
+        """Checks and splits the images of a new run, or reads the split of a run, which may note changes."""
+        from vit_tf.data import read_split
+
+        if not is_new:
+            self.images = read_split(self.images, folder / "split.csv")
+            self.num_notes = 0  # those of the split are other notes
+            self.print_notes()
+            return
+        from vit_tf.data import check_images, split_files, write_split
+
+        fractions = command["validation_fraction"], command["test_fraction"]
+        split_files(self.images, *fractions, recipe.seed)  # fails before the check, which takes long
+        self.images, bad = check_images(self.images, command["max_bad"])
+        self.print_notes()
+        bad_files = folder / "bad_files.csv"
+        bad_files.unlink(missing_ok=True)  # of a start that was killed
+        if bad:
+            files.write_csv(bad_files, ("path", "reason"), bad)
+            print(f"{len(bad)} files cannot be read and are left out: see {printable(bad_files)}")
+        self.images = split_files(self.images, *fractions, recipe.seed)
+        write_split(self.images, folder / "split.csv")
+
+    def loaders(self, recipe, engine, task, preprocessing):
+        """Returns a dict from "train", "validation" and "test" to its loader for the engine, or None."""
+        from vit_tf.data import SPLITS, DataLoader
+        from vit_tf.training.batches import make_batches
+
+        in_memory = engine == "compiled-epoch"
+        parts = {}
+        for part in SPLITS:
+            loader = make_batches(self.images, part, recipe, preprocessing, task, not in_memory)
+            if in_memory and loader:
+                arrays = all_images(loader), loader.labels, loader.num_classes
+                loader = DataLoader(*arrays, recipe.batch_size)
+            parts[part] = loader
+        return parts
+
+    def first_images(self, count, preprocessing):
+        """Returns training images, an array (n, h, w, c) of `count` images or fewer."""
+        from vit_tf.data import DataLoader, DecodedImages, EvalTransform
+
+        train = self.images.subset([i for i, split in enumerate(self.images.splits) if split == "train"])
+        order = np.random.default_rng(0).permutation(len(train))[:count]
+        few = DecodedImages(train.subset(sorted(order)))
+        transform = EvalTransform(preprocessing)
+        return all_images(DataLoader(few, np.zeros(len(few), int), 1, 100, transform=transform))
+
+
+def all_images(loader):
+    """Returns the images of a `vit_tf.data.DataLoader` as one array (n, h, w, c)."""
+    return np.concatenate([images for images, _ in loader.epoch()])
+
+
+def open_dataset(source):
+    """Returns the data set that --data or DATA names.
+
+    Raises:
+        ValueError: there is no such data set, or it cannot be read.
+    """
+    if not is_array_source(source):
+        return FileDataset(source)
+    from vit_tf import data
+
+    images = data.load_cifar10(source)
+    return ArrayDataset(images, source or images.name)
+
+
+def absolute(path):
+    """Returns the absolute path of a file or folder; other sources, such as "sample", as they are."""
+    return os.path.abspath(path) if path and os.path.exists(path) else path

@@ -1,0 +1,64 @@
+"""Engines: how an epoch is computed. `Trainer` has the logic of the run around them.
+
+An engine has the attributes `model` (the ViT), `training_model` (the compiled model from training images to
+logits, with the ViT inside), `loader`, `validation` and `variables` (groups of all variables that training
+changes), and the methods of `TrainBatchEngine`. `ENGINES` declares what each engine supports; it is read
+before Keras is imported.
+"""
+
+from dataclasses import dataclass, fields
+
+from vit_tf.checks import shown
+from vit_tf.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class EngineInfo:
+    """What an engine supports.
+
+    Args:
+        backend: the backend of Keras that the engine needs, or None.
+        unsupported: names of settings that must have their defaults.
+        crops: the supported values of the setting `crop`.
+        description: one line.
+    """
+
+    description: str
+    backend: str | None = None
+    unsupported: frozenset[str] = frozenset()
+    crops: tuple[str, ...] = Recipe.__dataclass_fields__["crop"].metadata["limits"]
+
+
+ENGINES = {
+    "train-batch": EngineInfo("batch by batch, on every backend, with all settings"),
+    "compiled-epoch": EngineInfo(
+        "an epoch as one compiled call with all images on the device, on JAX",
+        backend="jax",
+        unsupported=frozenset(
+            "progressive_resizing freeze lora_rank lora_alpha lora_targets class_weights crop_scale "
+            "deterministic cache".split()
+        ),
+        crops=("pad", "affine", "none"),
+    ),
+}
+
+
+def check_recipe(engine, recipe):
+    """Raises a ValueError that names the first setting of a recipe that an engine does not support.
+
+    Args:
+        engine: a key of `ENGINES`.
+        recipe: a `Recipe`.
+    """
+    info = ENGINES[engine]
+    if recipe.crop not in info.crops:
+        raise ValueError(
+            f"--engine {engine} supports --crop {', '.join(info.crops)}, got {shown(recipe.crop)}"
+        )
+    for item in fields(Recipe):
+        value = getattr(recipe, item.name)
+        if item.name in info.unsupported and value != item.default:
+            raise ValueError(
+                f"--engine {engine} does not support --{item.name.replace('_', '-')}, got {shown(value)}: "
+                "leave the option out, or choose --engine train-batch"
+            )

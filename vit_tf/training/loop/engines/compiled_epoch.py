@@ -1,0 +1,167 @@
+"""The engine that compiles whole epochs, on JAX: data, model and optimizer stay on the device."""
+
+import time
+
+import jax
+import keras
+import numpy as np
+
+from vit_tf.data.augment import batch as augment
+from vit_tf.data.loader import as_targets
+from vit_tf.training.batches import batch_augmentation, make_mix
+from vit_tf.training.loop.engines.epoch_functions import (
+    assign,
+    groups,
+    make_epoch,
+    make_predict,
+    make_step,
+    values_of,
+)
+from vit_tf.training.loop.engines.train_batch import TrainBatchEngine, Trained
+
+
+class CompiledEpochEngine(TrainBatchEngine):
+    """Trains an epoch in one compiled call: it can be interrupted and saved between epochs alone.
+
+    Args:
+        model: a compiled `keras.Model` from images in [0, 255] to logits.
+        augmentation: see `make_step`.
+        loader, validation: `vit_tf.data.DataLoader` of uint8 arrays, without transform and mix.
+        mix: a `vit_tf.data.augment.mixing.MixUpCutMix` or None.
+        seed: int, of order and mixing.
+
+    Raises:
+        ValueError: Keras does not compute by JAX, or the images or their labels cannot be used.
+    """
+
+    saves_every_epoch = False  # an epoch may take a second
+
+    def __init__(self, model, augmentation, loader, validation, *, mix=None, seed=0):
+        check_arrays(loader, model)
+        super().__init__(model, model, loader, validation)
+        self.augmentation = augmentation
+        self.groups = groups(model, augmentation, self.optimizer)
+        step = make_step(model, augmentation, self.optimizer, model.loss)
+        self.compute_epoch = jax.jit(make_epoch(step, loader.batch_size, mix), donate_argnums=0)
+        self.compute_logits = jax.jit(make_predict(model))
+        self.key = jax.random.key(seed)
+        self.arrays = jax.device_put((loader.images, as_targets(loader.labels, loader.num_classes)))
+        self.validation_images = jax.device_put(validation.images)
+        self.compile_seconds = 0.0
+
+    @property
+    def steps_per_epoch(self):
+        """How many whole batches an epoch has."""
+        return self.loader.num_images // self.loader.batch_size
+
+    @property
+    def variables(self):
+        return {**super().variables, "augmentation": self.augmentation.variables}
+
+    def prepare(self, steps):
+        """Compiles the epoch and the prediction."""
+        started = time.perf_counter()
+        values = values_of(self.groups)
+        arguments = (*self.arrays, self.rates(steps), self.key)
+        self.compute_epoch = self.compute_epoch.lower(values, *arguments).compile()
+        arguments = *self.evaluated_values(values), self.validation_images
+        self.compute_logits = self.compute_logits.lower(*arguments).compile()
+        self.compile_seconds = time.perf_counter() - started
+
+    def details(self):
+        device = jax.devices()[0].device_kind
+        return {"device": device, "compile_seconds": round(self.compile_seconds, 1)}
+
+    def rates(self, steps):
+        """Returns the learning rates of an epoch, float32 (s,)."""
+        return np.asarray(steps(self.steps_per_epoch)[1], "float32")
+
+    def evaluated_values(self, values):
+        """Returns the (trainable, non-trainable) values to validate: averages, if the optimizer keeps any."""
+        averages = getattr(self.optimizer, "averages", None)
+        averages = values_of(list(averages)) if averages else values["trainable"]
+        return averages, values["non_trainable"]
+
+    def train(self, epoch, start, steps):
+        """Trains a whole epoch, or nothing where `start` is at its end: see `TrainBatchEngine.train`."""
+        if start:
+            return
+        key = jax.random.fold_in(self.key, epoch)
+        values, results = self.compute_epoch(values_of(self.groups), *self.arrays, self.rates(steps), key)
+        assign(self.groups, values)
+        loss, accuracy = map(float, results)  # waits for the device
+        images = self.steps_per_epoch * self.loader.batch_size
+        yield Trained(self.steps_per_epoch, images, {"loss": loss, "accuracy": accuracy})
+
+    def validate(self, after_batch=lambda: None):
+        values = self.evaluated_values(values_of(self.groups))
+        logits = np.asarray(self.compute_logits(*values, self.validation_images))
+        return logits, as_targets(self.validation.labels, self.validation.num_classes)
+
+    def predict(self, loader, flip_tta=False):
+        values = values_of(self.groups)
+        images = loader.images[: loader.num_images]
+        views = [images, images[:, :, ::-1]] if flip_tta else [images]
+        compute = jax.jit(make_predict(self.model))
+        logits = [np.asarray(compute(values["trainable"], values["non_trainable"], view)) for view in views]
+        return np.mean(logits, axis=0), as_targets(loader.labels, loader.num_classes)
+
+
+def check_arrays(loader, model):
+    """Raises a ValueError unless the engine can train a model on the images of a loader."""
+    images = loader.images
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise ValueError("--engine compiled-epoch needs images as a uint8 array: choose --engine train-batch")
+    if images.shape[1:] != model.input_shape[1:]:
+        raise ValueError(
+            f"--engine compiled-epoch does not resize: the images are {images.shape[1:]}, and the model "
+            f"takes {model.input_shape[1:]}"
+        )
+    if loader.labels.ndim > 1:
+        raise ValueError(
+            "--engine compiled-epoch needs one class per image, got labels of several: choose "
+            "--engine train-batch"
+        )
+    if loader.batch_size > loader.num_images:
+        raise ValueError(
+            f"--engine compiled-epoch needs whole batches: got --batch-size {loader.batch_size} for "
+            f"{loader.num_images} images"
+        )
+
+
+def make_engine(model, recipe, optimizer, train, validation):
+    """Returns the `CompiledEpochEngine` of a model by a recipe.
+
+    Args:
+        model: a model of `build_vit` over images (b, h, w, c) in [0, 255].
+        recipe: a `Recipe`; see `check_recipe`.
+        optimizer: of `make_optimizer`.
+        train, validation: `vit_tf.data.DataLoader` of uint8 arrays.
+
+    Raises:
+        ValueError: see `CompiledEpochEngine`.
+    """
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
+    model.compile(optimizer, loss)
+    augmentation = make_augmentation(recipe, train.images.shape[1:])
+    return CompiledEpochEngine(model, augmentation, train, validation, mix=make_mix(recipe), seed=recipe.seed)
+
+
+def make_augmentation(recipe, image_shape):
+    """Returns the augmentation of images as a model from (b, h, w, c) to the same shape.
+
+    RandAugment is replaced by rotation, zoom and colours, each drawn uniformly up to RandAugment's own limit
+    at that magnitude (at 10: 30 degrees, 30 %, factors from 0.1 to 1.9).
+    """
+    layers = batch_augmentation(recipe, image_shape[:2])
+    if recipe.randaugment:
+        share = recipe.randaugment / 10
+        layers.append(augment.RandomAffine(rotation=share / 12, zoom=0.3 * share, dtype="float32"))
+        layers.append(augment.RandomColor(0.9 * share, dtype="float32"))
+    if recipe.random_erasing:
+        layers.append(augment.RandomErasing(recipe.random_erasing, dtype="float32"))
+    images = keras.Input(image_shape, name="images")
+    x = images
+    for layer in layers or [keras.layers.Identity(dtype="float32")]:
+        x = layer(x)
+    return keras.Model(images, x, name="augmentation")
