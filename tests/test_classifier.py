@@ -57,7 +57,7 @@ def test_a_multi_label_folder_comes_back_with_its_thresholds(saved, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"problem_type": "several"}, "`problem_type` must be single_label_classification, "),
+        ({"problem_type": "several"}, "`problem_type` must be one of 'single_label_classification', "),
         ({"thresholds": [0.5, 0.5]}, "`thresholds` must be 3 numbers from 0 to 1, one per class, got 2"),
         ({"thresholds": [0.5, 0.5, 1.5]}, "must be 3 numbers from 0 to 1"),
         ({"thresholds": [0.5, 0.5, "x"]}, "must be 3 numbers from 0 to 1"),

@@ -159,17 +159,25 @@ def save(
         ValueError: labels, problem type or thresholds do not fit the model.
         OSError: the disk is full, or the folder cannot be written to.
     """
+    config = make_config(model, variant, hyperparameters, preprocessing, labels, problem_type, thresholds)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)  # the folder counts as incomplete until it is there
+    save_weights(model, folder / "model.safetensors", dtype=dtype)
+    write_json(folder / "config.json", config)
+
+
+def make_config(
+    model, variant, hyperparameters, preprocessing, labels, problem_type=SINGLE_LABEL, thresholds=None
+):
+    """Returns the content of config.json as a dict: variant, preprocessing, labels and problem type.
+
+    Args and errors: see `save`.
+    """
     num_classes = model.output_shape[-1] if labels else 0  # a model without a head gives features
     check_problem_type(problem_type)
     if len(labels) != num_classes and (len(labels), num_classes) != (2, 1):
         raise ValueError(f"`labels` must be {num_classes} names, one per logit, got {len(labels)}")
-    if thresholds is not None:
-        thresholds = list(check_thresholds(thresholds, num_classes))
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    # Without a config.json the folder says that it is not whole.
-    (folder / "config.json").unlink(missing_ok=True)
-    save_weights(model, folder / "model.safetensors", dtype=dtype)
     _, height, width, channels = model.input_shape
     config = {
         "num_classes": num_classes,
@@ -180,7 +188,7 @@ def save(
         "vit_tf": {"variant": variant, "hyperparameters": hyperparameters},
     }
     if thresholds is not None:
-        config["thresholds"] = thresholds
+        config["thresholds"] = list(check_thresholds(thresholds, num_classes))
     if is_timm(variant, hyperparameters):
         config["architecture"] = variant
     if preprocessing is not None:
@@ -191,7 +199,7 @@ def save(
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
         }
-    write_json(folder / "config.json", config)
+    return config
 
 
 def is_timm(variant, hyperparameters):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice, shown
+from vit_tf.hub.config_values import config_value
 
 # What the outputs of a model are, in transformers' words: logits of classes that exclude each other, logits
 # of classes of which an image may have several or none, and plain values.
@@ -43,13 +44,9 @@ def labels_from_config(config):
     Raises:
         ValueError: the names do not go from 0 on without a gap.
     """
-    from vit_tf.hub.config_values import read
-
-    config = {**read(config, "pretrained_cfg", dict, {}), **config}
-    kinds = (list, tuple, dict)
-    names = (
-        read(config, "label_names", kinds) or read(config, "labels", kinds) or read(config, "id2label", kinds)
-    )
+    config = {**config_value(config, "pretrained_cfg", dict, {}), **config}
+    keys = ("label_names", "labels", "id2label")
+    names = next(filter(None, (config_value(config, key, (list, tuple, dict)) for key in keys)), None)
     if not names:
         return None
     if isinstance(names, dict):
@@ -64,7 +61,7 @@ def labels_from_config(config):
         return None
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"config.json must have text as labels, got {shown(names[:3])}, ...")
-    descriptions = read(config, "label_descriptions", dict, {})
+    descriptions = config_value(config, "label_descriptions", dict, {})
     return tuple(str(descriptions.get(name, name)) for name in names)
 
 
@@ -76,15 +73,12 @@ def problem_type_from_config(config):
     Raises:
         ValueError: another problem type.
     """
-    from vit_tf.hub.config_values import read
-
-    return check_problem_type(read(config, "problem_type", str, SINGLE_LABEL))
+    return check_problem_type(config_value(config, "problem_type", str, SINGLE_LABEL))
 
 
 def check_problem_type(problem_type):
     """Returns a problem type; a ValueError if it is unknown."""
-    if problem_type not in PROBLEM_TYPES:
-        raise ValueError(f"`problem_type` must be {', '.join(PROBLEM_TYPES)}, got {str(problem_type)[:80]!r}")
+    check_choice("problem_type", problem_type, PROBLEM_TYPES)
     return problem_type
 
 
@@ -94,11 +88,9 @@ def thresholds_from_config(config, num_classes):
     Raises:
         ValueError: "thresholds" of a multi-label or binary model are not `num_classes` numbers from 0 to 1.
     """
-    from vit_tf.hub.config_values import read
-
     if problem_type_from_config(config) != MULTI_LABEL and num_classes > 1:
         return None
-    thresholds = read(config, "thresholds", (list, tuple))
+    thresholds = config_value(config, "thresholds", (list, tuple))
     return None if thresholds is None else check_thresholds(thresholds, num_classes)
 
 

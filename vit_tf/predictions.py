@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from vit_tf.checks import check_int, shown
+from vit_tf.hub import read_source_config
 from vit_tf.labels import (
     MULTI_LABEL,
     REGRESSION,
@@ -88,9 +89,7 @@ def decode_predictions(logits, top=5, labels=None, *, activation=None, threshold
     num_classes = outputs.shape[1]
     default = "sigmoid" if num_classes == 1 else "softmax"
     if isinstance(labels, (str, os.PathLike)):
-        from vit_tf.hub.sources import read_config
-
-        config = read_config(labels)[0]
+        config = read_source_config(labels)[0]
         problem_type = problem_type_from_config(config)
         if problem_type == REGRESSION:
             raise ValueError("its config.json says regression: the outputs are values, not logits of classes")

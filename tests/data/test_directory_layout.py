@@ -37,7 +37,7 @@ def test_finds_classes(tmp_path, layout, kind):
     assert files.labels.dtype == np.int64 and len(files) == 4
     assert files.read(0) == JPEG
     if layout == "folders":
-        assert files.notes == ("files left out, no images that can be read: 1 .txt",)
+        assert files.notes == ("files left out, not readable as images: 1 .txt",)
 
 
 SPLIT_NAMES = [("train", "val", "test"), ("Training", "VALID", "testing"), ("train", "dev", "Test")]
@@ -167,7 +167,7 @@ def test_what_has_no_class_is_left_out_with_a_note(tmp_path):
     files = find_images(tmp_path)
     assert files.names == ("cat/1.jpg", "dog/1.jpg") and files.class_names == ("cat", "dog")
     assert files.notes == (
-        "files left out, no images that can be read: 1 .txt",
+        "files left out, not readable as images: 1 .txt",
         "1 images lie in no class, left out: 'stray.jpg'",
         "no image in the folder 'empty', 'notes', left out",
     )
@@ -225,8 +225,8 @@ def test_symbolic_links(tmp_path):
     files = find_images(root)
     assert classes(files) == {name: name[:3] for name in names}
     assert files.notes == (
-        "files left out, no images that can be read: 1 .txt",
-        "3 left out, no regular files: 'cat/linked pipe.jpg', 'cat/pipe.jpg', 'owl.jpg'",
+        "files left out, not readable as images: 1 .txt",
+        "3 left out, not regular files: 'cat/linked pipe.jpg', 'cat/pipe.jpg', 'owl.jpg'",
     )
     good, bad = check_images(files, max_bad=0.5, progress=False)
     assert bad == [("dog/gone.jpg", "No such file or directory")] and len(good) == 5
@@ -235,7 +235,7 @@ def test_symbolic_links(tmp_path):
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        ([], "no images, it holds nothing: expected a folder a class"),
+        ([], "no images, it holds nothing: expected one folder per class"),
         (
             ["a.txt", "b/c.jxl"],
             "no images, it holds 'a.txt', 'b/c.jxl'; .*: 1 .txt, 1 .jxl: expected",
@@ -325,7 +325,7 @@ def test_what_is_left_out_is_counted_by_ending(tmp_path, monkeypatch, kind, pack
         left_out = "3 .heic (run pip install 'vit_tf[heif]' to read them), " + left_out
     (note,) = files.notes
     start, _, counts = note.partition(": ")
-    assert start == "files left out, no images that can be read"
+    assert start == "files left out, not readable as images"
     assert sorted(counts.split(", ")) == sorted(left_out.split(", "))
 
 
@@ -333,7 +333,7 @@ def test_a_file_without_an_ending_in_a_zip_is_never_unpacked_without_a_bound(tmp
     path = write_zip(tmp_path / "a.zip", LAYOUTS["folders"])
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("cat/bare", JPEG, zipfile.ZIP_BZIP2)
-    assert find_images(path).notes == ("files left out, no images that can be read: 1 without an ending",)
+    assert find_images(path).notes == ("files left out, not readable as images: 1 without an ending",)
 
 
 @pytest.mark.parametrize("target", ["pipe", "/dev/zero", "/dev/random"])

@@ -60,13 +60,13 @@ def test_subset_refuses(six, indices, match):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"labels": [0]}, r"number \(2, 1, 2\): expected one each a file"),
+        ({"labels": [0]}, r"number \(2, 1, 2\): expected one each per file"),
         ({"labels": [0, 2]}, "labels are 0 to 2: expected 0 to 1"),
         ({"labels": [-1, 0]}, "labels are -1 to 0: expected 0 to 1"),
         ({"labels": [0.0, 1.0]}, "labels are float64: expected integers"),
         ({"labels": [True, False]}, "labels are bool: expected integers"),
         ({"labels": [[True], [False]]}, r"labels are bool of shape \(2, 1\): expected 2 columns"),
-        ({"labels": [[True, False]]}, r"number \(2, 1, 2\): expected one each a file"),
+        ({"labels": [[True, False]]}, r"number \(2, 1, 2\): expected one each per file"),
         ({"splits": ["train", "val"]}, "unknown splits 'val': expected train, validation, test or None"),
     ],
 )
@@ -92,7 +92,7 @@ def test_check_images_refuses_too_many_bad(six, tmp_path):
         (tmp_path / f"cat/{i}.jpg").write_bytes(b"words")
         (tmp_path / f"dog/{i}.jpg").unlink()
     match = r"6 of 6 images cannot be read, more than 1.00%: 'cat/0.jpg': not an image.*'dog/1.jpg': No such"
-    with pytest.raises(ValueError, match=match + ".*by --max-bad 1$") as error:
+    with pytest.raises(ValueError, match=match + ".*with --max-bad 1$") as error:
         check_images(six, progress=False)
     assert "dog/2" not in str(error.value)  # the first five
     assert check_images(six, max_bad=1, progress=False)[0].names == ()

@@ -220,9 +220,9 @@ def test_images_and_classes_that_are_new_since_are_left_out(tmp_path):
         ("path,label,split\nclass0/9.jpg,class0,train\n", "1 of its images are gone: 'class0/9.jpg'; bring"),
         ("path,label,split\nclass0/0000.jpg,bear,train\n", "line 2 has the class 'bear', which the data set"),
         ("path,label,split\nclass0/0000.jpg,class1,train\n", "of the class 'class1' and is now of 'class0'"),
-        ("path,label,split\nclass0/0000.jpg,class0,val\n", "line 2 is damaged or twice there"),
-        ("path,label,split\nclass0/0000.jpg,class0\n", "line 2 is damaged or twice there"),
-        ("path,label,split\n" + "class0/0000.jpg,class0,train\n" * 2, "line 3 is damaged or twice there"),
+        ("path,label,split\nclass0/0000.jpg,class0,val\n", "line 2 is damaged or a duplicate"),
+        ("path,label,split\nclass0/0000.jpg,class0\n", "line 2 is damaged or a duplicate"),
+        ("path,label,split\n" + "class0/0000.jpg,class0,train\n" * 2, "line 3 is damaged or a duplicate"),
     ],
 )
 def test_read_split_refuses(tmp_path, text, match):

@@ -213,7 +213,7 @@ def test_npz_shape_below_zero(tmp_path, arrays):
 def test_npz_of_too_many_bytes(tmp_path, arrays, monkeypatch):
     path = write_npz(tmp_path / "a.npz", arrays, np.savez_compressed)
     monkeypatch.setattr(cifar10, "MAX_NPZ_BYTES", 50_000)
-    assert_refused(path, "its arrays take .* bytes: use at most 50,000")
+    assert_refused(path, "its arrays take .* bytes: expected at most 50,000")
 
 
 def test_npz_of_objects(tmp_path, arrays):
@@ -240,7 +240,7 @@ def test_archive_that_unpacks_to_too_much(tmp_path, arrays, monkeypatch, name):
     monkeypatch.setattr(cifar10_batches, "MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
     monkeypatch.setattr(cifar10_batches, "MAX_ARCHIVE_BYTES", 20_000)
-    assert_refused(path, f"{name} unpacks to more than 20,000 bytes: this is no CIFAR-10 original")
+    assert_refused(path, f"{name} unpacks to more than 20,000 bytes: this is not an original file of CIFAR")
 
 
 def test_folder_with_a_huge_batch(tmp_path, arrays, monkeypatch):
@@ -251,8 +251,8 @@ def test_folder_with_a_huge_batch(tmp_path, arrays, monkeypatch):
 
 def test_batch_twice_in_an_archive(tmp_path, arrays):
     files = batch_files(arrays) | {"copy/data_batch_1": b"x"}
-    assert_refused(write_tar(tmp_path / "a.tar", files, "w"), "data_batch_1 is twice in it")
-    assert_refused(write_zip(tmp_path / "a.zip", files), "data_batch_1 is twice in it")
+    assert_refused(write_tar(tmp_path / "a.tar", files, "w"), "data_batch_1 occurs twice")
+    assert_refused(write_zip(tmp_path / "a.zip", files), "data_batch_1 occurs twice")
 
 
 def test_links_and_devices_in_a_tar_are_not_followed(tmp_path, arrays):

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 from support.tensors import Touch, assert_equal, fails
 
-from vit_tf.hub.sources import open_checkpoint, read_config
+from vit_tf.hub.sources import open_checkpoint, read_source_config
 
 
 def write_safetensors(path, header, data=b""):
@@ -34,7 +34,7 @@ def test_safetensors(tmp_path, arrays):
     opened = open_checkpoint(str(path))
     assert (opened.source, opened.path, opened.config, opened.preprocessor) == (str(path), path, {}, {})
     assert_equal(opened.tensors, arrays)
-    assert read_config(path) == ({}, {})
+    assert read_source_config(path) == ({}, {})
     opened.tensors["blocks.0.weight"].load()[:] = 0
     assert_equal(open_checkpoint(path).tensors, arrays)  # writing to an array never reaches the file
 

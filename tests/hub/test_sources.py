@@ -10,7 +10,7 @@ from huggingface_hub import constants, errors
 from safetensors.numpy import save_file
 from support.tensors import assert_equal, fails
 
-from vit_tf.hub.sources import open_checkpoint, read_config
+from vit_tf.hub.sources import open_checkpoint, read_source_config
 
 CONFIG = {"architecture": "vit_tiny_patch16_224", "num_classes": 7}
 
@@ -71,13 +71,13 @@ def test_folder(tmp_path, arrays):
     assert (opened.source, opened.path) == (str(folder), folder / "model.safetensors")
     assert (opened.config, opened.preprocessor) == (CONFIG, {"image_mean": [0.5]})
     assert_equal(opened.tensors, arrays)
-    assert read_config(folder) == (CONFIG, {"image_mean": [0.5]})
+    assert read_source_config(folder) == (CONFIG, {"image_mean": [0.5]})
 
 
 @pytest.mark.parametrize("name", ["other.safetensors", "other.npz"])
 def test_folder_with_one_other_file(tmp_path, arrays, name):
     folder = make_folder(tmp_path / "vit", {}, name=None)
-    assert read_config(folder) == (CONFIG, {})  # needs no weights
+    assert read_source_config(folder) == (CONFIG, {})  # needs no weights
     fails(folder, "must hold one of model.safetensors, ", "got none")
     np.savez(folder / name, **arrays) if name.endswith(".npz") else save_file(arrays, folder / name)
     opened = open_checkpoint(folder)
@@ -101,7 +101,7 @@ def test_folder_without_config(tmp_path, arrays):
     (folder / "config.json").unlink()
     fails(folder, "has no config.json", "can be given by its own path")
     with pytest.raises(ValueError, match="has no config.json"):
-        read_config(folder)
+        read_source_config(folder)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_config_that_is_no_object(tmp_path, arrays, name, content, reason):
     (folder / name).write_bytes(content)
     fails(folder, name, reason)
     with pytest.raises(ValueError, match=reason):
-        read_config(folder)
+        read_source_config(folder)
 
 
 def test_shards(tmp_path, arrays):
@@ -199,7 +199,7 @@ def test_hub(tmp_path, arrays, hub):
     assert_equal(opened.tensors, arrays)
     assert [name for _, name, _ in hub] == ["config.json", "preprocessor_config.json", "model.safetensors"]
     hub.clear()
-    assert read_config("hf:a/b-c.d") == (CONFIG, {"size": 7})
+    assert read_source_config("hf:a/b-c.d") == (CONFIG, {"size": 7})
     assert [name for _, name, _ in hub] == ["config.json", "preprocessor_config.json"]
 
 
@@ -224,7 +224,7 @@ def test_hub_without_weights_or_config(tmp_path, hub):
 def test_malformed_hub_names(hub, name):
     fails(name, repr(name), "hf:owner/name@revision")
     with pytest.raises(ValueError, match="hf:owner/name"):
-        read_config(name)
+        read_source_config(name)
     assert not hub
 
 

@@ -224,7 +224,12 @@ def test_folders_and_the_hub(tmp_path, monkeypatch):
     with pytest.raises(ValueError):
         get_preprocessing(tmp_path / "nothing")
     seen = []
-    monkeypatch.setattr(resolve, "read_config", lambda source: seen.append(source) or (TIMM_CONFIG, {}))
+
+    def read(source):
+        seen.append(source)
+        return TIMM_CONFIG, {}
+
+    monkeypatch.setattr(resolve, "read_source_config", read)
     assert get_preprocessing("hf:timm/vit_x", image_size=64).image_size == (64, 64)
     assert seen == ["hf:timm/vit_x"]
 

@@ -21,7 +21,7 @@ def test_a_full_fit(saved):
     for v in other.weights:
         v.assign(np.zeros(v.shape, v.dtype))
     report = load_weights(other, path)
-    assert sorted(report.loaded) == sorted(arrays) and report.format == "timm" and not report.faults
+    assert sorted(report.loaded) == sorted(arrays) and report.format == "timm" and not report.errors
     assert str(report) == f"{len(arrays)} tensors from {path} (timm)"
     for old, new in zip(values(model), values(other)):
         np.testing.assert_array_equal(old, new)
@@ -72,7 +72,7 @@ def test_another_number_of_classes_starts_a_new_head(saved):
     other = small_vit(num_classes=7)
     head = ops.convert_to_numpy(other.get_layer("head").kernel)
     report = load_weights(other, path)
-    assert report.new_head and not report.faults and "the head is new" in str(report)
+    assert report.new_head and not report.errors and "the head is new" in str(report)
     np.testing.assert_array_equal(head, other.get_layer("head").kernel)
     np.testing.assert_array_equal(model.get_layer("norm").gamma, other.get_layer("norm").gamma)
     features = small_vit(num_classes=0)
@@ -123,7 +123,7 @@ def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
     model = small_vit(pooling="map")
     path = save_weights(model, tmp_path / "map.safetensors")
     report = load_weights(small_vit(pooling="avg"), path)
-    assert not report.faults and "attn_pool.latent" in report.unused and "attn_pool.latent" in str(report)
+    assert not report.errors and "attn_pool.latent" in report.unused and "attn_pool.latent" in str(report)
 
 
 @pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_tutorial", "vit_pytorch"])
@@ -221,7 +221,7 @@ def test_broken_files_change_nothing(saved, tmp_path):
     (tmp_path / "folder").mkdir()
     assert_refused(model, tmp_path / "folder", "config.json")
     save_file({"a": arrays["norm.weight"]}, tmp_path / "other.safetensors")
-    assert_refused(model, tmp_path / "other.safetensors", "no ViT of a known format", "names begin with a")
+    assert_refused(model, tmp_path / "other.safetensors", "not a ViT in a known format", "names begin with a")
 
 
 def test_shapes_that_a_format_does_not_have(saved, tmp_path):
@@ -234,7 +234,7 @@ def test_shapes_that_a_format_does_not_have(saved, tmp_path):
         {"embedding/kernel": np.ones((2, 2, 3, 4)), names[0]: np.ones((2, 4)), names[1]: np.ones((3, 4))},
     ):
         np.savez(tmp_path / "odd.npz", **arrays)
-        assert_refused(model, tmp_path / "odd.npz", "odd.npz", "shapes that a google file has not")
+        assert_refused(model, tmp_path / "odd.npz", "odd.npz", "shapes that a google file does not have")
 
 
 def test_models_that_are_not_ours(saved):

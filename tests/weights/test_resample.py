@@ -61,5 +61,5 @@ def test_the_embedding_of_an_enlarged_patch_is_that_of_the_patch():
 
 
 def test_unknown_method():
-    with pytest.raises(ValueError, match='"bicubic" or "bilinear", got \'area\''):
+    with pytest.raises(ValueError, match="one of 'bicubic', 'bilinear', got 'area'"):
         resize_matrix(3, 4, "area")

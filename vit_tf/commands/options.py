@@ -28,11 +28,11 @@ def check_source(source, variant=None):
 
     It reads the configuration alone, without Keras.
     """
-    from vit_tf.hub import read_config
+    from vit_tf.hub import read_source_config
 
     if variant is not None:
         get_variant(variant)
-    config, _ = read_config(source)
+    config, _ = read_source_config(source)
     if not config and variant is None:
         raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
 

@@ -30,16 +30,16 @@ def load_cifar10(source=None):
     """Loads CIFAR-10, or a user's data set in one of its formats.
 
     Args:
-        source: None tries Keras's download and falls back to the embedded sample, with the reason in
-            `note`; "cifar10" insists on the download; "sample" is the embedded 1,600 training and 400
-            test images; anything else is a path: an .npz of x_train, y_train, x_test and y_test, the
-            original `cifar-10-batches-py` or `-bin` folder, or one around it, or its .tar.gz, .tar, .zip.
+        source: None downloads CIFAR-10 by Keras and falls back to the embedded sample, with the reason in
+            `note`. "cifar10" requires the download. "sample" is the embedded sample of 1,600 training and
+            400 test images. Any other value is a path: an .npz of x_train, y_train, x_test and y_test; the
+            original folder `cifar-10-batches-py` or `-bin`, or its parent; or a .tar.gz, .tar or .zip of it.
 
     Returns:
         An ImageData: images uint8 [n, h, w, c], labels int64 [n].
 
     Raises:
-        ValueError: one line that says which file, what is wrong with it, and what to do.
+        ValueError: one line that names the file, the problem and the remedy.
     """
     is_source = source is None or (isinstance(source, (str, os.PathLike)) and os.fspath(source))
     require(is_source, f"source is {source!r}: expected 'cifar10', 'sample' or a path")
@@ -59,7 +59,7 @@ def download():
     import keras
 
     timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(15.0)  # Keras sets none: a firewall that drops packets would hang it
+    socket.setdefaulttimeout(15.0)  # Keras sets none, and a firewall that drops packets would block forever
     try:
         (x_train, y_train), (x_test, y_test) = keras.datasets.cifar10.load_data()
     except Exception as error:  # Keras raises a bare Exception for a failed download
@@ -75,11 +75,11 @@ def load_sample(note):
     from PIL import Image
 
     with Image.open(SAMPLE_PATH) as image:
-        rows = np.asarray(image.convert("RGB")).reshape(10, 4, 32, 50, 32, 3)  # 4 rows of 50 a class
+        rows = np.asarray(image.convert("RGB")).reshape(10, 4, 32, 50, 32, 3)  # 4 rows of 50 per class
     by_class = rows.swapaxes(2, 3).reshape(10, 200, 32, 32, 3)
     arrays = []
     for part in np.split(by_class, [SAMPLE_TRAIN_PER_CLASS], axis=1):
-        # Classes alternate, so that the first k images are balanced for every k.
+        # Classes alternate, so that any first k images are balanced.
         arrays += [part.swapaxes(0, 1).reshape(-1, 32, 32, 3), np.tile(np.arange(10), part.shape[1])]
     return ImageData(*arrays, CIFAR10_CLASSES, "sample", note)
 
@@ -87,7 +87,7 @@ def load_sample(note):
 def load_path(path):
     try:
         stem = path.resolve().stem.removesuffix(".tar")
-        # "sample" tells callers that results mean little: no file may pass for it.
+        # The name "sample" is reserved for the embedded sample, whose results mean little.
         name = "sample-file" if stem == "sample" else stem
         return ImageData(*read_path(path), CIFAR10_CLASSES, name)
     except ValueError as error:
@@ -100,7 +100,7 @@ def load_path(path):
 
 
 def read_path(path):
-    """Returns the four arrays at `path` in the order of ARRAYS; errors do not name the file."""
+    """Returns the four arrays at `path` in the order of `ARRAYS`. Error messages do not name the file."""
     if not path.exists():
         names = os.listdir(path.parent) if path.parent.is_dir() else []
         hint = suggestion(path.name, [*names, "cifar10", "sample"]) or f"; {EXPECTED}"
@@ -115,13 +115,13 @@ def read_path(path):
 
 
 def read_arrays(archive):
-    """Returns what np.load(allow_pickle=False) would, once each array is seen to be as announced."""
+    """Returns the arrays of an .npz file. The announced sizes are checked before anything is unpacked."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = ", ".join(name for name in ARRAYS if name not in members)
     found = f"{missing} missing, it holds {', '.join(sorted(members)[:10]) or 'nothing'}"
     require(not missing, f"{found}: expected the arrays {', '.join(ARRAYS)}")
     total = sum(members[name].file_size for name in ARRAYS)
-    require(total <= MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: use at most {MAX_NPZ_BYTES:,}")
+    require(total <= MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: expected at most {MAX_NPZ_BYTES:,}")
     check_members(archive, [members[name] for name in ARRAYS], "save it with np.savez")
     arrays = []
     for name in ARRAYS:

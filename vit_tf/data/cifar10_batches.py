@@ -28,7 +28,7 @@ EXPECTED = "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds da
 
 
 def read_batches(path):
-    """Returns {name: bytes} of the batches in a folder, zip or tar; nothing is extracted."""
+    """Returns {name: bytes} of the batches in a folder, zip or tar. Nothing is extracted."""
     if path.is_dir():
         files = [(f.name, partial(open, f, "rb")) for f in batch_folder(path).iterdir() if f.is_file()]
     else:
@@ -44,12 +44,12 @@ def read_batches(path):
             files = [(i.filename, partial(archive.open, i)) for i in infos]
         else:
             archive = tarfile.open(fileobj=unpacked, mode="r:")
-            infos = [i for i in archive if i.isreg() and not i.issparse()]  # a sparse one has holes for free
+            infos = [i for i in archive if i.isreg() and not i.issparse()]  # a sparse file can claim any size
             files = [(i.name, partial(archive.extractfile, i)) for i in infos]
     batches = {}
     for name, open_file in ((os.path.basename(full_name), opener) for full_name, opener in files):
         if name in BATCH_FILES:
-            require(name not in batches, f"{name} is twice in it: expected one CIFAR-10 folder")
+            require(name not in batches, f"{name} occurs twice: expected one CIFAR-10 folder")
             with open_file() as file:
                 batches[name] = read_bounded(file, MAX_BATCH_BYTES, name)
     return batches
@@ -66,10 +66,10 @@ def batch_folder(path):
 
 def read_bounded(file, limit, name):
     data = bytearray()
-    while chunk := file.read(1 << 20):  # one large read would take the memory for all of `limit`
+    while chunk := file.read(1 << 20):  # one large read would allocate `limit` bytes at once
         data += chunk
         found = f"{name} unpacks to more than {limit:,} bytes"
-        require(len(data) <= limit, f"{found}: this is no CIFAR-10 original")
+        require(len(data) <= limit, f"{found}: this is not an original file of CIFAR-10")
     return bytes(data)
 
 
@@ -98,7 +98,7 @@ def parse_binary(data, name):
 def parse_pickle(data, name):
     """Returns (pixels uint8 [n, 3072], labels [n]) of a pickled batch, without running its code."""
     try:
-        check_pickle(io.BytesIO(data))  # the C unpickler takes what a memo index or a length promises
+        check_pickle(io.BytesIO(data))  # the C unpickler allocates as much as a memo index or a length claims
         batch = BatchUnpickler(io.BytesIO(data), encoding="bytes").load()
         is_batch = isinstance(batch, dict) and {b"data", b"labels"} <= batch.keys()
         require(is_batch, "it lacks data or labels, expected a dict with b'data' and b'labels'")
@@ -115,7 +115,7 @@ def parse_pickle(data, name):
 
 
 class PickledObject:
-    """Stands in for a batch's NumPy objects, so that NumPy never sees a hostile state."""
+    """Replaces the NumPy objects of a batch, so that NumPy never reads a hostile state."""
 
     def __init__(self, *arguments):
         self.arguments = arguments
@@ -126,17 +126,17 @@ class PickledObject:
 
 class BatchUnpickler(pickle.Unpickler):
     def encode(self, text):
-        """Returns the bytes of a text; a pickle may name the same text many times."""
+        """Returns a text as bytes. The result is cached, since a pickle may name one text many times."""
         encoded = self.__dict__.setdefault("encoded", {})
         if text not in encoded:
             encoded[text] = text.encode("latin1")
         return encoded[text]
 
     def find_class(self, module, name):
-        """Returns a stand-in for what a CIFAR batch needs; any other name is an error."""
+        """Returns the replacement of a name that a batch needs. Raises a ValueError for any other name."""
         numpy_names = ("numpy.core.multiarray._reconstruct", "numpy.ndarray", "numpy.dtype")
         known = dict.fromkeys(numpy_names, PickledObject)
-        # Made anew each time: the pickle's BUILD opcode may set attributes of a function.
+        # A new function each time, since the pickle's BUILD opcode may set attributes of a function.
         known["_codecs.encode"] = lambda text, _: self.encode(text)
         wanted = f"{module}.{name}".replace("numpy._core.", "numpy.core.", 1)
         require(wanted in known, f"forbidden global {module}.{name}, which could run code")

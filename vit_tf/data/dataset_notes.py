@@ -1,4 +1,4 @@
-"""What a data set may hold that its owner hardly meant: lines for the user to see."""
+"""Notes on likely mistakes in a data set: similar class names, imbalance, duplicate images."""
 
 import unicodedata
 
@@ -10,11 +10,11 @@ IMBALANCE = 100
 
 
 def class_notes(class_names, labels):
-    """Returns a list of notes on classes that look alike, or are much larger than others.
+    """Returns a list of notes on classes with similar names, and on unequal numbers of images.
 
     Args:
-        class_names: the names.
-        labels: as `ImageFiles` has them.
+        class_names: list of str.
+        labels: see `ImageFiles`.
     """
     counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(class_names))
     groups = {}
@@ -23,7 +23,7 @@ def class_notes(class_names, labels):
     notes = []
     for group in groups.values():
         if len(group) > 1:
-            # The two encodings of an accented letter print alike.
+            # The two encodings of an accented letter look the same in print.
             is_plain = len({unicodedata.normalize("NFC", name) for name, _ in group}) == len(group)
             texts = [f"{shown(n) if is_plain else ascii(n)[:100]} ({count:,} images)" for n, count in group]
             hint = "rename one if they are the same"
@@ -35,7 +35,7 @@ def class_notes(class_names, labels):
 
 
 def appearance(name):
-    """Returns what two names have in common that are easily taken for each other."""
+    """Returns a key that is equal for names that look similar: case, blanks and encoding are ignored."""
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
@@ -44,7 +44,7 @@ def copy_notes(files, digests):
 
     Args:
         files: `ImageFiles`.
-        digests: a hash of each file's bytes, or None for a file that cannot be read.
+        digests: one hash of the bytes per file, or None for an unreadable file.
     """
     groups = {}
     for i, digest in enumerate(digests):

@@ -13,12 +13,12 @@ def walk(root):
     """Returns the `Paths` below a folder, hidden ones left out.
 
     Symbolic links to folders are followed after all real folders, in the order of their paths, unless
-    they lead to a folder that was walked already or that the root lies in: so loops end, and what is
-    found where does not depend on the file system's order. Links to nowhere count as files, for the
-    reading to report.
+    they lead to a folder that has been walked already or that contains the root. So loops end, and the
+    result does not depend on the order of the file system. Broken links count as files, so that reading
+    reports them.
 
     Raises:
-        PermissionError: a folder that may not be read.
+        PermissionError: a folder cannot be read.
     """
     paths = Paths()
     real_root = os.path.realpath(root)
@@ -36,12 +36,12 @@ def walk(root):
 
 
 def read_file(folder, name):
-    """Returns the bytes of a regular file; a ValueError where it is larger than 256 MiB."""
+    """Returns the bytes of a regular file; raises a ValueError if the file is larger than 256 MiB."""
     return read_regular(os.path.join(folder, name), MAX_IMAGE_BYTES)
 
 
 def read_start(path):
-    """Returns the first bytes of a file, which tell its format; none where it cannot be read."""
+    """Returns the first bytes of a file, which determine its format; b"" if the file cannot be read."""
     try:
         with open_regular(path) as file:
             return file.read(SIGNATURE_BYTES)
@@ -55,7 +55,7 @@ def parent_folders(path):
 
 
 def walk_real_folders(root, folder, seen, paths):
-    """Adds what lies in a folder and its real subfolders to `paths` and `seen`; returns the links."""
+    """Adds the files and folders below a folder to `paths` and `seen`; returns the links."""
     links, waiting = [], [folder]
     while waiting:
         folder = waiting.pop()

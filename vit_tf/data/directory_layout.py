@@ -1,4 +1,4 @@
-"""The class and the split of each image of a folder or zip, as the paths tell them: no file is opened here.
+"""The class and the split of each image of a folder or zip, from the paths alone. No file is opened.
 
 Paths are relative to the data set, with / between their parts.
 """
@@ -21,24 +21,24 @@ SPLIT_OF_NAME = {
 UNLABELLED = ("pred", "prediction", "predictions", "unlabeled", "unlabelled")  # seg_pred of Kaggle
 FOLD = re.compile(r"(?i)(cv|folds?|parts?|splits?|subsets?|sets?|batch)[ _.-]*[0-9]+")
 EXPECTED_LAYOUTS = (
-    "expected a folder a class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
+    "expected one folder per class (cat/1.jpg, dog/2.jpg), files named cat.1.jpg and dog.2.jpg, or "
     "train, val and test folders of these"
 )
-ENDING = re.compile(r".+(\.[a-z][a-z0-9]{0,9})", re.DOTALL)  # not so photo.1 and photo.jpg_large
+ENDING = re.compile(r".+(\.[a-z][a-z0-9]{0,9})", re.DOTALL)  # does not match photo.1 and photo.jpg_large
 CLASS_AND_NUMBER = re.compile(r"([^.]+)\.[0-9]+\.[^.]+")  # cat.12.jpg
-MAX_WRAPPERS = 8  # folders that each hold nothing but the next one
-IGNORED = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # what macOS, Synology and Windows leave behind
+MAX_WRAPPERS = 8  # nested folders that each contain only the next folder
+IGNORED = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}  # files of macOS, Synology and Windows
 
 
 @dataclass
 class Paths:
-    """What lies in a folder or zip.
+    """The files and folders in a folder or zip.
 
     Args:
         images: the names of files that can be read as images.
         others: the names of other files.
         special: the names of pipes, devices and sockets, which are never opened.
-        folders: the names of folders, whether they hold any files or not.
+        folders: the names of all folders, also of empty ones.
     """
 
     images: list = field(default_factory=list)
@@ -47,7 +47,7 @@ class Paths:
     folders: set = field(default_factory=set)
 
     def add(self, name, read_start):
-        """Adds a file. `read_start()` returns its first bytes, which count where the name has no ending."""
+        """Adds a file. `read_start()` returns its first bytes, which decide if the name has no ending."""
         is_image = name.lower().endswith(readable_endings())
         if not is_image and not ending(name):
             start = read_start()
@@ -62,44 +62,44 @@ def ending(name):
 
 
 def left_out_as_no_images(paths):
-    """Returns a list of at most two notes on files that are no images or cannot be read as such."""
+    """Returns a list of at most two notes on files that are not readable images."""
     notes = []
     if paths.others:
         counts = Counter(map(ending, paths.others)).most_common()
         kinds = [f"{count:,} {kind or 'without an ending'}{remedy(kind)}" for kind, count in counts[:8]]
         rest = sum(count for _, count in counts[8:])
         kinds += [f"{rest:,} of {len(counts) - 8:,} other endings"] if rest else []
-        notes.append(f"files left out, no images that can be read: {', '.join(kinds)}")
+        notes.append(f"files left out, not readable as images: {', '.join(kinds)}")
     if paths.special:
         count = len(paths.special)
-        notes.append(f"{count:,} left out, no regular files: {quoted(sorted(paths.special))}")
+        notes.append(f"{count:,} left out, not regular files: {quoted(sorted(paths.special))}")
     return notes
 
 
 def remedy(kind):
-    """Returns what makes files of an ending readable, in brackets, or ""."""
+    """Returns how to make files with an ending readable, in brackets, or ""."""
     format = format_of_name(kind)
     return f" ({format.remedy})" if format and format.remedy else ""
 
 
 def is_ignored(part):
-    """Tells whether a file's or folder's name is hidden, or one that only an operating system needs."""
+    """Whether a file or folder is hidden, or belongs to an operating system, by its name."""
     return part.startswith(".") or part in IGNORED
 
 
 def natural_key(name):
-    """Sorts class9 before class10, by code points else: alike on every machine, whatever its locale."""
-    parts = re.split("([0-9]+)", name)  # text and numbers in turn
+    """Returns a sort key by code points, with class9 before class10; independent of the locale."""
+    parts = re.split("([0-9]+)", name)  # text and numbers alternate
     numbers = [(len(digits), digits) for digits in (part.lstrip("0") for part in parts[1::2])]
     return [*zip(parts[::2], [*numbers, (0, "")])], name
 
 
 def encode_labels(labels):
-    """Returns (class names in natural order, labels as `ImageFiles` has them).
+    """Returns (class names in natural order, labels as in `ImageFiles`).
 
     Args:
-        labels: a name per image, which gives indices int64 [n]; or, of a multi-label data set, a tuple of
-            names per image, which gives bool [n, k].
+        labels: one name per image, which gives indices, int64 [n]; or one tuple of names per image, for a
+            multi-label data set, which gives bool [n, k].
     """
     is_multi_label = any(isinstance(label, tuple) for label in labels)
     names = {name for label in labels for name in label} if is_multi_label else set(labels)
@@ -114,22 +114,21 @@ def encode_labels(labels):
 
 
 def label_images(paths):
-    """Tells every image's class and split by its path.
+    """Returns the class and the split of every image, from its path.
 
-    A class is the name of a folder, and its images may lie in deeper ones; or what comes before the
-    number in `cat.12.jpg`. Either may lie in folders for train, validation and test. One folder around
-    everything is looked through, so that a single class folder with two folders inside is two classes.
+    The class is the name of a folder, whose images may lie in deeper folders; or the part before the number
+    in `cat.12.jpg`. Both layouts may lie in folders for train, validation and test. A single folder around
+    everything is skipped, so a single class folder that contains two folders counts as two classes.
 
     Args:
         paths: the `Paths` of a folder or zip.
 
     Returns:
-        (labelled, notes): {path: (class_name, split or None)}, and one line for everything left out: other
-        files, by their endings, images without a class, folders without an image, a test folder without
-        labels.
+        (labelled, notes): {path: (class_name, split or None)}, and notes on what is left out: other files, by
+        their endings, images without a class, folders without an image, a test folder without labels.
 
     Raises:
-        ValueError: no images, fewer than two classes, or folders that could be classes as well as splits.
+        ValueError: there are no images or fewer than two classes, or folders may be either classes or splits.
     """
     there = quoted(sorted(paths.others) or sorted(paths.folders)) or "nothing"
     found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
@@ -163,7 +162,7 @@ def label_images(paths):
 
 
 def by_folder(names, depth):
-    """Returns {folder: names} by the part of the path at `depth`; files that lie right there are left out."""
+    """Returns {folder: names} by the part of the path at `depth`, without files directly at this depth."""
     groups = {}
     for name in names:
         parts = name.split("/", depth + 1)
@@ -173,9 +172,9 @@ def by_folder(names, depth):
 
 
 def classes_of(names, depth=0, known=frozenset()):
-    """Returns {name: class}, by folders at `depth`, file names or folders further in; {} where there is none.
+    """Returns {name: class}, from folders at `depth`, file names or deeper folders; {} if there are none.
 
-    Two classes make a layout, or one that is `known` already.
+    A layout needs two classes, or one class that is already `known`.
     """
     for level in range(depth, depth + MAX_WRAPPERS):
         groups = by_folder(names, level)
@@ -190,11 +189,11 @@ def classes_of(names, depth=0, known=frozenset()):
 
 
 def split_folders(groups, depth):
-    """Returns {folder: split, or "" where it has no labels} of the folders that are splits by their names.
+    """Returns {folder: split} of the folders that are splits by their names; the split "" has no labels.
 
-    Those of `SPLIT_OF_NAME` count as they are. Others that hold such a word, such as training_set or
-    seg_test, count where no folder is called plainly so; and without a train folder among these, they do so
-    where they have classes in common.
+    Names in `SPLIT_OF_NAME` always count. Names that contain such a word, such as training_set or seg_test,
+    count if no folder has the plain name of that split. Without a plainly named train folder, they count
+    only if their classes are the same.
     """
     plain = {folder: SPLIT_OF_NAME.get(folder.lower()) for folder in groups}
     plain = {folder: split for folder, split in plain.items() if split}
@@ -213,7 +212,7 @@ def split_folders(groups, depth):
 
 
 def split_in(folder):
-    """Returns the split that a word of a folder's name means, "" of images without labels, or None."""
+    """Returns the split that a word in a folder name means, "" for images without labels, or None."""
     words = re.findall("[a-z]+", folder.lower())
     found = {SPLIT_OF_NAME[word] for word in words if word in SPLIT_OF_NAME}
     if len(found) == 1:
@@ -222,10 +221,10 @@ def split_in(folder):
 
 
 def folders_inside(groups, depth):
-    """Returns a list of a note where folders that are taken for classes all hold the same folders.
+    """Returns a list with a note if all class folders contain the same folders, else an empty list.
 
     Raises:
-        ValueError: they are called like parts of a data set.
+        ValueError: the names of the class folders mean parts of a data set.
     """
     inside = {frozenset(by_folder(names, depth)) for names in groups.values()}
     names = sorted(next(iter(inside), ()))
@@ -233,13 +232,15 @@ def folders_inside(groups, depth):
         return []
     found = f"the folders {quoted(sorted(groups))} all hold the folders {quoted(names)}"
     is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
-    hint = "call them train, val and test, give one of them by itself, or write a table of path, label, split"
+    hint = (
+        "rename them to train, val and test, pass one of them alone, or write a table of path, label, split"
+    )
     require(not is_parts, f"{found}, which are classes or parts: {hint}")
     return [f"{found}, and are taken for the classes"]
 
 
 def label_splits(groups, split_of, depth):
-    """Returns {name: (class, split)} of train, validation and test folders, {} of other folders."""
+    """Returns {name: (class, split)} for train, validation and test folders; {} for other folders."""
     members = {split: [] for split in SPLITS}
     others = [folder for folder in groups if folder not in split_of]
     for folder, split in split_of.items():
@@ -250,7 +251,7 @@ def label_splits(groups, split_of, depth):
         hint = "expected two or more classes in a train folder, or give one of these folders by itself"
         require(not is_all_splits, f"no training images by class in the folders {quoted(groups)}: {hint}")
         return {}
-    # Kaggle's test1 has no labels and may lie there; what has another name could as well be a class.
+    # Kaggle's test1 has no labels and is allowed here; a folder with another name may be a class.
     unclear = [folder for folder in others if not folder.lower().startswith(tuple(SPLIT_OF_NAME))]
     hint = f"move {quoted(unclear)} elsewhere, or rename the train folder if it is a class"
     require(not unclear, f"a train folder of classes lies beside {quoted(unclear)}: {hint}")

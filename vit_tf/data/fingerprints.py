@@ -1,4 +1,4 @@
-"""What tells cheaply whether an image is the same as before: its size, and a hash of parts of it."""
+"""Fingerprints of image files, which detect changes cheaply: the size, and a hash of parts of the file."""
 
 import hashlib
 import os
@@ -9,17 +9,16 @@ from vit_tf.data.zip_archive import ImageArchive
 from vit_tf.files import open_regular
 
 BLOCK = 1 << 14  # bytes
-NUM_BLOCKS = 5  # of a large file; a smaller one is read whole
-NUM_THREADS = 16  # they wait for the disk
+NUM_BLOCKS = 5  # of a large file; a smaller file is read completely
+NUM_THREADS = 16  # the threads mostly wait for the disk
 
 
 def fingerprints(files):
-    """Returns a text for each image of `ImageFiles`, which another content hardly has.
+    """Returns a fingerprint, a str, for each image of `ImageFiles`; "" for an unreadable file.
 
-    It is "" for what cannot be read. Of a zip it is the size and the checksum that the zip has of each file,
-    which costs nothing. Of other files it is the size and a hash of five blocks of 16 kB, from the beginning
-    to the end: another compressed picture differs there, though a pixel of a large uncompressed one may be
-    missed.
+    In a zip, a fingerprint is the size and the checksum in the zip's directory, so no file is read. Otherwise
+    it is the size and a hash of five blocks of 16 kB, spread over the file. Other content of a compressed
+    image changes the hash, but a changed pixel of a large uncompressed image may be missed.
     """
     archive = getattr(files.reader, "__self__", None)
     if isinstance(archive, ImageArchive):
@@ -30,7 +29,7 @@ def fingerprints(files):
 
 
 def file_fingerprint(folder, name):
-    """Returns the fingerprint of a file, "" where it cannot be read."""
+    """Returns the fingerprint of a file; "" if the file cannot be read."""
     path = os.path.join(folder, name)
     try:
         with open_regular(path) as file:
@@ -45,7 +44,7 @@ def file_fingerprint(folder, name):
 
 
 def block_starts(size):
-    """Returns where the blocks begin that are read of a file."""
+    """Returns the offsets of the blocks that are hashed."""
     last = size - BLOCK
     if size <= NUM_BLOCKS * BLOCK:
         return range(0, size, BLOCK)

@@ -1,4 +1,4 @@
-"""`ImageData`: a labelled image data set in memory, in arrays; n images, h rows, w columns, c channels."""
+"""`ImageData`: a labelled image data set in memory. Shapes: n images, h rows, w columns, c channels."""
 
 from dataclasses import dataclass
 
@@ -9,14 +9,14 @@ from vit_tf.checks import require
 
 @dataclass(frozen=True, eq=False)
 class ImageData:
-    """A labelled image data set, checked when it is made: a ValueError names the array at fault.
+    """A labelled image data set. Invalid arrays raise a ValueError that names the array.
 
     Args:
         x_train, x_test: uint8 [n, h, w, c] with c 1, 3 or 4; h, w and c are the same in both.
         y_train, y_test: integers [n] or [n, 1] in 0 .. len(class_names) - 1; kept as int64 [n].
-        class_names: one name a class, in the order of the labels.
+        class_names: one name per class, in the order of the labels.
         name: "cifar10", "sample" (the embedded one), or the stem of a user's file.
-        note: one line that the user should see, such as why this is the sample; often empty.
+        note: one line to show to the user, such as why the sample was loaded; often empty.
     """
 
     x_train: np.ndarray
@@ -33,7 +33,7 @@ class ImageData:
             images = checked_images(getattr(self, f"x_{split}"), x_label)
             labels = flat_labels(getattr(self, f"y_{split}"), y_label)
             found = f"{x_label} has {len(images)} images, {y_label} {len(labels)} labels"
-            require(len(images) == len(labels), f"{found}: expected one label an image")
+            require(len(images) == len(labels), f"{found}: expected one label per image")
             low, high, last = labels.min(), labels.max(), len(self.class_names) - 1
             require(0 <= low <= high <= last, f"{y_label} has labels {low} to {high}: expected 0 to {last}")
             object.__setattr__(self, f"x_{split}", images)

@@ -1,4 +1,4 @@
-"""One's own labelled images: finding them in a folder, a zip or a CSV, and checking that they can be read."""
+"""Discover and validate the labelled image files of a folder, a zip or a table."""
 
 import hashlib
 import os
@@ -29,20 +29,20 @@ MAX_THREADS = 16  # of 100-megapixel images each takes about 1 GB
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Labelled image files of a folder, a zip or a CSV; nothing is decoded or extracted yet.
+    """Labelled image files of a folder, a zip or a table. Nothing is decoded or extracted yet.
 
-    It can be pickled, and processes and threads may read from it at the same time. Names may hold bytes
-    that are not UTF-8, as `os.fsdecode` has them: print them with `repr`.
+    Instances can be pickled, and several processes and threads may read files at the same time. Names may
+    hold bytes that are not UTF-8, as `os.fsdecode` returns them: print names with `repr`.
 
     Args:
-        root: the folder, zip or CSV.
-        class_names: sorted by code points, with class9 before class10: alike on every machine.
-        names: paths relative to the root (of a CSV: to its folder) with / between the parts, sorted, unique.
+        root: the folder, zip or table.
+        class_names: sorted by code points, with class9 before class10; the same order on every machine.
+        names: paths relative to the root (for a table: to its folder), with / between parts; sorted, unique.
         labels: integers [n], indices into `class_names`, kept as int64. In a multi-label data set bool
             [n, k], one column per class; a row may have several classes or none.
-        splits: "train", "validation" or "test" where the data set says so, else None, one a file.
-        notes: what was left out, and how a table was understood, one line each, for the user to see.
-        reader: reads a file by its name; by default as `root` asks for.
+        splits: one per file: "train", "validation" or "test" if the data set defines splits, else None.
+        notes: lines to show to the user: what was left out, and how a table was read.
+        reader: function from a file name to its bytes. Defaults to reading from `root`.
     """
 
     root: Path
@@ -56,7 +56,9 @@ class ImageFiles:
     def __post_init__(self):
         labels = checked_labels(np.asarray(self.labels), len(self.class_names))
         counts = (len(self.names), len(labels), len(self.splits))
-        require(len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each a file")
+        require(
+            len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each per file"
+        )
         unknown = set(self.splits) - {*SPLITS, None}
         require(
             not unknown, f"unknown splits {quoted(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
@@ -73,28 +75,28 @@ class ImageFiles:
 
     @property
     def is_multi_label(self):
-        """Whether an image may have several classes, or none: `labels` are bool [n, k] then."""
+        """Whether an image may have several classes or none, so that `labels` are bool [n, k]."""
         return self.labels.ndim == 2
 
     def read(self, i):
         """Returns the bytes of file `i`.
 
         Raises:
-            OSError: the file is gone or cannot be read.
-            ValueError: it is damaged in its zip, or larger than 256 MiB.
+            OSError: the file does not exist any more or cannot be read.
+            ValueError: the file is damaged in its zip, or larger than 256 MiB.
         """
         return self.reader(self.names[i])
 
     def subset(self, indices):
-        """Returns some of the files, in the order of their names; the classes stay as they are.
+        """Returns some of the files in the order of their names. The classes do not change.
 
         Args:
-            indices: integers in 0 .. n - 1, or a bool [n] that says which; else a ValueError.
+            indices: integers in 0 .. n - 1, or a bool mask [n]. Anything else raises a ValueError.
         """
         indices = np.asarray(indices)
         if indices.dtype == bool:
             found = f"the mask has shape {indices.shape}"
-            require(indices.shape == (len(self),), f"{found}: expected [{len(self)}], one a file")
+            require(indices.shape == (len(self),), f"{found}: expected [{len(self)}], one per file")
             indices = np.flatnonzero(indices)
         indices = np.unique(indices) if indices.size else np.zeros(0, np.int64)
         require(indices.dtype.kind in "iu", f"indices are {indices.dtype}: expected integers or a bool mask")
@@ -117,31 +119,37 @@ def checked_labels(labels, num_classes):
     require(is_integer, f"labels are {labels.dtype}: {expected}")
     labels = labels.astype(np.int64).reshape(-1)
     low, high, last = labels.min(initial=0), labels.max(initial=-1), num_classes - 1
-    require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one a class")
+    require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one per class")
     return labels
 
 
 def find_images(source):
-    """Finds the labelled images of a folder, a zip or a CSV, by their names alone.
+    """Finds the labelled images of a folder, a zip or a table. No image is opened.
 
-    Understood are a folder a class; files named `cat.12.jpg`; train, val and test folders of either
-    (train/training, val/valid/validation/dev, test/testing; also names that hold such a word, such as
-    training_set and test_set, where the classes inside are the same); a zip of any of these, which is read in
-    place; and a table (.csv, .tsv, .txt) of path and label, with one label per image or several, and a
-    split if it likes (see `label_tables.read_labels`). One folder around everything is looked through.
-    Hidden files and what operating systems leave behind (__MACOSX, Thumbs.db) do not count. Images are known
-    by the endings of `preprocessing.image_formats`, and by their first bytes where a name has no ending.
-    Symbolic links in a folder are followed, to each folder once. Other files, what has no label, such as
-    Kaggle's test images, and class folders without an image are left out with a line in `notes`.
+    The supported layouts are:
+
+    - one folder per class;
+    - files named `cat.12.jpg`;
+    - train, val and test folders of either layout (train/training, val/valid/validation/dev, test/testing;
+      also names that contain such a word, such as training_set, if the classes inside are the same);
+    - a zip of any of these, which is read in place;
+    - a table (.csv, .tsv, .txt) of path and label, with one or several labels per image and an optional
+      split (see `vit_tf.data.tables.columns.read_labels`).
+
+    A single folder around everything is skipped. Hidden files and files of operating systems (__MACOSX,
+    Thumbs.db) are ignored. Images are recognised by the endings in `vit_tf.preprocessing.image_formats`, or
+    by their first bytes if a name has no ending. Symbolic links in a folder are followed, to each folder
+    once. Other files, images without a label, such as Kaggle's test images, and class folders without an
+    image are left out, with a line in `notes`.
 
     Args:
-        source: the path of the folder, zip or CSV.
+        source: the path of the folder, zip or table.
 
     Returns:
-        `ImageFiles` of two classes or more.
+        `ImageFiles` with at least two classes.
 
     Raises:
-        ValueError: one line that says what was found, what was expected and what to do.
+        ValueError: one line that says what was found, what was expected and how to mend it.
     """
     is_path = isinstance(source, (str, os.PathLike)) and os.fspath(source)
     require(is_path, f"source is {source!r}: {EXPECTED_SOURCE}")
@@ -160,7 +168,7 @@ def find_at(root):
         siblings = os.listdir(root.parent) if root.parent.is_dir() else []
         raise ValueError(f"no such path{suggestion(root.name, siblings) or f'; {EXPECTED_SOURCE}'}")
     if not root.is_dir():
-        open_regular(root).close()  # raises what `is_zipfile` would swallow, and keeps it from waiting
+        open_regular(root).close()  # raises the errors that `is_zipfile` hides, and never blocks on a pipe
     reader, notes = None, ()
     if root.is_dir():
         labelled, notes = label_folder(root)
@@ -178,14 +186,14 @@ def find_at(root):
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
     found = f"only the class {quoted(class_names)}" if class_names else "no images"
-    require(len(class_names) > 1, f"{found}: expected images of two classes or more")
+    require(len(class_names) > 1, f"{found}: expected images of at least two classes")
     splits = tuple(labelled[name][1] for name in names)
     notes = (*notes, *class_notes(class_names, labels))
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
 
 
 def label_folder(root):
-    """Returns what `label_images` does; its error says which tables in the folder may have the labels."""
+    """Returns `label_images` of a folder. Errors name the tables in the folder, which may have the labels."""
     paths = walk(root)
     try:
         return label_images(paths)
@@ -197,7 +205,7 @@ def label_folder(root):
             raise
         problem = error
     raise ValueError(
-        f"{problem}; or give {quoted(sorted(tables))} instead of the folder if the labels are there"
+        f"{problem}; or pass {quoted(sorted(tables))} instead of the folder if the labels are there"
     )
 
 
@@ -208,22 +216,22 @@ def reader_for(root):
 
 
 def check_images(files, max_bad=0.01, progress=True):
-    """Decodes every image once, on all cores, and leaves out those that cannot be decoded.
+    """Decodes every image once, on all cores, and leaves out images that cannot be decoded.
 
-    Images of the same bytes are noted: under different labels, in different splits, or elsewhere. Ctrl-C ends
-    it at once.
+    The notes of the result list images with the same bytes: with different labels, in different splits, or
+    in the same class. Ctrl-C stops the check at once.
 
     Args:
         files: `ImageFiles`.
-        max_bad: the share of bad images that is put up with, 0 to 1.
-        progress: whether a bar with the time left is shown on stderr.
+        max_bad: maximum fraction of unreadable images, 0 to 1.
+        progress: bool, whether to show a progress bar on stderr.
 
     Returns:
-        (good, bad): `ImageFiles`, whose notes are those of `files` and then the new ones, and a list of
+        (good, bad): the readable `ImageFiles`, with the new notes after those of `files`; and a list of
         (name, reason) in the order of the names.
 
     Raises:
-        ValueError: more bad images than `max_bad` allows, with the first five of them and why.
+        ValueError: there are more unreadable images than `max_bad` allows. The message lists the first five.
     """
     check_number("max_bad", max_bad, "[0, 1]")
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
@@ -236,7 +244,7 @@ def check_images(files, max_bad=0.01, progress=True):
     first = "; ".join(f"{shown(name)}: {reason}" for name, reason in bad[:5])
     found = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
     share = np.ceil(len(bad) / max(len(files), 1) * 1000) / 1000
-    hint = f"mend or remove them, or go on without them by --max-bad {share:g}"
+    hint = f"repair or remove them, or leave them out with --max-bad {share:g}"
     require(len(bad) <= max_bad * len(files), f"{found}; {hint}")
     notes = (*files.notes, *copy_notes(files, [digest for _, digest in checks]))
     good = files.subset(np.array([not reason for reason, _ in checks], bool))
@@ -244,7 +252,7 @@ def check_images(files, max_bad=0.01, progress=True):
 
 
 def check_each(pool, files):
-    """Yields for each file in order why it is bad, "" for a good one, and a hash of a good one's bytes."""
+    """Yields (reason, digest) per file in order: why it is unreadable, or "", and a hash of its bytes."""
     for start in range(0, len(files), CHECKED_AT_ONCE):
         indices = range(start, min(start + CHECKED_AT_ONCE, len(files)))
         yield from pool.map(partial(check_file, files), indices)

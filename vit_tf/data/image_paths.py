@@ -1,4 +1,4 @@
-"""The images that a command's arguments mean: files, folders and patterns."""
+"""Image paths from the arguments of a command: files, folders and patterns."""
 
 import glob
 import os
@@ -10,15 +10,15 @@ from vit_tf.preprocessing.decode import LONGEST_PATH, URL
 
 
 def find_image_paths(arguments):
-    """Finds the image files that arguments of a command mean.
+    """Returns the image files that the arguments of a command name.
 
     Args:
-        arguments: list of str, each a file; a folder, which means the images in it and below, in natural
-            order; or a pattern such as `photos/*.jpg` or `**/*.png`, which a shell may have left as it was.
+        arguments: list of str. Each is a file; a folder, for all images below the folder in natural order;
+            or a pattern such as `photos/*.jpg` or `**/*.png` that the shell has not expanded.
 
     Returns:
-        (paths, problems, notes): lists of str, the paths in the order of the arguments, and a line for each
-        argument that means no image, and for each folder with other files beside the images.
+        (paths, problems, notes): lists of str: the paths in the order of the arguments, one line per argument
+        without an image, and one line per folder that also has other files.
     """
     paths, problems, notes = [], [], []
     for argument in arguments:
@@ -33,11 +33,11 @@ def find_image_paths(arguments):
 
 
 def find_argument(argument):
-    """Returns (paths, notes) of one argument; a ValueError where it means no image."""
+    """Returns (paths, notes) of one argument; raises a ValueError if there is no image."""
     if os.path.isdir(argument):
         return find_in_folder(argument)
     if URL.match(argument) or len(argument) > LONGEST_PATH or os.path.lexists(argument):
-        return [argument], []  # for the reader to judge
+        return [argument], []  # reading reports whether this is an image
     if not glob.has_magic(argument):
         raise ValueError(f"no image at {shown(argument)}: there is no such file")
     matches = sorted(glob.glob(argument, recursive=True), key=natural_key)
@@ -45,7 +45,7 @@ def find_argument(argument):
         raise ValueError(f"no image at {shown(argument)}: no file matches this pattern")
     paths, notes = [], []
     for match in matches:
-        # `**` gives folders beside all that lies in them.
+        # `**` matches folders as well as the files in them.
         found, left_out = ([], []) if "**" in argument and os.path.isdir(match) else find_argument(match)
         paths += found
         notes += left_out
@@ -53,7 +53,7 @@ def find_argument(argument):
 
 
 def find_in_folder(folder):
-    """Returns (paths, notes) of the images in a folder and below."""
+    """Returns (paths, notes) of all images below a folder."""
     found = walk(folder)
     left_out = [f"{shown(folder)}: {note}" for note in left_out_as_no_images(found)]
     if not found.images:

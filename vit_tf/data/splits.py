@@ -1,4 +1,4 @@
-"""Splits of a data set by class."""
+"""Training, validation and test splits, stratified by class."""
 
 import math
 from dataclasses import replace
@@ -19,18 +19,22 @@ OLD_HEADER = HEADER[:3]  # of version 0.1
 
 
 def stratified_split(labels, fraction, seed):
-    """Splits a data set so that every class keeps its share in both parts.
+    """Splits a data set so that every class has the same share in both parts.
 
-    Validation has round(n * fraction) members, shared out by largest remainder; a class of two or more
-    has at least one in each part, and the only member of a class stays in training.
+    The validation part has round(n * fraction) members, distributed over the classes by largest remainder. A
+    class with at least two members has at least one in each part. The only member of a class stays in the
+    training part.
 
     Args:
-        labels: integers [n] or [n, 1]; at least one class must have two members, else a ValueError.
-        fraction: the validation part's share, between 0 and 1, both excluded, else a ValueError.
-        seed: an integer >= 0, else a ValueError; equal seeds give equal splits.
+        labels: integers [n] or [n, 1].
+        fraction: the share of the validation part, a number in (0, 1).
+        seed: a non-negative int; equal seeds give equal splits.
 
     Returns:
         (train_indices, validation_indices): sorted, disjoint int64 arrays, together 0 .. n - 1.
+
+    Raises:
+        ValueError: an argument is out of range, or no class has two members.
     """
     labels = flat_labels(labels, "labels")
     check_number("fraction", fraction, "(0, 1)")
@@ -42,21 +46,20 @@ def stratified_split(labels, fraction, seed):
 
 
 def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
-    """Gives every image a split; what the data set says already stays.
+    """Assigns a split to every image. Splits that the data set defines do not change.
 
-    A validation or test part that the data set lacks is drawn by class from the rest, which is its train
-    part and the images without a split; of multi-label images by iterative stratification, see
-    `vit_tf.data.stratification`. Only the names, the labels and the seed matter, so that the same
-    files are split alike on every machine.
+    A missing validation or test part is drawn by class from the training part and the images without a
+    split; for multi-label images by iterative stratification, see `vit_tf.data.stratification`. The result
+    depends on the names, the labels and the seed only, and is the same on every machine.
 
     Args:
         files: `ImageFiles`.
-        validation_fraction: validation's share of the images that are drawn from, between 0 and 1.
-        test_fraction: test's share of them; 0 makes no test part.
-        seed: an integer >= 0.
+        validation_fraction: the validation share of the images to draw from, in (0, 1).
+        test_fraction: the test share of these images, in [0, 1); 0 makes no test part.
+        seed: a non-negative int.
 
     Returns:
-        The `ImageFiles`, with "train", "validation" or "test" as every image's split.
+        `ImageFiles`, with "train", "validation" or "test" as the split of every image.
 
     Raises:
         ValueError: a fraction or seed out of range, or a class with too few images for one in each part.
@@ -93,15 +96,14 @@ def require_enough(files, pool, parts):
 
 
 def write_split(files, path):
-    """Writes the images with their classes and splits to a CSV, whole or not at all.
+    """Writes the images with their classes and splits to a CSV, completely or not at all.
 
-    Its columns are path, label, split, and fingerprint, by which `read_split` notices another content.
-
-    Several classes of an image are parted by |.
+    The columns are path, label, split and fingerprint. `read_split` compares the fingerprints to detect
+    changed images. Several classes of an image are separated by |.
 
     Args:
         files: `ImageFiles`.
-        path: the CSV, in UTF-8; names that are not keep their bytes.
+        path: the CSV. The encoding is UTF-8; names in other encodings keep their bytes.
 
     Raises:
         OSError: the file cannot be written.
@@ -113,8 +115,8 @@ def write_split(files, path):
 def read_split(files, path):
     """Returns the images that `write_split` wrote, with their splits.
 
-    Images and classes that are new since then are left out, so that labels keep their meaning. What is new,
-    and what has another content than then, is in the `notes` of the result.
+    Images and classes that were added later are left out, so that labels keep their meaning. The `notes` of
+    the result list added and changed images.
 
     Args:
         files: `ImageFiles` of the same data set.
@@ -122,7 +124,7 @@ def read_split(files, path):
 
     Raises:
         OSError: there is no such file.
-        ValueError: the CSV is damaged, or names a file or class that is gone or another class than `files`.
+        ValueError: the CSV is damaged, or a file or class is missing, or an image has another class now.
     """
     try:
         return splits_of_rows(files, read_rows(path))
@@ -140,7 +142,7 @@ def splits_of_rows(files, rows):
     splits, prints, gone = {}, {}, []
     for line, cells in rows[1:]:
         is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
-        require(is_whole, f"line {line} is damaged or twice there ({quoted(cells)}): make the split again")
+        require(is_whole, f"line {line} is damaged or a duplicate ({quoted(cells)}): make the split again")
         name, label, split = cells[:3]
         is_known = files.is_multi_label or label in known
         require(is_known, f"line {line} has the class {label!r}, which the data set lacks")

@@ -1,4 +1,4 @@
-"""Splits that keep the share of every class, of images with one class and of images with several."""
+"""Stratified sampling: every class keeps its share, for one or several classes per image."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def draw_stratified(labels, fraction, generator, num_kept=1):
     """Draws members of every class.
 
-    A class of more than `num_kept` members gives at least one and keeps at least `num_kept`; between images
-    of several classes this may be impossible for a few classes.
+    At least one member of a class with more than `num_kept` members is drawn, and at least `num_kept` are
+    kept. For images with several classes, this may be impossible for a few classes.
 
     Args:
         labels: int [n], one class per image; or bool [n, k].
@@ -16,14 +16,14 @@ def draw_stratified(labels, fraction, generator, num_kept=1):
         num_kept: int.
 
     Returns:
-        bool [n], which images are drawn.
+        bool [n]: whether each image is drawn.
     """
     draw = draw_iteratively if labels.ndim == 2 else draw_by_class
     return draw(labels, float(fraction), generator, num_kept)
 
 
 def draw_by_class(labels, fraction, generator, num_kept):
-    """Draws round(n * fraction) members, shared out between the classes by largest remainder."""
+    """Draws round(n * fraction) members, distributed over the classes by largest remainder."""
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     quotas = counts * fraction
     taken = np.floor(quotas).astype(np.int64)
@@ -37,16 +37,16 @@ def draw_by_class(labels, fraction, generator, num_kept):
 
 
 def draw_iteratively(labels, fraction, generator, num_kept):
-    """Draws by iterative stratification: the images of the rarest class are shared out first.
+    """Draws by iterative stratification: the images of the rarest class are assigned first.
 
     Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data" (2011). Images without a
-    class fill up the number that is drawn.
+    class make up the rest.
     """
     n = len(labels)
     counts = labels.sum(axis=0)
     most = np.maximum(counts - num_kept, 0)
     quotas = np.clip(counts * fraction, np.minimum(most, 1), most)
-    wanted = np.stack([counts - quotas, quotas])  # (2, k): members of each class that either part still lacks
+    wanted = np.stack([counts - quotas, quotas])  # (2, k): members per class that each part still needs
     room = np.array([n * (1 - fraction), n * fraction])
     part = np.full(n, -1)
     order = generator.permutation(n)
@@ -66,5 +66,5 @@ def draw_iteratively(labels, fraction, generator, num_kept):
 
 
 def class_counts(labels, num_classes):
-    """Returns the number of images of each class, int [k]; labels as of `draw_stratified`."""
+    """Returns the number of images of each class, int [k], for the labels of `draw_stratified`."""
     return labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=num_classes)

@@ -1,4 +1,4 @@
-"""Images in a zip, read where they are: nothing is extracted, and the zip is taken for hostile."""
+"""Images in a zip, read in place. Nothing is extracted, and the zip may be hostile."""
 
 import os
 import posixpath
@@ -14,15 +14,18 @@ from vit_tf.data.directory_layout import Paths, is_ignored
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
 
-# Images hardly pack: a zip that promises both of these is a bomb of many members, or of overlapping ones.
+# Images are hard to compress: a zip that exceeds both limits is a bomb of many or overlapping members.
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 100
 
-BOUNDED_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python bounds what no other method yields
+BOUNDED_METHODS = (
+    zipfile.ZIP_STORED,
+    zipfile.ZIP_DEFLATED,
+)  # of all methods, only these are unpacked in bounded chunks
 MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
 
 
 class ImageArchive:
-    """The images of a zip, for several threads and processes at a time.
+    """The images of a zip. Several threads and processes may read at the same time.
 
     Args:
         path: the zip, also zip64.
@@ -31,9 +34,9 @@ class ImageArchive:
         paths: the `Paths` of its members, hidden ones left out.
 
     Raises:
-        ValueError: the file is damaged or no zip; a member's path leads out of it, or is a symbolic link;
-            an image is twice in it, encrypted, packed otherwise than by deflate, or unpacks to more than
-            256 MiB; the images together unpack to 100 times the zip and more than 1 GiB.
+        ValueError: the file is damaged or not a zip; a member leads out of the zip or is a symbolic link;
+            an image occurs twice, is encrypted, uses another method than deflate, or unpacks to more than
+            256 MiB; or all images unpack to more than 100 times the size of the zip and more than 1 GiB.
     """
 
     def __init__(self, path):
@@ -56,7 +59,7 @@ class ImageArchive:
         return ImageArchive, (self.path,)
 
     def read(self, name):
-        """Returns the bytes of the member `name`; a ValueError where it is damaged."""
+        """Returns the bytes of the member `name`; raises a ValueError if the member is damaged."""
         member = self._members[name]
         try:
             return self._unpack(member, member.file_size + 1)
@@ -65,12 +68,12 @@ class ImageArchive:
         raise ValueError(f"damaged in the zip ({problem}): make or download the zip again")
 
     def fingerprint(self, name):
-        """Returns the size and the checksum of the member `name`, as the zip's directory has them."""
+        """Returns the size and the checksum of the member `name`, as listed in the zip's directory."""
         member = self._members[name]
         return f"{member.file_size}-{member.CRC:08x}"
 
     def _read_start(self, member):
-        """Returns the first bytes of a member, which tell its format; none where it cannot be read."""
+        """Returns the first bytes of a member, which determine its format; b"" if it cannot be read."""
         if member.compress_type not in BOUNDED_METHODS:
             return b""
         try:
@@ -79,7 +82,7 @@ class ImageArchive:
             return b""
 
     def _unpack(self, member, most):
-        """Returns the first bytes of a member, `most` of them at the most."""
+        """Returns at most the first `most` bytes of a member."""
         archive, lock = self._archive()
         with lock, archive.open(member) as file:
             return file.read(most)
@@ -92,7 +95,7 @@ class ImageArchive:
         return self._opened[1:]
 
     def _add(self, member):
-        path = member.filename.replace("\\", "/")  # some programs of Windows write these
+        path = member.filename.replace("\\", "/")  # written by some programs on Windows
         is_inside = not re.match("/|[A-Za-z]:", path) and ".." not in path.split("/")
         hint = "this zip is unsafe, make it again from the folder itself"
         require(is_inside, f"the member {member.filename!r} leads out of the zip: {hint}")
@@ -112,7 +115,9 @@ class ImageArchive:
         if len(self.paths.images) == num_images:
             self.paths.folders.add(posixpath.dirname(name))
             return
-        require(name not in self._members, f"{label} is twice in the zip: make it again from the folder")
+        require(
+            name not in self._members, f"{label} occurs twice in the zip: make the zip again from the folder"
+        )
         require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
         is_deflate = member.compress_type in BOUNDED_METHODS
         require(

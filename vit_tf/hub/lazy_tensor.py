@@ -1,4 +1,4 @@
-"""`LazyTensor`: a tensor of a checkpoint that is read only when asked for; and what all readers share."""
+"""`LazyTensor`: a tensor of a checkpoint that is read on `load()`; and helpers that all readers share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ import numpy as np
 
 from vit_tf.checks import listing
 
-BFLOAT16 = np.dtype("V2")  # NumPy has no bfloat16, and saves that of others as two bytes of anything
+BFLOAT16 = np.dtype("V2")  # NumPy has no bfloat16, and saves other libraries' bfloat16 as two raw bytes
 
 
 class Refused(ValueError):
-    """What a file holds is not what is expected; the message goes on after the name of the file."""
+    """The content of a file is not as expected. The message continues a sentence after the file name."""
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor of a checkpoint that is read only when asked for.
+    """A tensor of a checkpoint that is read only by `load()`.
 
-    Methods return new tensors, which are not read either; NumPy's rules hold for their arguments.
+    Methods return new lazy tensors. Their arguments follow NumPy's rules.
 
     Args:
-        shape: The shape of what `load` returns.
-        load: Reads the values, which are not to be written to: float32 for every kind of float, other
-            kinds as they are.
-        kind: NumPy's letter for the kind of the values, "f" for floats.
+        shape: tuple of ints, the shape of the array that `load` returns.
+        load: function that reads the values. Callers must not modify them. Floats of every width become
+            float32; other dtypes do not change.
+        kind: NumPy's letter for the kind of the dtype, "f" for floats.
     """
 
     shape: tuple[int, ...]
@@ -32,12 +32,12 @@ class LazyTensor:
     kind: str = "f"
 
     def _apply(self, function):
-        # NumPy tells the new shape from an array of this shape that takes no memory.
+        # A broadcast array has this shape and takes no memory: NumPy computes the new shape from it.
         shape = function(np.broadcast_to(np.float32(0), self.shape)).shape
         return self.map(function, shape)
 
     def map(self, function, shape):
-        """`function` of the values, which must return an array of `shape`."""
+        """Returns the tensor of `function(values)`, which must have the given shape."""
         return LazyTensor(tuple(shape), lambda: np.asarray(function(self.load())), self.kind)
 
     def transpose(self, *axes):
@@ -59,7 +59,7 @@ class LazyTensor:
 
     @staticmethod
     def concatenate(tensors, axis):
-        """Joins tensors along `axis`, where alone their shapes may differ."""
+        """Joins tensors along `axis`. Their shapes may differ along this axis only."""
         tensors = list(tensors)
         shapes = [tensor.shape for tensor in tensors]
         others = {shape[:axis] + shape[axis:][1:] for shape in shapes}
@@ -73,7 +73,7 @@ class LazyTensor:
 
 
 def standard(array):
-    """Floats as float32, other kinds as they are, all in this machine's byte order."""
+    """Returns an array in native byte order: floats as float32, other dtypes unchanged."""
     if array.dtype == BFLOAT16:
         wide = array.view("<u2").astype(np.uint32)
         wide <<= 16  # bfloat16 is the upper half of float32
@@ -83,4 +83,5 @@ def standard(array):
 
 
 def kind_of(dtype):
+    """Returns NumPy's letter for the kind of a dtype; "f" for bfloat16, too."""
     return "f" if dtype == BFLOAT16 else dtype.kind

@@ -1,4 +1,4 @@
-"""The containers of weights: .safetensors, .npz, .pth. Nothing in them runs, and damage is found at once."""
+"""Readers of weight files: .safetensors, .npz, .pth. No code in them runs; opening detects damage."""
 
 import json
 import math
@@ -21,11 +21,11 @@ SAFETENSORS_DTYPES = {
 
 
 def read_file(path, select=unwrap):
-    """Returns the `Unwrapped` tensors of one file; a ValueError names the file and what is wrong with it.
+    """Returns the `Unwrapped` tensors of one file; raises a ValueError that names the file and the problem.
 
     Args:
         path: Path of the file.
-        select: function that turns all tensors of the file, by name, into an `Unwrapped`.
+        select: function from the dict of all tensors of the file to an `Unwrapped`.
     """
     reader = reader_of(path)
     if reader is None:
@@ -42,7 +42,7 @@ def read_file(path, select=unwrap):
         raise ValueError(f"{str(path)!r} {brief(error)}") from error
     except OSError as error:
         raise ValueError(f"{str(path)!r} cannot be read: {brief(error)}") from error
-    except Exception as error:  # parsers of foreign bytes raise nearly everything
+    except Exception as error:  # parsers can raise nearly anything for damaged bytes
         message = f"{str(path)!r} is damaged, or is not what its ending says ({brief(error)})"
         raise ValueError(f"{message}: download or save it again") from error
 
@@ -71,10 +71,10 @@ def read_safetensors(path):
 
 
 def map_file(path, dtype, offset, shape):
-    """An array that lies in the file: it is read as it is used, and given up with the array."""
-    if 0 in shape:  # NumPy before 2.2 cannot map nothing
+    """Returns an array that is mapped from the file and read on use."""
+    if 0 in shape:  # NumPy before 2.2 cannot map an empty array
         return standard(np.empty(shape, dtype))
-    # "c": writable, but never to the file; PyTorch warns of arrays that are not writable.
+    # "c": writes never reach the file. PyTorch warns about read-only arrays.
     return standard(np.asarray(np.memmap(path, dtype, "c", offset, shape)))
 
 
@@ -122,11 +122,11 @@ def read_torch(path):
 
 
 def make_tensors(path, named):
-    """Returns the tensors of a file, of which PyTorch's are made only now that their names were chosen."""
+    """Returns the selected tensors of a file. PyTorch's tensors are made here, after the selection."""
     tensors = {name: t if isinstance(t, LazyTensor) else t() for name, t in named.items()}
     if reader_of(path) is read_torch:
         total = sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
-        if total > 16 * path.stat().st_size:  # the same storage under many names
+        if total > 16 * path.stat().st_size:  # one storage may have many names
             size = path.stat().st_size
             raise Refused(f"has tensors of {total:,} bytes in a file of {size:,}: save clones of them")
     return tensors
@@ -137,6 +137,6 @@ READERS.update(dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pth.tar"), read_
 
 
 def reader_of(path):
-    """Returns what reads a file with this ending, None where nothing does."""
+    """Returns the reader of a file, by its ending; None for an unknown ending."""
     name = path.name.lower()
     return next((reader for ending, reader in READERS.items() if name.endswith(ending)), None)

@@ -1,9 +1,9 @@
-"""Weights of any source as named tensors that are read one at a time, and nothing that runs code.
+"""Opening a source of weights: named tensors that are read one at a time. No code in a file runs.
 
 A source is a file (.safetensors, .npz, .pth, .pt, .bin, .ckpt, .pth.tar, or the
-model.safetensors.index.json of a checkpoint in parts), a folder laid out as a repository of the
-Hugging Face hub, or the name of such a repository: `hf:owner/name`, `hf:owner/name@revision`.
-Damage is found when a source is opened. Every mistake in it is a `ValueError`.
+model.safetensors.index.json of a checkpoint in several files), a folder with the layout of a repository
+on the Hugging Face hub, or the name of such a repository: `hf:owner/name`, `hf:owner/name@revision`.
+Damage is detected when a source is opened, and raises a `ValueError`.
 """
 
 import os
@@ -22,21 +22,21 @@ CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.
 INDEX_ENDING = ".safetensors.index.json"
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
 WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
-RUN_MODEL = "model"  # where a run leaves its model
+RUN_MODEL = "model"  # the subfolder of a run that holds its model
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a source of weights holds.
+    """The content of a source of weights.
 
     Args:
-        source: The source as the user wrote it.
-        path: The weight file on this disk; of a checkpoint in parts, the index of the parts.
-        tensors: The tensors of the ViT by their names in the file, without the prefix.
-        config: The content of config.json beside it, empty for a bare file.
-        preprocessor: The content of preprocessor_config.json, empty if there is none.
-        prefix: What stood before all the names, see `vit_tf.hub.unwrap`.
-        left: Names of the file's other tensors.
+        source: the source as the user wrote it.
+        path: the weight file on this disk; for a checkpoint in several files, their index.
+        tensors: the tensors of the ViT by their names in the file, without the prefix.
+        config: the content of config.json; empty for a bare file.
+        preprocessor: the content of preprocessor_config.json; empty if there is none.
+        prefix: the common prefix of the names, see `vit_tf.hub.unwrap`.
+        left: the names of the file's other tensors.
     """
 
     source: str
@@ -48,7 +48,7 @@ class Checkpoint:
     left: tuple[str, ...] = ()
 
 
-# What comes with the package, by name; tools/make_pretrained.py makes it.
+# Weights in the package, by name. tools/make_pretrained.py writes them.
 PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "vit_cifar10"}
 
 
@@ -56,7 +56,7 @@ def open_checkpoint(source, prefix=None):
     """Opens a file, a folder, `hf:owner/name[@revision]` or "cifar10" and returns its `Checkpoint`.
 
     The ViT may stand under a key or a prefix, see `unwrap`; `prefix` chooses one of several.
-    No tensor is read, but those of an .npz file, as nothing less shows whether it is whole.
+    Tensors are not read yet, except those of an .npz file, whose integrity only reading can show.
     """
     find, config, preprocessor = file_finder(source), {}, {}
     if find is None:
@@ -72,18 +72,18 @@ def open_checkpoint(source, prefix=None):
     return Checkpoint(str(source), path, found.tensors, config, preprocessor, found.prefix, found.left)
 
 
-def read_config(source):
+def read_source_config(source):
     """Returns `(config, preprocessor)` of a source, as in its `Checkpoint`, without its weights."""
     find = file_finder(source)
     return read_configs(find) if find else ({}, {})
 
 
 class MissingFile(ValueError):
-    """A folder or a repository lacks a file, or the hub cannot be asked for it."""
+    """A folder or a repository lacks a file, or the hub cannot be reached."""
 
 
 def file_finder(source):
-    """The function that finds the files of a repository by name; None for a bare file."""
+    """Returns the function that finds the files of a repository by name; None for a bare file."""
     source = str(source)
     if source in PACKAGED and not os.path.exists(source):
         return partial(find_in_folder, PACKAGED[source])
@@ -112,7 +112,7 @@ def file_finder(source):
 
 
 def repository_folder(folder):
-    """The folder that holds config.json and the weights: of a run's folder, its model/."""
+    """Returns the folder with config.json and the weights: the subfolder model/ of a run's folder."""
     inside = os.path.join(folder, RUN_MODEL)
     is_run = os.path.isfile(os.path.join(inside, CONFIG))
     has_weights = any(os.path.isfile(os.path.join(folder, name)) for name in WEIGHTS)
@@ -126,7 +126,7 @@ def find_in_folder(folder, name):
 
 
 def find_on_hub(repository, revision, name):
-    """The path of a file in the hub's cache, where it is downloaded to if need be."""
+    """Returns the path of a file in the cache of the hub. A missing file is downloaded."""
     from huggingface_hub import errors, hf_hub_download
 
     what = f"{name} of hf:{repository}" + (f"@{revision}" if revision else "")
@@ -179,13 +179,13 @@ def find_weights(source, find):
 
 
 def open_parts(index, find, select):
-    """The `Unwrapped` tensors of a checkpoint in several files."""
+    """Returns the `Unwrapped` tensors of a checkpoint in several files."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{str(index)!r} must name the file of every tensor in `weight_map`")
     parts = {}
     for part in dict.fromkeys(map(str, weight_map.values())):
-        # The name is a stranger's: it must not lead out of the folder.
+        # The name may be hostile: it must not lead out of the folder.
         if not re.fullmatch(r"[^/\\:\0]+\.safetensors", part):
             raise ValueError(f"{str(index)!r} must name plain .safetensors files, got {part[:200]!r}")
         path = Path(os.path.abspath(find(part)))

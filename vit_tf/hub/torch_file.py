@@ -1,4 +1,4 @@
-"""PyTorch's files, read without PyTorch: no code in them runs, and memory is taken only for bytes they hold.
+"""PyTorch's files, read without PyTorch. No code in a file runs, and memory is bounded by the file's size.
 
 Reference: https://github.com/pytorch/pytorch, `torch/serialization.py` (both formats) and `torch/_utils.py`
 (how tensors are rebuilt).
@@ -21,7 +21,7 @@ from vit_tf.pickles import check_pickle
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
 MOST_NAMES = 1000  # of classes and functions in a pickle
 MOST_SIDES = 64  # of a tensor: NumPy takes no more
-STORAGES = {  # types of elements; those of kind "V" are not read, but for BFLOAT16
+STORAGES = {  # types of elements; of kind "V", only BFLOAT16 can be read
     **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16},
     **{"LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1"},
     **{"ByteStorage": "u1", "BoolStorage": "?", "UntypedStorage": "V1"},
@@ -33,10 +33,10 @@ DTYPES = {f"torch.uint{8 * size}": np.dtype(f"<u{size}") for size in (2, 4, 8)} 
 
 
 class Foreign:
-    """What stands in for an object of any class but PyTorch's plain tensors. Its content is dropped.
+    """Replaces an object of any class except PyTorch's plain tensors. The content is dropped.
 
     Attributes:
-        name: module and name of the class, or of the function that would have made the object.
+        name: module and name of the class, or of the function that would create the object.
     """
 
     name = ""
@@ -51,7 +51,7 @@ class Foreign:
 
 
 class Dictionary(dict):
-    """What stands in for an `OrderedDict`. Attributes are dropped: many of these may share a large state."""
+    """Replaces an `OrderedDict`. Attributes are dropped, since many objects may share a large state."""
 
     __slots__ = ()
 
@@ -61,11 +61,11 @@ class Dictionary(dict):
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of elements in the file, whose place is known when the whole pickle was read."""
+    """A sequence of elements in the file. The position is known after the whole pickle is read."""
 
     key: str
     kind: str  # such as "FloatStorage"
-    offset: int  # where it begins in the run that the file has under the key
+    offset: int  # the start within the file's storage of this key
     size: int
 
 
@@ -75,21 +75,21 @@ class View:
 
     storage: Storage
     dtype: np.dtype | None  # None: NumPy has no such type
-    offset: int  # elements, as the strides
+    offset: int  # in elements, like the strides
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    is_negated: bool  # PyTorch keeps the sign of such a tensor beside its values
+    is_negated: bool  # PyTorch stores the sign of such a tensor separately
 
 
 def is_tensor(value):
-    """Whether a value of a file is a tensor, also one that is not read."""
+    """Whether a value in a file is a tensor, also of a kind that cannot be read."""
     return isinstance(value, View) or (isinstance(value, Foreign) and "_rebuild_" in value.name)
 
 
 def read(path):
     """Returns what `torch.save` wrote, with a `View` for each plain tensor, and the places of the storages.
 
-    Dictionaries, lists, tuples, text and numbers are there as they were, all else is `Foreign`.
+    Dictionaries, lists, tuples, text and numbers do not change. Any other object becomes `Foreign`.
 
     Args:
         path: of a file in PyTorch's zip format, or in the one before version 1.6.
@@ -165,7 +165,7 @@ class Unpickler(pickle.Unpickler):
 
     def __init__(self, file):
         start = file.tell()
-        check_pickle(file)  # beforehand, as the C unpickler takes what a length or an index promises
+        check_pickle(file)  # the C unpickler would allocate what a length or an index claims
         self.num_left = file.tell() - start  # items that may be copied
         file.seek(start)
         super().__init__(file, encoding="latin1")
@@ -183,7 +183,7 @@ class Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module, name):
-        """Returns what makes plain tensors and dictionaries, and for all other names a kind of `Foreign`."""
+        """Returns the function for plain tensors or dictionaries; a subclass of `Foreign` for other names."""
         full = f"{module}.{name}"
         if full not in self.names:
             if len(self.names) > MOST_NAMES:
@@ -223,11 +223,11 @@ class Unpickler(pickle.Unpickler):
 
 
 def to_tensor(path, name, view, places):
-    """Returns the `LazyTensor` of a view; nothing is read before its values are needed.
+    """Returns the `LazyTensor` of a view. The values are read on `load()`.
 
     Args:
         path: of the file.
-        name: what messages call the tensor.
+        name: the name of the tensor in messages.
         view: a `View`, or a `Foreign` tensor.
         places: of the storages, see `read`.
 
@@ -256,10 +256,10 @@ def to_tensor(path, name, view, places):
 
 
 def map_view(path, view, offset, count):
-    """An array that lies in the file: it is read as it is used, and given up with the array."""
+    """Returns an array that is mapped from the file and read on use."""
     if 0 in view.shape:
         return standard(np.empty(view.shape, view.dtype))
-    # "c": writable, but never to the file; PyTorch warns of arrays that are not writable.
+    # "c": writes never reach the file. PyTorch warns about read-only arrays.
     flat = np.asarray(np.memmap(path, view.dtype, "c", offset, (count,)))
     strides = [stride * view.dtype.itemsize for stride in view.strides]
     array = standard(np.lib.stride_tricks.as_strided(flat, view.shape, strides))

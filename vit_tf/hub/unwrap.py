@@ -1,6 +1,6 @@
-"""Finds the ViT among all that training scripts save: under keys of dictionaries, prefixes, or both.
+"""Finds the ViT in the files of training scripts: under dictionary keys, prefixes, or both.
 
-Dictionaries in dictionaries are flattened to names joined by dots, so that keys are prefixes, too:
+Dictionaries in dictionaries are flattened to names joined by dots, so keys are prefixes, too:
 `{"state_dict": {"module.backbone.patch_embed.proj.weight": x}}` has the ViT under
 `state_dict.module.backbone.`, since the patch embedding of a known format stands there.
 """
@@ -12,7 +12,7 @@ from vit_tf.checks import quoted, shown
 from vit_tf.hub.lazy_tensor import Refused
 
 HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
-# The patch embedding of each format, and what must stand beside it. Where several match a name, the first.
+# The patch embedding of each format, and a tensor that must stand beside it. The first match counts.
 PATCH_EMBEDDINGS = {
     **{
         f"{model}.{HUGGING_FACE}": None
@@ -28,9 +28,9 @@ PATCH_EMBEDDINGS = {
     "preprocessor.patchifier.proj.weight": None,  # AIMv2
     "patch_generator.embedder.weight": None,  # RADIO
 }
-# What wrappers of parts of a model leave within a name.
+# Parts of names that wrappers of submodules add.
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# Of two ViTs under such keys, the first is taken: averaged weights as in timm, I-JEPA's encoder as in timm.
+# If a file has ViTs under both keys, the first is preferred, as in timm.
 PREFERRED = (
     ("state_dict_ema", "state_dict"),
     ("state_dict_ema", "model"),
@@ -38,17 +38,17 @@ PREFERRED = (
     ("model_ema", "model"),
     ("encoder", "target_encoder"),
 )
-# Of nested dictionaries: a pickle may hold one dictionary, or one key, many times.
+# Limits for nested dictionaries: a pickle may repeat one dictionary, or one key, many times.
 MOST_ITEMS, MOST_LEVELS, MOST_LETTERS = 1_000_000, 8, 1 << 24
 
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """What `unwrap` found.
+    """The result of `unwrap`.
 
     Args:
         tensors: dict of the tensors under the prefix, by the rest of their names.
-        prefix: what stood before all their names, such as "state_dict.module."; "" for nothing.
+        prefix: the common prefix of their names, such as "state_dict.module.", or "".
         left: names of the tensors elsewhere.
     """
 
@@ -61,11 +61,11 @@ def flatten(content, is_tensor):
     """Returns the tensors in nested dictionaries by their keys, joined with dots.
 
     Args:
-        content: what a file holds. All but dictionaries and tensors is left out.
+        content: the content of a file. Only dictionaries and tensors are kept.
         is_tensor: function of a value.
 
     Raises:
-        Refused: two tensors get the same name, or there are too many items, or letters in their names.
+        Refused: two tensors get the same name, or there are too many items or characters in names.
     """
     found, count, letters = {}, 0, 0
     level = [("", content)] if isinstance(content, dict) else []
@@ -95,15 +95,15 @@ def flatten(content, is_tensor):
 def unwrap(tensors, prefix=None):
     """Returns the `Unwrapped` ViT among tensors by name.
 
-    Names in which no patch embedding of a known format stands are returned as they are.
+    If no name is the patch embedding of a known format, all names are returned unchanged.
 
     Args:
-        tensors: dict of tensors by name, see `flatten`. The tensors are not looked at.
+        tensors: dict of tensors by name, see `flatten`. The tensors are not read.
         prefix: str, takes the tensors under this prefix. Defaults to the only one, or the preferred one,
             under which the patch embedding of a known format stands.
 
     Raises:
-        Refused: several ViTs are there, none under the given prefix, or two names become the same.
+        Refused: there are several ViTs, there is none under the given prefix, or two names become equal.
     """
     named = {}
     for name in tensors:
@@ -124,7 +124,7 @@ def unwrap(tensors, prefix=None):
                 "`weights=vit_tf.weights.open_weights(file, prefix=...)`, or save one alone"
             )
         prefix = found[0] if found else ""
-    # Whatever came off is told as it stood in the file, wrappers' names included.
+    # The reported prefix is as in the file, including the names of wrappers.
     inside = {plain.removeprefix(prefix): name for plain, name in named.items() if plain.startswith(prefix)}
     left = tuple(name for plain, name in named.items() if not plain.startswith(prefix))
     shortest = min(inside, key=len, default="")
@@ -146,7 +146,7 @@ def candidates(names):
 
 
 def preferred(prefixes):
-    """Returns the prefixes without those to which another one is preferred."""
+    """Returns the prefixes, without those for which another prefix is preferred."""
     keys = {prefix: prefix.partition(".")[0] for prefix in prefixes}
     worse = {second for first, second in PREFERRED if first in keys.values()}
     return [prefix for prefix, key in keys.items() if key not in worse]

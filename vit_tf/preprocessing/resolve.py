@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vit_tf.checks import brief, listing, shown, suggestion
-from vit_tf.hub.config_values import MODEL_TYPES, read
-from vit_tf.hub.sources import read_config
+from vit_tf.hub.config_values import MODEL_TYPES, config_value
+from vit_tf.hub.sources import read_source_config
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
 from vit_tf.variants import ALIASES, VARIANTS
 
@@ -32,11 +32,11 @@ def get_preprocessing(source, image_size=None):
         ValueError: the name is unknown, or the configuration is incomplete or not supported.
     """
     if isinstance(source, dict):
-        settings = read_configs(source, source)
+        settings = from_configs(source, source)
     elif not isinstance(source, (str, os.PathLike)):
         raise ValueError(f"`source` must be a name, a folder or a dict, got {shown(source)}")
     elif isinstance(source, os.PathLike) or not (settings := from_name(source)):
-        settings = read_configs(*read_config(source))
+        settings = from_configs(*read_source_config(source))
     return settings if image_size is None else replace(settings, image_size=image_size)
 
 
@@ -67,7 +67,7 @@ def from_name(name):
     )
 
 
-def read_configs(config, preprocessor):
+def from_configs(config, preprocessor):
     """Returns `from_config`; raises a ValueError also for values of wrong types, and for gigantic images."""
     try:
         settings = from_config(config, preprocessor)
@@ -88,7 +88,8 @@ def from_config(config, preprocessor):
     A model of transformers without a preprocessor_config.json gets the defaults of its image processor.
     """
     if "pretrained_cfg" in config or "input_size" in config:
-        return from_timm(read(config, "pretrained_cfg", dict, config), read(config, "model_args", dict, {}))
+        settings = config_value(config, "pretrained_cfg", dict, config)
+        return from_timm(settings, config_value(config, "model_args", dict, {}))
     if "size" in preprocessor or "crop_size" in preprocessor:
         return from_hugging_face(preprocessor)
     if config.get("model_type") in MODEL_TYPES:
@@ -98,6 +99,20 @@ def from_config(config, preprocessor):
         "expected timm's config.json, with `pretrained_cfg` or `input_size`, or a preprocessor_config.json, "
         f"with `size`: got {keys}"
     )
+
+
+def default_preprocessor(config):
+    """Returns transformers' defaults for a model without a preprocessor_config.json."""
+    kind, size = config["model_type"], config_value(config, "image_size", (int, list), 224)
+    height, width = (size, size) if isinstance(size, int) else size
+    if kind == "vit":
+        half = [0.5] * 3
+        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
+    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
+    if height != width:
+        return dict(size=dict(height=height, width=width), **imagenet)
+    crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
+    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)
 
 
 def from_timm(config, model_args=None):
@@ -158,20 +173,6 @@ def from_hugging_face(config):
         mean=[value / unit for value in (values["image_mean"] if normalizes else (0, 0, 0))],
         std=[value / unit for value in (values["image_std"] if normalizes else (1, 1, 1))],
     )
-
-
-def default_preprocessor(config):
-    """Returns the preprocessor_config.json of the default image processor of a model of transformers."""
-    kind, size = config["model_type"], read(config, "image_size", (int, list), 224)
-    height, width = (size, size) if isinstance(size, int) else size
-    if kind == "vit":
-        half = [0.5] * 3
-        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
-    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
-    if height != width:
-        return dict(size=dict(height=height, width=width), **imagenet)
-    crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
-    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)
 
 
 def side_lengths(size):

@@ -1,4 +1,4 @@
-"""Published weights: one module a source, all translated to timm's names, then into a model."""
+"""Loading, resizing and saving weights. Every format is translated to timm's names first."""
 
 from vit_tf.weights.load import TimmWeights, load_weights, open_named, open_weights
 from vit_tf.weights.load_report import LoadReport

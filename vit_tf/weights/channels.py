@@ -1,4 +1,4 @@
-"""Weights for red, green and blue in models of other input channels."""
+"""Adapts RGB patch kernels to models with another number of input channels."""
 
 import numpy as np
 
@@ -9,8 +9,8 @@ FIRST = ("patch_embed.proj.weight", "patch_embed.stages.0.weight")
 def adapt_channels(kernel, channels):
     """Returns a kernel `(out, 3, rows, columns)` for another number of input channels.
 
-    For one channel it is the sum over the three, which gives a grey image what the image in colours had
-    given. For more, the three are repeated in turn and scaled by 3 / channels.
+    For one channel, the result is the sum over the three channels, which gives the same output for a grey
+    image. For more channels, the three are repeated in turn and scaled by 3 / channels.
     Reference: timm 1.0.31, `adapt_input_conv` in `models/_manipulate.py`.
 
     Args:
@@ -27,7 +27,7 @@ def adapt_channels(kernel, channels):
 
 
 def fit_channels(tensors, entries, report):
-    """Returns the tensors with a first kernel for the model's channels, where the source's takes RGB."""
+    """Returns the tensors with the first kernel adapted to the model's channels, if the source has RGB."""
     tensors = dict(tensors)
     for name in FIRST:
         kernel, entry = tensors.get(name), entries.get(name)

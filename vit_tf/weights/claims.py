@@ -1,18 +1,18 @@
-"""What a config.json claims against what the tensors beside it hold, before a model is built by it."""
+"""Compares a config.json with the tensors of its checkpoint, before a model is built from it."""
 
 import math
 import re
 
-SMALL, RATIO = 1 << 22, 4  # values that any file may claim, and claimed values per value that it holds
+SMALL, RATIO = 1 << 22, 4  # always allowed values, and allowed described values per stored value
 FEW_PATCHES, PATCH_RATIO = 4096, 16
 
 
 def check_claims(spec, tensors):
-    """Raises a ValueError where a model would be far larger than the weights that it is built for.
+    """Raises a ValueError if the described model is far larger than the weights.
 
     Args:
         spec: a `ViTConfig`.
-        tensors: the `LazyTensor`s by timm's names.
+        tensors: dict from timm's names to `LazyTensor`.
     """
     blocks = {match[1] for match in map(re.compile(r"blocks\.(\d+)\.").match, tensors) if match}
     if spec.num_layers > len(blocks):
@@ -23,7 +23,7 @@ def check_claims(spec, tensors):
     if patches > max(FEW_PATCHES, PATCH_RATIO * rows):
         raise ValueError(
             f"config.json describes images of {patches:,} patches, the weights have positions for {rows:,}: "
-            "give a larger `image_size` yourself if that is meant"
+            "pass `image_size` if this size is intended"
         )
     claimed = num_values(spec)
     held = sum(math.prod(tensor.shape) for tensor in tensors.values())
@@ -32,7 +32,7 @@ def check_claims(spec, tensors):
 
 
 def num_values(spec):
-    """Returns how many values the large weights of a model have: matrices, positions, tokens."""
+    """Returns the number of values in the large weights of a model: matrices, positions, tokens."""
     width = spec.hidden_dim
     inner = spec.num_heads * (spec.head_dim or width // spec.num_heads)
     stem = math.prod(spec.patch_size) * spec.in_channels + math.prod(spec.grid_size) + spec.num_registers
@@ -40,9 +40,9 @@ def num_values(spec):
 
 
 def check_head(spec, tensors):
-    """Raises a ValueError where a head is of another width than the features that it would be built for.
+    """Raises a ValueError if the head does not fit the width of the model's features.
 
-    The number of its classes is the tensor's, also where the user names the variant.
+    The number of classes is that of the tensor, even if the user names the variant.
     """
     head = tensors.get("head.weight")
     widths = (spec.hidden_dim, 2 * spec.hidden_dim)  # class token and mean joined

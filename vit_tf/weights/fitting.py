@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint for the sides of a model: flat kernels, patch sizes, grids of positions."""
+"""Fits the tensors of a checkpoint to a model: flat kernels, patch sizes, position grids."""
 
 import math
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_tf.checks import check_choice, pair
-from vit_tf.hub.config_values import read, read_image_size
+from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.hub.readers import read_metadata
 from vit_tf.variants import resampling
 from vit_tf.weights import resample
 from vit_tf.weights.channels import RGB
 from vit_tf.weights.formats import vit_pytorch
 
-# How each format's own library resamples a position table, where it is not as timm does for the variant.
-# transformers and DINOv2's makers take another way for models with registers, which is timm's.
+# How each format's own library resamples a position table, if it differs from timm. For models with
+# registers, transformers and DINOv2's authors do as timm.
 OWN_WAYS = {
     "google": dict(method="bilinear", antialias=False),
     "huggingface": dict(method="bicubic", antialias=False),
@@ -29,7 +29,7 @@ class Sampling:
 
     positions: dict
     kernels: dict
-    whose: str  # who does it so, for the report
+    whose: str  # the library that does so, for the report
 
     def tell(self, options):
         offset = f" and an offset of {options['offset']}" if options.get("offset") else ""
@@ -38,10 +38,10 @@ class Sampling:
 
 
 def sampling_options(name, weights, method, antialias):
-    """Returns the `Sampling`: the user's, else that of the format's own library.
+    """Returns the `Sampling`: the user's options, or by default those of the format's own library.
 
     Args:
-        name: of the model.
+        name: str, the name of the model.
         weights: a `TimmWeights`.
         method, antialias: see `load_weights`.
     """
@@ -86,7 +86,7 @@ def fit_patches(tensors, shape, sampling, report):
 
 
 def unfold_kernels(tensors, entries):
-    """Returns the tensors with a patch kernel of four sides, where the source has a flat one."""
+    """Returns the tensors with a four-dimensional patch kernel, if the source has a flat one."""
     entry, tensors = entries.get("patch_embed.proj.weight"), dict(tensors)
     if entry is None:
         return tensors
@@ -100,9 +100,9 @@ def unfold_kernels(tensors, entries):
 
 
 def unfold_patches(flat, shape, pixels_first):
-    """Returns `(d, channels, rows, columns)` of a flat patch kernel: in the model's sides if they fit it.
+    """Returns `(d, channels, rows, columns)` of a flat patch kernel: the model's patch shape if it fits.
 
-    Else the patches are squares, of the model's channels or of three.
+    Otherwise the patches are squares with the model's channels, or with three.
     """
     if len(flat.shape) != 2 or 0 in flat.shape:
         return flat
@@ -128,7 +128,7 @@ def fit_positions(tensors, encoder, weights, sampling, given, report):
     options = sampling.positions
     report.resampled.append(f"pos_embed: {old} to {new}, {sampling.tell(options)}")
     shape = (1, prefix + new[0] * new[1], table.shape[2])
-    # RADIO resizes to a square of the longer side, and takes its upper left part.
+    # RADIO resizes to a square of the longer side and takes the upper left part.
     side = (max(new), max(new)) if weights.format == "radio" else new
 
     def resampled(x):
@@ -140,7 +140,7 @@ def fit_positions(tensors, encoder, weights, sampling, given, report):
 
 
 def source_grid(count, model_grid, weights, given):
-    """Returns (rows, columns) of a table of `count` patches, None when no rectangle can be told."""
+    """Returns (rows, columns) of a table of `count` patches; None if no rectangle fits."""
     if given is not None and given[0] * given[1] != count:
         raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
     side = round(max(count, 0) ** 0.5)
@@ -151,18 +151,18 @@ def source_grid(count, model_grid, weights, given):
 
 
 def declared_grids(weights):
-    """Yields the grids that the file's metadata and the config.json tell."""
+    """Yields the grids that the file's metadata and the config.json declare."""
     rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
     if rows.isdecimal() and columns.isdecimal():
         yield int(rows), int(columns)
     patch, config = weights.tensors.get("patch_embed.proj.weight"), weights.checkpoint.config
     if patch is None or len(patch.shape) != 4 or 0 in patch.shape:
         return
-    arguments = read(config, "model_args", dict, {})
+    arguments = config_value(config, "model_args", dict, {})
     for size in (
-        read(arguments, "img_size", (int, list)),
-        read_image_size(config),
-        read(config, "image_size", (int, list)),
+        config_value(arguments, "img_size", (int, list)),
+        config_image_size(config),
+        config_value(config, "image_size", (int, list)),
     ):
         if size is not None:
             yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))

@@ -1,4 +1,4 @@
-"""Weights into a model: from any source, whole or not at all."""
+"""Loading weights from any source into a model, completely or not at all."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from vit_tf.checks import brief, listing, pair, shown
-from vit_tf.hub.config_values import read
+from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
 from vit_tf.structure import ViTStructure
@@ -19,31 +19,30 @@ from vit_tf.weights.channels import fit_channels
 from vit_tf.weights.claims import check_claims, check_head
 from vit_tf.weights.fitting import fit_patches, fit_positions, sampling_options, unfold_kernels
 from vit_tf.weights.formats import google, huggingface, keras_file, makers, timm, vit_pytorch
-from vit_tf.weights.formats.huggingface import MODEL_TYPES
 from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
 
-# What training scripts keep beside a ViT that no ViT has a use for.
+# Tensors that training scripts save beside a ViT, and that no ViT uses.
 FOREIGN = re.compile(
     r"(?:n_averaged|mask_token|logit_scale|logit_bias"
     r"|(?:criterion|loss|loss_fn|decoder|predictor|projector|dino_head|ibot_head|(?:train|val|test)_\w+"
     r"|decoder_\w+)(?:\..*)?)"
 )
-HEADS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
+HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 
 
 @dataclass(frozen=True)
 class TimmWeights:
-    """A checkpoint under timm's names, which `open_weights` returns."""
+    """A checkpoint with timm's names, as `open_weights` returns it."""
 
     checkpoint: Checkpoint
     format: str  # a key of `FORMATS`
     tensors: dict[str, LazyTensor]
-    unused: tuple[str, ...]  # names of the file that no model has a use for
+    unused: tuple[str, ...]  # names in the file that no model uses
 
     @property
     def preprocessing_config(self):
-        """What says how its images were made: preprocessor_config.json, else config.json, else None."""
+        """The configuration of the preprocessing: preprocessor_config.json, else config.json, else None."""
         config = self.checkpoint.config
         known = "pretrained_cfg" in config or "model_type" in config
         return self.checkpoint.preprocessor or (config if known else None)
@@ -51,8 +50,8 @@ class TimmWeights:
     def describe(self, variant=None):
         """Returns (variant, hyperparameters) for `build_vit`.
 
-        A `variant` that is given keeps all its own, but for the number of classes, which is that of the
-        weights. Without one the config.json tells both; a bare file cannot.
+        With a `variant`, only the number of classes comes from the weights. Without a variant, both results
+        come from config.json, which a bare file does not have.
 
         Raises:
             ValueError: the config.json describes no model, or one far larger than the weights.
@@ -74,8 +73,9 @@ class TimmWeights:
     def read_description(self, variant):
         fields, config = {}, self.checkpoint.config
         if variant is None and "vit_tf" in config:  # of a folder that vit_tf.classifier wrote
-            own = read(config, "vit_tf", dict)
-            variant, fields = read(own, "variant", str), read(own, "hyperparameters", dict, {})
+            own = config_value(config, "vit_tf", dict)
+            variant = config_value(own, "variant", str)
+            fields = config_value(own, "hyperparameters", dict, {})
         elif variant is None and "architecture" in config:
             variant, fields = timm.variant_from_config(config)
         elif variant is None and config:
@@ -94,7 +94,7 @@ class TimmWeights:
         return model_name(config["model_type"], variant, fields)
 
     def check_head(self, spec):
-        """Raises a ValueError where a model of a `ViTConfig` would get a head that is not the weights'."""
+        """Raises a ValueError if the head of the weights does not fit a `ViTConfig`."""
         try:
             check_head(spec, self.tensors)
         except ValueError as error:
@@ -102,7 +102,8 @@ class TimmWeights:
 
     def without_head(self):
         """Returns these weights without their heads, so that a model starts with new ones."""
-        return replace(self, tensors={name: t for name, t in self.tensors.items() if name not in HEADS})
+        tensors = {name: t for name, t in self.tensors.items() if name not in HEAD_TENSORS}
+        return replace(self, tensors=tensors)
 
 
 FORMATS = {
@@ -110,12 +111,12 @@ FORMATS = {
     "huggingface": (huggingface.matches, huggingface.from_huggingface),
     "vit_pytorch": (vit_pytorch.matches, vit_pytorch.from_vit_pytorch),
     **makers.FORMATS,
-    "timm": (timm.matches, timm.from_timm),  # the last, as some makers' files have most of its names
+    "timm": (timm.matches, timm.from_timm),  # the last, since some other formats have most of timm's names
 }
 
 
 def open_weights(source, prefix=None):
-    """Opens a source and translates its names to timm's; no tensor is read before it is needed.
+    """Opens a source and translates its names to timm's. Tensors are read later, on use.
 
     Args:
         source: see `load_weights`.
@@ -132,20 +133,20 @@ def open_weights(source, prefix=None):
                 tensors, unused = translate(checkpoint.tensors)
             except (ValueError, IndexError, TypeError) as error:
                 raise ValueError(
-                    f"{checkpoint.source!r} has tensors of shapes that a {name} file has not: {error}"
+                    f"{checkpoint.source!r} has tensors of shapes that a {name} file does not have: {error}"
                 ) from error
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
             return TimmWeights(checkpoint, name, tensors, (*unused, *foreign))
     first = listing(sorted(checkpoint.tensors)[:5])
     raise ValueError(
-        f"{checkpoint.source!r} is no ViT of a known format (timm, Google's npz, Hugging Face ViT, DeiT "
+        f"{checkpoint.source!r} is not a ViT in a known format (timm, Google's npz, Hugging Face ViT, DeiT "
         f"and DINOv2, vit-pytorch): its {len(checkpoint.tensors)} names begin with {first}"
     )
 
 
 def open_named(source, variant=None):
-    """Opens a source as `open_weights` does; a ValueError where neither it nor the user names its variant."""
+    """Returns `open_weights(source)`; raises a ValueError if source and user name no variant."""
     weights = open_weights(source)
     if variant is None and not weights.checkpoint.config:
         raise ValueError(
@@ -155,12 +156,11 @@ def open_named(source, variant=None):
 
 
 def load_weights(model, source, strict=True, *, method=None, antialias=None, grid_size=None):
-    """Loads published weights into a model of `build_vit`: all of them, or none.
+    """Loads published weights into a model of `build_vit`, completely or not at all.
 
-    The position table and the patch kernel are resampled when the model's image or patch size is
-    another than the source's. Of weights for RGB, a model of other input channels takes the sum (one
-    channel), or the three in turn, scaled by 3 / channels. A head of another width is left as it is. The
-    report says all of this.
+    The position table and the patch kernel are resampled if the image or patch size of the model and the
+    source differ. RGB weights are adapted to other input channels: their sum for one channel, or the three in
+    turn, scaled by 3 / channels. A head of another width is not loaded. The report lists all of this.
 
     Args:
         model: a model of `build_vit`.
@@ -170,22 +170,22 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
             "cifar10", the small model that comes with the package. Names may be timm's, Google's,
             Hugging Face's, vit-pytorch's, or those of the makers of CLIP, DINOv2, BEiT-3, AIMv2 and RADIO,
             under any keys and prefixes (see `open_weights`); or what `open_weights` returns.
-        strict: bool. False loads what fits, and returns the rest in the report.
+        strict: bool. False loads the tensors that fit, and lists the others in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what the library of the source's format
             does, and the report says which: timm's files "bicubic" with antialias; Google's, FlexiViT and
             RADIO (models that have a variant's name) "bilinear" without; transformers' "bicubic" without,
             but with it for DINOv2 with registers; DINOv2's makers' as transformers, with their offset of
             0.1. The patch kernel is resampled as timm does.
         antialias: bool, whether shrinking averages. Defaults to True with a `method`, else see there.
-        grid_size: (rows, columns) of the source's position table. Defaults to what its metadata or its
-            config.json say, else to a square, else to the model's own.
+        grid_size: (rows, columns) of the source's position table. Defaults to the grid in its
+            metadata or config.json, else to a square, else to the model's grid.
 
     Returns:
         A `LoadReport`.
 
     Raises:
-        ValueError: the source cannot be read, or names are missing, unexpected or shape_mismatches and
-            `strict` is true. The model is then as it was.
+        ValueError: the source cannot be read, or `strict` is true and names are missing or unexpected, or
+            shapes differ. The model does not change then.
 
     Warns:
         UserWarning: a tensor holds NaN or infinity.
@@ -203,19 +203,19 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
     report.prefix, report.left = weights.checkpoint.prefix, list(weights.checkpoint.left)
     tensors = dict(weights.tensors)
     if "dist_token" not in entries and "reg_token" in entries and "reg_token" not in tensors:
-        # A distillation token that no head reads, as in transformers' plain DeiT, is a register.
+        # A distillation token without a head, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
     tensors = drop_unused_heads(tensors, entries, report)
     sampling = sampling_options(model.name, weights, method, antialias)
     tensors = unfold_kernels(tensors, entries)
     tensors = fit_channels(tensors, entries, report)
-    if "patch_embed.proj.weight" in entries:  # not so of an overlapping stem
+    if "patch_embed.proj.weight" in entries:  # an overlapping stem has no such kernel
         tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
     tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
     fitting = compare(tensors, entries, report)
-    if strict and report.faults:
+    if strict and report.errors:
         raise ValueError(
-            f"{report.source!r} ({report.format}) does not fit {model.name!r}; {report.faults}. "
+            f"{report.source!r} ({report.format}) does not fit {model.name!r}; {report.errors}. "
             + advice(weights)
         )
     assign(fitting, tensors, entries, report)
@@ -223,26 +223,26 @@ def load_weights(model, source, strict=True, *, method=None, antialias=None, gri
 
 
 def advice(weights):
-    """Returns what to do with weights that do not fit."""
+    """Returns advice for weights that do not fit."""
     if weights.checkpoint.config:
         return "`build_vit(weights=...)` without a variant builds what its config.json describes"
-    return "Name the variant that it was made for; `strict=False` loads what fits"
+    return "Name the variant of the weights; `strict=False` loads the tensors that fit"
 
 
 def drop_unused_heads(tensors, entries, report):
-    """Returns the tensors without heads that the model has not, or has of another width."""
+    """Returns the tensors without heads that the model lacks, or has with another width."""
     tensors = dict(tensors)
     has_head = "head.weight" in entries
-    for name in HEADS:
+    for name in HEAD_TENSORS:
         if name in tensors and not has_head:
             report.unused.append(name)
             del tensors[name]
-    theirs, ours = tensors.get("head.weight"), entries.get("head.weight")
-    if has_head and (theirs is None or (len(theirs.shape) == 2 and theirs.shape[0] != ours.shape[0])):
+    loaded, expected = tensors.get("head.weight"), entries.get("head.weight")
+    if has_head and (loaded is None or (len(loaded.shape) == 2 and loaded.shape[0] != expected.shape[0])):
         report.new_head = True
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in HEADS}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD_TENSORS}
     if report.new_head or not has_head:
-        # The layer between features and head of the first ViTs goes with their head.
+        # The layer between features and head of the first ViTs is dropped with the head.
         for name in [name for name in tensors if name.startswith("pre_logits.")]:
             report.unused.append(name)
             del tensors[name]
@@ -258,7 +258,7 @@ def compare(tensors, entries, report):
     fitting = []
     for name, entry in entries.items():
         if name not in tensors:
-            if not (report.new_head and name in HEADS):
+            if not (report.new_head and name in HEAD_TENSORS):
                 report.missing.append(name)
         elif tensors[name].shape != entry.shape:
             report.shape_mismatches.append(f"{name}: {tensors[name].shape} in the source, {entry.shape} here")
@@ -273,15 +273,15 @@ def compare(tensors, entries, report):
 
 
 def assign(names, tensors, entries, report):
-    """Reads the tensors one by one into the variables, so that memory holds one besides the model."""
+    """Reads the tensors one by one into the variables, so only one is in memory besides the model."""
     for name in names:
         array = tensors[name].load()
-        # A finite sum means finite values; the values are looked at only where it is not.
+        # A finite sum implies finite values, so most values are not checked one by one.
         with np.errstate(all="ignore"):
             suspicious = not np.isfinite(np.sum(array))
         if suspicious and not np.isfinite(array).all():
             report.not_finite.append(name)
-        entries[name].variable.assign(entries[name].to_ours(array))
+        entries[name].variable.assign(entries[name].to_keras(array))
         report.loaded.append(name)
     if report.not_finite:
         warnings.warn(

@@ -1,4 +1,4 @@
-"""What became of each name of a source of weights."""
+"""`LoadReport`: what `load_weights` did with each tensor."""
 
 from dataclasses import dataclass, field
 
@@ -7,25 +7,27 @@ from vit_tf.checks import cut, listing, printable
 
 @dataclass
 class LoadReport:
-    """What `load_weights` did with each name. Names are timm's, to which all formats are translated."""
+    """What `load_weights` did with each tensor. All names are timm's."""
 
     source: str
     format: str
     loaded: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)  # of the model, not in the source
-    unexpected: list[str] = field(default_factory=list)  # of the source, not in the model
+    missing: list[str] = field(default_factory=list)  # in the model, not in the source
+    unexpected: list[str] = field(default_factory=list)  # in the source, not in the model
     shape_mismatches: list[str] = field(default_factory=list)  # "name: (shape) in the source, (shape) here"
     resampled: list[str] = field(default_factory=list)  # "name: what became what"
-    new_head: bool = False  # the head stayed at its random start: the source has none of its width
-    unused: list[str] = field(default_factory=list)  # known parts without a place here, such as a pooler
-    prefix: str = ""  # of the source's names, which the ViT stood under: keys, and names of wrappers
-    left: list[str] = field(default_factory=list)  # tensors elsewhere in the source: of an optimizer, a loss
+    new_head: bool = False  # the head keeps random values: the source has none of its width
+    unused: list[str] = field(
+        default_factory=list
+    )  # known parts that the model does not have, such as a pooler
+    prefix: str = ""  # of the ViT's names in the source: keys and names of wrappers
+    left: list[str] = field(default_factory=list)  # tensors outside the ViT: of an optimizer, a loss
     adapted: list[str] = field(default_factory=list)  # "name: what became what", for other input channels
     not_finite: list[str] = field(default_factory=list)  # tensors that hold NaN or infinity
 
     @property
-    def faults(self):
-        """The names that do not fit, as one text; "" when all fit."""
+    def errors(self):
+        """The names that do not fit, as one text; "" if all fit."""
         parts = []
         for kind in ("missing", "unexpected", "shape_mismatches"):
             names = getattr(self, kind)
@@ -48,5 +50,5 @@ class LoadReport:
             lines.append(f"  not used: {listing(self.unused)}")
         if self.not_finite:
             lines.append(f"  NaN or infinity in: {listing(self.not_finite)}")
-        lines += [f"  {self.faults}"] if self.faults else []
+        lines += [f"  {self.errors}"] if self.errors else []
         return "\n".join(map(printable, lines))

@@ -1,18 +1,18 @@
-"""Names for models of transformers, whose config.json has hyperparameters alone."""
+"""Names for models of transformers, whose config.json has hyperparameters but no variant name."""
 
 from dataclasses import replace
 
 from vit_tf.variants import ALIASES, VARIANTS, get_variant
 
 BASE = "vit_base_patch16_224"
-# Fields that belong to a use of a model, to its start, or to its last digits, and not to what it is.
+# Fields that do not identify an architecture: its use, its initialisation, or the last digits of its outputs.
 ACCIDENTAL = dict(image_size=1, patch_size=1, in_channels=3, num_classes=0, norm_epsilon=1.0)
 ACCIDENTAL |= dict(pooling="token", class_token=True)
 FAMILIES = {"vit": "vit_", "deit": "deit_", "dinov2": "dinov2", "dinov2_with_registers": "dinov2"}
 
 
 def name_variant(kind, fields):
-    """Returns (variant, fields): the variant of these hyperparameters, and those that it has not itself.
+    """Returns (variant, fields): the variant with these hyperparameters, and the fields in which they differ.
 
     Args:
         kind: the `model_type` of transformers' config.json.
@@ -29,12 +29,12 @@ def name_variant(kind, fields):
     variant = max(found, key=fitness)  # the first of equals
     own = VARIANTS[variant]
     other = {key: value for key, value in fields.items() if getattr(wanted, key) != getattr(own, key)}
-    other.pop("layer_scale_init", None)  # where LayerScale starts, and the weights are loaded
+    other.pop("layer_scale_init", None)  # only an initial value, and the weights are loaded
     return variant, other
 
 
 def essence(spec):
-    """Returns what two variants must have in common to be called by one name, to be compared."""
+    """Returns a key that is equal for two variants of the same architecture."""
     scale = None if spec.layer_scale_init is None else 1.0
     pooling = "token" if spec.pooling == "token_avg" else spec.pooling
     apart = spec.patch_size, spec.has_class_token, pooling
@@ -42,7 +42,7 @@ def essence(spec):
 
 
 def model_name(kind, variant, fields):
-    """Returns the name of a model: its variant's, else its kind and its sizes."""
+    """Returns the name of a model: its variant, or its kind and sizes if no variant has this architecture."""
     spec = get_variant(variant, **fields)
     if essence(spec) == essence(get_variant(variant)):
         return ALIASES.get(variant, variant)

@@ -1,6 +1,6 @@
-"""Position tables for another grid, patch kernels for another patch size; NumPy alone.
+"""Resampling of position tables and patch kernels, in NumPy.
 
-Both rest on the matrix of a 1-D resize, which is that of `torch.nn.functional.interpolate`.
+Both use the matrix of a 1-D resize, which is that of `torch.nn.functional.interpolate`.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=Fals
     Pixel centres are at half-integers, unless `align_corners` maps the ends onto each other. As in
     PyTorch, `antialias` widens the filter when it shrinks, renormalises it at the borders, and makes
     the cubic kernel's parameter -0.5; without it the parameter is -0.75 and borders are repeated.
-    `offset` makes the scale (new + offset) / old, as DINO and DINOv2 do against errors of rounding.
+    `offset` makes the scale (new + offset) / old, as DINO and DINOv2 do to avoid rounding errors.
     """
     check_choice("method", method, METHODS)
     if align_corners and new > 1:
@@ -60,12 +60,12 @@ def resample_positions(
     align_corners=False,
     offset=0.0,
 ):
-    """Resamples a position table to another grid; both may be rectangular.
+    """Resamples a position table to another grid. Both grids may be rectangular.
 
     Args:
         table: array `(1, num_prefix + rows * columns, d)`.
         old_grid, new_grid: (rows, columns).
-        num_prefix: int, rows at the head that belong to prefix tokens and stay as they are.
+        num_prefix: int, the number of first rows, which belong to prefix tokens and do not change.
         method: "bicubic" or "bilinear".
         antialias, align_corners, offset: see `resize_matrix`.
 
@@ -86,9 +86,9 @@ def resample_positions(
 
 
 def resample_patch_kernel(weights, new_size, method="bicubic", antialias=True):
-    """Resamples a patch kernel by the pseudo-inverse of the resize that its images go through.
+    """Resamples a patch kernel by the pseudo-inverse of the resize of its images.
 
-    The embedding of a patch that was enlarged is then the embedding of the patch before.
+    The embedding of an enlarged patch then equals the embedding of the original patch.
     Reference: Beyer et al., "FlexiViT" (https://arxiv.org/abs/2212.08013), section 3.4.
 
     Args:

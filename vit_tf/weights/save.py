@@ -1,45 +1,43 @@
-"""The way back: a model's weights under timm's names."""
+"""Saving: a model's weights under timm's names."""
 
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice, shown
 from vit_tf.files import atomic_path, require_space
 from vit_tf.structure import ViTStructure
 from vit_tf.weights.formats import timm
 
 
-def save_weights(model, path, format="timm", dtype="float32"):
-    """Writes a model's weights under another library's names, whole or not at all.
+def save_weights(model, path, dtype="float32"):
+    """Writes a model's weights under timm's names, completely or not at all.
+
+    `timm.create_model(name, checkpoint_path=path)` loads the file strictly if timm has the architecture. An
+    overlapping stem and a norm of the cut pixels, which timm does not have, get names of their own.
 
     Args:
         model: a model of `build_vit`.
-        path: a path that ends in .safetensors.
-        format: "timm": `timm.create_model(name, checkpoint_path=path)` loads it strictly, if timm has the
-            architecture; an overlapping stem or a norm of the cut pixels get names of our own.
-        dtype: "float32" or "float16", in which they are stored.
+        path: path of the file, which must end in .safetensors.
+        dtype: "float32" or "float16", the dtype in the file.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: another format, dtype or ending, no such folder, or a model that is not of `build_vit`.
+        ValueError: an invalid dtype or ending, a missing folder, or a model that `build_vit` did not build.
         OSError: the disk is full, or the folder cannot be written to.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
-    if format != "timm":
-        raise ValueError(f'`format` must be "timm", got {shown(format)}')
-    if dtype not in ("float32", "float16"):
-        raise ValueError(f'`dtype` must be "float32" or "float16", got {shown(dtype)}')
+    check_choice("dtype", dtype, ("float32", "float16"))
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end in .safetensors, got {shown(str(path))}")
     if not path.parent.is_dir():
-        raise ValueError(f"no folder {str(path.parent)!r} to write {path.name!r} into: make it first")
+        raise ValueError(f"no folder {str(path.parent)!r} for {path.name!r}: create the folder first")
     arrays = {}
     for name, entry in timm.weight_mappings(model).items():
         array = keras.ops.convert_to_numpy(entry.variable.value)

@@ -53,8 +53,8 @@ def test_a_csv_may_hold_splits_and_odd_names(tmp_path):
     ("text", "match"),
     [
         ("", "it has no lines: expected a column such as path"),
-        ("path,label\n", "no images: expected images of two classes"),
-        ("path,label\ncat/1.jpg,a\n", "only the class 'a': expected images of two"),
+        ("path,label\n", "no images: expected images of at least two classes"),
+        ("path,label\ncat/1.jpg,a\n", "only the class 'a': expected images of at least two"),
         ("path\ncat/1.jpg\n", "its first line is 'path': expected a column such as path"),
         ("a,b,c\ncat/1.jpg,a,0\n", "which column is the label, 'b', 'c'. call it 'label'"),
         ("path,label\ncat/7.jpg,a\ndog/8.jpg,b\n", "2 of its files do not exist: 'cat/7.jpg', 'dog/8.jpg'"),

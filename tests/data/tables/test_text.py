@@ -101,5 +101,5 @@ def test_spreadsheets_are_to_be_saved_as_text(tmp_path, name):
 
 def test_a_folder_that_holds_a_table_says_so(tmp_path):
     find(tmp_path, "id,breed\n1,terrier\n2,beagle\n", ["train/1.jpg", "train/2.jpg"])
-    with pytest.raises(ValueError, match="no training images .*; or give 'labels.csv' instead of the folder"):
+    with pytest.raises(ValueError, match="no training images .*; or pass 'labels.csv' instead of the folder"):
         find_images(tmp_path)

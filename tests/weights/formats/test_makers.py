@@ -210,7 +210,7 @@ def test_layouts(layout, tmp_path):
     save_file({n: np.ascontiguousarray(a) for n, a in theirs.items()}, tmp_path / "theirs.safetensors")
     other = build_vit(name, **sizes(name))
     report = load_weights(other, tmp_path / "theirs.safetensors")
-    assert not report.faults and not report.resampled
+    assert not report.errors and not report.resampled
     back = load_file(save_weights(other, tmp_path / "back.safetensors"))
     assert len(back) == len(arrays)
     for key, array in arrays.items():

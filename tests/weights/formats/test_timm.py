@@ -19,7 +19,7 @@ def test_first_deit_3_names(saved, tmp_path):
     }
     assert "blocks.1.gamma_2" in arrays
     save_file(arrays, tmp_path / "old.safetensors")
-    assert not load_weights(model, tmp_path / "old.safetensors").faults
+    assert not load_weights(model, tmp_path / "old.safetensors").errors
     arrays["blocks.1.ls2.gamma"] = arrays["blocks.1.gamma_2"].copy()
     save_file(arrays, tmp_path / "both.safetensors")
     assert_refused(model, tmp_path / "both.safetensors", "under both of its names")
@@ -32,7 +32,7 @@ def test_formats_are_recognised_by_the_names_inside(tmp_path):
     case["shapes"] = {name: entry.shape for name, entry in entries.items()}
     np.savez(tmp_path / "timm.npz", **random_weights(case["shapes"]))  # timm's names in NumPy's container
     report = load_weights(model, tmp_path / "timm.npz")
-    assert report.format == "timm" and not report.faults
+    assert report.format == "timm" and not report.errors
     again = build(case, write_weights(case, tmp_path))
     np.testing.assert_array_equal(again(random_images(case)), model(random_images(case)))
 

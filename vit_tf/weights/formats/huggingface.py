@@ -8,7 +8,7 @@ of the files, and `attention.q_proj` of the modules since version 5.
 import re
 
 from vit_tf.checks import shown
-from vit_tf.hub.config_values import MODEL_TYPES, read
+from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.lazy_tensor import LazyTensor
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
@@ -93,9 +93,9 @@ def add_block_tensor(prefix, name, tensor, result, joined):
     elif gate and gate[1] in GATE:
         joined.setdefault(f"{prefix}mlp.fc1.{ending}", {})[GATE[gate[1]]] = tensor
     else:
-        for pattern, ours in BLOCK.items():
+        for pattern, name_in_timm in BLOCK.items():
             if re.fullmatch(pattern, module):
-                result[f"{prefix}{ours}.{ending}"] = tensor
+                result[f"{prefix}{name_in_timm}.{ending}"] = tensor
                 return
         result[prefix + name] = tensor
 
@@ -106,38 +106,38 @@ def variant_from_config(config):
     Raises:
         ValueError: the model is of another kind.
     """
-    kind = read(config, "model_type", str)
+    kind = config_value(config, "model_type", str)
     if kind not in MODEL_TYPES:
         raise ValueError(
             f"config.json has model_type {shown(kind)}, and these are known: {', '.join(MODEL_TYPES)}"
         )
     dino = kind.startswith("dinov2")
-    architectures = str(read(config, "architectures", list, []))
-    hidden_dim = read(config, "hidden_size", int, 768)
-    activation = read(config, "hidden_act", str, "gelu")
+    architectures = str(config_value(config, "architectures", list, []))
+    hidden_dim = config_value(config, "hidden_size", int, 768)
+    activation = config_value(config, "hidden_act", str, "gelu")
     fields = dict(
-        image_size=read(config, "image_size", (int, list), 224),
-        patch_size=read(config, "patch_size", (int, list), 14 if dino else 16),
+        image_size=config_value(config, "image_size", (int, list), 224),
+        patch_size=config_value(config, "patch_size", (int, list), 14 if dino else 16),
         hidden_dim=hidden_dim,
-        num_layers=read(config, "num_hidden_layers", int, 12),
-        num_heads=read(config, "num_attention_heads", int, 12),
-        mlp_dim=read(config, "intermediate_size", int, 4 * hidden_dim),
+        num_layers=config_value(config, "num_hidden_layers", int, 12),
+        num_heads=config_value(config, "num_attention_heads", int, 12),
+        mlp_dim=config_value(config, "intermediate_size", int, 4 * hidden_dim),
         activation=ACTIVATIONS.get(activation, activation),
-        norm_epsilon=read(config, "layer_norm_eps", float, 1e-6 if dino else 1e-12),
-        qkv_bias=read(config, "qkv_bias", bool, True),
-        in_channels=read(config, "num_channels", int, 3),
+        norm_epsilon=config_value(config, "layer_norm_eps", float, 1e-6 if dino else 1e-12),
+        qkv_bias=config_value(config, "qkv_bias", bool, True),
+        in_channels=config_value(config, "num_channels", int, 3),
     )
     if kind == "deit":  # a distillation token is there always, its head with a teacher alone
         teacher = "WithTeacher" in architectures
         fields |= {"distillation_token": True} if teacher else {"num_registers": 1}
     if dino:
-        fields["mlp_dim"] = int(hidden_dim * read(config, "mlp_ratio", (int, float), 4))
-        fields["layer_scale_init"] = read(config, "layerscale_value", (int, float), 1.0)
+        fields["mlp_dim"] = int(hidden_dim * config_value(config, "mlp_ratio", (int, float), 4))
+        fields["layer_scale_init"] = config_value(config, "layerscale_value", (int, float), 1.0)
         fields["pooling"] = "token_avg" if "ForImageClassification" in architectures else "token"
-        if read(config, "use_swiglu_ffn", bool, False):
+        if config_value(config, "use_swiglu_ffn", bool, False):
             fields |= dict(mlp="swiglu", activation="silu")
             fields["mlp_dim"] = (int(fields["mlp_dim"] * 2 / 3) + 7) // 8 * 8
     if kind == "dinov2_with_registers":
-        registers = read(config, "num_register_tokens", int, 4)
+        registers = config_value(config, "num_register_tokens", int, 4)
         fields |= dict(num_registers=registers, prefix_positions=False)
     return fields

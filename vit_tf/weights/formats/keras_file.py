@@ -44,10 +44,10 @@ def check_shapes(model, path):
         for name, item in datasets.items():
             check_plain(name, item)
         found = [tuple(item.shape) for name, item in datasets.items() if not name.startswith("optimizer")]
-    theirs, ours = Counter(found), Counter(tuple(variable.shape) for variable in model.weights)
-    if theirs != ours:
-        parts = [f"{n} more of shape {shape} in the file" for shape, n in (theirs - ours).items()]
-        parts += [f"{n} more of shape {shape} in the model" for shape, n in (ours - theirs).items()]
+    loaded, expected = Counter(found), Counter(tuple(variable.shape) for variable in model.weights)
+    if loaded != expected:
+        parts = [f"{n} more of shape {shape} in the file" for shape, n in (loaded - expected).items()]
+        parts += [f"{n} more of shape {shape} in the model" for shape, n in (expected - loaded).items()]
         raise ValueError(listing(parts))
 
 

@@ -11,8 +11,8 @@ from vit_tf.hub.lazy_tensor import LazyTensor
 
 def replace_all(name, rules):
     """Returns a name after all the replacements of regular expressions, in their order."""
-    for pattern, ours in rules:
-        name = re.sub(pattern, ours, name)
+    for pattern, timm_name in rules:
+        name = re.sub(pattern, timm_name, name)
     return name
 
 
@@ -24,7 +24,7 @@ DINOV2 = [
 ]
 
 
-def recognises_dinov2(names):
+def matches_dinov2(names):
     """DINOv2's own, among those with timm's names for most."""
     if "patch_embed.proj.weight" not in names:
         return False
@@ -62,7 +62,7 @@ CLIP = [
 ]
 
 
-def recognises_clip(names):
+def matches_clip(names):
     return "conv1.weight" in names and "class_embedding" in names
 
 
@@ -87,7 +87,7 @@ def zeros_beside(kernel):
     return kernel[:, :1].reshape(-1).map(lambda x: 0 * x, kernel.shape[:1])
 
 
-def recognises_trunk(names):
+def matches_trunk(names):
     return "trunk.patch_embed.proj.weight" in names
 
 
@@ -119,7 +119,7 @@ BEIT3 = [
 ]
 
 
-def recognises_beit3(names):
+def matches_beit3(names):
     return "beit3.vision_embed.proj.weight" in names
 
 
@@ -127,16 +127,16 @@ def from_beit3(tensors):
     """As `from_dinov2`; the experts of images (A) are taken, those of text (B) have no use."""
     result, joined, unused = {}, {}, []
     for name, tensor in tensors.items():
-        ours = replace_all(name, BEIT3)
-        part = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", ours)
+        timm_name = replace_all(name, BEIT3)
+        part = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", timm_name)
         if ".B." in name or name in ("beit3.text_embed.weight", "beit3.vision_embed.mask_token"):
             unused.append(name)
         elif part:
             joined.setdefault(f"{part[1]}.qkv.{part[3]}", {})["qkv".index(part[2])] = tensor
-        elif ours == "embed_positions.weight" or ours.endswith("embed_positions.weight"):
+        elif timm_name == "embed_positions.weight" or timm_name.endswith("embed_positions.weight"):
             result["pos_embed"] = tensor[2:].reshape(1, tensor.shape[0] - 2, -1)  # two rows for paddings
         else:
-            result[ours] = tensor
+            result[timm_name] = tensor
     for name, parts in joined.items():
         result[name] = LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0)
     return result, unused
@@ -154,7 +154,7 @@ AIMV2 = [
 ]
 
 
-def recognises_aimv2(names):
+def matches_aimv2(names):
     return "preprocessor.patchifier.proj.weight" in names
 
 
@@ -166,12 +166,12 @@ def from_aimv2(tensors):
 # RADIO -------------------------------------------------------------------------------------------
 
 
-def recognises_radio(names):
+def matches_radio(names):
     return "patch_generator.embedder.weight" in names
 
 
 def from_radio(tensors):
-    """As `from_dinov2`; the first of the class tokens, one per teacher, is ours, the rest are registers."""
+    """As `from_dinov2`. The first of the class tokens, one per teacher, is kept; the others are registers."""
     result, unused = {}, []
     for name, tensor in tensors.items():
         if name == "patch_generator.embedder.weight":
@@ -191,10 +191,10 @@ def from_radio(tensors):
 
 
 FORMATS = {
-    "dinov2": (recognises_dinov2, from_dinov2),
-    "clip": (recognises_clip, from_clip),
-    "open_clip": (recognises_trunk, from_trunk),
-    "beit3": (recognises_beit3, from_beit3),
-    "aimv2": (recognises_aimv2, from_aimv2),
-    "radio": (recognises_radio, from_radio),
+    "dinov2": (matches_dinov2, from_dinov2),
+    "clip": (matches_clip, from_clip),
+    "open_clip": (matches_trunk, from_trunk),
+    "beit3": (matches_beit3, from_beit3),
+    "aimv2": (matches_aimv2, from_aimv2),
+    "radio": (matches_radio, from_radio),
 }

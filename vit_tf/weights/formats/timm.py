@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vit_tf.checks import listing, shown
-from vit_tf.hub import config_values as config_file
+from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
 
@@ -121,7 +121,7 @@ class WeightMapping:
     name: str
     variable: object  # a keras.Variable
     shape: tuple[int, ...]  # timm's
-    to_ours: Callable[[np.ndarray], np.ndarray]
+    to_keras: Callable[[np.ndarray], np.ndarray]
     to_timm: Callable[[np.ndarray], np.ndarray]
 
 
@@ -131,14 +131,14 @@ def weight_mappings(model):
     Raises:
         ValueError: the model has weights that timm has no name for.
     """
-    entries, strange = {}, []
+    entries, unmapped = {}, []
     for layer in model.layers:
         for variable in layer.weights:
             if "seed_generator" in variable.path:
                 continue
             name = timm_name(variable.path)
             if name is None:
-                strange.append(variable.path)
+                unmapped.append(variable.path)
             else:
                 entries[name] = make_entry(name, variable, model)
     if any(layer.quantization_mode for layer in model._flatten_layers()):
@@ -146,10 +146,10 @@ def weight_mappings(model):
             f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
             "save the weights before `quantize`"
         )
-    if strange or "pos_embed" not in entries:
+    if unmapped or "pos_embed" not in entries:
         raise ValueError(
             f"{model.name!r} is not a plain model of `build_vit`: "
-            + (f"it has the weights {', '.join(strange[:5])}" if strange else "it has no position embedding")
+            + (f"its weights are {', '.join(unmapped[:5])}" if unmapped else "it has no position embedding")
         )
     return entries
 
@@ -223,8 +223,8 @@ def variant_from_config(config):
     Raises:
         ValueError: it has `model_args` that are not known, or values of another kind.
     """
-    name = config_file.read(config, "architecture", str, "").partition(".")[0]
-    arguments = config_file.read(config, "model_args", dict, {})
+    name = config_value(config, "architecture", str, "").partition(".")[0]
+    arguments = config_value(config, "model_args", dict, {})
     arguments = {key: value for key, value in arguments.items() if value is not None}
     known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}
     unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
@@ -233,7 +233,7 @@ def variant_from_config(config):
             f"config.json builds {shown(name)} with {listing(unknown)}, which are not known: "
             "name the variant and its hyperparameters yourself"
         )
-    size = config_file.read_image_size(config)
+    size = config_image_size(config)
     fields = {} if size is None else {"image_size": size}
     fields |= {MODEL_ARGS[key]: value for key, value in arguments.items() if key in MODEL_ARGS}
     return name, fields | derived_fields(get_variant(name), arguments)
@@ -243,10 +243,10 @@ def derived_fields(spec, arguments):
     """Returns the hyperparameters that follow from several of timm's arguments, as timm combines them."""
     fields = {}
     if {"embed_dim", "mlp_ratio"} & arguments.keys():
-        ratio = config_file.read(arguments, "mlp_ratio", (int, float), spec.mlp_dim / spec.hidden_dim)
+        ratio = config_value(arguments, "mlp_ratio", (int, float), spec.mlp_dim / spec.hidden_dim)
         if "mlp_ratio" in arguments and spec.mlp == "swiglu":
             ratio /= 2  # timm counts gate and value together
-        fields["mlp_dim"] = int(config_file.read(arguments, "embed_dim", int, spec.hidden_dim) * ratio)
+        fields["mlp_dim"] = int(config_value(arguments, "embed_dim", int, spec.hidden_dim) * ratio)
     if "no_embed_class" in arguments:
         fields["prefix_positions"] = not arguments["no_embed_class"]
     if "pre_norm" in arguments:

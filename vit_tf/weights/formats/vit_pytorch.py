@@ -31,17 +31,17 @@ def from_vit_pytorch(tensors):
     """
     result = {}
     for name, tensor in tensors.items():
-        for pattern, ours in NAMES.items():
+        for pattern, name_in_timm in NAMES.items():
             match = re.fullmatch(pattern, name)
             if match:
-                result[match.expand(ours)] = tensor
+                result[match.expand(name_in_timm)] = tensor
                 break
         else:
             result[name] = tensor
     result[FLAT] = result.pop(PATCH)
-    for source, ours in (("cls_token", "cls_token"), ("pos_embedding", "pos_embed")):
+    for source, name_in_timm in (("cls_token", "cls_token"), ("pos_embedding", "pos_embed")):
         tensor = result.pop(source, None)
         # (n, d); up to 2025 (1, n, d). A mean over the patches goes with a class token of no rows.
         if tensor is not None and 0 not in tensor.shape:
-            result[ours] = tensor.reshape(1, *tensor.shape[-2:])
+            result[name_in_timm] = tensor.reshape(1, *tensor.shape[-2:])
     return result, ()
