@@ -63,6 +63,16 @@ def test_position_similarities():
     assert tiles.get_array().shape == (3 * 10 - 1, 2 * 7 - 1)  # maps of 9 x 6 pixels, gaps of one
 
 
+@pytest.mark.parametrize("grid", [(8, 8), (14, 14), (4, 12)])
+def test_labels_of_positions_are_inside_the_figure(grid):
+    figure = plots.position_similarities(2 * RNG.random(grid * 2) - 1, "positions")
+    figure.draw_without_rendering()
+    axes, bar = figure.axes
+    for label in (axes.xaxis.label, axes.yaxis.label, bar.yaxis.label):
+        box = label.get_window_extent()
+        assert min(box.x0, box.y0) > 0 and box.x1 < figure.bbox.x1 and box.y1 < figure.bbox.y1
+
+
 @pytest.mark.parametrize("k, channels", [(1, 3), (9, 3), (8, 1)])
 def test_filters(k, channels):
     values = RNG.normal(size=(k, 2, 4, channels))

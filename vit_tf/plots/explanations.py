@@ -132,9 +132,8 @@ def position_similarities(similarity, title, most=8):
     maps = similarity[np.ix_(rows, columns)].repeat(scale, axis=2).repeat(scale, axis=3)
     tiles = tile(maps)
     width = 5.6
-    figure = Figure(
-        figsize=(width + 1.4, 0.65 + width * tiles.shape[0] / tiles.shape[1]), layout="constrained"
-    )
+    size = (width + 1.4, 0.65 + width * tiles.shape[0] / tiles.shape[1])
+    figure = Figure(figsize=size, layout="compressed")  # "constrained" cuts the label of the rows
     axes = figure.subplots()
     drawn = axes.imshow(tiles, cmap=COLOUR_MAP, interpolation="nearest")
     axes.set(title=printable_text(title, width, 10), xlabel="column of the patch", ylabel="row of the patch")

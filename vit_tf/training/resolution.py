@@ -1,4 +1,4 @@
-"""Small images first: a model at other resolutions, with the same weights."""
+"""Progressive resizing: a model at other resolutions that shares its weights."""
 
 import keras
 import numpy as np
@@ -12,15 +12,18 @@ from vit_tf.weights.resample import resize_matrix
 def with_image_size(model, image_size):
     """Returns a model for images of another size that shares all weights with `model`.
 
-    Positions are resampled in every call, bicubically, and learn through that. `vit_tf.resize_model` makes
-    a model of its own instead.
+    Each call resamples the position table of `model` bicubically, and gradients flow back to this table.
+    `vit_tf.resize_model` makes an independent model instead.
 
     Args:
         model: a model of `build_vit`.
         image_size: (height, width) in pixels.
 
+    Returns:
+        A `keras.Model`; `model` itself if the size is its own.
+
     Raises:
-        ValueError: the patches do not divide the images.
+        ValueError: the patch size does not divide the image size.
     """
     if tuple(model.input_shape[1:3]) == tuple(image_size):
         return model
@@ -37,10 +40,10 @@ def with_image_size(model, image_size):
 
 
 class ResampledPatchEncoder(PatchEncoder):
-    """Another layer's prefix tokens and positions, these resampled to another grid.
+    """A `PatchEncoder` with the variables of another, whose positions are resampled to another grid.
 
     Args:
-        encoder: a `PatchEncoder`.
+        encoder: the `PatchEncoder` that has the variables.
         grid_size: (rows, columns) of patches.
 
     Input and output shape: see `PatchEncoder`.
@@ -70,11 +73,11 @@ class ResampledPatchEncoder(PatchEncoder):
 
 
 def scaled_size(model, share):
-    """Returns (height, width) in pixels of that share of a model's own, in whole patches.
+    """Returns the image size (height, width) in pixels that is a share of a model's, in whole patches.
 
     Args:
         model: a model of `build_vit`.
-        share: float in (0, 1].
+        share: float in (0, 1], of the height and of the width.
     """
     grid, size = ViTStructure(model).grid_size, model.input_shape[1:3]
     return tuple(max(1, round(share * cells)) * (side // cells) for cells, side in zip(grid, size))
