@@ -222,6 +222,7 @@ def console(stderr=False, **options):
 
 
 def track(sequence, description, total=None, disable=False):
-    """Yields the items of a sequence and shows a progress bar on the standard error."""
-    with SafeProgress(console=console(stderr=True), transient=True, disable=disable) as bar:
+    """Yields the items of a sequence and shows a progress bar on the standard error, if it is a terminal."""
+    errors = console(stderr=True)
+    with SafeProgress(console=errors, transient=True, disable=disable or not errors.is_terminal) as bar:
         yield from bar.track(sequence, total=total, description=description)

@@ -101,7 +101,7 @@ def test_csv(capsys, hub, monkeypatch):
     images = [folder / "obst 0.png", folder / "obst 1.png"]
     out = folder / "out.csv"
     options = ["--weights", folder, "--top", 2, "--csv"]
-    assert run(capsys, *images, *options, out) == (0, "", "")
+    assert run(capsys, *images, *options, out) == (0, f"wrote 2 rows to {out}\n", "")
     expected = decode_predictions(model(get_preprocessing(folder)(images)), 2, load(folder).labels)
     header, *rows = rows_of(out)
     assert header == ["image", "predicted", "label_1", "probability_1", "label_2", "probability_2"]

@@ -1,8 +1,10 @@
 """Convert published weights to another format, image size or number of classes.
 
-vit-tf convert hf:timm/NAME model.keras                  # a Keras model
-vit-tf convert weights.npz vit.safetensors --model vit_b16    # with timm's names
-vit-tf convert runs/pets pets.weights.h5 --image-size 384     # position embedding resampled
+    vit-tf convert hf:timm/NAME model.keras                       # a Keras model
+    vit-tf convert weights.npz vit.safetensors --model vit_b16    # with timm's names
+    vit-tf convert runs/pets pets.weights.h5 --image-size 384     # weights of a Keras model
+
+The position embedding is resampled to another image size. Another number of classes starts a new head.
 """
 
 from pathlib import Path

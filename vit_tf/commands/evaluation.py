@@ -66,8 +66,9 @@ def parts_of_run(images, source, weights):
     split, config = (Path(weights) / name for name in ("split.csv", "config.json"))
     if not split.is_file():
         return images
-    trained_on = files.read_json(config).get("command", {}).get("data")
-    return read_split(images, split) if trained_on == os.path.abspath(source) else images
+    command = files.read_json(config).get("command")
+    is_same = isinstance(command, dict) and command.get("data") == os.path.abspath(source)
+    return read_split(images, split) if is_same else images
 
 
 def readable(images, max_bad):

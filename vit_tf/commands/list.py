@@ -1,8 +1,10 @@
-"""List the variants: each name with its family and the hyperparameters that differ from a plain ViT.
+"""List the variants: name, family, and the hyperparameters that differ from a plain ViT.
 
-vit-tf list                          # all variants, by family
-vit-tf list '*_384'                  # those whose names match a pattern
-vit-tf list '*dinov2*' --markdown    # a table with parameters and multiply-adds
+    vit-tf list                          # all variants, by family
+    vit-tf list '*_384'                  # those whose names match a pattern
+    vit-tf list '*dinov2*' --markdown    # a table with parameters and multiply-adds
+
+Names are those of timm. Any hyperparameter of a variant can be changed, see `vit_tf.build_vit`.
 """
 
 from dataclasses import fields

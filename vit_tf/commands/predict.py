@@ -72,6 +72,8 @@ def run(args):
             for name, predictions in zip(names, classifier.decode(outputs, args.top)):
                 write(name, predictions)
                 count += 1
+    if args.csv not in (None, "-"):
+        print(f"wrote {count:,} rows to {printable(args.csv)}")
     if not count:
         return 2
     return 1 if problems or count < len(paths) else 0
