@@ -1,5 +1,8 @@
 """Image files as sequences of decoded images: what a `DataLoader` reads from."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -16,13 +19,13 @@ class DecodedImages:
         files: `ImageFiles`, or an object with `read(i) -> bytes`, `names` and `len()`.
     """
 
-    def __init__(self, files):
+    def __init__(self, files: Any):
         self.files = files
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Image.Image:
         return decode(self.files.read(index), self.files.names[index])
 
 
@@ -45,11 +48,11 @@ class CachedImages:
 
     num_measured = 8
 
-    def __init__(self, images, side):
+    def __init__(self, images: DecodedImages | Sequence[Image.Image], side: int):
         check_int("side", side, 1)
         self.images = images
         self.side = side
-        self.arrays = [None] * len(images)
+        self.arrays: list[np.ndarray | None] = [None] * len(images)
         measured = np.linspace(0, len(images) - 1, min(self.num_measured, len(images))).astype(int)
         needed = len(images) * sum(self[index].nbytes for index in measured) // max(len(measured), 1)
         free = free_memory()
@@ -59,15 +62,16 @@ class CachedImages:
                 f"the free memory is {free // 2:,}: choose a smaller `side`, or do without the cache"
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index):
-        if self.arrays[index] is None:  # two threads may both decode an image: their results are equal
+    def __getitem__(self, index: int) -> np.ndarray:
+        array = self.arrays[index]
+        if array is None:  # two threads may both decode an image: their results are equal
             array = np.array(scale_down(as_image(self.images[index]), self.side))
             array.flags.writeable = False
             self.arrays[index] = array
-        return self.arrays[index]
+        return array
 
 
 def scale_down(image, side):

@@ -8,9 +8,11 @@ Shapes: n images of a data set, b images of a batch, h rows, w columns, c channe
 """
 
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import lru_cache, partial
+from typing import Any
 
 import keras
 import numpy as np
@@ -61,15 +63,15 @@ class DataLoader(keras.utils.PyDataset):
 
     def __init__(
         self,
-        images,
-        labels,
-        num_classes,
-        batch_size,
-        transform=None,
-        mix=None,
-        shuffle=False,
-        seed=0,
-        num_threads=None,
+        images: Any,
+        labels: Any,
+        num_classes: int,
+        batch_size: int,
+        transform: Callable | None = None,
+        mix: Callable | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        num_threads: int | None = None,
     ):
         check_int("num_classes", num_classes, 1)
         check_int("batch_size", batch_size, 1)
@@ -99,17 +101,17 @@ class DataLoader(keras.utils.PyDataset):
         self._is_in_epoch = False
         self._num_drawn = 0
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-self.num_images // self.batch_size)
 
-    def head(self, count):
+    def head(self, count: int) -> "DataLoader":
         """Returns a `DataLoader` of the first `count` images, or of all images if there are fewer."""
         head = copy(self)
         head.labels = self.labels[:count]
         head.num_images = len(head.labels)
         return head
 
-    def epoch(self, epoch=0, start=0):
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Returns an iterator over the batches of an epoch.
 
         Closing or deleting the iterator ends its threads.
@@ -156,11 +158,11 @@ class DataLoader(keras.utils.PyDataset):
         # Stacking and mixing run in their own thread, so that the training step does not wait for them.
         return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
 
-    def order(self, epoch):
+    def order(self, epoch: int) -> np.ndarray:
         """Returns the index of the image at each position of an epoch, int64 [n]."""
         return permutation(self.num_images, self.seed, epoch) if self.shuffle else np.arange(self.num_images)
 
-    def batch(self, epoch, index):
+    def batch(self, epoch: int, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns (images, labels) of batch `index` of an epoch, equal to the batch that `epoch` yields.
 
         Raises:

@@ -10,6 +10,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from vit_tf.checks import brief, listing, shown, suggestion
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
@@ -18,7 +19,9 @@ from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Prep
 from vit_tf.variants import ALIASES, VARIANTS
 
 
-def get_preprocessing(source, image_size=None):
+def get_preprocessing(
+    source: str | os.PathLike | dict[str, Any], image_size: int | tuple[int, int] | None = None
+) -> Preprocessing:
     """Returns the `Preprocessing` of a checkpoint.
 
     Args:
@@ -41,7 +44,7 @@ def get_preprocessing(source, image_size=None):
 
 
 @functools.cache
-def timm_table():
+def timm_table() -> dict[str, Any]:
     """Returns the preprocessing of timm's checkpoints, as tools/make_timm_tables.py recorded it."""
     return json.loads((Path(__file__).parents[1] / "assets" / "timm_checkpoints.json").read_text("utf-8"))
 
@@ -121,7 +124,8 @@ def from_timm(config, model_args=None):
     if not isinstance(size, (list, tuple)) or len(size) != 3:
         raise ValueError(f"`input_size` must be [channels, height, width], got {shown(size)}")
     model_args = model_args or {}
-    channels, *image_size = model_args.get("in_chans") or size[0], *size[1:]
+    channels, *image_size = size
+    channels = model_args.get("in_chans") or channels
     if channels != 3:
         raise ValueError(
             f"the model takes {shown(channels)} channels, expected 3: preprocess the images yourself"

@@ -7,10 +7,14 @@ Shapes: b images, h rows, w columns of the input; H rows, W columns of the outpu
 
 import math
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vit_tf.checks import check_choice, check_number, is_number, pair, shown
+
+if TYPE_CHECKING:
+    import keras
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in Pillow's numbering
 LARGEST_RESIZED = 64_000_000  # pixels
@@ -64,20 +68,21 @@ class Preprocessing:
                 raise ValueError(f"`{name}` must be three {kind} (red, green, blue), got {shown(values)}")
             object.__setattr__(self, name, tuple(float(value) for value in values))
 
-    def __call__(self, images):
+    def __call__(self, images: Any) -> np.ndarray:
         from vit_tf.preprocessing.images import to_pil_images
 
         resized = [np.asarray(self.resize_and_crop(image)) for image in to_pil_images(images)]
-        return (np.stack(resized).astype("float32") / 255 - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = np.array([self.mean, self.std], "float32")
+        return (np.stack(resized).astype("float32") / 255 - mean) / std
 
-    def to_pixels(self, x):
+    def to_pixels(self, x: np.ndarray) -> np.ndarray:
         """Undoes the normalisation: returns float32 `(b, H, W, 3)` in [0, 255], to be drawn.
 
         Args:
             x: array, the result of a call.
         """
-        pixels = 255 * (np.asarray(x, "float32") * np.float32(self.std) + np.float32(self.mean))
-        return np.clip(pixels, 0, 255)
+        mean, std = np.array([self.mean, self.std], "float32")
+        return np.clip(255 * (np.asarray(x, "float32") * std + mean), 0, 255)
 
     def resize_and_crop(self, image):
         """Returns an RGB image of Pillow with `image_size` pixels, not normalised.
@@ -123,13 +128,13 @@ class Preprocessing:
         """The colour where an image does not cover `image_size`: three ints."""
         return tuple(round(255 * value) if self.crop_mode == "border" else 0 for value in self.mean)
 
-    def layer(self, **kwargs):
+    def layer(self, **kwargs: Any) -> "keras.layers.Layer":
         """Returns the transform as a layer for batches in [0, 255] of any size: see `PreprocessImages`."""
         from vit_tf.preprocessing.layer import PreprocessImages
 
         return PreprocessImages(self.to_dict(), **kwargs)
 
-    def normalization(self):
+    def normalization(self) -> "keras.layers.Layer":
         """Returns a layer that maps images of `image_size` in [0, 255] to `(x / 255 - mean) / std`."""
         from vit_tf.preprocessing.layer import ChannelRescaling
 
@@ -137,7 +142,7 @@ class Preprocessing:
         offset = [-mean / std for mean, std in zip(self.mean, self.std)]
         return ChannelRescaling(scale, offset, name="normalization")
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values: `Preprocessing(**settings.to_dict())` equals `settings`."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
