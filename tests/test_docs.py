@@ -51,8 +51,12 @@ def test_commands(page):
             words = shlex.split(line, comments=True)
             if "vit-tf" in words and "--help" not in words:
                 arguments = words[words.index("vit-tf") + 1 :]
-                if arguments[0] in COMMANDS:
-                    parse_arguments(arguments)
+                parse_arguments(arguments)
+
+
+def test_every_command_is_in_the_reference():
+    text = (DOCS / "reference" / "commands.md").read_text("utf-8")
+    assert re.findall(r"^<!-- vit-tf (\w+) -->$", text, re.M) == list(COMMANDS)
 
 
 def test_every_page_is_in_the_navigation():

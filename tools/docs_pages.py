@@ -4,16 +4,23 @@ The notebooks, CHANGELOG.md, CONTRIBUTING.md and SECURITY.md become pages. Links
 repository, which work on GitHub, become links between pages.
 """
 
-import ast
 import base64
+import dataclasses
 import json
+import os
 import posixpath
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from vit_tf.training.recipes import Recipe  # noqa: E402  # from this checkout; it needs neither Keras nor a backend
+
 # From a file outside of docs/ to its page.
 PAGES = {name: name.lower() for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")}
 NOTEBOOKS = {f"notebooks/{path.name}": f"notebooks/{path.stem}.md" for path in ROOT.glob("notebooks/*.ipynb")}
@@ -54,22 +61,19 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def command_help(name):
-    """Returns the description that `vit-tf NAME --help` prints, the docstring of its module."""
-    module = ast.parse((ROOT / "vit_tf" / "commands" / f"{name}.py").read_text("utf-8"))
-    return ast.get_docstring(module, clean=False).strip()
+    """Returns what `vit-tf NAME --help` prints."""
+    command = [sys.executable, "-m", "vit_tf.commands.main", name, "--help"]
+    environment = {**os.environ, "COLUMNS": "92"}
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def settings_table():
     """Returns the settings of a training run, the fields of `Recipe`, as a table."""
-    module = ast.parse((ROOT / "vit_tf" / "training" / "recipes.py").read_text("utf-8"))
-    (recipe,) = (node for node in module.body if getattr(node, "name", None) == "Recipe")
     rows = ["| setting | default | what it does |", "|---|---|---|"]
-    for field in recipe.body:
-        if isinstance(field, ast.AnnAssign):
-            default, explanation, *choices = map(ast.literal_eval, field.value.args)
-            choices = f" ({', '.join(choices[0])})" if choices else ""
-            option = "--" + field.target.id.replace("_", "-")
-            rows.append(f"| `{option}` | `{default}` | {explanation}{choices} |")
+    for field in dataclasses.fields(Recipe):
+        rows.append(f"| `{field.name}` | `{field.default}` | {field.metadata['help']} |")
     return "\n".join(rows)
 
 
