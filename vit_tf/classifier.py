@@ -1,4 +1,4 @@
-"""A model together with its preprocessing and its labels: what goes into a folder, and comes back."""
+"""`Classifier`: a model with its preprocessing and labels, loaded from and saved to a folder."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -35,15 +35,15 @@ from vit_tf.weights import open_named, save_weights
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A classifier of image files.
+    """A model with its preprocessing and labels.
 
     Args:
-        model: from normalised images (b, h, w, 3) to logits (b, k).
-        preprocessing: from files, arrays and pictures to what `model` takes.
-        labels: the names of the classes, or None: those of ImageNet where there are 1,000, else numbers.
-        problem_type: one of `vit_tf.labels.PROBLEM_TYPES`: what the logits are.
-        thresholds: of a multi-label model, the probability from which on each class counts as present;
-            None is 0.5 for all.
+        model: a `keras.Model` from normalised images (b, h, w, 3) to logits (b, k).
+        preprocessing: a `Preprocessing`, from files, arrays and Pillow images to the inputs of `model`.
+        labels: the class names, or None for those of ImageNet if there are 1,000 classes, else for numbers.
+        problem_type: one of `vit_tf.labels.PROBLEM_TYPES`, the meaning of the logits.
+        thresholds: for a multi-label model, the probability at which each class counts as present. None
+            means 0.5 for all classes.
     """
 
     model: keras.Model
@@ -56,11 +56,12 @@ class Classifier:
         check_problem_type(self.problem_type)
 
     def predict(self, images, top=5):
-        """Returns the likeliest classes: for each image a list of (label, probability), highest first.
+        """Returns the most probable classes: for each image a list of (label, probability), highest first.
 
         Args:
-            images: what `Preprocessing` takes: a path, bytes or an open file, a picture, an array, or a list.
-            top: int, how many classes of each image.
+            images: a path, bytes, an open file, a Pillow image, an array, or a list of these; see
+                `Preprocessing`.
+            top: int, the number of classes per image.
 
         Returns:
             A list of `vit_tf.predictions.Prediction` per image, see `decode`.
@@ -68,12 +69,13 @@ class Classifier:
         return self.decode(self.model.predict_on_batch(self.preprocessing(images)), top)
 
     def decode(self, outputs, top=5):
-        """Returns what outputs (b, k) of the model mean, per image a list of pairs, highest first.
+        """Returns the predictions of the model's outputs (b, k): per image a list of pairs, highest first.
 
-        Softmax or sigmoid follows from `problem_type` and the number of outputs, and neither is applied
-        again to the outputs of a model that ends in one. See `decode_predictions`: a multi-label model gives
-        all labels that reach their threshold, marked as `selected`, and others up to `top`; a single logit
-        with two labels is the probability of the second. A regression gives (label, value) of all outputs.
+        `problem_type` and the number of outputs determine whether softmax or sigmoid is applied. Neither is
+        applied to a model that already ends in one. A multi-label model gives all labels that reach their
+        threshold, marked as `selected`, and others up to `top`. A single logit with two labels gives the
+        probability of the second label. A regression gives (label, value) for all outputs. See
+        `decode_predictions`.
         """
         if self.problem_type == REGRESSION:
             return decode_values(outputs, self.labels)
@@ -86,7 +88,7 @@ class Classifier:
         )
 
     def activation(self, outputs):
-        """Returns what turns outputs (b, k) of the model into probabilities: "softmax", "sigmoid", "none"."""
+        """Returns how outputs (b, k) become probabilities: by "softmax", "sigmoid" or "none"."""
         default = default_activation(self.problem_type, outputs.shape[1])
         last = output_activation(self.model)
         if last == "linear":
@@ -95,23 +97,23 @@ class Classifier:
 
 
 def load(source, variant=None, headless=False):
-    """Loads a classifier from the folder that a fine-tuning run left, or from any published weights.
+    """Loads a classifier from the folder of a fine-tuning run, or from any published weights.
 
     Args:
-        source: such as "runs/pets", which means "runs/pets/model", or
+        source: for example "runs/pets", which means "runs/pets/model", or
             "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see `vit_tf.load_weights`.
-        variant: name of the variant, where the source is a bare file, which knows none.
-        headless: bool, whether a model without a head will do, which gives features.
+        variant: name of the variant; required if the source is a bare file.
+        headless: bool, whether to accept a model without a head, which gives features.
 
     Returns:
         A `Classifier`.
 
     Raises:
-        ValueError: the source cannot be read, names no variant, has no head, or takes no RGB images.
+        ValueError: the source cannot be read, names no variant, has no head, or does not take RGB images.
     """
     weights = open_named(source, variant)
     if "head.weight" not in weights.tensors and not headless:
-        raise ValueError(f"{os.fspath(source)!r} has no head: it gives features, and no classes")
+        raise ValueError(f"{os.fspath(source)!r} has no head: the model gives features, not classes")
     config = weights.checkpoint.config
     labels, problem_type = labels_from_config(config), problem_type_from_config(config)
     head = weights.tensors.get("head.weight")
@@ -123,7 +125,7 @@ def load(source, variant=None, headless=False):
     model = build_vit(variant, weights=weights)
     _, *image_size, channels = model.input_shape
     if channels != 3:
-        raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, and pictures have 3")
+        raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, expected 3")
     prepare = get_preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
     thresholds = thresholds_from_config(config, model.output_shape[-1])
     return Classifier(model, prepare, labels, problem_type, thresholds)
@@ -140,20 +142,20 @@ def save(
     problem_type=SINGLE_LABEL,
     thresholds=None,
 ):
-    """Writes a classifier as a folder that `load`, `vit-tf predict` and, for its own models, timm read.
+    """Writes a classifier to a folder. `load`, `vit-tf predict` and, for timm's own models, timm read it.
 
     Args:
-        folder: is made where it is missing. Its config.json and model.safetensors are replaced.
-        model: of `build_vit`.
+        folder: path; a missing folder is created. Its config.json and model.safetensors are replaced.
+        model: a model of `build_vit`.
         variant: the name of its variant.
-        hyperparameters: dict, what was overridden in `build_vit`, the number of classes included.
-        preprocessing: a `Preprocessing`, or None for images of other than three channels.
-        labels: names of the classes, one per logit; or two for a single logit, whose sigmoid is the
-            probability of the second.
-        dtype: of the weights in the file, see `vit_tf.save_weights`.
+        hyperparameters: dict of the overrides in `build_vit`, including the number of classes.
+        preprocessing: a `Preprocessing`; None if images do not have three channels.
+        labels: class names, one per logit; or two names for a single logit, whose sigmoid is the probability
+            of the second.
+        dtype: the dtype of the weights in the file, see `vit_tf.save_weights`.
         problem_type: one of `vit_tf.labels.PROBLEM_TYPES`.
-        thresholds: of a multi-label model, a number in [0, 1] per logit: the probability from which on the
-            class counts as present. None leaves them out, which means 0.5.
+        thresholds: for a multi-label model, one number in [0, 1] per logit: the probability at which the
+            class counts as present. None means 0.5.
 
     Raises:
         ValueError: labels, problem type or thresholds do not fit the model.
@@ -174,7 +176,7 @@ def make_config(
 
     Args and errors: see `save`.
     """
-    num_classes = model.output_shape[-1] if labels else 0  # a model without a head gives features
+    num_classes = model.output_shape[-1] if labels else 0  # 0: the model has no head
     check_problem_type(problem_type)
     if len(labels) != num_classes and (len(labels), num_classes) != (2, 1):
         raise ValueError(f"`labels` must be {num_classes} names, one per logit, got {len(labels)}")
@@ -203,7 +205,7 @@ def make_config(
 
 
 def is_timm(variant, hyperparameters):
-    """Whether timm builds the same model from the variant's name, image size and number of classes."""
+    """Whether timm builds the same model from the variant name, the image size and the number of classes."""
     spec, plain = asdict(get_variant(variant, **hyperparameters)), asdict(get_variant(variant))
     differing = {name for name in spec if spec[name] != plain[name]}
     return variant in timm_table()["architectures"] and differing <= {"image_size", "num_classes"}

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Reading regular files, and atomic writing: completely or not at all."""
 
 import csv
 import errno
@@ -15,21 +15,21 @@ from pathlib import Path
 from vit_tf.checks import brief, cut
 
 MOST_JSON_BYTES = 64 << 20
-PARTIAL = "partial."  # how temporary names begin
+PARTIAL = "partial."  # the prefix of temporary names
 
 
 @contextmanager
 def atomic_path(path, rename=None):
-    """Gives a path in a temporary folder beside `path`; what is written there becomes `path` at the end.
+    """Yields a path in a temporary folder beside `path`, and renames the file to `path` at the end.
 
-    The file keeps its name, since libraries choose the format by its endings, and has a folder of its
-    own, since some write temporary files of theirs beside it. An error inside removes the folder and
-    leaves an older `path` as it was.
+    The temporary file has the same name, since libraries choose the format by the ending, and a folder of its
+    own, since some libraries write temporary files beside it. An error in the block removes the folder and
+    does not change an existing `path`.
 
     Args:
-        path: where the file is to be.
-        rename: function from the finished file's temporary path to the name it takes instead, for
-            names that depend on the content.
+        path: the final path of the file.
+        rename: optional function from the finished temporary path to another final name, for names that
+            depend on the content.
     """
     path = Path(path)
     folder = Path(tempfile.mkdtemp(prefix=PARTIAL, suffix=f".{path.name[-200:]}", dir=path.parent))
@@ -37,8 +37,8 @@ def atomic_path(path, rename=None):
     try:
         yield partial
         with open(partial, "rb+") as file:
-            os.fsync(file.fileno())  # on the disk before it takes the name
-        os.chmod(partial, 0o666 & ~file_mode_mask())  # libraries may have made it for its owner alone
+            os.fsync(file.fileno())  # on the disk before the rename
+        os.chmod(partial, 0o666 & ~file_mode_mask())  # a library may have created the file for its owner only
         os.replace(partial, path.with_name(rename(partial)) if rename else path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -46,7 +46,7 @@ def atomic_path(path, rename=None):
 
 
 def sync_folder(folder):
-    """Puts the names in a folder on the disk, where the system can (Windows cannot)."""
+    """Flushes the names in a folder to the disk, except on Windows, which does not support it."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -56,7 +56,7 @@ def sync_folder(folder):
 
 
 def remove_partial_files(folder):
-    """Removes what a killed process left of files that were not whole yet, `atomic_path`'s folders."""
+    """Removes the temporary folders of `atomic_path` that a killed process left."""
     for path in Path(folder).glob(f"{PARTIAL}????????.*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -71,27 +71,27 @@ KINDS = {
 
 
 def open_regular(path, limit=None):
-    """Opens a regular file, behind symbolic links too, for reading bytes.
+    """Opens a regular file, also through symbolic links, for reading bytes.
 
-    A pipe or a device would wait for ever or never end. Neither is opened.
+    Pipes and devices are not opened, since reading them may block or never end.
 
     Args:
         path: str or path-like.
-        limit: int, the most bytes that the file may have, or None.
+        limit: int, the maximum size of the file in bytes, or None.
 
     Returns:
         A binary file object.
 
     Raises:
-        OSError: there is no such file, or it may not be read.
-        ValueError: it is no regular file, or larger than `limit`. The message does not name the file.
+        OSError: the file does not exist, or permission is denied.
+        ValueError: the file is not regular, or larger than `limit`. The message does not name the file.
     """
     require_regular(os.stat(path))
     flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
     file = open(os.open(path, os.O_RDONLY | sum(flags)), "rb")
     try:
         status = os.fstat(file.fileno())
-        require_regular(status)  # the path may lead elsewhere by now
+        require_regular(status)  # the path may have changed meanwhile
         if limit is not None and status.st_size > limit:
             raise ValueError(f"the file has {status.st_size:,} bytes: at most {limit:,} are read")
     except BaseException:
@@ -101,7 +101,7 @@ def open_regular(path, limit=None):
 
 
 def require_regular(status):
-    """Raises a ValueError where an `os.stat_result` is not that of a regular file."""
+    """Raises a ValueError unless an `os.stat_result` is that of a regular file."""
     if not stat.S_ISREG(status.st_mode):
         kind = KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise ValueError(f"{kind}: expected a regular file")
@@ -110,7 +110,7 @@ def require_regular(status):
 def read_regular(path, limit):
     """Returns the bytes of a regular file of at most `limit` bytes, see `open_regular`."""
     with open_regular(path, limit) as file:
-        return file.read(os.fstat(file.fileno()).st_size)  # and nothing of what is added meanwhile
+        return file.read(os.fstat(file.fileno()).st_size)  # without bytes that are appended meanwhile
 
 
 def sha256(path):
@@ -127,9 +127,9 @@ def file_mode_mask():
 
 
 def require_space(folder, num_bytes):
-    """Raises an OSError where a folder's disk has less than `num_bytes` left.
+    """Raises an OSError if a folder's disk has less than `num_bytes` of free space.
 
-    HDF5 ends the process when the disk is full in the middle of a file.
+    HDF5 aborts the process if the disk becomes full during a write.
     """
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
@@ -142,8 +142,8 @@ def read_json(path):
     """Returns the JSON object of a file, as a dict.
 
     Raises:
-        ValueError: it is no regular file, or no JSON, holds no object, has over 64 MiB, or has a number that
-            is not finite, as `NaN`, or beyond 64 bits. The message names the file.
+        ValueError: the file is not regular, is not JSON, holds no object, is larger than 64 MiB, or has a
+            number that is not finite or exceeds 64 bits. The message names the file.
     """
     try:
         text = read_regular(path, MOST_JSON_BYTES)
@@ -170,13 +170,13 @@ def short_int(text):
 
 
 def write_json(path, content):
-    """Writes `content` as indented JSON, whole or not at all."""
+    """Writes `content` as indented JSON, completely or not at all."""
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def write_csv(path, header, rows):
-    """Writes rows of values under a header as CSV, whole or not at all. Names of files may be any bytes."""
+    """Writes a header and rows of values as CSV, completely or not at all. File names may be any bytes."""
     with atomic_path(path) as partial:
         with open(partial, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)

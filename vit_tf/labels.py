@@ -1,4 +1,4 @@
-"""What a config.json says about a classifier's outputs: names of classes, problem type, thresholds."""
+"""The outputs of a classifier in its config.json: class names, problem type, thresholds."""
 
 import functools
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 from vit_tf.checks import check_choice, shown
 from vit_tf.hub.config_values import config_value
 
-# What the outputs of a model are, in transformers' words: logits of classes that exclude each other, logits
-# of classes of which an image may have several or none, and plain values.
+# The meaning of a model's outputs, in transformers' terms: logits of mutually exclusive classes, logits of
+# classes of which an image may have several or none, and plain values.
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 
@@ -18,8 +18,8 @@ SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 def imagenet_classes():
     """Returns the names of ImageNet-1k's 1,000 classes in the order of the logits.
 
-    They are WordNet's, by way of timm (tools/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
-    is there twice, the bird and the machine.
+    The names are WordNet's, taken from timm (tools/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
+    occurs twice, for the bird and the machine.
     """
     return tuple(name for _, name in imagenet_table())
 
@@ -36,13 +36,13 @@ def imagenet_table():
 
 
 def labels_from_config(config):
-    """Returns the names of the classes in a config.json of timm or of transformers, None if there are none.
+    """Returns the class names in a config.json of timm or of transformers; None if there are none.
 
-    timm has "label_names", perhaps with "label_descriptions" of them, which are taken then; transformers
-    has "id2label". Names like LABEL_0 count as none.
+    timm has "label_names", and optionally "label_descriptions", which take precedence. transformers has
+    "id2label". Placeholders like LABEL_0 are ignored.
 
     Raises:
-        ValueError: the names do not go from 0 on without a gap.
+        ValueError: the names are not text, or their numbers have a gap.
     """
     config = {**config_value(config, "pretrained_cfg", dict, {}), **config}
     keys = ("label_names", "labels", "id2label")
@@ -66,24 +66,24 @@ def labels_from_config(config):
 
 
 def problem_type_from_config(config):
-    """Returns what the outputs of a config.json's model are: one of `PROBLEM_TYPES`.
+    """Returns the problem type in a config.json: one of `PROBLEM_TYPES`.
 
-    The key is "problem_type" of transformers. Without it the classes exclude each other.
+    The key is transformers' "problem_type". The default is single-label classification.
 
     Raises:
-        ValueError: another problem type.
+        ValueError: the problem type is unknown.
     """
     return check_problem_type(config_value(config, "problem_type", str, SINGLE_LABEL))
 
 
 def check_problem_type(problem_type):
-    """Returns a problem type; a ValueError if it is unknown."""
+    """Returns a problem type; raises a ValueError if the problem type is unknown."""
     check_choice("problem_type", problem_type, PROBLEM_TYPES)
     return problem_type
 
 
 def thresholds_from_config(config, num_classes):
-    """Returns the probability from which on each class counts as present, None if config.json has none.
+    """Returns the probability at which each class counts as present; None if config.json has no thresholds.
 
     Raises:
         ValueError: "thresholds" of a multi-label or binary model are not `num_classes` numbers from 0 to 1.
@@ -95,7 +95,7 @@ def thresholds_from_config(config, num_classes):
 
 
 def check_thresholds(thresholds, num_classes):
-    """Returns thresholds as floats; a ValueError unless they are `num_classes` numbers from 0 to 1."""
+    """Returns thresholds as floats; raises a ValueError unless they are `num_classes` numbers in [0, 1]."""
     numbers = [
         float(t) for t in thresholds if isinstance(t, (int, float, np.number)) and not isinstance(t, bool)
     ]

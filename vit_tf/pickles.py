@@ -1,21 +1,21 @@
-"""Pickles that cost more than they hold, which all readers of pickles refuse before they unpickle."""
+"""Detects pickles whose cost exceeds their size, before any reader unpickles them."""
 
 import pickletools
 
-MOST_LEAVES = 1_000_000  # of a value that may be hashed
+MOST_LEAVES = 1_000_000  # of a hashable value
 UNHASHABLE = (pickletools.pydict, pickletools.pylist, pickletools.pyset)
 
 
 def check_pickle(file):
-    """Reads a pickle's opcodes to its end, and raises a ValueError where they cost more than they take.
+    """Reads a pickle's opcodes to the end; raises a ValueError if unpickling would cost much more.
 
-    An index of the memo may be huge. A tuple may hold another one twice, which holds a third one twice, and
-    so on: as the key of a dictionary it is hashed in as many steps as there are leaves.
+    A memo index may be huge. A tuple may contain another tuple twice, which contains a third tuple twice, and
+    so on: hashing such a key of a dictionary takes as many steps as there are leaves.
 
     Args:
         file: a binary file at the beginning of the pickle.
     """
-    stack, memo = [], {}  # of how many leaves values have; None is a mark
+    stack, memo = [], {}  # the numbers of leaves of values; None is a mark
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name.endswith("PUT"):
             if argument > file.tell():
@@ -35,7 +35,7 @@ def check_pickle(file):
 
 
 def pop_leaves(stack, kinds):
-    """Takes what an opcode takes off the stack of `check_pickle`; returns its leaves, 1 at least."""
+    """Pops an opcode's arguments off the stack of `check_pickle`; returns their leaves, at least 1."""
     leaves, kinds = 0, list(kinds)
     if pickletools.markobject in kinds:
         while (top := stack.pop()) is not None:

@@ -1,4 +1,4 @@
-"""From the outputs of a classifier to probabilities, and to the likeliest classes of each image."""
+"""Decodes the outputs of a classifier: probabilities, and the most probable classes of each image."""
 
 import os
 from collections import namedtuple
@@ -20,17 +20,17 @@ from vit_tf.labels import (
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 DEFAULT_THRESHOLD = 0.5
-SUM_TOLERANCE = 1e-5  # float32 softmax over thousands of classes; no logits sum to one so closely by chance
+SUM_TOLERANCE = 1e-5  # enough for a float32 softmax over thousands of classes; logits hardly meet it
 
 
 class Prediction(namedtuple("Prediction", ("label", "probability"))):
-    """A label and its probability, which unpack as a pair.
+    """A label and its probability. Unpacks as a pair.
 
     Attributes:
         label: str.
         probability: float in [0, 1].
-        selected: bool, whether the probability reaches the label's threshold. None where the classes exclude
-            each other.
+        selected: bool, whether the probability reaches the label's threshold; None for mutually exclusive
+            classes.
         text: str, the probability as a percentage.
     """
 
@@ -41,12 +41,12 @@ class Prediction(namedtuple("Prediction", ("label", "probability"))):
         return f"{self.probability:.1%}"
 
     def as_dict(self):
-        """Returns a dict ready for JSON, with "selected" where the classes do not exclude each other."""
+        """Returns a dict for JSON; includes "selected" unless it is None."""
         return self._asdict() | ({} if self.selected is None else {"selected": self.selected})
 
 
 class Value(namedtuple("Value", ("label", "value"))):
-    """An output of a regression: its label and its value, which unpack as a pair."""
+    """An output of a regression: its label and its value. Unpacks as a pair."""
 
     selected = None
 
@@ -55,34 +55,33 @@ class Value(namedtuple("Value", ("label", "value"))):
         return f"{self.value:.5g}"
 
     def as_dict(self):
-        """Returns a dict ready for JSON."""
+        """Returns a dict for JSON."""
         return self._asdict()
 
 
 def decode_predictions(logits, top=5, labels=None, *, activation=None, thresholds=None):
-    """Returns the likeliest classes of each image: per image a list of `Prediction`, highest first.
+    """Returns the most probable classes: per image a list of `Prediction`, highest first.
 
-    A `Prediction` unpacks as (label, probability). Softmax gives probabilities of classes that exclude each
-    other. Sigmoid gives one probability per class: each `Prediction` then says whether it is `selected`,
-    and all that are selected are returned, even if more than `top`. The sigmoid of a single logit with two
-    labels is the probability of the second label.
+    A `Prediction` unpacks as (label, probability). Softmax gives the probabilities of mutually exclusive
+    classes. Sigmoid gives an independent probability per class, and sets `selected`: all selected classes are
+    returned, even if there are more than `top`. The sigmoid of a single logit with two labels is the
+    probability of the second label.
 
     Args:
         logits: (b, num_classes), or (num_classes,) for one image: the outputs of a model.
-        top: int, how many classes of each image; all of them if there are fewer.
-        labels: The names of the classes, or the source of the weights, a folder or "hf:owner/name", whose
-            config.json may have them. Default: ImageNet's if there are 1,000 classes, else "class 0",
-            "class 1" and so on.
-        activation: "softmax", "sigmoid", or "none" for outputs that are probabilities already. Default: what
-            the config.json of `labels` says, else sigmoid for one logit and softmax for more. By default
-            outputs whose rows are from 0 to 1 and sum to one are taken as the probabilities that they are.
-        thresholds: The probability from which on each class is selected, a number in [0, 1] per class; or
-            one for all. Default: those of the config.json, else 0.5 with sigmoid, else no selection.
+        top: int, the number of classes per image; all classes if there are fewer.
+        labels: the class names; or the source of the weights, a folder or "hf:owner/name" with a config.json.
+            Default: ImageNet's names for 1,000 classes, else "class 0", "class 1" and so on.
+        activation: "softmax", "sigmoid", or "none" if the outputs are probabilities. Default: as the
+            config.json of `labels` says, else sigmoid for one logit and softmax for more. By default,
+            outputs in [0, 1] whose rows sum to one are treated as probabilities.
+        thresholds: the probability at which a class is selected: one number in [0, 1] per class, or one for
+            all classes. Default: those of the config.json, else 0.5 with sigmoid, else no selection.
 
     Raises:
-        ValueError: logits of another rank or not finite, `top` below 1, another number of labels, a
-            regression; or, without `activation`, outputs that are all from 0 to 1 but no distribution, which
-            may be logits as well as probabilities.
+        ValueError: the logits have a wrong rank or are not finite, `top` is not positive, the number of
+            labels is wrong, or the config.json says regression; or, without `activation`, all outputs are
+            in [0, 1] but their rows do not sum to one, so they may be either logits or probabilities.
     """
     outputs = check_outputs(logits)
     check_top(top)
@@ -119,7 +118,7 @@ def decode_values(outputs, labels=None):
         labels: k names. Default: "value 0", "value 1" and so on.
 
     Raises:
-        ValueError: outputs of another rank or not finite, or another number of labels.
+        ValueError: the outputs have a wrong rank or are not finite, or the number of labels is wrong.
     """
     outputs = check_outputs(outputs)
     names = labels or [f"value {i}" for i in range(outputs.shape[1])]
@@ -135,7 +134,7 @@ def probabilities(outputs, activation):
         activation: one of `ACTIVATIONS`.
 
     Raises:
-        ValueError: another activation, softmax of one logit, or "none" for outputs that are not from 0 to 1.
+        ValueError: an unknown activation, softmax of one logit, or "none" for outputs outside [0, 1].
     """
     outputs = np.asarray(outputs, "float64")
     if activation == "softmax":
@@ -163,14 +162,14 @@ def default_activation(problem_type, num_outputs):
 
 
 def detect_activation(outputs, default):
-    """Returns "none" for outputs that are probabilities already, `default` for logits.
+    """Returns "none" if the outputs are probabilities, `default` if they are logits.
 
     Args:
         outputs: (b, k), finite.
         default: the activation for logits.
 
     Raises:
-        ValueError: the outputs may be either: all from 0 to 1, and the rows do not sum to one.
+        ValueError: the outputs may be either: all are in [0, 1], but the rows do not sum to one.
     """
     if outputs.min(initial=0) < 0 or outputs.max(initial=0) > 1:
         return default
@@ -186,11 +185,11 @@ def detect_activation(outputs, default):
 
 
 def output_activation(model):
-    """Returns what a model's last layer does to the logits, as far as its graph shows it.
+    """Returns the activation at the end of a model, as far as its graph shows it.
 
     Returns:
-        "linear", "softmax", "sigmoid", the name of another activation, or None where the graph does not
-        show it: a subclassed model, or another layer at the end.
+        "linear", "softmax", "sigmoid" or the name of another activation; None if the graph does not show it,
+        as for a subclassed model or an unknown last layer.
     """
     outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
     found = {activation_behind(tensor) for tensor in outputs}
@@ -198,7 +197,7 @@ def output_activation(model):
 
 
 def activation_behind(tensor):
-    """Returns the activation whose result a symbolic tensor is, see `output_activation`."""
+    """Returns the activation that produced a symbolic tensor, see `output_activation`."""
     layer = tensor._keras_history.operation
     if isinstance(layer, keras.Model):
         return output_activation(layer)
@@ -212,7 +211,7 @@ def activation_behind(tensor):
 
 
 def ranked(outputs, scores, names, top, thresholds):
-    """Returns the `Prediction`s of one image: the `top` likeliest, and all others that are selected.
+    """Returns the `Prediction`s of one image: the `top` most probable, and all others that are selected.
 
     Args:
         outputs: (k,), which rank the classes: probabilities may be rounded to 0 or 1.
@@ -222,7 +221,7 @@ def ranked(outputs, scores, names, top, thresholds):
         thresholds: k numbers, or None for no selection.
     """
     selected = [None] * len(names) if thresholds is None else [bool(x) for x in scores >= thresholds]
-    if len(names) > len(scores):  # one output of two names: the probability of the second
+    if len(names) > len(scores):  # one output with two names is the probability of the second
         scores = outputs = np.array([1 - scores[0], scores[0]])
         selected = selected if thresholds is None else [not selected[0], selected[0]]
     found = []
@@ -234,7 +233,7 @@ def ranked(outputs, scores, names, top, thresholds):
 
 
 def check_outputs(outputs):
-    """Returns a model's outputs as float64 (b, k); a ValueError if they are of another rank or not finite."""
+    """Returns outputs as float64 (b, k); raises a ValueError for a wrong rank, NaN or infinity."""
     if keras.ops.is_tensor(outputs):
         outputs = keras.ops.convert_to_numpy(outputs)
     try:
@@ -255,7 +254,7 @@ def check_top(top):
 
 
 def check_labels(labels, num_outputs, pair_of_one=True):
-    """Returns one name per output, or two for a single one, as a list; a ValueError for another number."""
+    """Returns a list of one name per output, or two for a single output; raises a ValueError otherwise."""
     if labels is None:
         return imagenet_classes() if num_outputs == 1000 else [f"class {i}" for i in range(num_outputs)]
     if len(labels) != num_outputs and not (pair_of_one and (len(labels), num_outputs) == (2, 1)):

@@ -1,4 +1,4 @@
-"""Zips that strangers made: what they claim is bounded by their size before anything is unpacked."""
+"""Checks of hostile zips: the claimed sizes are bounded before anything is unpacked."""
 
 import io
 import math
@@ -9,19 +9,19 @@ import numpy as np
 
 from vit_tf.checks import shown
 
-LARGE, MOST_RATIO = 1 << 28, 200  # bytes, and unpacked bytes per byte of the zip
+LARGE, MOST_RATIO = 1 << 28, 200  # always allowed bytes, and unpacked bytes per byte of the zip
 
 
 def check_members(archive, members, hint, size=None):
-    """Raises a ValueError where members of a zip are packed in a way that nobody needs, or are a bomb.
+    """Raises a ValueError if members of a zip use unusual compression or encryption, or are a bomb.
 
-    Python bounds what it unpacks at a time for deflate, and for no other method.
+    Only for deflate does Python unpack in bounded chunks.
 
     Args:
         archive: an open `zipfile.ZipFile`.
         members: the `ZipInfo`s that will be read.
-        hint: how to make a better zip.
-        size: bytes of the zip. Defaults to those of its file on the disk.
+        hint: how to create a valid zip.
+        size: size of the zip in bytes. Defaults to the size of its file.
     """
     for member in members:
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -38,18 +38,18 @@ def check_members(archive, members, hint, size=None):
 
 
 def read_npy(file, name, size, check_dtype):
-    """Returns an array as `np.load` would, once its header is seen to promise what is there.
+    """Returns an array as `np.load` does, after checking the size in its header.
 
     Args:
         file: an open member of a zip.
-        name: what messages call the array.
-        size: bytes of the member.
-        check_dtype: function that raises where a dtype is not wanted.
+        name: the name of the array in messages.
+        size: size of the member in bytes.
+        check_dtype: function that raises for an invalid dtype.
 
     Raises:
-        ValueError: the header and the size do not agree.
+        ValueError: the header does not match the size.
     """
-    head = file.read(1 << 14)  # NumPy refuses longer headers, but only after it has read them
+    head = file.read(1 << 14)  # NumPy rejects longer headers only after reading them
     start = io.BytesIO(head)
     version = np.lib.format.read_magic(start)
     if version not in ((1, 0), (2, 0)):
@@ -62,6 +62,6 @@ def read_npy(file, name, size, check_dtype):
         found = f"{name} promises {promised:,} bytes (shape {shown(shape)}, {dtype}) but holds {held:,}"
         raise ValueError(f"{found}: damaged, download or copy it again")
     data = bytearray(head[start.tell() :])
-    while chunk := file.read(1 << 24):  # to the end, where zipfile checks the sum
+    while chunk := file.read(1 << 24):  # to the end, where zipfile checks the checksum
         data += chunk
     return np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")

@@ -352,5 +352,5 @@ def test_keras_files_that_lead_elsewhere_or_are_packed(tmp_path):
         refused(
             lambda path: vit_tf.load_weights(model, path),
             tmp_path / "a.weights.h5",
-            {"chunks": "packed in chunks"}.get(kind, "another file"),
+            {"chunks": "compressed in chunks"}.get(kind, "another file"),
         )

@@ -185,7 +185,7 @@ def test_a_folder_with_model_arguments(tmp_path):
     model, _ = hub_folder(tmp_path, model_args=dict(img_size=64, global_pool="token"))
     assert build_vit(weights=tmp_path).input_shape == (None, 64, 64, 3)
     hub_folder(tmp_path, model_args=dict(img_size=64, rope=True))
-    with pytest.raises(ValueError, match="rope, which are not known"):
+    with pytest.raises(ValueError, match="rope, which are unknown"):
         build_vit(weights=tmp_path)
     (tmp_path / "config.json").write_text('{"architecture": "resnet50"}')
     with pytest.raises(ValueError, match="unknown variant 'resnet50'"):

@@ -22,7 +22,7 @@ def test_first_deit_3_names(saved, tmp_path):
     assert not load_weights(model, tmp_path / "old.safetensors").errors
     arrays["blocks.1.ls2.gamma"] = arrays["blocks.1.gamma_2"].copy()
     save_file(arrays, tmp_path / "both.safetensors")
-    assert_refused(model, tmp_path / "both.safetensors", "under both of its names")
+    assert_refused(model, tmp_path / "both.safetensors", "has both of its names")
 
 
 def test_formats_are_recognised_by_the_names_inside(tmp_path):

@@ -35,12 +35,12 @@ def matches(names):
 
 
 def from_google(tensors):
-    """Returns the tensors under timm's names, and the names of those that have no use (optimizer)."""
+    """Returns the tensors under timm's names, and the unused names, such as those of an optimizer."""
     prefix = next(p for p in PREFIXES if p + PATCH in tensors)
     rest = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     unused = [name for name in tensors if not name.startswith(prefix)]
     result = {}
-    blocks = {}  # (index or None where they are stacked) -> names within the block -> tensors
+    blocks = {}  # {index, or None for stacked blocks: {name within the block: tensor}}
     for name, tensor in rest.items():
         block = re.fullmatch(r"Transformer/encoderblock(?:_(\d+))?/(.+)", name)
         if block:
@@ -68,7 +68,7 @@ def from_google(tensors):
 
 
 def convert_block(block, prefix):
-    """Returns one block's tensors under timm's names; unknown ones keep their own, behind the prefix."""
+    """Returns one block's tensors under timm's names. Unknown names are kept after the prefix."""
     result = {}
     attention = {}
     for name, tensor in block.items():
@@ -101,7 +101,7 @@ def convert_attention(parts, joined, joined_name, out_name):
             if ending == "kernel":
                 tensor = tensor.reshape(-1, tensor.shape[-1]).transpose(1, 0)
             result[f"{out_name}.{torch_ending(ending)}"] = tensor
-    # What lacks its counterparts keeps its name, and is unexpected.
+    # Incomplete parts keep their names, and are reported as unexpected.
     return result | {f"{joined_name}/{name}/{ending}": tensor for (name, ending), tensor in parts.items()}
 
 

@@ -1,8 +1,8 @@
 """Hugging Face transformers' ViT, DeiT, DINOv2 and DINOv2 with registers.
 
 Reference: https://github.com/huggingface/transformers, `models/vit`, `deit`, `dinov2` and
-`dinov2_with_registers`. Both their names of the attention's parts are known: `attention.attention.query`
-of the files, and `attention.q_proj` of the modules since version 5.
+`dinov2_with_registers`. Both names of the attention's parts are supported: `attention.attention.query`
+in files, and `attention.q_proj` in modules since version 5.
 """
 
 import re
@@ -42,10 +42,10 @@ def matches(names):
 
 
 def from_huggingface(tensors):
-    """Returns the tensors under timm's names, and the names of those that have no use.
+    """Returns (tensors, unused): the tensors under timm's names, and the unused names.
 
-    DINOv2 with registers adds positions before the registers come in, so that the class token has one
-    and they have none: it is added to the token here, and the position table has patches alone.
+    DINOv2 with registers adds positions before the registers are inserted, so the class token has a position
+    and the registers have none. The position is added to the token here, which leaves a table for patches.
     """
     result, unused, joined = {}, [], {}
     for name, tensor in tensors.items():
@@ -65,7 +65,7 @@ def from_huggingface(tensors):
     if len({re.sub("^(?:" + "|".join(map(re.escape, PREFIXES)) + ")", "", n) for n in tensors}) != len(
         tensors
     ):
-        raise ValueError("the same tensor is there with and without the model's name before it")
+        raise ValueError("a tensor occurs with and without the model's name before it")
     for name, parts in joined.items():
         result[name] = LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0)
     if "reg_token" in result and {"cls_token", "pos_embed"} <= result.keys():
@@ -76,12 +76,12 @@ def from_huggingface(tensors):
 
 
 def without_prefix(name):
-    """Returns a name without the model's own before it, such as "vit."."""
+    """Returns a name without the model's prefix, such as "vit."."""
     return next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
 
 
 def add_block_tensor(prefix, name, tensor, result, joined):
-    """Adds one tensor of a block to `result`, or to `joined` where several become one."""
+    """Adds one tensor of a block to `result`, or to `joined` if several tensors become one."""
     module, _, ending = name.rpartition(".")
     scale = re.fullmatch(r"layer_scale([12])\.lambda1", name)
     part = re.fullmatch(r"attention\.(?:attention\.)?(\w+)", module)
@@ -104,12 +104,12 @@ def variant_from_config(config):
     """Returns the hyperparameters that a config.json of these models describes, as a dict.
 
     Raises:
-        ValueError: the model is of another kind.
+        ValueError: the model type is unknown.
     """
     kind = config_value(config, "model_type", str)
     if kind not in MODEL_TYPES:
         raise ValueError(
-            f"config.json has model_type {shown(kind)}, and these are known: {', '.join(MODEL_TYPES)}"
+            f"config.json has model_type {shown(kind)}, expected one of {', '.join(MODEL_TYPES)}"
         )
     dino = kind.startswith("dinov2")
     architectures = str(config_value(config, "architectures", list, []))
@@ -127,7 +127,7 @@ def variant_from_config(config):
         qkv_bias=config_value(config, "qkv_bias", bool, True),
         in_channels=config_value(config, "num_channels", int, 3),
     )
-    if kind == "deit":  # a distillation token is there always, its head with a teacher alone
+    if kind == "deit":  # the distillation token always exists, its head only with a teacher
         teacher = "WithTeacher" in architectures
         fields |= {"distillation_token": True} if teacher else {"num_registers": 1}
     if dino:

@@ -1,4 +1,4 @@
-"""`.weights.h5`, Keras's own files: all of one into all of a model, or nothing."""
+"""Keras's `.weights.h5` files: loaded completely into a model, or not at all."""
 
 import warnings
 from collections import Counter
@@ -10,17 +10,17 @@ from vit_tf.weights.load_report import LoadReport
 
 
 def load(model, path):
-    """Loads a `.weights.h5` file that a model of the same shape saved; see `load_weights`."""
+    """Loads a `.weights.h5` file of the same architecture; see `load_weights`."""
     if not path.is_file():
         raise ValueError(f"no weights at {str(path)!r}: there is no such file")
     before = [keras.ops.convert_to_numpy(variable.value) for variable in model.variables]
     try:
         check_shapes(model, path)
         with warnings.catch_warnings():
-            # Keras only warns where layers find no weights in the file.
+            # Keras only warns if the file has no weights for a layer.
             warnings.simplefilter("error", UserWarning)
             model.load_weights(path)
-    except Exception as error:  # Keras and h5py raise nearly everything over a damaged file
+    except Exception as error:  # Keras and h5py can raise nearly anything for a damaged file
         for variable, value in zip(model.variables, before):
             variable.assign(value)
         raise ValueError(
@@ -31,7 +31,7 @@ def load(model, path):
 
 
 def check_shapes(model, path):
-    """Raises a ValueError where file and model have other shapes; Keras would leave surplus ones out."""
+    """Raises a ValueError if the shapes in file and model differ; Keras would ignore surplus weights."""
     import h5py
 
     links, items = {}, {}
@@ -52,7 +52,7 @@ def check_shapes(model, path):
 
 
 def check_link(name, link):
-    """Raises a ValueError where a link leads to another file; Keras would follow it."""
+    """Raises a ValueError if a link leads to another file; Keras would follow the link."""
     import h5py
 
     if isinstance(link, h5py.ExternalLink):
@@ -60,8 +60,8 @@ def check_link(name, link):
 
 
 def check_plain(name, dataset):
-    """Raises a ValueError where values lie in other files, or are packed: Keras writes neither."""
+    """Raises a ValueError if values are in other files or compressed: Keras writes neither."""
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{shown(name)} has its values in another file")
     if dataset.chunks is not None:
-        raise ValueError(f"{shown(name)} is packed in chunks, which may unpack to any size")
+        raise ValueError(f"{shown(name)} is compressed in chunks, which may unpack to any size")

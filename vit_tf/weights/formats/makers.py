@@ -1,4 +1,4 @@
-"""The makers' own files of what timm converts: DINOv2 and TIPSv2, CLIP, OpenCLIP, BEiT-3, AIMv2, RADIO.
+"""Original files of models that timm converts: DINOv2 and TIPSv2, CLIP, OpenCLIP, BEiT-3, AIMv2, RADIO.
 
 Reference: timm 1.0.31, `checkpoint_filter_fn` in `models/vision_transformer.py`.
 """
@@ -10,9 +10,9 @@ from vit_tf.hub.lazy_tensor import LazyTensor
 
 
 def replace_all(name, rules):
-    """Returns a name after all the replacements of regular expressions, in their order."""
-    for pattern, timm_name in rules:
-        name = re.sub(pattern, timm_name, name)
+    """Returns a name after all replacements of regular expressions, in order."""
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
     return name
 
 
@@ -124,7 +124,7 @@ def matches_beit3(names):
 
 
 def from_beit3(tensors):
-    """As `from_dinov2`; the experts of images (A) are taken, those of text (B) have no use."""
+    """As `from_dinov2`; the image experts (A) are used, the text experts (B) are not."""
     result, joined, unused = {}, {}, []
     for name, tensor in tensors.items():
         timm_name = replace_all(name, BEIT3)

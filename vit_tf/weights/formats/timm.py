@@ -1,9 +1,9 @@
-"""timm's names for our weights. They are also the names that every other format is translated to.
+"""timm's names for the weights of a model. Every other format is translated to these names.
 
 Reference: timm 1.0.31 (https://github.com/huggingface/pytorch-image-models),
-`models/vision_transformer.py` and `models/deit.py`. Three names are ours, for what timm has not:
-`patch_embed.norm_in`, the norm of the cut pixels, `patch_embed.stages`, `patch_embed.norms`
-and `patch_embed.whitening`, an overlapping stem.
+`models/vision_transformer.py` and `models/deit.py`. Some names are specific to vit_tf, for layers
+that timm lacks: `patch_embed.norm_in`, the norm of the cut pixels; and `patch_embed.stages`,
+`patch_embed.norms` and `patch_embed.whitening`, an overlapping stem.
 """
 
 import re
@@ -17,7 +17,7 @@ from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
 
-# Our layers and weights, as regular expressions, and timm's names for them.
+# Regular expressions for paths of layers and weights, and timm's names for them.
 NAMES = {
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
     "patch_embedding/whitening": "patch_embed.whitening",
@@ -78,10 +78,10 @@ ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bi
 
 
 def timm_name(path):
-    """Returns timm's name of one of our weights, by its path; None where timm has no such weight."""
+    """Returns timm's name of a weight, from its path; None if timm has no such weight."""
     module, _, ending = path.rpartition("/")
     if ending not in ENDINGS or module in ("", "patch_encoder"):
-        return module_name(path)  # a weight that no layer inside holds, such as a token
+        return module_name(path)  # a weight of the layer itself, such as a token
     name = module_name(module)
     if name is None:
         return module_name(path)
@@ -116,11 +116,11 @@ def translate(path, names):
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """One weight of a model: its variable, timm's name and shape, and the way between the two layouts."""
+    """One weight of a model: its variable, timm's name and shape, and conversions between the layouts."""
 
     name: str
     variable: object  # a keras.Variable
-    shape: tuple[int, ...]  # timm's
+    shape: tuple[int, ...]  # in timm
     to_keras: Callable[[np.ndarray], np.ndarray]
     to_timm: Callable[[np.ndarray], np.ndarray]
 
@@ -129,7 +129,7 @@ def weight_mappings(model):
     """Returns the weights of a model of `build_vit` as a dict from timm's names to `WeightMapping`.
 
     Raises:
-        ValueError: the model has weights that timm has no name for.
+        ValueError: the model has weights without a name in timm, or is quantized.
     """
     entries, unmapped = {}, []
     for layer in model.layers:
@@ -140,7 +140,7 @@ def weight_mappings(model):
             if name is None:
                 unmapped.append(variable.path)
             else:
-                entries[name] = make_entry(name, variable, model)
+                entries[name] = make_mapping(name, variable, model)
     if any(layer.quantization_mode for layer in model._flatten_layers()):
         raise ValueError(
             f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
@@ -154,7 +154,7 @@ def weight_mappings(model):
     return entries
 
 
-def make_entry(name, variable, model):
+def make_mapping(name, variable, model):
     shape = tuple(variable.shape)
     if name == "patch_embed.proj.weight" and len(shape) == 2:
         rows, columns = ViTStructure(model).patch_size
@@ -184,18 +184,18 @@ def matches(names):
 
 
 def from_timm(tensors):
-    """Returns the tensors of a timm checkpoint under today's names, and those that have no use.
+    """Returns (tensors, unused): the tensors of a timm checkpoint under current names, and no unused names.
 
-    DeiT III's first files call the LayerScales gamma_1 and gamma_2.
+    DeiT III's first files name the LayerScales gamma_1 and gamma_2.
     """
     renamed = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
     if len(renamed) != len(tensors):
-        raise ValueError("the same LayerScale is there under both of its names, gamma_1 and ls1.gamma")
+        raise ValueError("a LayerScale has both of its names, gamma_1 and ls1.gamma")
     return renamed, ()
 
 
-# timm's arguments in "model_args" of a config.json that are hyperparameters of ours under another name,
-# and those that change no weights and no logits.
+# timm's arguments in "model_args" of a config.json, and the hyperparameters of the same meaning. Arguments in
+# `WITHOUT_EFFECT` change neither weights nor logits.
 MODEL_ARGS = {
     "img_size": "image_size",
     "patch_size": "patch_size",
@@ -221,7 +221,7 @@ def variant_from_config(config):
     """Returns the variant and the hyperparameters that a config.json of timm describes.
 
     Raises:
-        ValueError: it has `model_args` that are not known, or values of another kind.
+        ValueError: `model_args` has unknown arguments or values of a wrong type.
     """
     name = config_value(config, "architecture", str, "").partition(".")[0]
     arguments = config_value(config, "model_args", dict, {})
@@ -230,8 +230,8 @@ def variant_from_config(config):
     unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
     if unknown:
         raise ValueError(
-            f"config.json builds {shown(name)} with {listing(unknown)}, which are not known: "
-            "name the variant and its hyperparameters yourself"
+            f"config.json builds {shown(name)} with {listing(unknown)}, which are unknown: "
+            "pass the variant and its hyperparameters explicitly"
         )
     size = config_image_size(config)
     fields = {} if size is None else {"image_size": size}
@@ -245,7 +245,7 @@ def derived_fields(spec, arguments):
     if {"embed_dim", "mlp_ratio"} & arguments.keys():
         ratio = config_value(arguments, "mlp_ratio", (int, float), spec.mlp_dim / spec.hidden_dim)
         if "mlp_ratio" in arguments and spec.mlp == "swiglu":
-            ratio /= 2  # timm counts gate and value together
+            ratio /= 2  # timm's width includes both gate and value
         fields["mlp_dim"] = int(config_value(arguments, "embed_dim", int, spec.hidden_dim) * ratio)
     if "no_embed_class" in arguments:
         fields["prefix_positions"] = not arguments["no_embed_class"]

@@ -16,7 +16,7 @@ NAMES = {
     r"mlp_head\.(weight|bias)": r"head.\1",
 }
 PATCH = "to_patch_embedding.2.weight"
-FLAT = "patch_embed.flat.weight"  # rows, columns and channels of a patch in this order, as `Patches` cuts
+FLAT = "patch_embed.flat.weight"  # in the order rows, columns, channels, as in `Patches`
 
 
 def matches(names):
@@ -24,10 +24,10 @@ def matches(names):
 
 
 def from_vit_pytorch(tensors):
-    """Returns the tensors under timm's names, and those that have no use: none.
+    """Returns (tensors, unused): the tensors under timm's names, and no unused names.
 
-    The patch kernel stays flat, `(d, height * width * channels)`, under the name `FLAT`: the file does not
-    tell the sides, the model does.
+    The patch kernel stays flat, `(d, height * width * channels)`, under the name `FLAT`, since only the model
+    determines the patch size.
     """
     result = {}
     for name, tensor in tensors.items():
@@ -41,7 +41,7 @@ def from_vit_pytorch(tensors):
     result[FLAT] = result.pop(PATCH)
     for source, name_in_timm in (("cls_token", "cls_token"), ("pos_embedding", "pos_embed")):
         tensor = result.pop(source, None)
-        # (n, d); up to 2025 (1, n, d). A mean over the patches goes with a class token of no rows.
+        # (n, d); until 2025 (1, n, d). Models that pool by the mean have a class token with no rows.
         if tensor is not None and 0 not in tensor.shape:
             result[name_in_timm] = tensor.reshape(1, *tensor.shape[-2:])
     return result, ()
