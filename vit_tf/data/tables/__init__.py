@@ -1,1 +1,1 @@
-"""Tables of image paths and labels: CSV files as spreadsheets, pandas and people write them."""
+"""Tables of image paths and labels: CSV files of spreadsheets, pandas and people."""

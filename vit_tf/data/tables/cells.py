@@ -1,4 +1,4 @@
-"""What the label cells of a table mean: one class per image, or several."""
+"""Interprets the label cells of a table: one class per image, or several."""
 
 import re
 from collections import Counter
@@ -6,28 +6,28 @@ from functools import partial
 
 from vit_tf.checks import quoted, require
 
-# What columns hold that say of one class whether it is there, and which of them means yes.
+# The values of a column for one class, and the values that mean that the class is present.
 BINARY = (({"0", "1"}, {"1"}), ({"-1", "1"}, {"1"}), ({"false", "true"}, {"true"}), ({"no", "yes"}, {"yes"}))
 SEPARATORS = {"|": "|", ";": ";", ",": ",", " ": "blanks"}
-CERTAIN = "|;"  # names of classes hold none of these
+CERTAIN = "|;"  # class names do not contain these
 QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
-MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "?", "unknown")  # what programs write for no label
-RECURRING = 0.8  # share of the parts of cells that recur, from which on they are labels
-USES = 4  # of each part on average, in distinct cells
+MISSING = ("nan", "none", "null", "na", "n/a", "<na>", "?", "unknown")  # values for a missing label
+RECURRING = 0.8  # minimum share of recurring parts of cells that makes the parts labels
+USES = 4  # mean number of distinct cells per part
 
 
 def read_cells(cells):
     """Returns (labels, notes) of a column of labels.
 
-    Several labels in a cell are parted by | or ; or lie in brackets, as pandas writes lists. A comma or a
-    blank parts labels only where `parts_labels` says so: "golden retriever" is one class.
+    Several labels in a cell are separated by | or ;, or are in brackets, as in lists of pandas. A comma or a
+    blank separates labels only if `parts_labels` is true: "golden retriever" is one class.
 
     Returns:
-        labels: a str per cell; or, where images have several labels, a sorted tuple of str per cell.
-        notes: list of lines that say what was understood.
+        labels: one str per cell; or, if images have several labels, one sorted tuple of str per cell.
+        notes: list of lines that describe the interpretation.
 
     Raises:
-        ValueError: some cells read as several labels, and others as names with a blank or comma.
+        ValueError: some cells look like several labels, and others like names with a blank or comma.
     """
     distinct = Counter(cells)
     labels, notes = parted(cells, distinct)
@@ -39,7 +39,7 @@ def read_cells(cells):
 
 
 def parted(cells, distinct):
-    """Returns what `read_cells` does, but for notes on missing labels; `distinct` are the distinct cells."""
+    """Returns `read_cells` without notes on missing labels; `distinct` counts the distinct cells."""
     if any(distinct) and all(cell[:1] + cell[-1:] == "[]" for cell in distinct if cell):
         return several(cells, listed, "in brackets")
     for separator, name in SEPARATORS.items():
@@ -51,7 +51,7 @@ def parted(cells, distinct):
 
 
 def several(cells, read, how):
-    """Returns (labels, notes) of cells that hold several labels, which `read` parts."""
+    """Returns (labels, notes) of cells with several labels, which `read` splits."""
     labels = [tuple(sorted(set(read(cell)))) for cell in cells]
     classes, most = {name for each in labels for name in each}, max(map(len, labels))
     note = f"several labels per image, {how}: {len(classes)} classes ({quoted(sorted(classes))}), "
@@ -74,7 +74,7 @@ def listed(cell):
 
 
 def parts_labels(distinct, separator):
-    """Returns whether a comma or blank parts labels, rather than being a part of the classes' names.
+    """Returns whether a comma or blank separates labels, rather than being part of class names.
 
     It does so where all that it parts are labels of their own in other cells ("cat", "dog", "cat dog"), or
     where parts recur in many cells, and are not bound to a place in the cell, as colours and species in

@@ -1,4 +1,4 @@
-"""The image files that the cells of a table mean."""
+"""Finds the image files that the cells of a table name."""
 
 import contextlib
 import os
@@ -18,20 +18,20 @@ class ImageFinder:
     """Finds the image files that a table names, by their paths, names or ids.
 
     Args:
-        table: the path of the table, a `Path`. Its folder is where paths start.
+        table: the path of the table, a `Path`. Paths in the table are relative to its folder.
     """
 
     def __init__(self, table):
         self.table, self.folder = table, os.fspath(table.parent)
 
     def find(self, cell):
-        """Returns the path of a file, relative to the table's folder or absolute, None if there is none.
+        """Returns the path of a file, relative to the table's folder or absolute; None if it does not exist.
 
-        A cell may leave out the image's ending, and folders: the file is then looked for in the table's
-        folder and two levels below.
+        A cell may omit the ending and the folders. The file is then searched in the table's folder and two
+        levels below.
 
         Raises:
-            ValueError: several files fit.
+            ValueError: several files match.
         """
         for path in spellings(cell):
             if os.path.isfile(os.path.join(self.folder, path)):
@@ -65,7 +65,7 @@ class ImageFinder:
             folder, depth = waiting.pop()
             try:
                 entries = sorted(os.scandir(os.path.join(self.folder, folder)), key=lambda entry: entry.name)
-            except OSError:  # its files are then reported as missing
+            except OSError:  # the files are reported as missing later
                 continue
             for entry in entries:
                 name = posixpath.join(folder, entry.name)
@@ -79,12 +79,12 @@ class ImageFinder:
         return found
 
     def is_for_this_table(self, name):
-        """Whether an image lies in a folder that is called as the table: train_labels.csv and train/."""
+        """Whether an image lies in a folder with the table's name, as train/ for train_labels.csv."""
         table, folder = self.table.stem.lower(), name.lower().partition("/")[0]
         return "/" in name and (table.startswith(folder) or folder.startswith(table))
 
     def identity(self, name):
-        """Returns what all spellings of a path, and links to the file, have in common."""
+        """Returns a key that is equal for all spellings of a path and all links to the file."""
         path = os.path.join(self.folder, name)
         status = os.stat(path)
         return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
@@ -95,13 +95,13 @@ def stem(name):
 
 
 def spellings(cell):
-    """Yields the paths that a cell may mean: as written, with Windows' slashes, in other encodings."""
+    """Yields the possible paths of a cell: as written, with Windows' slashes, in other encodings."""
     yield cell
     path = cell.replace("\\", "/")
     if path != cell:
         yield path
     if is_foreign(path):
-        with contextlib.suppress(ValueError):  # no text, but perhaps a path
+        with contextlib.suppress(ValueError):  # not text, but perhaps a path
             path = as_text(path)
             yield path
     if not path.isascii():

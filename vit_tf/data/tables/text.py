@@ -1,4 +1,4 @@
-"""Tables as spreadsheets, pandas and people write them: encodings, delimiters, quotes."""
+"""Reads tables of spreadsheets, pandas and people: encodings, delimiters, quotes."""
 
 import codecs
 import csv
@@ -11,8 +11,8 @@ from vit_tf.files import read_regular
 
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
-DELIMITERS = "\t,;| "  # a blank comes last: labels and paths hold blanks
-WESTERN = "‘’‚“”„–—…·°²³ºª«»´&€£\xa0"  # beside letters in names
+DELIMITERS = "\t,;| "  # a blank comes last, since labels and paths contain blanks
+WESTERN = "‘’‚“”„–—…·°²³ºª«»´&€£\xa0"  # allowed in names besides letters
 MAX_BYTES = 512 << 20  # some five million lines
 QUOTES = ("''", '""', "“”", "„“", "‘’", "«»")
 SAMPLE_CHARACTERS = 1 << 16  # from which the delimiter is found
@@ -24,36 +24,36 @@ BYTE_ORDER_MARKS = {
 
 
 def read_rows(path):
-    """Returns [(line number, cells)] of a table that `vit_tf.files.write_csv` wrote, empty lines left out.
+    """Returns [(line number, cells)] of a table that `vit_tf.files.write_csv` wrote, without empty lines.
 
-    Bytes that are not UTF-8 stay as `os.fsdecode` has them, since paths may hold such.
+    Bytes that are not UTF-8 are decoded as by `os.fsdecode`, since paths may contain such bytes.
 
     Raises:
-        ValueError: the file is no CSV. The message does not name the file.
+        ValueError: the file is not a CSV. The message does not name the file.
     """
     return parse(read_regular(path, MAX_BYTES).decode("utf-8-sig", "surrogateescape"), ",")
 
 
 def read_table(path, is_header):
-    """Returns a table of anyone's as (rows, delimiter, notes).
+    """Returns a table of unknown origin as (rows, delimiter, notes).
 
-    Read are UTF-8 and UTF-16 with a byte order mark, and UTF-8 without one. Bytes that are not UTF-8 stay as
-    `os.fsdecode` has them: see `as_text`. Cells are parted by a comma, semicolon, tab, | or blank, and may be
-    quoted, with blanks before the quotes; single and typographic quotes are known, too, where all cells of
-    a column have them. A first line `sep=;`, as Excel writes it, names the delimiter.
+    The encoding is UTF-8 or UTF-16 with a byte order mark, or UTF-8 without a mark. Bytes that are not UTF-8
+    are decoded as by `os.fsdecode`, see `as_text`. Cells are separated by a comma, semicolon, tab, | or
+    blank, and may be quoted, with blanks before the quotes. Single and typographic quotes are removed if all
+    cells of a column have them. A first line `sep=;`, which Excel writes, sets the delimiter.
 
     Args:
         path: the file.
-        is_header: function from a line's cells to whether they are the header of a table as it is wanted:
-            the delimiter that makes one is taken; else one that gives all lines the same number of cells.
+        is_header: function from a line's cells to whether they are a valid header. The delimiter that gives a
+            valid header is chosen; else one that gives all lines the same number of cells.
 
     Returns:
-        rows: [(line number, cells)], blanks around the cells and empty lines left out.
+        rows: [(line number, cells)], without blanks around cells and without empty lines.
         delimiter: str.
-        notes: list of lines that say what is not plain UTF-8.
+        notes: list of lines on encodings other than UTF-8.
 
     Raises:
-        ValueError: the file is no table. The message does not name the file.
+        ValueError: the file is not a table. The message does not name the file.
     """
     text, notes = decode(read_regular(path, MAX_BYTES))
     named = re.match(r"sep=(.)\r?\n", text)
@@ -67,7 +67,7 @@ def read_table(path, is_header):
 
 
 def require_no_spreadsheet(path):
-    """Raises a ValueError for a spreadsheet's own format, whatever the file's name: such are zips, too."""
+    """Raises a ValueError for a spreadsheet's own format, which is a zip, whatever its name."""
     ending = path.suffix.lower()
     is_one = ending in SPREADSHEETS or (ending in TABLE_ENDINGS and zipfile.is_zipfile(path))
     require(not is_one, "a spreadsheet's own format: save it there as 'CSV UTF-8', and give that file")
@@ -88,11 +88,11 @@ def decode(data):
 
 
 def as_text(cell):
-    """Returns a cell whose bytes are not UTF-8 as Windows-1252 has it, which includes Latin-1.
+    """Returns a cell as text. Bytes that are not UTF-8 are decoded as Windows-1252, which includes Latin-1.
 
     Raises:
-        ValueError: the bytes are neither, as far as words show: symbols, or many accents side by side, are
-            what text of other scripts looks like.
+        ValueError: the bytes are probably neither: text in other scripts looks like symbols, or like many
+            adjacent accents.
     """
     if not is_foreign(cell):
         return cell
@@ -114,7 +114,7 @@ def find_delimiter(text, is_header):
     def score(delimiter):
         try:
             rows = [cells for _, cells in parse(text, delimiter, True, strict=False)]
-        except ValueError:  # said where the whole table is read
+        except ValueError:  # raised again when the whole table is read
             return False, 0
         width = len(rows[0]) if rows else 0
         share = sum(len(cells) == width for cells in rows) / len(rows) if width > 1 else 0
@@ -124,7 +124,7 @@ def find_delimiter(text, is_header):
 
 
 def parse(text, delimiter, skips_blanks=False, strict=True):
-    """Returns [(line number, cells)] of text without empty lines; a ValueError if it is no CSV."""
+    """Returns [(line number, cells)] of text without empty lines; raises a ValueError if it is not CSV."""
     require("\0" not in text, "not a table of text: save it as 'CSV UTF-8' in a spreadsheet")
     lines = io.StringIO(text, newline="")  # a quoted cell may hold a line break
     skips_blanks = skips_blanks and delimiter != " "  # Python 3.13 refuses the two together
@@ -137,7 +137,7 @@ def parse(text, delimiter, skips_blanks=False, strict=True):
 
 
 def remove_quotes(rows):
-    """Takes the quotes that CSV does not know, such as 'cat', off columns where every cell has them."""
+    """Removes quotes that are not standard in CSV, such as 'cat', from columns where every cell has them."""
     for column in range(max(map(len, rows), default=0)):
         cells = [cells[column] for cells in rows[1:] if len(cells) > column and cells[column]]
         if cells and any(all(is_quoted(cell, pair) for cell in cells) for pair in QUOTES):
