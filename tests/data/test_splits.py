@@ -217,7 +217,10 @@ def test_images_and_classes_that_are_new_since_are_left_out(tmp_path):
     [
         ("", "no split: expected the header path,label,split"),
         ("path,label\nclass0/0000.jpg,class0\n", "no split: expected the header"),
-        ("path,label,split\nclass0/9.jpg,class0,train\n", "1 of its images are gone: 'class0/9.jpg'; bring"),
+        (
+            "path,label,split\nclass0/9.jpg,class0,train\n",
+            "1 of its images are gone: 'class0/9.jpg' and 6 images are new",
+        ),
         ("path,label,split\nclass0/0000.jpg,bear,train\n", "line 2 has the class 'bear', which the data set"),
         ("path,label,split\nclass0/0000.jpg,class1,train\n", "of the class 'class1' and is now of 'class0'"),
         ("path,label,split\nclass0/0000.jpg,class0,val\n", "line 2 is damaged or a duplicate"),

@@ -11,8 +11,7 @@ import numpy as np
 
 from vit_tf import files, terminal
 from vit_tf.checks import listing, printable, shown, suggestion
-
-ARRAYS = (".npz", ".tar.gz", ".tgz", ".tar")
+from vit_tf.training.datasets import is_array_source
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -41,7 +40,7 @@ def load_images(source, part, weights):
     """
     from vit_tf import data
 
-    if source in ("cifar10", "sample") or source.lower().endswith(ARRAYS):
+    if is_array_source(source):
         part = part or "test"
         if part not in ("test", "train"):
             raise ValueError(f"{shown(source)} has the parts test and train, got --part {part}")

@@ -15,10 +15,13 @@ START_UP_LINES = re.compile(
 )
 
 
-def import_backend():
+def import_backend(trains=False):
     """Imports Keras and starts its backend. What they write on the standard error is passed on.
 
     TensorFlow's start-up lines are left out, unless the user has set TF_CPP_MIN_LOG_LEVEL.
+
+    Args:
+        trains: bool, whether the command trains. Keras imports TensorFlow to set seeds, on every backend.
     """
     if "keras" in sys.modules:
         return
@@ -30,6 +33,8 @@ def import_backend():
 
         if keras.backend.backend() == "tensorflow":
             keras.ops.zeros(1)  # looks for GPUs, which writes lines, too
+        elif trains:
+            keras.utils.set_random_seed(0)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def run_command(args, subcommand, command):
 
 def import_for(command):
     require_engine_backend(command["engine"])
-    import_backend()
+    import_backend(trains=True)
 
 
 def folder_name(command, dataset):
@@ -143,74 +143,27 @@ def folder_name(command, dataset):
 # ---------------------------------------------------------------------------------------------------
 def train(dataset, folder, command, recipe, saved):
     """Trains to the end and reports; returns the exit code."""
-    import keras
-
-    from vit_tf.flops import require_memory
     from vit_tf.preprocessing import Preprocessing
-    from vit_tf.training.ending import Ending, rehearse
-    from vit_tf.training.loop.checkpoints import Checkpoints
-    from vit_tf.training.loop.progress import format_duration
-    from vit_tf.training.metrics import per_class
-    from vit_tf.training.run import adapt_stem, make_model, make_trainer, run_training
+    from vit_tf.training.ending import rehearse
+    from vit_tf.training.run import run_training
 
-    # -----------------------------------------------------------------------------------------------
-    # Data
-    # -----------------------------------------------------------------------------------------------
-    dataset.print_notes()
-    described = read_model(saved) if saved else {"task": command["task"]}
-    task = dataset.choose_task(described["task"])
-    if not saved:
-        described = describe_model(command, dataset, task)
-        # `make_model` checks this, too; here it fails before all images are read.
-        require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
-    dataset.split(command, recipe, folder, is_new=not saved)
-    settings = described["preprocessing"]
-    preprocessing = settings and Preprocessing(**settings)
+    described, task = prepare_data(dataset, folder, command, recipe, saved)
+    preprocessing = described["preprocessing"] and Preprocessing(**described["preprocessing"])
+    model = build_model(dataset, folder, command, recipe, described, preprocessing)
     parts = dataset.loaders(recipe, command["engine"], task, preprocessing)
-
-    # -----------------------------------------------------------------------------------------------
-    # Model
-    # -----------------------------------------------------------------------------------------------
-    variant, hyperparameters = described["variant"], described["hyperparameters"]
-    has_state = bool(Checkpoints(folder / "checkpoints").paths())
-    source = None if has_state else open_weights(command, described)
-    model = make_model(variant, hyperparameters, recipe, preprocessing, source)
-    if source is None and not has_state:
-        adapt_stem(model, lambda: dataset.first_images(2000, preprocessing))
-
-    # -----------------------------------------------------------------------------------------------
-    # Training
-    # -----------------------------------------------------------------------------------------------
-    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if command["tensorboard"] else []
-    trainer = make_trainer(
-        model,
-        recipe,
-        parts["train"],
-        parts["validation"],
-        dataset.image_size or preprocessing.image_size,
-        folder,
-        callbacks,
-        task,
-        command["engine"],
-    )
-    ending = Ending(
-        recipe,
-        parts["test"] or parts["validation"],
-        dataset.class_names,
-        variant,
-        hyperparameters,
-        preprocessing,
-        title=f"{variant} on {printable(dataset.name)}",
-        details={
-            "data": dataset.name,
-            "tested_on": dataset.tested_on,
-            "parameters": model.count_params(),
-        },
-    )
+    sizes = {name: part.num_images for name, part in parts.items() if part}
+    if saved and saved.get("images", sizes) != sizes:
+        raise ValueError(
+            f"{printable(dataset.name)} has the images {sizes}, and the run began with {saved['images']}: "
+            "restore the data, or start a new run"
+        )
+    trainer = build_trainer(model, dataset, parts, folder, command, recipe, task)
+    ending = plan_ending(model, dataset, parts, recipe, described, preprocessing)
     config = {
         "command": command,
         "data": dataset.name,
         "source": dataset.source,
+        "images": sizes,
         "model": described,
         "versions": versions(),
         **(saved or {}),
@@ -219,30 +172,96 @@ def train(dataset, folder, command, recipe, saved):
     if not saved:
         rehearse(ending, trainer)
     files.write_json(folder / "config.json", config)
-    sizes = ", ".join(f"{len(part.labels):,} for {name}" for name, part in parts.items() if part)
-    print(
-        f"{variant}: {model.count_params():,} parameters; {len(dataset.class_names)} classes ({task.name}), "
-        f"images: {sizes}; run folder {printable(folder)}"
-    )
-    if described["new_head"] is False:
-        print("the weights are of these classes: their head is kept")
+    print_start(model, dataset, sizes, folder, described, task)
     if command["name"] == "finetune" and command["weights"] is None and not saved:
         print("no --weights: training starts from random weights, which needs many more images and epochs")
     if not run_training(trainer, folder, num_stages(saved)):
         return 130
+    report(ending, trainer, folder)
+    return 0
 
-    # -----------------------------------------------------------------------------------------------
-    # Report: the best weights, once, on the test images
-    # -----------------------------------------------------------------------------------------------
+
+def prepare_data(dataset, folder, command, recipe, saved):
+    """Splits the data; returns the description of the model (see `describe_model`) and the task."""
+    from vit_tf.flops import require_memory
+
+    dataset.print_notes()
+    described = read_model(saved) if saved else {"task": command["task"]}
+    task = dataset.choose_task(described["task"])
+    if not saved:
+        described = describe_model(command, dataset, task)
+        # `make_model` checks this, too; here it fails before all images are read.
+        require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
+    dataset.split(command, recipe, folder, is_new=not saved)
+    return described, task
+
+
+def build_model(dataset, folder, command, recipe, described, preprocessing):
+    """Returns the model at the start of the run; a checkpoint replaces its weights later."""
+    from vit_tf.training.loop.checkpoints import Checkpoints
+    from vit_tf.training.run import adapt_stem, make_model
+
+    has_state = bool(Checkpoints(folder / "checkpoints").paths())
+    source = None if has_state else open_weights(command, described)
+    model = make_model(described["variant"], described["hyperparameters"], recipe, preprocessing, source)
+    if source is None and not has_state:
+        adapt_stem(model, lambda: dataset.first_images(2000, preprocessing))
+    return model
+
+
+def build_trainer(model, dataset, parts, folder, command, recipe, task):
+    """Returns the `Trainer`, with TensorBoard if the command has it."""
+    import keras
+
+    from vit_tf.training.run import make_trainer
+
+    callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if command["tensorboard"] else []
+    image_size = dataset.image_size or model.input_shape[1:3]
+    loaders = parts["train"], parts["validation"]
+    return make_trainer(model, recipe, *loaders, image_size, folder, callbacks, task, command["engine"])
+
+
+def plan_ending(model, dataset, parts, recipe, described, preprocessing):
+    """Returns the `Ending` of the run."""
+    from vit_tf.training.ending import Ending
+
+    variant = described["variant"]
+    details = {"data": dataset.name, "tested_on": dataset.tested_on, "parameters": model.count_params()}
+    return Ending(
+        recipe,
+        parts["test"] or parts["validation"],
+        dataset.class_names,
+        variant,
+        described["hyperparameters"],
+        preprocessing,
+        title=f"{variant} on {printable(dataset.name)}",
+        details=details,
+    )
+
+
+def print_start(model, dataset, sizes, folder, described, task):
+    sizes = ", ".join(f"{count:,} for {name}" for name, count in sizes.items())
+    print(
+        f"{described['variant']}: {model.count_params():,} parameters; {len(dataset.class_names)} classes "
+        f"({task.name}), images: {sizes}; run folder {printable(folder)}"
+    )
+    if described["new_head"] is False:
+        print("the weights are of these classes: their head is kept")
+
+
+def report(ending, trainer, folder):
+    """Tests the best weights, once, and prints the results."""
+    from vit_tf.training.loop.progress import format_duration
+    from vit_tf.training.metrics import per_class
+
     metrics = ending.write(trainer, folder)
     print(per_class(metrics))
     print(
-        f"{dataset.tested_on} {task.summary(metrics)} (weights of epoch {metrics['best_epoch']}), "
+        f"{metrics['tested_on']} {trainer.task.summary(metrics)} (weights of epoch {metrics['best_epoch']}), "
         f"{format_duration(metrics['seconds'])} minutes, {metrics['images_per_second']:.0f} images/s; "
         f"everything is in {printable(folder)}\n"
         f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"
     )
-    return 0
 
 
 def describe_model(command, dataset, task):

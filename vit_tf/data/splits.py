@@ -153,7 +153,10 @@ def splits_of_rows(files, rows):
         require(now[index[name]] == label, f"{found}: move it back")
         splits[name] = split or None
         prints[name] = "".join(cells[3:])
-    require(not gone, f"{len(gone):,} of its images are gone: {quoted(gone)}; bring them back, or split anew")
+    new = sorted(set(files.names) - set(splits))
+    added = f" and {len(new):,} images are new: {quoted(new)}" if new else ""
+    problem = f"{len(gone):,} of its images are gone: {quoted(gone)}{added}; bring them back, or split anew"
+    require(not gone, problem)
     subset = files.subset(sorted(index[name] for name in splits))
     notes = describe_changes(files, subset, prints)
     splits = tuple(splits[name] for name in subset.names)

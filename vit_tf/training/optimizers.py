@@ -1,7 +1,7 @@
-"""Keras's optimizers with what fine-tuning a ViT asks of them.
+"""Keras's optimizers with what fine-tuning a ViT needs.
 
-Weight decay of kernels alone, a learning rate for each depth of the model, and averaged weights. All three
-happen in `update_step`, the method that Keras documents for optimizers of one's own.
+These are weight decay of kernels alone, a learning rate per depth of the model, and averaged weights. All
+three are in `update_step`, the method that Keras documents for custom optimizers.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ DECAYED = ("kernel", "lora_kernel_a", "lora_kernel_b")
 
 
 class FineTuning:
-    """What the optimizers of this file add to Keras's: mix it in before one of them.
+    """Mixin for Keras's optimizers: weight decay, layer decay and averages.
 
     Args:
         learning_rate: float, of the deepest weights.
         weight_decay: float. Each step takes learning_rate * weight_decay of a kernel from it, with the
             learning rate of its depth (decoupled: Loshchilov and Hutter, https://arxiv.org/abs/1711.05101).
-        layer_decay: float in (0, 1], the factor on the learning rate from each depth to the one before.
+        layer_decay: float in (0, 1], factor on the learning rate from each depth to the depth below.
         num_layers: int, how many blocks the model has.
-        ema: float in (0, 1) or None, how much of the average of each weight a step keeps.
+        ema: float in (0, 1) or None, momentum of the average of each weight.
         **kwargs: of Keras's optimizer.
     """
 
@@ -49,12 +49,11 @@ class FineTuning:
             for variable in variables
         )
         self.decays = tuple(self.kernel_decay if variable.name in DECAYED else 0.0 for variable in variables)
-        # Keras's own `use_ema` moves with every batch while gradients accumulate; this one with the weights.
+        # With accumulation Keras's `use_ema` updates after every batch; these averages with every step.
         self.averages = [] if self.ema is None else self.add_optimizer_variables(variables, "average")
         if self.averages:
-            self._model_variables_moving_average = (
-                self.averages
-            )  # where `keras.callbacks.SwapEMAWeights` looks
+            # `keras.callbacks.SwapEMAWeights` uses this name.
+            self._model_variables_moving_average = self.averages
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -83,7 +82,7 @@ class FineTuning:
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras's Adam. On TensorFlow one operation moves a weight and its moments, for which Keras has ten."""
+    """Keras's Adam. On TensorFlow one operation updates a weight and its moments, instead of ten."""
 
     def update_step(self, gradient, variable, learning_rate):
         if not self.has_kernel(gradient, variable):
@@ -111,7 +110,7 @@ class Adam(keras.optimizers.Adam):
             return False
         import tensorflow as tf
 
-        # A strategy's variables are several, and sparse gradients have kernels of their own.
+        # Under a strategy a variable is several, and sparse gradients have their own kernels.
         return isinstance(gradient, tf.Tensor) and not tf.distribute.has_strategy()
 
 
@@ -155,24 +154,24 @@ def make_optimizer(
 ):
     """Returns an optimizer for a ViT that decays kernels only: no biases, norms, tokens or positions.
 
-    A variable that is frozen when training begins gets no slot and does not change.
+    A variable that is frozen when training begins has no state in the optimizer and does not change.
 
     Args:
         model: a model of `build_vit`, or one that contains it; any built `keras.Model` if `layer_decay` is 1.
         name: "adamw", "sgd" or "muon".
         learning_rate: float, of the heads; other weights have it times
             layer_decay ** (number of blocks + 1 - depth), with the depth of `vit_tf.structure.depth`.
-        weight_decay: float from 0; each step takes learning rate * weight_decay of a kernel from it,
-            with all three optimizers.
+        weight_decay: non-negative float; each step subtracts learning rate * weight_decay * kernel from a
+            kernel, with all three optimizers.
         layer_decay: float in (0, 1]; 1 gives every weight the same rate.
         momentum: float in [0, 1), of "sgd" alone.
-        clip_norm: positive float; gradients are scaled down together to this norm where theirs is larger,
-            after accumulation. None leaves them as they are.
-        accumulation_steps: int from 1, how many batches make one step, by the mean of their gradients.
-            Batches that an epoch leaves over count for the next one's first step.
-        ema: float in (0, 1), such as 0.9999: how much of the weights' moving average a step keeps; it starts
-            at the weights after the first step. `averaged_weights` and `keras.callbacks.SwapEMAWeights` use
-            it. None keeps no average.
+        clip_norm: positive float; the global norm of the gradients is clipped to this value, after
+            accumulation. None: no clipping.
+        accumulation_steps: positive int, batches per step, by the mean of their gradients. Batches left over
+            at the end of an epoch count for the first step of the next.
+        ema: float in (0, 1), such as 0.9999: momentum of the weights' moving average, which starts at the
+            weights after the first step. `averaged_weights` and `keras.callbacks.SwapEMAWeights` use it.
+            None: no average.
 
     Returns:
         A `keras.optimizers.Optimizer` whose `learning_rate` can be set before each step.
@@ -206,16 +205,16 @@ def make_optimizer(
 
 @contextlib.contextmanager
 def averaged_weights(model, optimizer):
-    """Gives the model its averaged weights for the length of a `with` block, then its own again, bit by bit.
+    """A scope in which a model has its averaged weights; afterwards its own weights are restored exactly.
 
-    Nothing happens where the optimizer keeps no average (`ema=None`), or has made no step yet.
+    Nothing changes if the optimizer keeps no average (`ema=None`) or has made no step.
 
     Args:
         model: the model that `optimizer` trains, or a part of it, such as the ViT in a training model.
         optimizer: of `make_optimizer`.
 
     Raises:
-        ValueError: the optimizer does not know a trainable variable of the model.
+        ValueError: the optimizer was not built for a trainable variable of the model.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under float16 Keras scales the loss
     if not getattr(optimizer, "averages", None) or int(optimizer.iterations) == 0:
@@ -227,12 +226,12 @@ def averaged_weights(model, optimizer):
     except KeyError:
         raise ValueError(
             f"the optimizer was built for other variables than {model.name!r} trains now: "
-            "freeze or thaw before compiling, and give the model that was compiled, or a part of it"
+            "change what is frozen before compiling, and give the model that was compiled, or a part of it"
         ) from None
     own = [ops.convert_to_numpy(variable.value) for variable in variables]
     try:
         for variable, average in zip(variables, averages):
-            # A copy: JAX's `predict` gives away the arrays that it was given.
+            # A copy: JAX's `predict` donates the arrays of its variables.
             variable.assign(ops.convert_to_numpy(average.value))
         yield
     finally:
