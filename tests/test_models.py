@@ -10,6 +10,7 @@ import pytest
 from conftest import randomize
 from keras import ops
 from support.gradients import gradients
+from support.marks import mostly_slow
 from support.numpy_vit import forward
 
 import vit_tf
@@ -52,7 +53,11 @@ FAMILIES = {
     "lucidrains": dict(patch_stem="patches", patch_norm=True, embedding_norm=True, pooling="token_avg"),
     "remainder": dict(image_size=(20, 26), allow_remainder=True, pooling="max"),
 }
-each_family = pytest.mark.parametrize("overrides", FAMILIES.values(), ids=FAMILIES)
+FAST = (  # one of each kind of layer
+    *("token", "overlap", "regularised", "dino", "aim", "siglip", "differential"),
+    *("parallel_scaling", "parallel_things", "res_post"),
+)
+each_family = pytest.mark.parametrize("overrides", mostly_slow(FAMILIES, FAST))
 
 
 def small_vit(**overrides):
@@ -108,19 +113,10 @@ def test_weights_round_trip_by_build_vit(overrides, tmp_path):
     np.testing.assert_allclose(again(x), model(x), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "family",
-    # The wiring is the same on every backend: on the others, one family a kind of layer.
-    FAMILIES
-    if keras.backend.backend() == "tensorflow"
-    else [
-        *("token", "overlap", "regularised", "dino", "aim", "siglip", "differential"),
-        *("parallel_scaling", "parallel_things", "res_post"),
-    ],
-)
-def test_every_trainable_variable_receives_a_gradient(family):
+@each_family
+def test_every_trainable_variable_receives_a_gradient(overrides):
     # DropPath at a high rate may drop a branch for the whole batch: 8 images make that unlikely.
-    model = small_vit(**FAMILIES[family])
+    model = small_vit(**overrides)
     goal = np.random.default_rng(1).normal(size=(8, 5)).astype("float32")
     found = gradients(model, images(model, batch=8), lambda y: ops.sum(ops.multiply(y, goal)))
     assert len(found) == len(model.trainable_variables)
@@ -130,6 +126,7 @@ def test_every_trainable_variable_receives_a_gradient(family):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, overrides",
     [
@@ -269,6 +266,7 @@ def run_python(code, *arguments, **environment):
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="it is JAX that is compared")
 def test_jax_gives_the_same_logits(tmp_path):
     pytest.importorskip("jax")
@@ -285,6 +283,7 @@ def test_jax_gives_the_same_logits(tmp_path):
         np.testing.assert_allclose(np.load(folder / "logits.npy"), model(images(model)), rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_import_is_light_and_respects_the_backend(backend):

@@ -33,6 +33,7 @@ def shown(notebook):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only("the kernel takes the default backend")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # Jupyter's own
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

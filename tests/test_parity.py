@@ -20,6 +20,7 @@ from support.cases import (
     timm_case,
     write_weights,
 )
+from support.marks import mostly_slow
 from support.paths import FIXTURES
 
 from vit_tf import (
@@ -76,7 +77,14 @@ def test_every_architecture_is_recorded():
     assert sum(path.stat().st_size for path in (FIXTURES).iterdir()) < 3e6
 
 
-@pytest.mark.parametrize("case", RECORDED, ids=lambda case: case["id"])
+FAST = [  # one of each kind and of each format
+    *INSIDE,
+    *("google stacked vit_base_patch16_siglip_224", "huggingface DeiTForImageClassificationWithTeacher"),
+    "vit_pytorch mean",
+]
+
+
+@pytest.mark.parametrize("case", mostly_slow({case["id"]: case for case in RECORDED}, FAST))
 def test_recorded_logits(case, tmp_path):
     model = build(case, write_weights(case, tmp_path))
     assert_agree(model(random_images(case)), case["logits"])

@@ -29,6 +29,7 @@ def images(tmp_path, monkeypatch):
         Image.fromarray(image).resize((50, 40)).save(name)
 
 
+@pytest.mark.slow
 def test_readme(capsys):
     checkpoint, model = snippets("README.md")
     names = {}
@@ -53,6 +54,7 @@ def test_explain_guide():
 
 
 # Keras quantizes the layers that it can, and warns of the others.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 @pytest.mark.parametrize(
     ("page", "count"),

@@ -158,6 +158,7 @@ def test_what_does_not_fit_into_memory_waits(rivals, tmp_path, monkeypatch):
     assert not alive
 
 
+@pytest.mark.slow
 def test_worker_errors(rivals, tmp_path, monkeypatch):
     job = contestants.Job("inference", "float32", (1,))
     with pool.Worker(fake("no module"), job, tmp_path / "log") as running:
@@ -264,6 +265,7 @@ def test_ours_and_the_textbook_are_the_same_model():
         assert built.make_step(2)().shape == (2, 10)
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_training_steps_learn():
     from contestants import ours

@@ -42,6 +42,7 @@ def test_report_of_the_model_in_the_package(photographs, tmp_path, capsys):
     assert len(re.findall(r"<td>\d+\.\d%</td>", text)) == 10  # five classes of each image
 
 
+@pytest.mark.slow
 def test_a_model_without_a_head(photographs, tmp_path):
     sizes = dict(num_classes=0, image_size=[32, 48], num_layers=2, num_registers=1)
     name, prepare = "vit_tiny_patch16_224", get_preprocessing("vit_tiny_patch16_224", image_size=(32, 48))
@@ -54,6 +55,7 @@ def test_a_model_without_a_head(photographs, tmp_path):
         explain(photographs[1], "--weights", str(tmp_path), "--class", "0", "--out", str(out))
 
 
+@pytest.mark.slow
 def test_few_patches_a_learned_query_and_an_earlier_report(photographs, tmp_path):
     sizes = dict(num_classes=2, image_size=[16, 32], num_layers=1, num_heads=2, hidden_dim=8)
     sizes |= dict(pooling="map", num_registers=1)
@@ -89,6 +91,7 @@ def command(*arguments):
     )
 
 
+@pytest.mark.slow
 def test_bad_input(photographs, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     out = ["--out", str(tmp_path / "out")]

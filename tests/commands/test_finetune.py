@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from support.marks import mostly_slow
 
 import vit_tf
 from vit_tf import build_vit, classifier, training, variants
@@ -62,6 +63,7 @@ def weights_of(folder):
     return load_file(folder / "model" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_from_flat_files(pets, weights, tmp_path, capsys, monkeypatch):
     """Learns, reports, and leaves a folder whose model gives the logits that were reported."""
     outputs = []
@@ -102,7 +104,7 @@ def test_a_run_from_flat_files(pets, weights, tmp_path, capsys, monkeypatch):
     assert np.mean(right) == metrics["accuracy"] and targets.shape == (7, 3)
 
 
-@pytest.mark.parametrize("recipe", training.RECIPES)
+@pytest.mark.parametrize("recipe", mostly_slow({name: name for name in training.RECIPES}, ["linear-probe"]))
 def test_recipes(pets, weights, tmp_path, recipe):
     """Each trains what it says: the backbone's weights after a run against those before."""
     out = tmp_path / "run"
@@ -124,6 +126,7 @@ def read(path):
     return load_file(path)
 
 
+@pytest.mark.slow
 def test_precision_memory_and_optimizers(pets, tmp_path):
     """What touches the whole step: mixed precision, rematerialisation, Muon, class weights, step decay."""
     options = "--mixed-precision --remat --optimizer muon --class-weights balanced --schedule step".split()
@@ -131,6 +134,7 @@ def test_precision_memory_and_optimizers(pets, tmp_path):
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test_images"] == 7
 
 
+@pytest.mark.slow
 def test_layouts_give_the_same_images(pets, tmp_path, capsys):
     """A folder a class, in train/val without test, in a zip; one run each, on frozen features."""
     images = sorted(pets.glob("*.png"))
@@ -149,6 +153,7 @@ def test_layouts_give_the_same_images(pets, tmp_path, capsys):
     assert "validation (there are no test images) accuracy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_resume_needs_the_run_alone_and_no_weights(pets, weights, tmp_path, monkeypatch, capsys):
     """Killed after its first checkpoint; the source of the weights is gone by then."""
     source = tmp_path / "source.safetensors"

@@ -65,6 +65,7 @@ def trained(colors, tmp_path_factory):
         return out, run(colors / "cells.csv", out, *TRAINED)
 
 
+@pytest.mark.slow
 def test_a_multi_label_run(colors, trained):
     out, metrics = trained
     assert metrics["task"] == "multi-label" and list(metrics["classes"]) == list(COLORS)
@@ -79,6 +80,7 @@ def test_a_multi_label_run(colors, trained):
     assert json.loads((out / "config.json").read_text())["model"]["task"] == "multi-label"
 
 
+@pytest.mark.slow
 def test_the_model_of_a_multi_label_run_predicts_sets(colors, trained, tmp_path, capsys):
     """Sigmoid of the logits, the thresholds of validation, and the right colours in new pictures."""
     out, metrics = trained
@@ -101,6 +103,7 @@ def test_the_model_of_a_multi_label_run_predicts_sets(colors, trained, tmp_path,
     assert [x["selected"] for x in answer["predictions"]] == [x.selected for x in found[0]]
 
 
+@pytest.mark.slow
 def test_small_data_trains_on_several_labels(colors, trained, tmp_path, monkeypatch):
     """MixUp, CutMix, averages and class weights, from a column per class; the head is kept."""
     monkeypatch.setattr(ending, "rehearse", lambda *_: None)  # saves time; the others do it
@@ -114,6 +117,7 @@ def test_small_data_trains_on_several_labels(colors, trained, tmp_path, monkeypa
     assert metrics["mean_average_precision"] > 0.9
 
 
+@pytest.mark.slow
 def test_an_interrupted_multi_label_run_goes_on_bit_by_bit(colors, trained, tmp_path, monkeypatch):
     """It is told by the folder alone what it was trained for."""
     monkeypatch.setattr(ending, "rehearse", lambda *_: None)
@@ -139,6 +143,7 @@ def test_an_interrupted_multi_label_run_goes_on_bit_by_bit(colors, trained, tmp_
         np.testing.assert_array_equal(after[name], array, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_binary_run(colors, tmp_path, capsys):
     """One logit, the probability of the second class, and a threshold from validation."""
     rows = [line.split(",") for line in (colors / "columns.csv").read_text().splitlines()[1:]]

@@ -59,6 +59,7 @@ def run(tmp_path, *arguments):
     return out, main(["train", *arguments, "--out", str(out)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["default", "tutorial"])
 def test_run_folder(tiny, archive, tmp_path, preset, capsys):
     more = ["--optimizer", "muon", "--progressive-resizing", "0.5,1"] if preset == "default" else []
@@ -94,12 +95,14 @@ def test_run_folder(tiny, archive, tmp_path, preset, capsys):
     assert checkpoint.stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_learns_what_can_be_seen(archive, tmp_path):
     changes = "--progressive-resizing 0.5,1 --set num_layers=1 hidden_dim=48 mlp_dim=48".split()
     out, _ = run(tmp_path, "--data", archive, "--epochs", "60", "--batch-size", "16", *changes)
     assert json.loads((out / "metrics.json").read_text())["accuracy"] > 0.5
 
 
+@pytest.mark.slow
 def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["train", "--data", "sample", "--epochs", "1"])
@@ -111,6 +114,7 @@ def test_sample_marks_every_output(tiny, tmp_path, monkeypatch, capsys):
     assert "*** SAMPLE:" in printed and "test (sample) accuracy" in printed
 
 
+@pytest.mark.slow
 def test_minutes_end_a_run(tiny, archive, tmp_path):
     out, _ = run(tmp_path, "--data", archive, "--minutes", "0.05")
     metrics = json.loads((out / "metrics.json").read_text())
@@ -118,6 +122,7 @@ def test_minutes_end_a_run(tiny, archive, tmp_path):
     assert json.loads((out / "config.json").read_text())["recipe"]["epochs"] is None
 
 
+@pytest.mark.slow
 def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
     arguments = ["--data", archive, "--epochs", "1", "--tensorboard"]
     with monkeypatch.context() as patch:
@@ -139,6 +144,7 @@ def test_mixed_precision_and_hyperparameters(tiny, archive, tmp_path):
     assert (out / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, archive, tmp_path, monkeypatch):
     """It began without a network, on the sample; now the download would work."""
     images = data.load_cifar10(archive)
@@ -150,6 +156,7 @@ def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, archive, tmp_path,
     assert asked == [None, "sample"]
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
     arguments = ["--data", archive, "--epochs", "2", "--batch-size", "16"]
     out, _ = run(tmp_path, *arguments)
@@ -294,6 +301,7 @@ def start(tmp_path, *arguments, **kwargs):
     )
 
 
+@pytest.mark.slow
 def test_a_run_outlives_its_output_and_ctrl_c_saves(archive, tmp_path):
     """`| head` stops reading, and the run goes on."""
     small = (
@@ -318,6 +326,7 @@ def test_a_run_outlives_its_output_and_ctrl_c_saves(archive, tmp_path):
     assert not list(out.rglob("partial*"))
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_nothing_half_written(archive, tmp_path):
     limit = 100_000  # bytes a file may have: the weights need more
 

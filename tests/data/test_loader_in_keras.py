@@ -38,6 +38,7 @@ def test_fit_trains_on_the_epochs_that_the_trainer_sees():
     np.testing.assert_allclose(model.get_weights()[0], expected.get_weights()[0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fit_in_parts_of_an_epoch_and_in_an_order_of_keras():
     source = batches(batch_size=8)
     linear().fit(source, epochs=4, steps_per_epoch=2, shuffle=False, verbose=0)

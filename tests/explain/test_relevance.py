@@ -148,6 +148,7 @@ def test_rollout_of_differential_attention_is_of_shares():
     assert found.min() >= 0 and found.sum(axis=(1, 2)).max() < 1
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_the_true_maps_are_faithful():
     """The package's model, without the fifth of the patches that relevance puts first, or last."""

@@ -253,6 +253,7 @@ def damage_h5(path, edits):
                 file.create_group(name)
 
 
+@pytest.mark.slow
 def test_keras_weights(folder, model, tmp_path):
     whole, path = (folder / "model.weights.h5").read_bytes(), tmp_path / "a.weights.h5"
     rng = np.random.default_rng(0)

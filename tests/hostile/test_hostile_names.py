@@ -102,6 +102,7 @@ def test_tensors(model, tmp_path, capsys):
     check(out + errors)
 
 
+@pytest.mark.slow
 def test_a_run(tmp_path, capsys, monkeypatch):
     """Its data, classes, files and folder; a broken picture; and what it prints at its end."""
     monkeypatch.setattr(ending, "draw_report", lambda *_: None)

@@ -38,6 +38,7 @@ def write_index(folder, weight_map):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras imports PyTorch itself then")
 def test_pytorch_is_not_imported():
     program = "import sys, vit_tf.hub; sys.exit('torch' in sys.modules)"

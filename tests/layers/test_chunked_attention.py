@@ -145,6 +145,7 @@ def trained_weights(jit_compile=False, **options):
     return [np.array(ops.convert_to_numpy(v)) for v in model.variables]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "jit_compile", {"tensorflow": [False, True], "jax": [True], "torch": [False]}[BACKEND]
 )

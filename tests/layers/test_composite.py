@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from conftest import randomize
 from keras.src.testing import TestCase
-from support.layer_cases import LAYERS, TOKENS, each_layer, random
+from support.layer_cases import FAST, LAYERS, TOKENS, each_layer, random
+from support.marks import mostly_slow
 
 import vit_tf
 from vit_tf.layers import EncoderBlock
@@ -125,6 +126,7 @@ def test_adapters_stay(make_again, tmp_path):
         np.testing.assert_allclose(again(images), model(images), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_optimizer_is_kept_in_files(tmp_path):
     model = tiny_vit()
@@ -208,7 +210,7 @@ def test_bad_quantization(mode):
 CHUNKS = {"chunks": (lambda: EncoderBlock(2, 16, query_chunk_size=2), TOKENS)}
 
 
-@pytest.mark.parametrize("make, shape", [*LAYERS.values(), *CHUNKS.values()], ids=[*LAYERS, *CHUNKS])
+@pytest.mark.parametrize("make, shape", mostly_slow({**LAYERS, **CHUNKS}, [*FAST, *CHUNKS]))
 def test_empty_batch(make, shape):
     layer = make()
     layer.build(shape)
@@ -216,6 +218,7 @@ def test_empty_batch(make, shape):
     assert tuple(layer(empty).shape) == layer.compute_output_shape((0, *shape[1:]))
 
 
+@pytest.mark.slow
 @each_layer
 def test_keras_layer_harness(make, shape):
     layer = make()

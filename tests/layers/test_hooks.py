@@ -43,6 +43,7 @@ def call(model, images):
     return keras.ops.convert_to_numpy(model(images))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     keras.backend.backend() == "jax",
     reason="Keras's `predict` on JAX takes the model's variables away: nothing can call the model meanwhile",
@@ -67,6 +68,7 @@ def test_threads_give_the_single_threads_numbers():
             np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention_maps", "class_relevance", "grad_cam"])
 def test_eight_threads_of_one_function(name):
     model = small()

@@ -59,7 +59,7 @@ def test_symbolic_shape_equals_eager_shape(make, shape):
 
 @pytest.mark.tensorflow_only
 @each_layer
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)])
 def test_mixed_precision(make, shape, policy):
     x = random(shape)
     plain = make()

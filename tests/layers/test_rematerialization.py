@@ -10,6 +10,7 @@ from vit_tf.layers.rematerialization import rematerialize
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_rematerialisation_changes_nothing(dtype, monkeypatch):
     """Two steps with dropout and DropPath: the second pass must draw what the first drew."""

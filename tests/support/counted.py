@@ -3,6 +3,7 @@
 import keras
 import pytest
 
+from support.marks import mostly_slow
 from vit_tf import build_vit
 
 SMALL = dict(
@@ -29,7 +30,9 @@ FAMILIES = {
     "distilled": dict(distillation_token=True),
     "remainder": dict(image_size=(20, 29), allow_remainder=True),
 }
-each_family = pytest.mark.parametrize("overrides", FAMILIES.values(), ids=FAMILIES)
+each_family = pytest.mark.parametrize(
+    "overrides", mostly_slow(FAMILIES, ("conv", "map", "fused", "parallel_things"))
+)
 
 
 def small_vit(**overrides):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from support.marks import mostly_slow
 from vit_tf import layers
 
 # A constant added to all keys adds the same to all scores of a query, which a softmax does not see.
@@ -105,7 +106,20 @@ LAYERS = {
 }
 
 
-each_layer = pytest.mark.parametrize("make, shape", LAYERS.values(), ids=LAYERS)
+FAST = (  # one of each class
+    *("patches", "patch_embedding", "overlap", "whitened", "encoder_prefix", "attention_options", "mlp"),
+    *(
+        "attention_differential",
+        "swiglu",
+        "drop_path",
+        "layer_scale",
+        "block_options",
+        "res_post",
+        "pool_map",
+    ),
+    *("parallel_things", "parallel_scaling", "pool_token_avg"),
+)
+each_layer = pytest.mark.parametrize("make, shape", mostly_slow(LAYERS, FAST))
 
 
 def random(shape, seed=0):

@@ -66,6 +66,7 @@ def as_whole(monkeypatch, sample):
     monkeypatch.setattr(make_pretrained.data, "load_cifar10", lambda source: images)
 
 
+@pytest.mark.slow
 def test_make_pretrained(as_whole, tmp_path, capsys):
     write_run(tmp_path / "run", accuracy=0.7)
     out = tmp_path / "package" / "vit_cifar10"
@@ -79,6 +80,7 @@ def test_make_pretrained(as_whole, tmp_path, capsys):
         np.testing.assert_array_equal(a.value, b.value)  # both are float16
 
 
+@pytest.mark.slow
 def test_make_pretrained_refuses_what_got_worse(as_whole, tmp_path):
     write_run(tmp_path / "run", accuracy=0.99)
     with pytest.raises(ValueError, match="the run had 99.00%"):

@@ -174,6 +174,7 @@ def hugging_face_dino(folder, image_size, patch_size):
     vit_tf.save_weights(randomize(model), folder / "model.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_size, patch_size", [(42, 14), (28, 7)])
 def test_a_hugging_face_model_that_16_does_not_divide(
     image_size, patch_size, commands, tmp_path, monkeypatch

@@ -180,6 +180,7 @@ def test_accumulation_is_a_larger_batch(vit, name):
         np.testing.assert_allclose(four, one, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_in_a_compiled_step():
     """Batches of 2 and `accumulation_steps=4` against one batch of 8, through the model itself."""
     rng = np.random.default_rng(0)

@@ -66,6 +66,7 @@ def test_bad_shares(text):
         Recipe(progressive_resizing=text)
 
 
+@pytest.mark.slow
 def test_a_run_trains_at_each_size_in_turn(tmp_path, monkeypatch):
     images, labels = random(24, 16, 24, 3), np.arange(24) % 3
     batches = DataLoader(images, labels, 3, 4)

@@ -27,6 +27,7 @@ def test_a_full_fit(saved):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.tensorflow_only
 def test_missing_unexpected_and_misshapen_are_listed_and_nothing_is_loaded(saved, tmp_path):
     model, _, arrays = saved
     arrays["norm.gain"] = arrays.pop("norm.weight")
@@ -47,6 +48,7 @@ def test_missing_unexpected_and_misshapen_are_listed_and_nothing_is_loaded(saved
     np.testing.assert_array_equal(ours["block_0/attention/qkv/kernel"], arrays["blocks.0.attn.qkv.weight"].T)
 
 
+@pytest.mark.tensorflow_only
 def test_wrong_architecture(saved):
     _, path, _ = saved
     for overrides, message in (
@@ -62,6 +64,7 @@ def test_wrong_architecture(saved):
         assert_refused(small_vit(**overrides), path, message)
 
 
+@pytest.mark.tensorflow_only
 def test_long_lists_are_cut(saved):
     _, path, _ = saved
     assert_refused(small_vit(num_layers=4), path, "24 missing", "and 19 more")
@@ -91,6 +94,7 @@ def test_build_vit_takes_the_head_of_the_weights(saved):
     assert build_vit("vit_b16", weights=path, num_classes=0, **options).output_shape == (None, 24)
 
 
+@pytest.mark.tensorflow_only
 def test_nan_is_a_warning_that_names_the_tensor(saved, tmp_path):
     model, _, arrays = saved
     arrays["blocks.0.norm1.bias"][3] = np.nan
@@ -101,6 +105,7 @@ def test_nan_is_a_warning_that_names_the_tensor(saved, tmp_path):
     assert report.not_finite == ["cls_token", "blocks.0.norm1.bias"]
 
 
+@pytest.mark.tensorflow_only
 def test_large_values_are_no_warning(saved, tmp_path):
     model, _, arrays = saved
     arrays["norm.bias"][:] = 3e38  # their sum overflows
@@ -108,6 +113,7 @@ def test_large_values_are_no_warning(saved, tmp_path):
     assert load_weights(model, tmp_path / "large.safetensors").not_finite == []
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_other_float_types_are_read_as_float32(saved, tmp_path, dtype):
     model, _, arrays = saved
@@ -119,6 +125,7 @@ def test_other_float_types_are_read_as_float32(saved, tmp_path, dtype):
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.tensorflow_only
 def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
     model = small_vit(pooling="map")
     path = save_weights(model, tmp_path / "map.safetensors")
@@ -142,6 +149,7 @@ def test_our_own_architectures_come_back_too(name, tmp_path):
         )
 
 
+@pytest.mark.tensorflow_only
 def test_loading_holds_one_tensor_at_a_time(tmp_path):
     import tracemalloc
 
@@ -167,6 +175,7 @@ def hub_folder(tmp_path, **config):
     return model, case
 
 
+@pytest.mark.tensorflow_only
 def test_a_folder_tells_variant_size_and_classes(tmp_path):
     model, _ = hub_folder(
         tmp_path, pretrained_cfg=dict(input_size=[3, 64, 64], mean=[0.2, 0.3, 0.4], std=[0.5] * 3)
@@ -181,6 +190,7 @@ def test_a_folder_tells_variant_size_and_classes(tmp_path):
     assert build_vit("test_vit", weights=tmp_path).input_shape == (None, 160, 160, 3)  # the variant's own
 
 
+@pytest.mark.tensorflow_only
 def test_a_folder_with_model_arguments(tmp_path):
     model, _ = hub_folder(tmp_path, model_args=dict(img_size=64, global_pool="token"))
     assert build_vit(weights=tmp_path).input_shape == (None, 64, 64, 3)
@@ -224,6 +234,7 @@ def test_broken_files_change_nothing(saved, tmp_path):
     assert_refused(model, tmp_path / "other.safetensors", "not a ViT in a known format", "names begin with a")
 
 
+@pytest.mark.tensorflow_only
 def test_shapes_that_a_format_does_not_have(saved, tmp_path):
     model, _, _ = saved
     names = ["Transformer/encoderblock/LayerNorm_0/scale", "Transformer/encoderblock/LayerNorm_0/bias"]
@@ -237,6 +248,7 @@ def test_shapes_that_a_format_does_not_have(saved, tmp_path):
         assert_refused(model, tmp_path / "odd.npz", "odd.npz", "shapes that a google file does not have")
 
 
+@pytest.mark.tensorflow_only
 def test_models_that_are_not_ours(saved):
     _, path, _ = saved
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")])
@@ -251,6 +263,7 @@ def test_bad_methods(saved):
     assert_refused(model, path, "bilinear", method="area")
 
 
+@pytest.mark.tensorflow_only
 def test_pth_loads_and_hostile_pth_does_not_run(saved, tmp_path):
     torch = pytest.importorskip("torch")
     model, _, arrays = saved
@@ -281,6 +294,7 @@ def test_distilled_heads_are_averaged_and_can_be_had_apart(tmp_path):
     np.testing.assert_allclose(softmax(x), ops.softmax(model(x)), atol=1e-6)
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("dtype", ["int8", "bool", "uint64"])
 def test_values_that_are_no_floats(saved, tmp_path, dtype):
     model, _, arrays = saved
@@ -291,6 +305,7 @@ def test_values_that_are_no_floats(saved, tmp_path, dtype):
         assert_refused(model, tmp_path / name, "qkv.weight: values of NumPy's kind")
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("shape", [(2, 7, 24), (0, 7, 24), (1, 0, 24), (7, 24), ()])
 def test_position_tables_of_odd_shapes(saved, tmp_path, shape):
     model, _, arrays = saved
@@ -299,6 +314,7 @@ def test_position_tables_of_odd_shapes(saved, tmp_path, shape):
     assert_refused(model, tmp_path / "odd.safetensors", "pos_embed")
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("shape", [(24, 3, 0, 0), (24, 3, 16), (24, 1, 16, 16), (24, 77), ()])
 def test_patch_kernels_of_odd_shapes(saved, tmp_path, shape):
     model, _, arrays = saved
@@ -307,6 +323,7 @@ def test_patch_kernels_of_odd_shapes(saved, tmp_path, shape):
     assert_refused(model, tmp_path / "odd.safetensors", "patch_embed.proj.weight")
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("shape", [(), (5,), (100_000_000, 0)])
 def test_heads_of_odd_shapes(saved, tmp_path, shape):
     _, _, arrays = saved
@@ -316,6 +333,7 @@ def test_heads_of_odd_shapes(saved, tmp_path, shape):
         build_vit("vit_b16", weights=tmp_path / "odd.safetensors", **SMALL)
 
 
+@pytest.mark.tensorflow_only
 def test_averaged_weights_are_taken_first_and_wrappers_names_left_out(saved, tmp_path):
     torch = pytest.importorskip("torch")
     model, _, arrays = saved
@@ -364,12 +382,14 @@ def test_nulls_in_a_config_are_absent(tmp_path):
     assert build_vit(weights=tmp_path).input_shape == (None, 64, 64, 3)
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("name", [["a"], 3, "vit_base_patch16_224.augreg_in21k"])
 def test_names_of_another_kind(name):
     with pytest.raises(ValueError, match="unknown variant"):
         build_vit(name)
 
 
+@pytest.mark.tensorflow_only
 def test_load_weights_into_something_else(saved):
     with pytest.raises(ValueError, match="must be a model of `build_vit`, got 'vit_b16'"):
         load_weights("vit_b16", saved[1])

@@ -36,6 +36,7 @@ def untimed(row):
     return {key: value for key, value in row.items() if key not in TIMINGS}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 @pytest.mark.tensorflow_only("bit by bit on TensorFlow")
 def test_a_run_killed_at_20_moments_equals_one_that_was_not(runs):

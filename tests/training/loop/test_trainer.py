@@ -51,9 +51,20 @@ def data(n=20, batch_size=8, shuffle=True, seed=0):
 
 
 def make(
-    folder, epochs=2, seconds=None, train=None, clip_norm=None, curve=None, class_weights=None, **options
+    folder,
+    epochs=2,
+    seconds=None,
+    train=None,
+    clip_norm=None,
+    curve=None,
+    class_weights=None,
+    compiled=False,
+    **options,
 ):
-    """A trainer with all that has a state: dropout, augmentation, averages, accumulated gradients."""
+    """A trainer with all that has a state: dropout, augmentation, averages, accumulated gradients.
+
+    Tracing a step on TensorFlow takes longer than the steps of a run: `compiled` is for exact resume.
+    """
     keras.utils.set_random_seed(1)
     vit = tiny_vit()
     model = make_training_model(vit, (8, 8), [augment.RandomFlip(), augment.RandomCrop(1)])
@@ -61,6 +72,7 @@ def make(
         make_optimizer(model, accumulation_steps=2, ema=0.5, clip_norm=clip_norm),
         keras.losses.CategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        run_eagerly=keras.backend.backend() == "tensorflow" and not compiled,
     )
     schedule = Schedule(1e-2, curve or make_schedule("cosine"), epochs, seconds)
     engine = TrainBatchEngine(model, vit, train or data(), data(shuffle=False), class_weights=class_weights)
@@ -89,7 +101,7 @@ def interrupt_after(trainer, step):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing disturbs: 2 epochs of 3 batches."""
-    trainer = make(tmp_path_factory.mktemp("whole"))
+    trainer = make(tmp_path_factory.mktemp("whole"), compiled=True)
     trainer.run()
     return trainer, state(trainer), trainer.progress
 
@@ -97,12 +109,12 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("step", [1, 3, 4])  # within an epoch, before a validation, in the next epoch
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, step):
     trainer, expected, progress = whole
-    first = make(tmp_path)
+    first = make(tmp_path, compiled=True)
     interrupt_after(first, step)
     with pytest.raises(Interrupted):
         first.run()
     assert first.progress.step == step
-    second = make(tmp_path)
+    second = make(tmp_path, compiled=True)
     for variable in second.model.trainable_variables:
         variable.assign(np.random.default_rng(3).normal(size=variable.shape))  # the state has it all
     assert second.resume() and second.progress.step == step
@@ -159,6 +171,8 @@ def test_every_rate_is_the_schedules(tmp_path):
     np.testing.assert_allclose(rates, 1e-2 * (1 - (np.arange(6) + 0.5) / 6), rtol=1e-6)
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.slow
 def test_time_ends_a_run_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     now = iter(np.arange(0, 10000, 0.25))
     monkeypatch.setattr("vit_tf.training.loop.trainer.time.perf_counter", lambda: next(now))
@@ -168,6 +182,8 @@ def test_time_ends_a_run_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     assert len(trainer.progress.rows) == -(-trainer.progress.step // 3)
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.slow
 def test_states_are_saved_within_an_epoch(tmp_path):
     trainer = make(tmp_path, epochs=1, checkpoint_minutes=0)
     steps, original = [], trainer.checkpoints.save
@@ -176,6 +192,8 @@ def test_states_are_saved_within_an_epoch(tmp_path):
     assert steps == [0, 1, 2, 3]
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.slow
 def test_patience_ends_a_run(tmp_path):
     trainer = make(tmp_path, epochs=50, patience=2)
     values = iter([0.2, 0.5, 0.5, 0.4, 0.9])
@@ -186,6 +204,7 @@ def test_patience_ends_a_run(tmp_path):
     assert (trainer.progress.best["epoch"], trainer.progress.best["val_accuracy"]) == (2, 0.5)
 
 
+@pytest.mark.tensorflow_only
 def test_the_last_weights_may_be_the_best(tmp_path):
     trainer = make(tmp_path, epochs=3, monitor="last")
     trainer.run()
@@ -197,11 +216,12 @@ def test_the_last_weights_may_be_the_best(tmp_path):
     assert accuracy == trainer.progress.rows[-1]["val_accuracy"]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
     """All state continues; only the schedule starts anew, also after an interruption."""
-    first = make(tmp_path)
+    first = make(tmp_path, compiled=True)
     first.run()
-    resumed = make(tmp_path, epochs=4)
+    resumed = make(tmp_path, epochs=4, compiled=True)
     assert resumed.resume()
     resumed.begin_stage(2)
     rates = []
@@ -215,7 +235,7 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
     resumed.count = count
     with pytest.raises(Interrupted):
         resumed.run()
-    again = make(tmp_path, epochs=4)
+    again = make(tmp_path, epochs=4, compiled=True)
     assert again.resume() and (again.progress.stage, again.progress.epoch) == (2, 2)
     again.run()
     curve = make_schedule("cosine")
@@ -226,6 +246,7 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
     assert int(again.engine.optimizer.iterations) == 9  # two batches per step
 
 
+@pytest.mark.tensorflow_only
 def test_the_loss_may_say_which_weights_are_the_best(tmp_path):
     trainer = make(tmp_path, epochs=3, monitor="loss")
     losses = iter([0.7, 0.5, 0.6])
@@ -269,6 +290,7 @@ def test_a_nan_stops_the_run_with_the_last_good_state(tmp_path):
     assert all(np.isfinite(array).all() for array in state(again).values())
 
 
+@pytest.mark.tensorflow_only
 def test_weights_that_overflow_are_not_saved(tmp_path):
     trainer = make(tmp_path)
     trainer.model.get_layer("head").kernel.assign(np.full((8, K), np.inf))
@@ -276,6 +298,8 @@ def test_weights_that_overflow_are_not_saved(tmp_path):
         trainer.run()
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.slow
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
     trainer = make(tmp_path, epochs=1)
     original = trainer.checkpoints.save
@@ -298,6 +322,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
     assert fresh.progress.step == 0
 
 
+@pytest.mark.tensorflow_only
 def test_a_request_after_the_last_validation_is_heard(tmp_path):
     trainer = make(tmp_path, epochs=1)
     original = trainer.end_epoch
@@ -339,6 +364,7 @@ def test_a_state_of_another_model_is_refused(whole):
 # ---------------------------------------------------------------------------------------------------
 # Signals
 # ---------------------------------------------------------------------------------------------------
+@pytest.mark.tensorflow_only
 def test_a_signal_is_a_request_and_handlers_come_back():
     before = list(map(signal.getsignal, interrupts.SIGNALS))
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} == set(interrupts.SIGNALS)
@@ -354,6 +380,7 @@ def test_a_signal_is_a_request_and_handlers_come_back():
     assert list(map(signal.getsignal, interrupts.SIGNALS)) == before
 
 
+@pytest.mark.tensorflow_only
 def test_nohup_is_obeyed():
     listener, before = interrupts.Interrupts(), signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -365,6 +392,8 @@ def test_nohup_is_obeyed():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.tensorflow_only
+@pytest.mark.slow
 def test_the_second_signal_leaves_at_once():
     """Even while Python runs nothing of its own, as during a long training step."""
     script = (
@@ -392,6 +421,7 @@ def test_the_second_signal_leaves_at_once():
     assert process.returncode == 128 + signal.SIGTERM
 
 
+@pytest.mark.tensorflow_only
 def test_elsewhere_than_in_the_main_thread_nothing_is_heard():
     listener, done = interrupts.Interrupts(), []
 
@@ -408,6 +438,7 @@ def test_elsewhere_than_in_the_main_thread_nothing_is_heard():
 # ---------------------------------------------------------------------------------------------------
 # Schedule and bar
 # ---------------------------------------------------------------------------------------------------
+@pytest.mark.tensorflow_only
 def test_schedule_takes_what_is_further():
     schedule = Schedule(2.0, lambda progress, epoch: progress, epochs=4, seconds=100)
     assert schedule.progress(1, 10) == 0.25 and schedule.progress(1, 50) == 0.5
@@ -415,12 +446,14 @@ def test_schedule_takes_what_is_further():
     assert schedule.rate(0.25, 1) == 0.5
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("limits", [{}, dict(epochs=0), dict(seconds=-1.0)])
 def test_schedule_needs_a_limit(limits):
     with pytest.raises(ValueError, match="positive number of epochs or of seconds"):
         Schedule(0.1, make_schedule("cosine"), **limits)
 
 
+@pytest.mark.tensorflow_only
 def test_bar(whole):
     _, _, progress = whole
     output = io.StringIO()
@@ -436,6 +469,7 @@ def test_bar(whole):
     assert "epoch   1" in text and "(val " in text and "images/s" in text
 
 
+@pytest.mark.tensorflow_only
 def test_clock():
     seconds = (0.4, 59.6, 187, 3661)
     assert [progress_bar.format_duration(s) for s in seconds] == ["0:00", "1:00", "3:07", "1:01:01"]
