@@ -17,7 +17,7 @@ class ConfiguredLayer(HookedLayer):
         ValueError: an unknown argument, or an invalid value.
     """
 
-    config_class = None
+    config_class: type
 
     def __init__(self, **kwargs):
         names = {field.name for field in fields(self.config_class)}
