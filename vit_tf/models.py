@@ -78,7 +78,8 @@ def build_vit(
     for key, value in (("num_classes", num_classes), ("image_size", image_size)):
         if value is not None:
             overrides[key] = value
-    source, is_described = weights, variant is None
+    source: Any = weights
+    is_described = variant is None
     if weights is not None and not str(weights).endswith(".weights.h5"):
         from vit_tf.weights import TimmWeights, open_weights
 
@@ -93,7 +94,7 @@ def build_vit(
     if separate_heads and not config.distillation_token:
         raise ValueError(f"`separate_heads=True` needs a distillation token, and {variant!r} has none")
 
-    images = keras.Input((*config.image_size, config.in_channels), name="images")
+    images = keras.Input((*config.image_size, config.in_channels), name="images")  # type: ignore[misc]  # a pair
     x = images
     if include_preprocessing:
         x = normalization(include_preprocessing, variant, source, config.in_channels)(x)

@@ -30,7 +30,7 @@ def require_memory(
     needed = least_bytes(config, batch_size, trains_blocks)
     if total is None or needed <= MOST * total:
         return
-    size = "x".join(map(str, config.image_size))
+    size = "x".join(map(str, config.image_size))  # type: ignore[arg-type]  # always a pair
     images = "an image" if batch_size == 1 else f"{batch_size} images"
     costs = f"{least_parameters(config):,} parameters, {prod(config.grid_size):,} patches"
     raise OutOfMemory(

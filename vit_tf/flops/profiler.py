@@ -48,7 +48,8 @@ def flops_by_operation(model: keras.Model, batch_size: int | None = None) -> dic
     from tensorflow.python.util import deprecation
 
     graph = inference_graph(model, batch_size)
-    counts, missing = Counter(), []
+    counts: Counter[str] = Counter()
+    missing = []
     with deprecation.silence():
         for operation in graph.get_operations():
             try:
