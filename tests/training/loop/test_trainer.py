@@ -106,7 +106,10 @@ def whole(tmp_path_factory):
     return trainer, state(trainer), trainer.progress
 
 
-@pytest.mark.parametrize("step", [1, 3, 4])  # within an epoch, before a validation, in the next epoch
+@pytest.mark.parametrize(
+    "step",  # within an epoch, before a validation, in the next epoch
+    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, step):
     trainer, expected, progress = whole
     first = make(tmp_path, compiled=True)
