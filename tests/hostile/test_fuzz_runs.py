@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from support.damage import BUDGET, BYTE_EDITS, EDITS, SIZES, damaged, damaged_bytes, survives, write_json
 
 from vit_tf.files import sha256
-from vit_tf.training import RECIPES, read_model, read_recipe
 from vit_tf.training.loop.checkpoints import Checkpoints
-from vit_tf.training.run_folder import read_config
+from vit_tf.training.presets import RECIPES
+from vit_tf.training.recipes import read_recipe
+from vit_tf.training.run_folder import read_config, read_model
 
 RUN = {
     "command": {"script": "finetune.py", "data": "a", "model": None, "weights": None, "settings": {}},

@@ -11,6 +11,7 @@ import pickle
 import zipfile
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -21,14 +22,14 @@ from vit_tf.pickles import check_pickle
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
 MOST_NAMES = 1000  # of classes and functions in a pickle
 MOST_SIDES = 64  # of a tensor: NumPy takes no more
-STORAGES = {  # types of elements; of kind "V", only BFLOAT16 can be read
+STORAGE_TYPES: dict[str, Any] = {  # types of elements; of kind "V", only BFLOAT16 can be read
     **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16},
     **{"LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1"},
     **{"ByteStorage": "u1", "BoolStorage": "?", "UntypedStorage": "V1"},
     **{"ComplexFloatStorage": "V8", "ComplexDoubleStorage": "V16"},
     **{"QInt8Storage": "V1", "QUInt8Storage": "V1", "QInt32Storage": "V4"},
 }
-STORAGES = {kind: np.dtype(dtype) for kind, dtype in STORAGES.items()}
+STORAGES = {kind: np.dtype(dtype) for kind, dtype in STORAGE_TYPES.items()}
 DTYPES = {f"torch.uint{8 * size}": np.dtype(f"<u{size}") for size in (2, 4, 8)}  # of untyped storages
 
 

@@ -6,8 +6,8 @@ from vit_tf.variants import ALIASES, VARIANTS, get_variant
 
 BASE = "vit_base_patch16_224"
 # Fields that do not identify an architecture: its use, its initialisation, or the last digits of its outputs.
-ACCIDENTAL = dict(image_size=1, patch_size=1, in_channels=3, num_classes=0, norm_epsilon=1.0)
-ACCIDENTAL |= dict(pooling="token", class_token=True)
+ACCIDENTAL: dict[str, object] = dict(image_size=1, patch_size=1, in_channels=3, num_classes=0)
+ACCIDENTAL |= dict(norm_epsilon=1.0, pooling="token", class_token=True)
 FAMILIES = {"vit": "vit_", "deit": "deit_", "dinov2": "dinov2", "dinov2_with_registers": "dinov2"}
 
 
