@@ -20,5 +20,7 @@ test "$(wc -l < errors.txt)" = 1  # the note, and nothing of TensorFlow
 "$bin/vit-tf" summary cifar10 --json | grep -q 1416451
 "$bin/vit-tf" convert cifar10 model.keras
 "$bin/vit-tf" explain noise.jpg --out report
-"$bin/vit-tf" evaluate sample --out results
+"$bin/vit-tf" train --data sample --minutes 0.5 --out run
+"$bin/vit-tf" predict noise.jpg --weights run
+"$bin/vit-tf" evaluate sample --weights run --out results
 echo "the wheel works"

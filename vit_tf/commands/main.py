@@ -1,20 +1,22 @@
-"""Vision Transformers for Keras: list, measure and convert models, classify images, train, explain.
+"""Vision Transformers for Keras 3: use published weights, train your own, and look inside.
 
-    vit-tf list '*dinov2*'                             # variants whose names match
-    vit-tf summary vit_b16 --image-size 384            # layers, parameters and FLOPs
-    vit-tf predict cat.jpg --weights hf:timm/NAME      # the most likely classes of an image
-    vit-tf convert hf:timm/NAME model.keras            # weights to another format
+    vit-tf predict cat.jpg --weights hf:timm/NAME         # the most likely classes of an image
+    vit-tf finetune pets/ --weights hf:timm/NAME          # train on a folder with one folder per class
+    vit-tf evaluate pets/ --weights runs/pets-TIME        # accuracy on its test images
+    vit-tf explain cat.jpg --weights runs/pets-TIME       # the patches that the answer comes from
+    vit-tf train --data cifar10 --minutes 10              # train a small model from scratch
+    vit-tf summary vit_b16                                # parameters and FLOPs
 
-`vit-tf COMMAND --help` describes a command with its options and more examples.
+`vit-tf COMMAND --help` describes a command, with its options and more examples.
 
-SOURCE, of the weights, is one of:
+SOURCE, in these commands, names weights:
     runs/NAME          the folder of a training run, or a folder with config.json and model.safetensors
     hf:OWNER/NAME      a repository on the Hugging Face hub, which is downloaded once
-    weights.npz        a file: .safetensors, .npz, .pth, .pt, .bin, .ckpt; --model names its variant
+    weights.npz        a file: .safetensors, .npz, .pth, .pt, .bin or .ckpt; --model names its variant
     cifar10            the small CIFAR-10 model in this package
 
-Exit codes: 0 done, 1 some inputs were skipped, 2 error, 130 interrupted.
-Set VIT_TF_TRACEBACK=1 for the traceback of an error.
+Exit codes: 0 done, 1 some inputs were skipped, 2 error, 130 interrupted. An error is one line on stderr; set
+VIT_TF_TRACEBACK=1 for its traceback.
 """
 
 import argparse
@@ -25,7 +27,7 @@ from vit_tf.commands.parser import Parser, run
 
 # Each is a module of this package with HELP, add_arguments(parser) and run(args), which returns the exit
 # code. Its docstring describes the command. Neither importing it nor add_arguments() imports Keras.
-COMMANDS = ("list", "summary", "predict", "evaluate", "convert", "finetune", "train", "explain")
+COMMANDS = ("predict", "evaluate", "finetune", "train", "explain", "list", "summary", "convert")
 
 
 def entry(*words):

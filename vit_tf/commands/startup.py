@@ -1,5 +1,6 @@
 """Importing Keras and its backend for a command: quietly, and Ctrl-C ends it at once."""
 
+import logging
 import os
 import re
 import signal
@@ -35,6 +36,8 @@ def import_backend(trains=False):
             keras.ops.zeros(1)  # looks for GPUs, which writes lines, too
         elif trains:
             keras.utils.set_random_seed(0)
+    # grain warns on import if JAX is not installed.
+    logging.getLogger("absl").addFilter(lambda record: "load jax profiler" not in record.getMessage())
 
 
 @contextmanager
