@@ -1,6 +1,7 @@
 """The public names: which there are, and that all that is written about them leads to them."""
 
 import importlib
+import inspect
 import pkgutil
 import re
 
@@ -96,3 +97,19 @@ def test_layers_are_registered_under_the_package():
         for layer_class in classes:
             if layer_class.__name__ not in ("Block", "RandomLayer"):  # base classes are never saved
                 assert keras.saving.get_registered_name(layer_class) == f"vit_tf>{layer_class.__name__}"
+
+
+ANNOTATED = set(vit_tf.__all__) - {
+    "layers",
+    "decode_predictions",
+    "load_weights",
+    "save_weights",
+    "resize_model",
+}
+
+
+@pytest.mark.parametrize("name", sorted(ANNOTATED))
+def test_public_functions_are_annotated(name):
+    signature = inspect.signature(getattr(vit_tf, name))
+    annotations = [parameter.annotation for parameter in signature.parameters.values()]
+    assert inspect.Signature.empty not in [*annotations, signature.return_annotation]

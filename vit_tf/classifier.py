@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 import keras
@@ -96,7 +97,7 @@ class Classifier:
         return "none" if last in ("softmax", "sigmoid") else detect_activation(outputs, default)
 
 
-def load(source, variant=None, headless=False):
+def load(source: str | PathLike, variant: str | None = None, headless: bool = False) -> Classifier:
     """Loads a classifier from the folder of a fine-tuning run, or from any published weights.
 
     Args:
@@ -126,7 +127,7 @@ def load(source, variant=None, headless=False):
     _, *image_size, channels = model.input_shape
     if channels != 3:
         raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, expected 3")
-    prepare = get_preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))
+    prepare = get_preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))  # type: ignore[arg-type]  # a bare file needs a variant
     thresholds = thresholds_from_config(config, model.output_shape[-1])
     return Classifier(model, prepare, labels, problem_type, thresholds)
 

@@ -1,6 +1,7 @@
 """`forward_features`: the tokens that leave chosen blocks; and the input checks that `explain` uses, too."""
 
 from contextlib import nullcontext
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,9 @@ from vit_tf.checks import is_int, shown
 from vit_tf.structure import PATCHES, ViTStructure
 
 
-def forward_features(model, images, layers=None, norm=True, reshape=True):
+def forward_features(
+    model: keras.Model, images: Any, layers: Any = None, norm: bool = True, reshape: bool = True
+) -> dict[str, np.ndarray]:
     """Returns the tokens that leave chosen blocks, as maps for dense tasks.
 
     Equals timm's `forward_intermediates(norm=True)`.

@@ -15,7 +15,7 @@ SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 
 
 @functools.cache
-def imagenet_classes():
+def imagenet_classes() -> tuple[str, ...]:
     """Returns the names of ImageNet-1k's 1,000 classes in the order of the logits.
 
     The names are WordNet's, taken from timm (tools/make_timm_tables.py): "tench, Tinca tinca". Only "crane"

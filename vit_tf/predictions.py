@@ -2,6 +2,7 @@
 
 import os
 from collections import namedtuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -59,7 +60,9 @@ class Value(namedtuple("Value", ("label", "value"))):
         return self._asdict()
 
 
-def decode_predictions(logits, top=5, labels=None, *, activation=None, thresholds=None):
+def decode_predictions(
+    logits: Any, top: int = 5, labels: Any = None, *, activation: str | None = None, thresholds: Any = None
+) -> list[list[Prediction]]:
     """Returns the most probable classes: per image a list of `Prediction`, highest first.
 
     A `Prediction` unpacks as (label, probability). Softmax gives the probabilities of mutually exclusive

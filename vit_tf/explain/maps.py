@@ -3,6 +3,8 @@
 Shapes in the comments: b batch, H heads, q queries, n tokens.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -16,7 +18,9 @@ REDUCTIONS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
 CHUNK_BYTES = 256 * 2**20  # of scores that the backend has in memory at a time
 
 
-def attention_maps(model, images, layers=None, reduce=None, queries=None):
+def attention_maps(
+    model: keras.Model, images: Any, layers: Any = None, reduce: str | None = None, queries: str | None = None
+) -> dict[str, np.ndarray]:
     """Returns the attention probabilities of chosen layers, from one forward pass.
 
     The forward pass of the model itself stays fused or chunked: the scores are computed beside it, for the
@@ -91,7 +95,7 @@ def pooling_map(structure, images, reduce):
     return {"pooling": to_numpy(fuse_heads(x, reduce))}
 
 
-def attention_distance(model, images, layers=None):
+def attention_distance(model: keras.Model, images: Any, layers: Any = None) -> np.ndarray:
     """Returns the mean distance in pixels from a patch to the patches that it attends to, per head.
 
     The distance between the centres of two patches is weighted by the attention of one to the other, and

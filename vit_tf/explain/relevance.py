@@ -3,6 +3,9 @@
 Shapes in the comments: b batch, H heads, n tokens, d model width.
 """
 
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -13,7 +16,15 @@ from vit_tf.features import check_images, select_blocks, to_numpy
 from vit_tf.structure import PATCHES, ViTStructure
 
 
-def attention_rollout(model, images, head_fusion="mean", discard_ratio=0.0, *, query=None, upsample=False):
+def attention_rollout(
+    model: keras.Model,
+    images: Any,
+    head_fusion: str = "mean",
+    discard_ratio: float = 0.0,
+    *,
+    query: str | None = None,
+    upsample: bool = False,
+) -> np.ndarray:
     """Returns how much of each patch reaches the tokens that the model reads, if only attention mixed tokens.
 
     In each block the attention A of the heads is fused and averaged with the identity, which stands for the
@@ -72,7 +83,14 @@ def discard(attention, ratio):
     return attention
 
 
-def class_relevance(model, images, class_index=None, *, query=None, upsample=False):
+def class_relevance(
+    model: keras.Model,
+    images: Any,
+    class_index: Any = None,
+    *,
+    query: str | None = None,
+    upsample: bool = False,
+) -> np.ndarray:
     """Returns how much each patch supports a class: rollout of the attention times its gradient.
 
     In each block R grows by mean over heads(max(0, A * dy/dA)) R, where y is the logit of the class. The
@@ -127,7 +145,9 @@ def weighted_by_gradient(structure, images, class_index):
     return blocks, None if pooled is None else pooled[:, 0]
 
 
-def grad_cam(model, images, class_index=None, layer=-1, *, upsample=False):
+def grad_cam(
+    model: keras.Model, images: Any, class_index: Any = None, layer: int | str = -1, *, upsample: bool = False
+) -> np.ndarray:
     """Returns Grad-CAM of the patch tokens that the attention of a block reads.
 
     Tokens are weighted by the mean gradient of the class's logit over the patches and summed over their d

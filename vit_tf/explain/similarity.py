@@ -1,9 +1,11 @@
 """How alike the features of layers and of models are."""
 
+from typing import Any
+
 import numpy as np
 
 
-def linear_cka(x, y):
+def linear_cka(x: Any, y: Any) -> float:
     """Returns the linear centred kernel alignment of two sets of features of the same images, from 0 to 1.
 
     CKA is 1 where one set is a rotated and scaled copy of the other. With far fewer images than features it
@@ -28,7 +30,7 @@ def linear_cka(x, y):
     inner = inner_of_grams if len(sides[0][0]) < widest else inner_of_features
     lengths = [[inner(z, z) ** 0.5 for z in side] for side in (first, second)]
     products = np.array([[inner(a, b) for b in second] for a in first])
-    norms = np.outer(*lengths)
+    norms = np.outer(*lengths)  # type: ignore[call-overload]
     alignment = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     return alignment if isinstance(x, dict) or isinstance(y, dict) else float(alignment[0, 0])
 

@@ -1,5 +1,8 @@
 """Arrays to look at: features as colours, patch filters, similarities of positions."""
 
+from typing import Any
+
+import keras
 import numpy as np
 
 from vit_tf import layers
@@ -8,7 +11,7 @@ from vit_tf.features import to_numpy
 from vit_tf.structure import ViTStructure
 
 
-def features_to_rgb(features, foreground=False):
+def features_to_rgb(features: Any, foreground: bool = False) -> np.ndarray:
     """Returns the first three principal components of patch features as colours.
 
     Similar patches have similar colours. The components are computed from all images together, so that a
@@ -58,7 +61,7 @@ def principal_components(rows, count):
     return x * np.where(np.abs(x.min(axis=0)) > x.max(axis=0), -1, 1)
 
 
-def position_similarity(model):
+def position_similarity(model: keras.Model) -> np.ndarray:
     """Returns the cosine similarity of every patch's position embedding to every other.
 
     Reference: ViT paper, figure 7, centre.
@@ -81,7 +84,7 @@ def position_similarity(model):
     return (table @ table.T).reshape(*structure.grid_size, *structure.grid_size)
 
 
-def patch_filters(model, count=28):
+def patch_filters(model: keras.Model, count: int = 28) -> np.ndarray:
     """Returns the principal components of the filters that embed a patch, as images.
 
     A stem of several convolutions has no filters of whole patches: the filters of its first convolution are

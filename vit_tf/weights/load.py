@@ -5,6 +5,7 @@ import re
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -155,7 +156,15 @@ def open_named(source, variant=None):
     return weights
 
 
-def load_weights(model, source, strict=True, *, method=None, antialias=None, grid_size=None):
+def load_weights(
+    model: keras.Model,
+    source: Any,
+    strict: bool = True,
+    *,
+    method: str | None = None,
+    antialias: bool | None = None,
+    grid_size: Any = None,
+) -> LoadReport:
     """Loads published weights into a model of `build_vit`, completely or not at all.
 
     The position table and the patch kernel are resampled if the image or patch size of the model and the

@@ -1,5 +1,7 @@
 """`resize_model`: a copy of a built model for another image or patch size, with resampled weights."""
 
+from typing import Any
+
 import keras
 
 from vit_tf import layers
@@ -9,7 +11,14 @@ from vit_tf.structure import ViTStructure
 from vit_tf.weights import resample
 
 
-def resize_model(model, image_size=None, patch_size=None, *, method="bicubic", antialias=True):
+def resize_model(
+    model: keras.Model,
+    image_size: Any = None,
+    patch_size: Any = None,
+    *,
+    method: str = "bicubic",
+    antialias: bool = True,
+) -> keras.Model:
     """Returns a model for another image or patch size, with the same weights.
 
     The rows of the position table that belong to patches are resampled to the new grid, and the patch kernel

@@ -1,6 +1,8 @@
 """Saving: a model's weights under timm's names."""
 
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,7 +13,7 @@ from vit_tf.structure import ViTStructure
 from vit_tf.weights.formats import timm
 
 
-def save_weights(model, path, dtype="float32"):
+def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32") -> Any:
     """Writes a model's weights under timm's names, completely or not at all.
 
     `timm.create_model(name, checkpoint_path=path)` loads the file strictly if timm has the architecture. An
