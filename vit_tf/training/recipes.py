@@ -7,7 +7,7 @@ as an argument, too. Nothing here imports Keras.
 import re
 from dataclasses import dataclass, field, fields, replace
 
-from vit_tf.checks import check_choice, check_int, check_number, check_valid, shown
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, listing, shown
 
 POSITIVE, NON_NEGATIVE, PROBABILITY = "(0, inf)", "[0, inf)", "[0, 1]"
 BELOW_ONE, FACTOR, MOMENTUM = "[0, 1)", "(0, 1]", "(0, 1)"
@@ -199,7 +199,7 @@ def read_recipe(values):
     """
     known = {item.name for item in fields(Recipe)}
     if set(values) != known:
-        differing = ", ".join(sorted(known ^ set(values)))
+        differing = listing(sorted(known ^ set(values)))
         raise ValueError(
             f"the run was started with another version of vit_tf, which has other settings ({differing}): "
             "resume it with that version, or start a new run"
