@@ -1,8 +1,13 @@
 """`ViTConfig`: every hyperparameter of a plain ViT, its valid values, and the options of its blocks."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from vit_tf.checks import check_choice, check_int, check_number, check_valid, pair, shown
+
+Tensor = Any  # of Keras, on any backend
+Shape = tuple[Any, ...]  # ints, and None for an unknown size
+Size = int | tuple[int, int]  # (height, width), or one int for both
 
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),

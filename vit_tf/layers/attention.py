@@ -3,9 +3,11 @@
 Shapes in the comments: b batch, n tokens, d model width, H heads, k head width.
 """
 
+from typing import Any
+
 import keras
 
-from vit_tf.config import AttentionConfig
+from vit_tf.config import AttentionConfig, Shape, Tensor
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
@@ -39,12 +41,12 @@ class MultiHeadSelfAttention(ConfiguredLayer):
 
     config_class = AttentionConfig
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(num_heads=num_heads, **kwargs)
         self.core_attention = make_core_attention(self.config, self.dtype_policy)
         self.dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         *leading, d = input_shape
         config, dtype = self.config, self.dtype_policy
         self.head_width = head_width(d, config.num_heads, config.head_dim)
@@ -65,7 +67,9 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         self.projection = TokenDense(d, use_bias=config.projection_bias, dtype=dtype, name="projection")
         self.projection.build((*leading, inner_dim))
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.qkv(self.hooked("tokens", inputs))
         x, scores = with_scores(self.core_attention, qkv, return_attention_scores, training)
         if self.inner_norm is not None:
@@ -73,10 +77,12 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         x = self.dropout(self.projection(x), training=training)  # (b, n, d)
         return (x, scores) if return_attention_scores else x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         return attention_spec(self, inputs.shape, return_attention_scores)
 
 

@@ -7,15 +7,18 @@ the same options.
 Shapes in the comments: b batch, n tokens, d model width.
 """
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import keras
 from keras import ops
 
-from vit_tf.config import AttentionConfig, BlockConfig, shared_fields
+from vit_tf.config import AttentionConfig, BlockConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.attention import MultiHeadSelfAttention, head_width, per_matrix_glorot
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
-from vit_tf.layers.mlp import get_activation, make_mlp
+from vit_tf.layers.mlp import Activation, get_activation, make_mlp
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale
@@ -45,11 +48,11 @@ class Block(ConfiguredLayer):
 
     config_class = BlockConfig
 
-    def __init__(self, num_heads, mlp_dim, *, activation="gelu", **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, *, activation: Activation = "gelu", **kwargs: Any):
         activation = get_activation(activation)
         super().__init__(num_heads=num_heads, mlp_dim=mlp_dim, activation=activation, **kwargs)
 
-    def rematerialized_call(self, layer_call, *args, **kwargs):
+    def rematerialized_call(self, layer_call: Callable, *args: Any, **kwargs: Any) -> Callable:
         """Keras calls this method in a `keras.RematScope`; see `rematerialize`."""
         if super().rematerialized_call(layer_call, *args, **kwargs) is layer_call:
             return layer_call  # the scope leaves this block out, or there are hooks
@@ -57,46 +60,48 @@ class Block(ConfiguredLayer):
 
     # The layers of all subclasses are made here, so that each option is passed on in one place.
 
-    def make_norm(self, name, initial_scale=None):
+    def make_norm(self, name: str, initial_scale: float | None = None) -> keras.layers.Layer:
         return make_norm(self.config.norm, self.config.norm_epsilon, self.dtype_policy, name, initial_scale)
 
-    def make_attention(self, name):
+    def make_attention(self, name: str) -> keras.layers.Layer:
         options = shared_fields(self.config, AttentionConfig)
         return MultiHeadSelfAttention(**options, dtype=self.dtype_policy, name=name)
 
-    def make_mlp(self, name):
+    def make_mlp(self, name: str) -> keras.layers.Layer:
         return make_mlp(self.config.mlp, self.config, self.dtype_policy, name)
 
-    def make_scale(self, name):
+    def make_scale(self, name: str) -> keras.layers.Layer:
         if self.config.layer_scale_init is None:
             return keras.layers.Identity(dtype=self.dtype_policy, name=name)
         return LayerScale(self.config.layer_scale_init, dtype=self.dtype_policy, name=name)
 
-    def make_drop_path(self, name):
+    def make_drop_path(self, name: str) -> keras.layers.Layer:
         return DropPath(self.config.drop_path_rate, dtype=self.dtype_policy, name=name)
 
-    def parts(self):
+    def parts(self) -> list[keras.layers.Layer]:
         """Returns the layers inside that map tokens to tokens, in the order of their calls."""
         raise NotImplementedError
 
-    def attention_layers(self):
+    def attention_layers(self) -> list[keras.layers.Layer]:
         """Returns the layers that have a `core_attention`: several if attentions lie side by side.
 
         Each runs the hook "tokens" on the tokens that it projects.
         """
         return [self.attention]
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         for layer in self.parts():
             layer.build(input_shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def compute_output_spec(self, inputs, return_attention_scores=False, training=None):
+    def compute_output_spec(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         return attention_spec(self, inputs.shape, return_attention_scores)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         activation = keras.activations.serialize(self.config.activation)
         return {**super().get_config(), "activation": activation}
 
@@ -108,7 +113,7 @@ class EncoderBlock(Block):
     Args, call arguments and output shape: see `Block`.
     """
 
-    def __init__(self, num_heads, mlp_dim, **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any):
         super().__init__(num_heads, mlp_dim, **kwargs)
         self.attention_norm = self.make_norm("attention_norm")
         self.attention = self.make_attention("attention")
@@ -119,11 +124,13 @@ class EncoderBlock(Block):
         self.mlp_scale = self.make_scale("mlp_scale")
         self.mlp_drop_path = self.make_drop_path("mlp_drop_path")
 
-    def parts(self):
+    def parts(self) -> list[keras.layers.Layer]:
         attention = [self.attention_norm, self.attention, self.attention_scale]
         return attention + [self.mlp_norm, self.mlp, self.mlp_scale]
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         y = self.attention_norm(inputs)
         y, scores = with_scores(self.attention, y, return_attention_scores, training)
         x = inputs + self.attention_drop_path(self.attention_scale(y), training=training)
@@ -142,7 +149,7 @@ class ResPostBlock(Block):
     Args, call arguments and output shape: see `Block`.
     """
 
-    def __init__(self, num_heads, mlp_dim, **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any):
         super().__init__(num_heads, mlp_dim, **kwargs)
         initial_scale = self.config.layer_scale_init
         self.attention = self.make_attention("attention")
@@ -152,10 +159,12 @@ class ResPostBlock(Block):
         self.mlp_norm = self.make_norm("mlp_norm", initial_scale)
         self.mlp_drop_path = self.make_drop_path("mlp_drop_path")
 
-    def parts(self):
+    def parts(self) -> list[keras.layers.Layer]:
         return [self.attention, self.attention_norm, self.mlp, self.mlp_norm]
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         y, scores = with_scores(self.attention, inputs, return_attention_scores, training)
         x = inputs + self.attention_drop_path(self.attention_norm(y), training=training)
         y = self.mlp_norm(self.mlp(x, training=training))
@@ -177,7 +186,7 @@ class ParallelThingsBlock(Block):
     Call arguments and output shape: see `Block`; the scores are the mean of the attentions'.
     """
 
-    def __init__(self, num_heads, mlp_dim, num_parallel=2, **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, num_parallel: int = 2, **kwargs: Any):
         super().__init__(num_heads, mlp_dim, **kwargs)
         self.num_parallel = num_parallel
         # One attribute per layer: Keras does not save layers in lists of tuples.
@@ -188,20 +197,22 @@ class ParallelThingsBlock(Block):
                 setattr(self, f"{part}_scale_{i}", self.make_scale(f"{part}_scale_{i}"))
                 setattr(self, f"{part}_drop_path_{i}", self.make_drop_path(f"{part}_drop_path_{i}"))
 
-    def branches(self, part):
+    def branches(self, part: str) -> Iterator[list[keras.layers.Layer]]:
         """Yields norm, attention or MLP, scale and DropPath of each branch."""
         for i in range(self.num_parallel):
             names = (f"{part}_norm_{i}", f"{part}_{i}", f"{part}_scale_{i}", f"{part}_drop_path_{i}")
             yield [getattr(self, name) for name in names]
 
-    def attention_layers(self):
+    def attention_layers(self) -> list[keras.layers.Layer]:
         return [attention for _, attention, _, _ in self.branches("attention")]
 
-    def parts(self):
+    def parts(self) -> list[keras.layers.Layer]:
         branches = (*self.branches("attention"), *self.branches("mlp"))
         return [layer for *layers, _ in branches for layer in layers]
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         x, all_scores = inputs, []
         for norm, attention, scale, drop_path in self.branches("attention"):
             y, scores = with_scores(attention, norm(inputs), return_attention_scores, training)
@@ -212,7 +223,7 @@ class ParallelThingsBlock(Block):
             x = x + drop_path(scale(mlp(norm(tokens), training=training)), training=training)
         return (x, sum(all_scores) / self.num_parallel) if return_attention_scores else x
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_parallel": self.num_parallel}
 
 
@@ -235,7 +246,7 @@ class ParallelScalingBlock(Block):
     Hooks (see `vit_tf.layers.hooks`): "tokens" on the normalised tokens, which attention and MLP share.
     """
 
-    def __init__(self, num_heads, mlp_dim, **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any):
         super().__init__(num_heads, mlp_dim, **kwargs)
         config, dtype = self.config, self.dtype_policy
         if config.mlp != "mlp" or config.sub_norm:
@@ -247,7 +258,7 @@ class ParallelScalingBlock(Block):
         self.scale = self.make_scale("scale")
         self.drop_path = self.make_drop_path("drop_path")
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         *leading, d = input_shape
         config = self.config
         inner_dim = config.num_heads * head_width(d, config.num_heads, config.head_dim)
@@ -273,10 +284,12 @@ class ParallelScalingBlock(Block):
             setattr(self, name, layer)
         self.scale.build(input_shape)
 
-    def attention_layers(self):
+    def attention_layers(self) -> list[keras.layers.Layer]:
         return [self]
 
-    def call(self, inputs, return_attention_scores=False, training=None):
+    def call(
+        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         y = self.in_projection(self.hooked("tokens", self.norm(inputs)))
         hidden, qkv = ops.split(y, [self.config.mlp_dim], axis=-1)
         if self.mlp_bias is not None:

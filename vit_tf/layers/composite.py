@@ -1,6 +1,10 @@
 """The base class of layers that are made of layers, and how Keras finds the layers of this package."""
 
+from typing import Any
+
 import keras
+
+from vit_tf.config import Shape
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
@@ -19,7 +23,7 @@ class CompositeLayer(keras.layers.Layer):
             settings, see `part_settings`. Defaults to an empty dict.
     """
 
-    def __init__(self, parts=None, **kwargs):
+    def __init__(self, parts: dict[str, dict] | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.saved_settings = parts or {}
 
@@ -30,7 +34,7 @@ class CompositeLayer(keras.layers.Layer):
                 if isinstance(part, keras.layers.Layer):
                     part.trainable = False
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.build_parts(input_shape)
         for _, _, part in walk(self):
             if not part.built:  # without weights: dropout and the like
@@ -41,11 +45,11 @@ class CompositeLayer(keras.layers.Layer):
                 raise ValueError(f"{self.name!r} has no part {path!r}, its parts are {', '.join(parts)}")
             apply_settings(parts[path], settings)
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         """Creates all weights, including those of the parts."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         settings = {"": part_settings(self, self.trainable)}
         settings |= {path: part_settings(part, parent.trainable) for path, parent, part in walk(self)}
         settings = {path: values for path, values in settings.items() if values}

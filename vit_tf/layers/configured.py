@@ -1,6 +1,7 @@
 """Layers whose options are the fields of a frozen dataclass."""
 
 from dataclasses import fields
+from typing import Any
 
 from vit_tf.layers.hooks import HookedLayer
 
@@ -19,10 +20,10 @@ class ConfiguredLayer(HookedLayer):
 
     config_class: type
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         names = {field.name for field in fields(self.config_class)}
         super().__init__(**{key: value for key, value in kwargs.items() if key not in names})
         self.config = self.config_class(**{key: value for key, value in kwargs.items() if key in names})
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **vars(self.config)}

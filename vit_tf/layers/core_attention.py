@@ -4,11 +4,12 @@ Shapes in the comments: b batch, n tokens, m chosen queries, H heads, k head wid
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
-from vit_tf.config import AttentionConfig, shared_fields
+from vit_tf.config import AttentionConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.chunked_attention import choose_chunk_size, chunked_attention, softmax
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
@@ -68,7 +69,7 @@ class DotProductAttention(ConfiguredLayer):
 
     config_class = AttentionConfig
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(num_heads=num_heads, **kwargs)
         config, dtype = self.config, self.dtype_policy
         self.dropout = keras.layers.Dropout(config.attention_dropout_rate, dtype=dtype, name="dropout")
@@ -76,7 +77,7 @@ class DotProductAttention(ConfiguredLayer):
             self.query_norm = make_norm(config.norm, config.norm_epsilon, dtype, "query_norm")
             self.key_norm = make_norm(config.norm, config.norm_epsilon, dtype, "key_norm")
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         b, n, width = input_shape
         self.head_width = width // (3 * self.config.num_heads)
         if self.config.qk_norm:
@@ -88,7 +89,9 @@ class DotProductAttention(ConfiguredLayer):
         """The width of a head's queries and keys."""
         return self.head_width
 
-    def call(self, qkv, return_attention_scores=False, training=None):
+    def call(
+        self, qkv: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
         heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
@@ -104,7 +107,7 @@ class DotProductAttention(ConfiguredLayer):
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
         return (x, scores) if return_attention_scores else x
 
-    def prepare(self, query, key):
+    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Returns queries and keys `(..., query_width)` of all tokens as the scores take them: normalised.
 
         Every path calls it once, before any query is left out. The fused kernel's tokens are at axis 1, those
@@ -112,28 +115,30 @@ class DotProductAttention(ConfiguredLayer):
         """
         return (self.query_norm(query), self.key_norm(key)) if self.config.qk_norm else (query, key)
 
-    def split(self, qkv):
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns prepared queries and keys, and values, each `(b, H, n, k)`."""
         b, n, _ = ops.shape(qkv)
         qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)
         return *self.prepare(query, key), value
 
-    def scores(self, qkv, queries=slice(None)):
+    def scores(self, qkv: Tensor, queries: slice = slice(None)) -> Tensor:
         """Returns the attention probabilities `(b, H, m, n)` of the queries in a slice."""
         query, key, _ = self.split(qkv)
         return self.softmax_scores(query[:, :, queries], key)
 
-    def softmax_scores(self, query, key):
+    def softmax_scores(self, query: Tensor, key: Tensor) -> Tensor:
         """Returns the attention probabilities `(..., m, n)` of prepared queries and keys."""
         scores = ops.matmul(query * self.query_width**-0.5, ops.swapaxes(key, -1, -2))
         return ops.cast(softmax(scores), self.compute_dtype)
 
-    def chunk_size(self, qkv):
+    def chunk_size(self, qkv: Tensor) -> int:
         """Returns how many queries a chunk has; 0 for no chunks."""
         return choose_chunk_size(qkv.shape[1], self.config.query_chunk_size)
 
-    def chunked_attention(self, query, key, value, chunk_size, training):
+    def chunked_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, chunk_size: int, training: bool | None
+    ) -> Tensor:
         """Returns the weighted values `(b, H, n, k)`, one chunk of queries at a time."""
         dropout = {}
         if training and self.config.attention_dropout_rate:
@@ -141,21 +146,23 @@ class DotProductAttention(ConfiguredLayer):
             dropout = dict(dropout_rate=rate, seed_generator=seed_generator)
         return chunked_attention(query * self.query_width**-0.5, key, value, chunk_size, **dropout)
 
-    def can_fuse(self, needs_scores, training):
+    def can_fuse(self, needs_scores: bool, training: bool | None) -> bool:
         """Whether the backend's fused kernel, which has no scores, dropout or chunks, computes the same."""
         drops = training and self.config.attention_dropout_rate
         if needs_scores or drops or self.config.query_chunk_size:
             return False
         return has_fused_attention(self.compute_dtype, self.head_width)
 
-    def fused_attention(self, qkv):
+    def fused_attention(self, qkv: Tensor) -> Tensor:
         """Returns the weighted values `(b, n, H, k)` by the backend's fused kernel."""
         b, n, _ = ops.shape(qkv)
         qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
         query, key, value = ops.unstack(qkv, 3, axis=2)
         return fused_attention(*self.prepare(query, key), value, self.query_width**-0.5)
 
-    def compute_output_spec(self, qkv, return_attention_scores=False, training=None):
+    def compute_output_spec(
+        self, qkv: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         b, n, width = qkv.shape
         return attention_spec(self, (b, n, width // 3), return_attention_scores)
 
@@ -180,7 +187,7 @@ class DifferentialAttention(DotProductAttention):
         ValueError: at build, the width of a head is odd.
     """
 
-    def __init__(self, num_heads, **kwargs):
+    def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(num_heads, **kwargs)
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * self.config.block_index)
         self.head_norm = keras.layers.RMSNormalization(
@@ -191,7 +198,7 @@ class DifferentialAttention(DotProductAttention):
     def query_width(self):
         return self.head_width // 2
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         super().build_parts(input_shape)
         if self.head_width % 2:
             raise ValueError(
@@ -209,7 +216,9 @@ class DifferentialAttention(DotProductAttention):
             )
             setattr(self, name, weight)
 
-    def call(self, qkv, return_attention_scores=False, training=None):
+    def call(
+        self, qkv: Tensor, return_attention_scores: bool = False, training: bool | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
         heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
@@ -229,7 +238,7 @@ class DifferentialAttention(DotProductAttention):
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
         return (x, scores) if return_attention_scores else x
 
-    def split(self, qkv):
+    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns prepared queries and keys, each `(b, H, 2, n, k / 2)`, and values `(b, H, n, k)`."""
         b, n, _ = ops.shape(qkv)
         heads = self.config.num_heads
@@ -241,17 +250,17 @@ class DifferentialAttention(DotProductAttention):
         value = ops.transpose(ops.reshape(value, (b, n, heads, self.head_width)), (0, 2, 1, 3))
         return *self.prepare(query, key), value
 
-    def scores(self, qkv, queries=slice(None)):
+    def scores(self, qkv: Tensor, queries: slice = slice(None)) -> Tensor:
         """Returns the differences of the probabilities, `(b, H, m, n)`, of the queries in a slice."""
         query, key, _ = self.split(qkv)
         return self.difference(self.softmax_scores(query[:, :, :, queries], key))
 
-    def difference(self, pair):
+    def difference(self, pair: Tensor) -> Tensor:
         """Returns the difference `(b, H, m, n)` of a pair of maps `(b, H, 2, m, n)`."""
         factor = ops.cast(self.compute_lambda(), self.compute_dtype)
         return pair[:, :, 0] - factor * pair[:, :, 1]
 
-    def compute_lambda(self):
+    def compute_lambda(self) -> Tensor:
         """Returns the learned weight of the second map, a float32 scalar."""
         first = ops.exp(ops.sum(self.lambda_q1 * self.lambda_k1))
         return first - ops.exp(ops.sum(self.lambda_q2 * self.lambda_k2)) + self.lambda_init

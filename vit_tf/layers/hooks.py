@@ -4,10 +4,13 @@ A hook belongs to the context (`contextvars`) that sets it, not to the layer. Ot
 layer at the same time do not run it, and nothing has to be removed after an error or a Ctrl-C.
 """
 
+from collections.abc import Callable
 from contextvars import ContextVar, copy_context
+from typing import Any
 
 import keras
 
+from vit_tf.config import Tensor
 from vit_tf.layers.composite import CompositeLayer
 
 HOOKS = ContextVar("HOOKS", default=None)  # (trace, {(layer, place): hook}) or None
@@ -65,16 +68,16 @@ def is_compiled_by_torch():
 class HookedLayer(CompositeLayer):
     """A layer that runs hooks on some intermediate tensors; its docstring names these places."""
 
-    def has_hook(self, place):
+    def has_hook(self, place: str) -> bool:
         return (self, place) in active_hooks()
 
-    def hooked(self, place, x):
+    def hooked(self, place: str, x: Tensor) -> Tensor:
         """Returns the replacement for `x` by the hook at a place; `x` without a hook."""
         hook = active_hooks().get((self, place))
         y = None if hook is None else hook(x)
         return x if y is None else y
 
-    def rematerialized_call(self, layer_call, *args, **kwargs):
+    def rematerialized_call(self, layer_call: Callable, *args: Any, **kwargs: Any) -> Callable:
         """Keras calls this method in a `keras.RematScope`."""
         if active_hooks():  # gradients of a tensor that a hook adds do not leave a rematerialised call
             return layer_call

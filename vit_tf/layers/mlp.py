@@ -3,14 +3,19 @@
 Shapes in the comments: b batch, n tokens, d model width.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 from keras import ops
 
-from vit_tf.config import MLPConfig, shared_fields
+from vit_tf.config import MLPConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.token_dense import TokenDense
+
+Activation = str | dict | Callable  # see `get_activation`
 
 
 @register
@@ -55,16 +60,16 @@ class MLP(ConfiguredLayer):
 
     config_class = MLPConfig
 
-    def __init__(self, mlp_dim, activation="gelu", **kwargs):
+    def __init__(self, mlp_dim: int, activation: Activation = "gelu", **kwargs: Any):
         super().__init__(mlp_dim=mlp_dim, activation=get_activation(activation), **kwargs)
         self.supports_masking = True
         self.dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
-    def dense(self, width, name, activation=None):
+    def dense(self, width: int, name: str, activation: Callable | None = None) -> keras.layers.Layer:
         use_bias = self.config.projection_bias
         return TokenDense(width, activation=activation, use_bias=use_bias, dtype=self.dtype_policy, name=name)
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         *leading, d = input_shape
         config = self.config
         self.build_first(input_shape)
@@ -75,27 +80,27 @@ class MLP(ConfiguredLayer):
         self.fc2 = self.dense(d, "fc2")
         self.fc2.build((*leading, config.mlp_dim))
 
-    def build_first(self, input_shape):
+    def build_first(self, input_shape: Shape) -> None:
         self.fc1 = self.dense(self.config.mlp_dim, "fc1", self.config.activation)
         self.fc1.build(input_shape)
 
-    def first_layers(self):
+    def first_layers(self) -> list[keras.layers.Layer]:
         """The dense layers before the activation."""
         return [self.fc1]
 
-    def first(self, inputs):
+    def first(self, inputs: Tensor) -> Tensor:
         return self.fc1(inputs)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = self.dropout(self.first(inputs), training=training)  # (b, n, mlp_dim)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         return self.dropout(self.fc2(x), training=training)  # (b, n, d)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         activation = keras.activations.serialize(self.config.activation)
         return {**super().get_config(), "activation": activation}
 
@@ -116,11 +121,11 @@ class GatedMLP(MLP):
     Input and output shape: `(b, n, d)`.
     """
 
-    def __init__(self, mlp_dim, activation="silu", packed=True, **kwargs):
+    def __init__(self, mlp_dim: int, activation: Activation = "silu", packed: bool = True, **kwargs: Any):
         super().__init__(mlp_dim, activation, **kwargs)
         self.packed = packed
 
-    def build_first(self, input_shape):
+    def build_first(self, input_shape: Shape) -> None:
         if self.packed:
             self.fc1 = self.dense(2 * self.config.mlp_dim, "fc1")
             self.fc1.build(input_shape)
@@ -130,16 +135,16 @@ class GatedMLP(MLP):
         self.fc1_gate.build(input_shape)
         self.fc1_value.build(input_shape)
 
-    def first_layers(self):
+    def first_layers(self) -> list[keras.layers.Layer]:
         return [self.fc1] if self.packed else [self.fc1_gate, self.fc1_value]
 
-    def first(self, inputs):
+    def first(self, inputs: Tensor) -> Tensor:
         if not self.packed:
             return self.fc1_gate(inputs) * self.fc1_value(inputs)
         gate, value = ops.split(self.fc1(inputs), 2, axis=-1)  # (b, n, mlp_dim) each
         return self.config.activation(gate) * value
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "packed": self.packed}
 
 

@@ -5,11 +5,13 @@ g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
 Images are NHWC, independent of `keras.config.image_data_format()`.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from vit_tf.checks import pair
-from vit_tf.config import grid_size
+from vit_tf.config import Shape, Size, Tensor, grid_size
 from vit_tf.layers.composite import CompositeLayer, register
 
 
@@ -42,11 +44,11 @@ class Patches(keras.layers.Layer):
         ValueError: the patch does not divide the image.
     """
 
-    def __init__(self, patch_size, **kwargs):
+    def __init__(self, patch_size: Size, **kwargs: Any):
         super().__init__(**kwargs)
         self.patch_size = pair(patch_size, "patch_size")
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         rows, columns = self.patch_size
         grid_size(images.shape[1:3], self.patch_size)
         b, h, w, c = ops.shape(images)
@@ -54,11 +56,11 @@ class Patches(keras.layers.Layer):
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (b, g, g, p, p, c)
         return ops.reshape(x, (b, (h // rows) * (w // columns), rows * columns * c))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, columns = self.patch_size
         return token_shape(input_shape, self.patch_size, rows * columns * input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "patch_size": self.patch_size}
 
 
@@ -80,7 +82,14 @@ class PatchEmbedding(CompositeLayer):
         ValueError: the patch does not divide the image.
     """
 
-    def __init__(self, hidden_dim, patch_size, use_bias=True, allow_remainder=False, **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        patch_size: Size,
+        use_bias: bool = True,
+        allow_remainder: bool = False,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.patch_size = pair(patch_size, "patch_size")
@@ -96,20 +105,20 @@ class PatchEmbedding(CompositeLayer):
             name="projection",
         )
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         grid_size(input_shape[1:3], self.patch_size, self.allow_remainder)
         self.projection.build(input_shape)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         grid_size(images.shape[1:3], self.patch_size, self.allow_remainder)
         if images.shape[0] == 0:  # TensorFlow's convolution gives another shape for an empty batch
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         return as_tokens(self.projection(images))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return token_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,

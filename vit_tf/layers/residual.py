@@ -1,9 +1,12 @@
 """What ends a residual branch: LayerScale and DropPath."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from vit_tf.checks import check_number
+from vit_tf.config import Shape, Tensor
 from vit_tf.layers.composite import register
 
 
@@ -27,7 +30,7 @@ class DropPath(keras.layers.Layer):
         ValueError: `rate` is outside [0, 1).
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         check_number("rate", rate, "[0, 1)")
         self.rate = rate
@@ -36,16 +39,16 @@ class DropPath(keras.layers.Layer):
         if rate:
             self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if not training or not self.rate:
             return inputs
         noise_shape = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
         return keras.random.dropout(inputs, self.rate, noise_shape, seed=self.seed_generator)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
 
 
@@ -62,23 +65,23 @@ class LayerScale(keras.layers.Layer):
     Input and output shape: `(..., d)`.
     """
 
-    def __init__(self, initial_value=1e-5, **kwargs):
+    def __init__(self, initial_value: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.initial_value = initial_value
         self.supports_masking = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.gamma = self.add_weight(
             shape=(input_shape[-1],),
             initializer=keras.initializers.Constant(self.initial_value),
             name="gamma",
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.gamma
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "initial_value": self.initial_value}

@@ -3,14 +3,16 @@
 Shapes in the comments: b batch, h and w image height and width, c channels, d model width, g grid side.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from vit_tf.checks import pair, shown
-from vit_tf.config import grid_size
+from vit_tf.config import Shape, Size, Tensor, grid_size
 from vit_tf.layers.composite import CompositeLayer, register
-from vit_tf.layers.mlp import get_activation
+from vit_tf.layers.mlp import Activation, get_activation
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.patches import as_tokens, token_shape
 
@@ -42,7 +44,7 @@ class OverlapPatchEmbedding(CompositeLayer):
         ValueError: `patch_size` is not a power of two, or does not divide the image size.
     """
 
-    def __init__(self, hidden_dim, patch_size, activation="gelu", **kwargs):
+    def __init__(self, hidden_dim: int, patch_size: Size, activation: Activation = "gelu", **kwargs: Any):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.patch_size = pair(patch_size, "patch_size")
@@ -59,7 +61,7 @@ class OverlapPatchEmbedding(CompositeLayer):
             for i in range(num_stages)
         ]
 
-    def make_stage(self, name, width, is_last):
+    def make_stage(self, name: str, width: int, is_last: bool) -> keras.layers.Layer:
         return keras.layers.Conv2D(
             width,
             3,
@@ -71,26 +73,26 @@ class OverlapPatchEmbedding(CompositeLayer):
             name=name,
         )
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         for stage in self.stages:
             stage.build(input_shape)
             input_shape = stage.compute_output_shape(input_shape)
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         grid_size(images.shape[1:3], self.patch_size)
         if images.shape[0] == 0:
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         return as_tokens(self.embed(images))
 
-    def embed(self, x):
+    def embed(self, x: Tensor) -> Tensor:
         for stage in self.stages:
             x = stage(x)  # (b, h / 2, w / 2, c * 2)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return token_shape(input_shape, self.patch_size, self.hidden_dim)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,
@@ -113,18 +115,18 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
     Args, input shape, output shape, errors: see `OverlapPatchEmbedding`.
     """
 
-    def __init__(self, hidden_dim, patch_size, activation="gelu", **kwargs):
+    def __init__(self, hidden_dim: int, patch_size: Size, activation: Activation = "gelu", **kwargs: Any):
         super().__init__(hidden_dim, patch_size, activation, **kwargs)
         self.norms = [
             make_norm("layer", 1e-6, self.dtype_policy, f"norm_{i}") for i in range(len(self.stages) - 1)
         ]
 
-    def make_stage(self, name, width, is_last):
+    def make_stage(self, name: str, width: int, is_last: bool) -> keras.layers.Layer:
         stage = super().make_stage(name, width, is_last)
         stage.activation = keras.activations.linear  # after the norm
         return stage
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         filters = SIDE * SIDE * channels
         self.whitening = self.add_weight(
@@ -137,14 +139,14 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         for stage, norm in zip(self.stages, self.norms):
             norm.build((None, None, None, stage.filters))
 
-    def embed(self, images):
+    def embed(self, images: Tensor) -> Tensor:
         x = ops.conv(images, self.whitening, padding="same", data_format="channels_last")  # (b, h, w, 9 c)
         x = self.stages[0](self.activation(ops.concatenate([x, -x], axis=-1)))
         for norm, stage in zip(self.norms, self.stages[1:]):
             x = stage(self.activation(norm(x)))  # (b, h / 2, w / 2, c * 2)
         return x
 
-    def adapt(self, images, epsilon=5e-4):
+    def adapt(self, images: np.ndarray, epsilon: float = 5e-4) -> None:
         """Computes the filters from images.
 
         Args:

@@ -4,16 +4,18 @@ Shapes in the comments: b batch, n tokens, p prefix tokens, d model width.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from vit_tf.checks import check_choice, pair
+from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.attention import head_width
 from vit_tf.layers.chunked_attention import softmax
 from vit_tf.layers.composite import CompositeLayer, register
 from vit_tf.layers.hooks import HookedLayer
-from vit_tf.layers.mlp import MLP, get_activation
+from vit_tf.layers.mlp import MLP, Activation, get_activation
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.token_dense import TokenDense
 
@@ -41,12 +43,12 @@ class PatchEncoder(CompositeLayer):
 
     def __init__(
         self,
-        grid_size,
-        class_token=True,
-        distillation_token=False,
-        num_registers=0,
-        prefix_positions=True,
-        **kwargs,
+        grid_size: Size,
+        class_token: bool = True,
+        distillation_token: bool = False,
+        num_registers: int = 0,
+        prefix_positions: bool = True,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.grid_size = pair(grid_size, "grid_size")
@@ -64,7 +66,7 @@ class PatchEncoder(CompositeLayer):
         """The number of rows of the position table that belong to prefix tokens, which come first."""
         return self.num_prefix_tokens if self.prefix_positions else 0
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         _, num_patches, width = input_shape
         rows, columns = self.grid_size
         if num_patches not in (None, rows * columns):
@@ -87,7 +89,7 @@ class PatchEncoder(CompositeLayer):
             name="position_embedding",
         )
 
-    def call(self, patches):
+    def call(self, patches: Tensor) -> Tensor:
         b, _, d = ops.shape(patches)
         tokens = patches if self.prefix_positions else patches + self.position_embedding
         if self.prefix:
@@ -95,11 +97,11 @@ class PatchEncoder(CompositeLayer):
             tokens = ops.concatenate([*prefix, tokens], axis=1)  # (b, p + n, d)
         return tokens + self.position_embedding if self.prefix_positions else tokens
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, columns = self.grid_size
         return input_shape[0], rows * columns + self.num_prefix_tokens, input_shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "grid_size": self.grid_size,
@@ -129,14 +131,16 @@ class TokenPooling(keras.layers.Layer):
 
     KINDS = ("token", "avg", "max", "avgmax", "token_avg")
 
-    def __init__(self, pooling="token", token_index=0, num_prefix_tokens=0, **kwargs):
+    def __init__(
+        self, pooling: str = "token", token_index: int = 0, num_prefix_tokens: int = 0, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         check_choice("pooling", pooling, self.KINDS)
         self.pooling = pooling
         self.token_index = token_index
         self.num_prefix_tokens = num_prefix_tokens
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         token, patches = inputs[:, self.token_index], inputs[:, self.num_prefix_tokens :]
         if self.pooling == "token":
             return token
@@ -147,16 +151,16 @@ class TokenPooling(keras.layers.Layer):
             return (self.maximum(patches) + average) / 2
         return average if self.pooling == "avg" else ops.concatenate([token, average], axis=-1)
 
-    def maximum(self, patches):
+    def maximum(self, patches: Tensor) -> Tensor:
         if patches.shape[0] == 0:
             return patches[:, 0]
         # Without `initial`, Keras rejects an empty batch in a graph.
         return ops.max(patches, axis=1, initial=-math.inf)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], input_shape[-1] * (2 if self.pooling == "token_avg" else 1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "pooling": self.pooling,
@@ -191,13 +195,13 @@ class AttentionPooling(HookedLayer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim,
-        activation="gelu",
-        norm="layer",
-        norm_epsilon=1e-6,
-        num_prefix_tokens=0,
-        **kwargs,
+        num_heads: int,
+        mlp_dim: int,
+        activation: Activation = "gelu",
+        norm: str = "layer",
+        norm_epsilon: float = 1e-6,
+        num_prefix_tokens: int = 0,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_heads = num_heads
@@ -209,7 +213,7 @@ class AttentionPooling(HookedLayer):
         self.mlp_norm = make_norm(norm, norm_epsilon, self.dtype_policy, "mlp_norm")
         self.mlp = MLP(mlp_dim, activation, dtype=self.dtype_policy, name="mlp")
 
-    def build_parts(self, input_shape):
+    def build_parts(self, input_shape: Shape) -> None:
         d = input_shape[-1]
         self.head_width = head_width(d, self.num_heads)
         self.latent = self.add_weight(
@@ -222,32 +226,32 @@ class AttentionPooling(HookedLayer):
         self.mlp_norm.build((input_shape[0], d))
         self.mlp.build((input_shape[0], d))
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         key, value = self.keys_and_values(inputs)
         x = ops.matmul(self.hooked("scores", self.softmax_scores(key)), value)  # (b, H, 1, k)
         x = self.projection(ops.reshape(x, (ops.shape(x)[0], self.num_heads * self.head_width)))
         return x + self.mlp(self.mlp_norm(x))
 
-    def scores(self, inputs):
+    def scores(self, inputs: Tensor) -> Tensor:
         """Returns the attention probabilities `(b, H, 1, n)` of the learned query for tokens `(b, n, d)`."""
         return self.softmax_scores(self.keys_and_values(inputs)[0])
 
-    def keys_and_values(self, inputs):
+    def keys_and_values(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns keys and values, each `(b, H, n, k)`, of the tokens after the prefix tokens."""
         tokens = inputs[:, self.num_prefix_tokens :]
         b, n, _ = ops.shape(tokens)
         key_value = ops.reshape(self.key_value(tokens), (b, n, 2, self.num_heads, self.head_width))
         return ops.unstack(ops.transpose(key_value, (2, 0, 3, 1, 4)), 2)
 
-    def softmax_scores(self, key):
+    def softmax_scores(self, key: Tensor) -> Tensor:
         query = ops.reshape(self.query(self.latent), (1, self.num_heads, 1, self.head_width))
         scores = ops.matmul(query * self.head_width**-0.5, ops.swapaxes(key, -1, -2))
         return ops.cast(softmax(scores), self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], input_shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
