@@ -26,7 +26,7 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MAX_NPZ_BYTES = 4 << 30
 
 
-def load_cifar10(source=None):
+def load_cifar10(source: str | os.PathLike | None = None) -> ImageData:
     """Loads CIFAR-10, or a user's data set in one of its formats.
 
     Args:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -78,16 +78,16 @@ class ImageFiles:
         """Whether an image may have several classes or none, so that `labels` are bool [n, k]."""
         return self.labels.ndim == 2
 
-    def read(self, i):
+    def read(self, i: int) -> bytes:
         """Returns the bytes of file `i`.
 
         Raises:
             OSError: the file does not exist any more or cannot be read.
             ValueError: the file is damaged in its zip, or larger than 256 MiB.
         """
-        return self.reader(self.names[i])
+        return self.reader(self.names[i])  # type: ignore[misc]  # `__post_init__` sets it
 
-    def subset(self, indices):
+    def subset(self, indices: np.ndarray | Sequence[int]) -> "ImageFiles":
         """Returns some of the files in the order of their names. The classes do not change.
 
         Args:
@@ -123,7 +123,7 @@ def checked_labels(labels, num_classes):
     return labels
 
 
-def find_images(source):
+def find_images(source: str | os.PathLike) -> ImageFiles:
     """Finds the labelled images of a folder, a zip or a table. No image is opened.
 
     The supported layouts are:
@@ -159,7 +159,7 @@ def find_images(source):
     except PermissionError as error:
         problem = f"{error.filename!r} may not be read: make it readable for you (chmod u+rX)"
     except ValueError as error:
-        problem = error
+        problem = str(error)
     raise ValueError(brief(f"{os.fspath(root)!r}: {problem}"))
 
 
@@ -215,7 +215,9 @@ def reader_for(root):
     return partial(read_file, root if root.is_dir() else root.parent)
 
 
-def check_images(files, max_bad=0.01, progress=True):
+def check_images(
+    files: ImageFiles, max_bad: float = 0.01, progress: bool = True
+) -> tuple[ImageFiles, list[tuple[str, str]]]:
     """Decodes every image once, on all cores, and leaves out images that cannot be decoded.
 
     The notes of the result list images with the same bytes: with different labels, in different splits, or

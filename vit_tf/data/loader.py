@@ -184,10 +184,10 @@ class DataLoader(keras.utils.PyDataset):
         self._num_drawn += 1
         return self.batch(self.keras_epoch, index)
 
-    def on_epoch_begin(self):
+    def on_epoch_begin(self) -> None:
         self._is_in_epoch = True
 
-    def on_epoch_end(self):
+    def on_epoch_end(self) -> None:
         # Before the first epoch Keras draws batches only for their shape. On JAX and PyTorch it also draws
         # one batch of an epoch that it then abandons.
         if not self._is_in_epoch:

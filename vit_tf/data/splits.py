@@ -1,6 +1,8 @@
 """Training, validation and test splits, stratified by class."""
 
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import compress
 
@@ -10,6 +12,7 @@ from vit_tf.checks import brief, check_int, check_number, quoted, require
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
 from vit_tf.data.image_data import flat_labels
+from vit_tf.data.image_files import ImageFiles
 from vit_tf.data.stratification import class_counts, draw_stratified
 from vit_tf.data.tables.text import read_rows
 from vit_tf.files import write_csv
@@ -18,7 +21,9 @@ HEADER = ["path", "label", "split", "fingerprint"]
 OLD_HEADER = HEADER[:3]  # of version 0.1
 
 
-def stratified_split(labels, fraction, seed):
+def stratified_split(
+    labels: np.ndarray | Sequence[int], fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Splits a data set so that every class has the same share in both parts.
 
     The validation part has round(n * fraction) members, distributed over the classes by largest remainder. A
@@ -45,7 +50,9 @@ def stratified_split(labels, fraction, seed):
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)
 
 
-def split_files(files, validation_fraction=0.1, test_fraction=0.1, seed=0):
+def split_files(
+    files: ImageFiles, validation_fraction: float = 0.1, test_fraction: float = 0.1, seed: int = 0
+) -> ImageFiles:
     """Assigns a split to every image. Splits that the data set defines do not change.
 
     A missing validation or test part is drawn by class from the training part and the images without a
@@ -95,7 +102,7 @@ def require_enough(files, pool, parts):
     require(not short, f"{found}: {hint}")
 
 
-def write_split(files, path):
+def write_split(files: ImageFiles, path: str | os.PathLike) -> None:
     """Writes the images with their classes and splits to a CSV, completely or not at all.
 
     The columns are path, label, split and fingerprint. `read_split` compares the fingerprints to detect
@@ -112,7 +119,7 @@ def write_split(files, path):
     write_csv(path, HEADER, zip(files.names, label_cells(files), splits, fingerprints(files)))
 
 
-def read_split(files, path):
+def read_split(files: ImageFiles, path: str | os.PathLike) -> ImageFiles:
     """Returns the images that `write_split` wrote, with their splits.
 
     Images and classes that were added later are left out, so that labels keep their meaning. The `notes` of

@@ -5,10 +5,14 @@ The profiler and the freezing of graphs are private modules of TensorFlow.
 
 import warnings
 from collections import Counter
+from typing import TYPE_CHECKING
 
 import keras
 
 from vit_tf.flops.count import check_arguments
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def get_flops(model: keras.Model, batch_size: int | None = None) -> int:
@@ -71,7 +75,7 @@ def flops_by_operation(model: keras.Model, batch_size: int | None = None) -> dic
     return dict(counts)
 
 
-def inference_graph(model, batch_size):
+def inference_graph(model: keras.Model, batch_size: int) -> "tf.Graph":
     """Returns the frozen graph of `model` at inference, a `tf.Graph`."""
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants

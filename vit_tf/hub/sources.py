@@ -52,7 +52,7 @@ class Checkpoint:
 PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "vit_cifar10"}
 
 
-def open_checkpoint(source, prefix=None):
+def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Checkpoint:
     """Opens a file, a folder, `hf:owner/name[@revision]` or "cifar10" and returns its `Checkpoint`.
 
     The ViT may stand under a key or a prefix, see `unwrap`; `prefix` chooses one of several.
@@ -72,7 +72,7 @@ def open_checkpoint(source, prefix=None):
     return Checkpoint(str(source), path, found.tensors, config, preprocessor, found.prefix, found.left)
 
 
-def read_source_config(source):
+def read_source_config(source: str | os.PathLike) -> tuple[dict, dict]:
     """Returns `(config, preprocessor)` of a source, as in its `Checkpoint`, without its weights."""
     find = file_finder(source)
     return read_configs(find) if find else ({}, {})

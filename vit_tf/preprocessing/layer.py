@@ -3,10 +3,14 @@
 Shapes: b images, h rows, w columns of the input; H rows, W columns of the output.
 """
 
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
+from vit_tf.checks import pair
+from vit_tf.config import Shape, Tensor
 from vit_tf.preprocessing.transform import Preprocessing, crop_resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
@@ -23,7 +27,7 @@ class ChannelRescaling(keras.layers.Rescaling):
     Input and output shape: `(..., c)`; the output has the layer's compute dtype.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         inputs, scale, offset = (
             self.backend.cast(x, self.compute_dtype) for x in (inputs, self.scale, self.offset)
         )
@@ -50,7 +54,7 @@ class PreprocessImages(keras.layers.Layer):
         ValueError: another interpolation, or images of another rank or number of channels.
     """
 
-    def __init__(self, settings, **kwargs):
+    def __init__(self, settings: dict[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
         self.preprocessing = Preprocessing(**settings)
         if self.preprocessing.interpolation not in ("bicubic", "bilinear"):
@@ -59,18 +63,18 @@ class PreprocessImages(keras.layers.Layer):
                 f"{self.preprocessing.interpolation!r}: call the Preprocessing on the images instead"
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) != 4 or input_shape[-1] != 3:
             raise ValueError(f"images must have the shape (b, h, w, 3), got {tuple(input_shape)}")
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         settings = self.preprocessing
         _, h, w, _ = ops.shape(images)
         xp = np
         if not (isinstance(h, int) and isinstance(w, int)):  # TensorFlow: known when a batch comes
             xp, h, w = ops, ops.cast(h, "float64"), ops.cast(w, "float64")
         new_h, new_w = settings.resized_size(h, w, xp)
-        height, width = settings.image_size
+        _, height, width, _ = self.compute_output_shape(images.shape)
         rows, row_exists = crop_resize_matrix(h, new_h, height, settings.interpolation, xp)
         columns, column_exists = crop_resize_matrix(w, new_w, width, settings.interpolation, xp)
         exists = row_exists[:, None, None] & column_exists[None, :, None]  # (H, W, 1)
@@ -81,10 +85,10 @@ class PreprocessImages(keras.layers.Layer):
         images = ops.where(exists, images, fill)
         return ops.cast((images / 255 - mean) / std, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape[0], *self.preprocessing.image_size, 3
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        return input_shape[0], *pair(self.preprocessing.image_size, "image_size"), 3
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "settings": self.preprocessing.to_dict()}
 
 

@@ -15,6 +15,7 @@ from vit_tf.checks import check_choice, check_number, is_number, pair, shown
 
 if TYPE_CHECKING:
     import keras
+    from PIL import Image
 
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # in Pillow's numbering
 LARGEST_RESIZED = 64_000_000  # pixels
@@ -84,7 +85,7 @@ class Preprocessing:
         mean, std = np.array([self.mean, self.std], "float32")
         return np.clip(255 * (np.asarray(x, "float32") * std + mean), 0, 255)
 
-    def resize_and_crop(self, image):
+    def resize_and_crop(self, image: "Image.Image") -> "Image.Image":
         """Returns an RGB image of Pillow with `image_size` pixels, not normalised.
 
         Args:
@@ -92,29 +93,32 @@ class Preprocessing:
         """
         from PIL import Image
 
+        size = pair(self.image_size, "image_size")
         h, w = (int(side) for side in self.resized_size(image.height, image.width))
-        top, left = (int(crop_start(side, kept)) for side, kept in zip((h, w), self.image_size))
-        canvas = Image.new("RGB", self.image_size[::-1], self.fill)
+        top, left = (int(crop_start(side, kept)) for side, kept in zip((h, w), size))
+        canvas = Image.new("RGB", size[::-1], self.fill)
         resample = Image.Resampling[self.interpolation.upper()]
         if h * w <= LARGEST_RESIZED:
             canvas.paste(image.resize((w, h), resample), (-left, -top))
             return canvas
         # An image of, say, 3 x 3,000 pixels: only the kept part of its resized version fits into memory.
-        rows, columns = (min(side, kept) for side, kept in zip((h, w), self.image_size))
+        rows, columns = (min(side, kept) for side, kept in zip((h, w), size))
         y, x = max(top, 0), max(left, 0)
         scale_y, scale_x = image.height / h, image.width / w
         box = (x * scale_x, y * scale_y, (x + columns) * scale_x, (y + rows) * scale_y)
         canvas.paste(image.resize((columns, rows), resample, box=box), (x - left, y - top))
         return canvas
 
-    def resized_size(self, h, w, xp=np):
+    def resized_size(self, h: Any, w: Any, xp: Any = np) -> tuple[Any, Any]:
         """Returns (height, width) of an h x w image after the resize and before the crop.
 
         Args:
             h, w: ints, or float64 tensors where `xp` is `keras.ops`.
             xp: NumPy or `keras.ops`.
         """
-        scaled_h, scaled_w = (math.floor(side / self.crop_fraction) for side in self.image_size)
+        scaled_h, scaled_w = (
+            math.floor(side / self.crop_fraction) for side in pair(self.image_size, "image_size")
+        )
         if self.crop_mode == "squash":
             return scaled_h, scaled_w
         if self.crop_mode == "center" and scaled_h == scaled_w:  # timm rounds down only for squares

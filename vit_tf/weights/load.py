@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from vit_tf.checks import brief, listing, pair, shown
+from vit_tf.config import ViTConfig
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
@@ -48,7 +49,7 @@ class TimmWeights:
         known = "pretrained_cfg" in config or "model_type" in config
         return self.checkpoint.preprocessor or (config if known else None)
 
-    def describe(self, variant=None):
+    def describe(self, variant: str | None = None) -> tuple[str, dict[str, Any]]:
         """Returns (variant, hyperparameters) for `build_vit`.
 
         With a `variant`, only the number of classes comes from the weights. Without a variant, both results
@@ -71,7 +72,7 @@ class TimmWeights:
             ) from error
         return variant, fields
 
-    def read_description(self, variant):
+    def read_description(self, variant: str | None) -> tuple[Any, dict[str, Any]]:
         fields, config = {}, self.checkpoint.config
         if variant is None and "vit_tf" in config:  # of a folder that vit_tf.classifier wrote
             own = config_value(config, "vit_tf", dict)
@@ -87,21 +88,21 @@ class TimmWeights:
             raise ValueError(f"a head of shape {head.shape}, expected two sides")
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
 
-    def model_name(self, variant, fields):
+    def model_name(self, variant: str, fields: dict[str, Any]) -> str:
         """Returns what to call a model of this description: transformers' have no names of variants."""
         config = self.checkpoint.config
         if {"vit_tf", "architecture"} & config.keys() or config.get("model_type") not in MODEL_TYPES:
             return ALIASES.get(variant, variant)
         return model_name(config["model_type"], variant, fields)
 
-    def check_head(self, spec):
+    def check_head(self, spec: ViTConfig) -> None:
         """Raises a ValueError if the head of the weights does not fit a `ViTConfig`."""
         try:
             check_head(spec, self.tensors)
         except ValueError as error:
             raise ValueError(f"{self.checkpoint.source!r}: {error}") from error
 
-    def without_head(self):
+    def without_head(self) -> "TimmWeights":
         """Returns these weights without their heads, so that a model starts with new ones."""
         tensors = {name: t for name, t in self.tensors.items() if name not in HEAD_TENSORS}
         return replace(self, tensors=tensors)
@@ -116,7 +117,7 @@ FORMATS = {
 }
 
 
-def open_weights(source, prefix=None):
+def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWeights:
     """Opens a source and translates its names to timm's. Tensors are read later, on use.
 
     Args:
@@ -146,7 +147,7 @@ def open_weights(source, prefix=None):
     )
 
 
-def open_named(source, variant=None):
+def open_named(source: str | os.PathLike, variant: str | None = None) -> TimmWeights:
     """Returns `open_weights(source)`; raises a ValueError if source and user name no variant."""
     weights = open_weights(source)
     if variant is None and not weights.checkpoint.config:

@@ -2,7 +2,6 @@
 
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,7 +12,7 @@ from vit_tf.structure import ViTStructure
 from vit_tf.weights.formats import timm
 
 
-def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32") -> Any:
+def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32") -> Path:
     """Writes a model's weights under timm's names, completely or not at all.
 
     `timm.create_model(name, checkpoint_path=path)` loads the file strictly if timm has the architecture. An

@@ -13,12 +13,14 @@ long for flips.
 """
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops, random
 
 from vit_tf.checks import check_int, check_number, check_range, pair
+from vit_tf.config import Shape, Size, Tensor
 from vit_tf.preprocessing.transform import crop_resize_matrix
 
 register = keras.saving.register_keras_serializable(package="vit_tf")
@@ -35,23 +37,23 @@ class RandomLayer(keras.layers.Layer):
     Input and output shape: `(b, h, w, c)`.
     """
 
-    def __init__(self, seed=None, **kwargs):
+    def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.seed = seed
         self.seed_generator = random.SeedGenerator(seed)
 
-    def call(self, images, training=None):
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         return self.augment(images) if training else images
 
-    def uniform(self, images, low, high):
+    def uniform(self, images: Tensor, low: float, high: float):
         """Draws one float per image, shape (b, 1, 1)."""
         shape = (ops.shape(images)[0], 1, 1)
         return random.uniform(shape, low, high, dtype="float32", seed=self.seed_generator)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "seed": self.seed}
 
 
@@ -65,7 +67,7 @@ class RandomFlip(RandomLayer):
     Input and output shape: `(b, h, w, c)`.
     """
 
-    def augment(self, images):
+    def augment(self, images: Tensor) -> Tensor:
         is_flipped = self.uniform(images, 0, 1)[..., None] < 0.5  # (b, 1, 1, 1)
         return ops.where(is_flipped, ops.flip(images, axis=2), images)
 
@@ -86,12 +88,12 @@ class RandomCrop(RandomLayer):
         ValueError: `padding` is negative, or not smaller than the image.
     """
 
-    def __init__(self, padding=4, **kwargs):
+    def __init__(self, padding: int = 4, **kwargs: Any):
         super().__init__(**kwargs)
         check_int("padding", padding, 0)
         self.padding = padding
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         smallest = min((side for side in input_shape[1:3] if side is not None), default=math.inf)
         if self.padding >= smallest:
             raise ValueError(
@@ -99,7 +101,7 @@ class RandomCrop(RandomLayer):
                 f"{tuple(input_shape[1:3])}"
             )
 
-    def augment(self, images):
+    def augment(self, images: Tensor) -> Tensor:
         b, h, w, c = ops.shape(images)
         rows = self.shifted_indices(images, h)[:, :, None]  # (b, h, 1)
         columns = self.shifted_indices(images, w)[:, None, :]  # (b, 1, w)
@@ -107,13 +109,13 @@ class RandomCrop(RandomLayer):
         pixels = ops.reshape(images, (b * h * w, c))
         return ops.take(pixels, first_pixel + rows * w + columns, axis=0)  # (b, h, w, c)
 
-    def shifted_indices(self, images, size):
+    def shifted_indices(self, images: Tensor, size: int) -> Tensor:
         """Draws one shift per image and returns the source index of each position, (b, size)."""
         shift = ops.floor(self.uniform(images, -self.padding, self.padding + 1))[:, 0]
         index = ops.arange(size, dtype="int32") + ops.cast(shift, "int32")
         return (size - 1) - ops.abs((size - 1) - ops.abs(index))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "padding": self.padding}
 
 
@@ -136,7 +138,7 @@ class RandomAffine(RandomLayer):
         ValueError: `rotation` is negative, or `zoom` is outside [0, 1).
     """
 
-    def __init__(self, rotation=0.0, zoom=0.0, **kwargs):
+    def __init__(self, rotation: float = 0.0, zoom: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         check_number("rotation", rotation, "[0, inf)")
         check_number("zoom", zoom, "[0, 1)")
@@ -144,7 +146,7 @@ class RandomAffine(RandomLayer):
         self.zoom = zoom
         self.supports_jit = keras.backend.backend() != "tensorflow"
 
-    def augment(self, images):
+    def augment(self, images: Tensor) -> Tensor:
         return ops.image.affine_transform(
             ops.cast(images, self.compute_dtype),
             self.transforms(images),
@@ -153,7 +155,7 @@ class RandomAffine(RandomLayer):
             data_format="channels_last",
         )
 
-    def transforms(self, images):
+    def transforms(self, images: Tensor) -> Tensor:
         """Draws (b, 8) coefficients that map an output position to its source position.
 
         They are those of `keras.ops.image.affine_transform`: x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2.
@@ -172,7 +174,7 @@ class RandomAffine(RandomLayer):
         zero = ops.zeros_like(angle)
         return ops.concatenate([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rotation": self.rotation, "zoom": self.zoom}
 
 
@@ -191,11 +193,11 @@ class Resize(keras.layers.Layer):
     Output shape: `(b, *image_size, c)`, in the layer's compute dtype.
     """
 
-    def __init__(self, image_size, **kwargs):
+    def __init__(self, image_size: Size, **kwargs: Any):
         super().__init__(**kwargs)
         self.image_size = pair(image_size, "image_size")
 
-    def call(self, images):
+    def call(self, images: Tensor) -> Tensor:
         _, h, w, c = ops.shape(images)
         rows, columns = (self.matrix(size, i) for i, size in enumerate((h, w)))  # (H, h), (W, w)
         height, width = self.image_size
@@ -203,7 +205,7 @@ class Resize(keras.layers.Layer):
         x = ops.matmul(columns, ops.reshape(x, (-1, w, c)))  # (b H, W, c)
         return ops.cast(ops.reshape(x, (-1, height, width, c)), self.compute_dtype)
 
-    def matrix(self, size, axis):
+    def matrix(self, size: int, axis: int) -> Tensor:
         """Returns the weights `(image_size[axis], size)` of the resize of one side."""
         xp, resized = np, self.image_size[axis]
         if not isinstance(size, int):  # TensorFlow: known when a batch comes
@@ -211,10 +213,10 @@ class Resize(keras.layers.Layer):
         weights, _ = crop_resize_matrix(size, resized, resized, "bilinear", xp)
         return ops.cast(weights, "float32")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape[0], *self.image_size, input_shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "image_size": self.image_size}
 
 
@@ -236,12 +238,12 @@ class RandomColor(RandomLayer):
         ValueError: `strength` is outside [0, 1].
     """
 
-    def __init__(self, strength=0.4, **kwargs):
+    def __init__(self, strength: float = 0.4, **kwargs: Any):
         super().__init__(**kwargs)
         check_number("strength", strength, "[0, 1]")
         self.strength = strength
 
-    def augment(self, images):
+    def augment(self, images: Tensor) -> Tensor:
         images = ops.cast(images, self.compute_dtype)
         brightness, contrast, saturation = (self.factor(images) for _ in range(3))  # (b, 1, 1, 1)
         x = ops.clip(images * brightness, 0, 255)
@@ -251,11 +253,11 @@ class RandomColor(RandomLayer):
             x = ops.clip(luminance(x) + (x - luminance(x)) * saturation, 0, 255)
         return x
 
-    def factor(self, images):
+    def factor(self, images: Tensor) -> Tensor:
         drawn = self.uniform(images, 1 - self.strength, 1 + self.strength)
         return ops.cast(drawn[..., None], self.compute_dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "strength": self.strength}
 
 
@@ -286,7 +288,13 @@ class RandomErasing(RandomLayer):
         ValueError: a setting is out of range.
     """
 
-    def __init__(self, probability=0.25, area=(0.02, 1 / 3), ratio=(0.3, 3.3), **kwargs):
+    def __init__(
+        self,
+        probability: float = 0.25,
+        area: tuple[float, float] = (0.02, 1 / 3),
+        ratio: tuple[float, float] = (0.3, 3.3),
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         check_number("probability", probability, "[0, 1]")
         check_range("area", area, highest=1)
@@ -295,7 +303,7 @@ class RandomErasing(RandomLayer):
         self.area = tuple(area)
         self.ratio = tuple(ratio)
 
-    def augment(self, images):
+    def augment(self, images: Tensor) -> Tensor:
         images = ops.cast(images, self.compute_dtype)
         _, h, w, _ = ops.shape(images)
         area = self.uniform(images, *self.area) * (h * w)
@@ -308,13 +316,13 @@ class RandomErasing(RandomLayer):
         noise = ops.cast(ops.floor(noise), self.compute_dtype)
         return ops.where(is_erased[..., None], noise, images)
 
-    def interval(self, images, length, size):
+    def interval(self, images: Tensor, length: Tensor, size: int) -> Tensor:
         """Draws an interval of rounded `length` (b, 1, 1) within `size` pixels, as bools (b, 1, size)."""
         length = ops.clip(ops.round(length), 1, size)
         start = ops.floor(self.uniform(images, 0, 1) * (size - length + 1))
         position = ops.arange(size, dtype="float32")
         return (position >= start) & (position < start + length)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         own = {"probability": self.probability, "area": self.area, "ratio": self.ratio}
         return {**super().get_config(), **own}

@@ -84,7 +84,7 @@ class RandomResizedCrop:
         resample = Image.Resampling[self.interpolation.upper()]
         return image.resize(self.image_size[::-1], resample, box=(left, top, left + w, top + h))
 
-    def rectangle(self, height, width, generator):
+    def rectangle(self, height: int, width: int, generator: np.random.Generator) -> tuple[int, int, int, int]:
         """Draws (top, left, height, width) within an image of `height` x `width` pixels."""
         for _ in range(TRIES):
             h, w = random_sides(height * width, self.scale, [1 / r for r in self.ratio], generator)

@@ -58,7 +58,7 @@ class MixUp(Mixing):
     def __post_init__(self):
         check_number("alpha", self.alpha, "(0, inf)")
 
-    def draw(self, generator, image_size):
+    def draw(self, generator: np.random.Generator, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
         return {**NO_MIXING, "kept": np.array([generator.beta(self.alpha, self.alpha)])}
 
 
@@ -80,7 +80,7 @@ class CutMix(Mixing):
     def __post_init__(self):
         check_number("alpha", self.alpha, "(0, inf)")
 
-    def draw(self, generator, image_size):
+    def draw(self, generator: np.random.Generator, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
         side = np.sqrt(1 - generator.beta(self.alpha, self.alpha))
         edges = []
         for size in image_size:
@@ -117,7 +117,7 @@ class MixUpCutMix(Mixing):
         for name in ("probability", "switch_prob"):
             check_number(name, getattr(self, name), "[0, 1]")
 
-    def draw(self, generator, image_size):
+    def draw(self, generator: np.random.Generator, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
         is_mixed, is_cut = generator.random(2) < (self.probability, self.switch_prob)
         if not is_mixed:
             return NO_MIXING
