@@ -185,12 +185,17 @@ def blend(images, labels, mixing):
         return images, labels
     b, h, w, c = images.shape
     top, bottom, left, right = (mixing[edge] for edge in ("top", "bottom", "left", "right"))
+    share = mixing["kept"] * (1 - (bottom - top) * (right - left) / (h * w))
+    labels = weighted_sum(labels, share[:, None])
+    if isinstance(images, np.ndarray) and len(top) == 1 and mixing["kept"][0] == 1:  # a copy is much faster
+        rows, columns = slice(top[0], bottom[0]), slice(left[0], right[0])
+        pasted = images.astype("float32")
+        pasted[:, rows, columns] = images[::-1, rows, columns]
+        return pasted, labels
     # A row of pixels is taken as w * c values: NumPy is slow where the last axis is as short as c.
     is_pasted = is_inside(top, bottom, h)[:, :, None] & is_inside(c * left, c * right, w * c)[:, None, :]
     weights = mixing["kept"][:, None, None] * ~is_pasted  # (b, h, w c)
-    share = mixing["kept"] * (1 - (bottom - top) * (right - left) / (h * w))
-    images = weighted_sum(images.reshape(b, h, w * c), weights).reshape(b, h, w, c)
-    return images, weighted_sum(labels, share[:, None])
+    return weighted_sum(images.reshape(b, h, w * c), weights).reshape(b, h, w, c), labels
 
 
 def is_inside(start, stop, size):

@@ -69,24 +69,30 @@ def from_google(tensors):
 
 def convert_block(block, prefix):
     """Returns one block's tensors under timm's names. Unknown names are kept after the prefix."""
-    result = {}
-    attention = {}
-    for name, tensor in block.items():
+    result, attention, rest = convert_parts(block, prefix)
+    for name, tensor in rest.items():
         norm = re.fullmatch(r"LayerNorm_(\d)/(scale|bias)", name)
-        mlp = re.fullmatch(r"MlpBlock_\d/Dense_([01])/(kernel|bias)", name)
-        part = re.fullmatch(r"MultiHeadDotProductAttention_\d/(query|key|value|out)/(kernel|bias)", name)
         if norm:
             number = 1 if norm[1] == "0" else 2
-            result[f"{prefix}norm{number}.{'weight' if norm[2] == 'scale' else 'bias'}"] = tensor
-        elif mlp:
-            result[f"{prefix}mlp.fc{int(mlp[1]) + 1}.{torch_ending(mlp[2])}"] = torch_matrix(tensor)
+            name = f"norm{number}.{'weight' if norm[2] == 'scale' else 'bias'}"
+        result[prefix + name] = tensor
+    names = ("query", "key", "value")
+    return result | convert_attention(attention, names, f"{prefix}attn.qkv", f"{prefix}attn.proj")
+
+
+def convert_parts(tensors, prefix):
+    """Returns (MLP under timm's names, {(part, ending): tensor} of the attention, all other tensors)."""
+    mlps, attention, rest = {}, {}, {}
+    for name, tensor in tensors.items():
+        mlp = re.fullmatch(r"MlpBlock_\d/Dense_([01])/(kernel|bias)", name)
+        part = re.fullmatch(r"MultiHeadDotProductAttention_\d/(query|key|value|out)/(kernel|bias)", name)
+        if mlp:
+            mlps[f"{prefix}mlp.fc{int(mlp[1]) + 1}.{torch_ending(mlp[2])}"] = torch_matrix(tensor)
         elif part:
             attention[part.groups()] = tensor
         else:
-            result[prefix + name] = tensor
-    return result | convert_attention(
-        attention, ("query", "key", "value"), f"{prefix}attn.qkv", f"{prefix}attn.proj"
-    )
+            rest[name] = tensor
+    return mlps, attention, rest
 
 
 def convert_attention(parts, joined, joined_name, out_name):
@@ -99,7 +105,7 @@ def convert_attention(parts, joined, joined_name, out_name):
         if ("out", ending) in parts:
             tensor = parts.pop(("out", ending))
             if ending == "kernel":
-                tensor = tensor.reshape(-1, tensor.shape[-1]).transpose(1, 0)
+                tensor = torch_matrix(tensor.reshape(-1, tensor.shape[-1]))
             result[f"{out_name}.{torch_ending(ending)}"] = tensor
     # Incomplete parts keep their names, and are reported as unexpected.
     return result | {f"{joined_name}/{name}/{ending}": tensor for (name, ending), tensor in parts.items()}
@@ -114,16 +120,8 @@ def flatten_heads(tensor, ending):
 
 def convert_pool(parts):
     """Returns the tensors of the attention pooling ("MAPHead_0") under timm's names."""
-    result, attention = {}, {}
-    for name, tensor in parts.items():
-        mlp = re.fullmatch(r"MlpBlock_0/Dense_([01])/(kernel|bias)", name)
-        part = re.fullmatch(r"MultiHeadDotProductAttention_0/(query|key|value|out)/(kernel|bias)", name)
-        if mlp:
-            result[f"attn_pool.mlp.fc{int(mlp[1]) + 1}.{torch_ending(mlp[2])}"] = torch_matrix(tensor)
-        elif part:
-            attention[part.groups()] = tensor
-        else:
-            result[f"MAPHead_0/{name}"] = tensor
+    result, attention, rest = convert_parts(parts, "attn_pool.")
+    result |= {f"MAPHead_0/{name}": tensor for name, tensor in rest.items()}
     query = {key: attention.pop(key) for key in list(attention) if key[0] == "query"}
     result |= convert_attention(attention, ("key", "value"), "attn_pool.kv", "attn_pool.proj")
     return result | convert_attention(query, ("query",), "attn_pool.q", "")

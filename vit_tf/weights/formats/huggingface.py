@@ -7,7 +7,7 @@ in files, and `attention.q_proj` in modules since version 5.
 
 import re
 
-from vit_tf.checks import shown
+from vit_tf.checks import require, shown
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.lazy_tensor import LazyTensor
 
@@ -42,11 +42,7 @@ def matches(names):
 
 
 def from_huggingface(tensors):
-    """Returns (tensors, unused): the tensors under timm's names, and the unused names.
-
-    DINOv2 with registers adds positions before the registers are inserted, so the class token has a position
-    and the registers have none. The position is added to the token here, which leaves a table for patches.
-    """
+    """Returns (tensors, unused): the tensors under timm's names, and the unused names."""
     result, unused, joined = {}, [], {}
     for name, tensor in tensors.items():
         short = without_prefix(name)
@@ -62,17 +58,29 @@ def from_huggingface(tensors):
             add_block_tensor(f"blocks.{block[1]}.", block[2], tensor, result, joined)
         else:
             result[name] = tensor
-    if len({re.sub("^(?:" + "|".join(map(re.escape, PREFIXES)) + ")", "", n) for n in tensors}) != len(
-        tensors
-    ):
-        raise ValueError("a tensor occurs with and without the model's name before it")
-    for name, parts in joined.items():
-        result[name] = LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0)
-    if "reg_token" in result and {"cls_token", "pos_embed"} <= result.keys():
-        positions = result["pos_embed"]
-        result["cls_token"] = result["cls_token"] + positions[:, :1]
-        result["pos_embed"] = positions[:, 1:]
-    return result, unused
+    is_unique = len(set(map(without_prefix, tensors))) == len(tensors)
+    require(is_unique, "a tensor occurs with and without the model's name before it")
+    return fold_class_position(result | join_parts(joined)), unused
+
+
+def join_parts(joined):
+    """Returns {name: tensor} of {name: {place: part}}: the parts joined along the first axis."""
+    return {
+        name: LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0) for name, parts in joined.items()
+    }
+
+
+def fold_class_position(tensors):
+    """Returns DINOv2's tensors; with registers, the position of the class token is added to the token.
+
+    DINOv2 adds positions before it inserts the registers, so the registers have none. The position table is
+    then one of patches only.
+    """
+    if not {"reg_token", "cls_token", "pos_embed"} <= tensors.keys():
+        return tensors
+    positions = tensors["pos_embed"]
+    token = tensors["cls_token"] + positions[:, :1]
+    return {**tensors, "cls_token": token, "pos_embed": positions[:, 1:]}
 
 
 def without_prefix(name):
@@ -107,10 +115,8 @@ def variant_from_config(config):
         ValueError: the model type is unknown.
     """
     kind = config_value(config, "model_type", str)
-    if kind not in MODEL_TYPES:
-        raise ValueError(
-            f"config.json has model_type {shown(kind)}, expected one of {', '.join(MODEL_TYPES)}"
-        )
+    expected = f"expected one of {', '.join(MODEL_TYPES)}"
+    require(kind in MODEL_TYPES, f"config.json has model_type {shown(kind)}, {expected}")
     dino = kind.startswith("dinov2")
     architectures = str(config_value(config, "architectures", list, []))
     hidden_dim = config_value(config, "hidden_size", int, 768)

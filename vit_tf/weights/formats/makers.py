@@ -6,7 +6,12 @@ Reference: timm 1.0.31, `checkpoint_filter_fn` in `models/vision_transformer.py`
 import math
 import re
 
-from vit_tf.hub.lazy_tensor import LazyTensor
+from vit_tf.weights.formats.huggingface import fold_class_position, join_parts
+
+
+def has(*expected):
+    """Returns a function of the names in a file: whether they include all expected names."""
+    return set(expected).issubset
 
 
 def replace_all(name, rules):
@@ -25,7 +30,7 @@ DINOV2 = [
 
 
 def matches_dinov2(names):
-    """DINOv2's own, among those with timm's names for most."""
+    """Whether names are those of DINOv2's own files, most of which are also timm's names."""
     if "patch_embed.proj.weight" not in names:
         return False
     plain = "mask_token" in names and "blocks.0.ls1.gamma" in names
@@ -33,17 +38,10 @@ def matches_dinov2(names):
 
 
 def from_dinov2(tensors):
-    """Returns the tensors under timm's names, and those that have no use.
-
-    With registers, the class token has a position and they have none: the position is added to the token.
-    """
+    """Returns (tensors, unused): the tensors under timm's names, and the unused names."""
     result = {replace_all(name, DINOV2): tensor for name, tensor in tensors.items()}
     unused = [name for name in ("mask_token",) if result.pop(name, None) is not None]
-    if {"reg_token", "cls_token", "pos_embed"} <= result.keys():
-        positions = result["pos_embed"]
-        result["cls_token"] = result["cls_token"] + positions[:, :1]
-        result["pos_embed"] = positions[:, 1:]
-    return result, unused
+    return fold_class_position(result), unused
 
 
 # CLIP --------------------------------------------------------------------------------------------
@@ -62,12 +60,8 @@ CLIP = [
 ]
 
 
-def matches_clip(names):
-    return "conv1.weight" in names and "class_embedding" in names
-
-
 def from_clip(tensors):
-    """As `from_dinov2`; the projection into the joint space is a head without a bias, which gets zeros."""
+    """As `from_dinov2`. The projection into the joint space becomes a head; the bias of the head is zero."""
     result = {replace_all(name, CLIP): tensor for name, tensor in tensors.items()}
     if "cls_token" in result:
         result["cls_token"] = result["cls_token"].reshape(1, 1, -1)
@@ -87,12 +81,8 @@ def zeros_beside(kernel):
     return kernel[:, :1].reshape(-1).map(lambda x: 0 * x, kernel.shape[:1])
 
 
-def matches_trunk(names):
-    return "trunk.patch_embed.proj.weight" in names
-
-
 def from_trunk(tensors):
-    """As `from_dinov2`, of OpenCLIP with an image tower of timm."""
+    """As `from_dinov2`, for OpenCLIP with an image tower of timm."""
     result = {n.removeprefix("trunk."): t for n, t in tensors.items() if n.startswith("trunk.")}
     if "head.proj.weight" in tensors and "head.weight" not in result:
         result |= head_without_bias(tensors["head.proj.weight"])
@@ -119,27 +109,21 @@ BEIT3 = [
 ]
 
 
-def matches_beit3(names):
-    return "beit3.vision_embed.proj.weight" in names
-
-
 def from_beit3(tensors):
-    """As `from_dinov2`; the image experts (A) are used, the text experts (B) are not."""
-    result, joined, unused = {}, {}, []
+    """As `from_dinov2`. The image experts (A) are used, the text experts (B) are not."""
+    result, parts, unused = {}, {}, []
     for name, tensor in tensors.items():
         timm_name = replace_all(name, BEIT3)
         part = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", timm_name)
         if ".B." in name or name in ("beit3.text_embed.weight", "beit3.vision_embed.mask_token"):
             unused.append(name)
         elif part:
-            joined.setdefault(f"{part[1]}.qkv.{part[3]}", {})["qkv".index(part[2])] = tensor
-        elif timm_name == "embed_positions.weight" or timm_name.endswith("embed_positions.weight"):
+            parts.setdefault(f"{part[1]}.qkv.{part[3]}", {})["qkv".index(part[2])] = tensor
+        elif timm_name.endswith("embed_positions.weight"):
             result["pos_embed"] = tensor[2:].reshape(1, tensor.shape[0] - 2, -1)  # two rows for paddings
         else:
             result[timm_name] = tensor
-    for name, parts in joined.items():
-        result[name] = LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0)
-    return result, unused
+    return result | join_parts(parts), unused
 
 
 # AIMv2 -------------------------------------------------------------------------------------------
@@ -154,20 +138,12 @@ AIMV2 = [
 ]
 
 
-def matches_aimv2(names):
-    return "preprocessor.patchifier.proj.weight" in names
-
-
 def from_aimv2(tensors):
     """As `from_dinov2`."""
     return {replace_all(name, AIMV2): tensor for name, tensor in tensors.items()}, ()
 
 
 # RADIO -------------------------------------------------------------------------------------------
-
-
-def matches_radio(names):
-    return "patch_generator.embedder.weight" in names
 
 
 def from_radio(tensors):
@@ -192,9 +168,9 @@ def from_radio(tensors):
 
 FORMATS = {
     "dinov2": (matches_dinov2, from_dinov2),
-    "clip": (matches_clip, from_clip),
-    "open_clip": (matches_trunk, from_trunk),
-    "beit3": (matches_beit3, from_beit3),
-    "aimv2": (matches_aimv2, from_aimv2),
-    "radio": (matches_radio, from_radio),
+    "clip": (has("conv1.weight", "class_embedding"), from_clip),
+    "open_clip": (has("trunk.patch_embed.proj.weight"), from_trunk),
+    "beit3": (has("beit3.vision_embed.proj.weight"), from_beit3),
+    "aimv2": (has("preprocessor.patchifier.proj.weight"), from_aimv2),
+    "radio": (has("patch_generator.embedder.weight"), from_radio),
 }

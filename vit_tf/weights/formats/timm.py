@@ -9,10 +9,11 @@ that timm lacks: `patch_embed.norm_in`, the norm of the cut pixels; and `patch_e
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
-from vit_tf.checks import listing, shown
+from vit_tf.checks import listing, require, shown
 from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
@@ -41,6 +42,12 @@ NAMES = {
     "head": "head",
     "distillation_head": "head_dist",
 }
+CORE_NAMES = {
+    "core_attention/query_norm": "q_norm",
+    "core_attention/key_norm": "k_norm",
+    "core_attention/head_norm": "sub_norm",
+    "core_attention/(lambda_[qk][12])": r"\1",
+}
 BLOCK_NAMES = {
     "attention_norm": "norm1",
     "attention_scale": "ls1",
@@ -59,20 +66,9 @@ BLOCK_NAMES = {
     "attention_projection": "attn_out_proj",
     "mlp_projection": "mlp_out_proj",
     "scale": "ls",
-    "core_attention/query_norm": "q_norm",
-    "core_attention/key_norm": "k_norm",
-    "core_attention/head_norm": "sub_norm",
-    "core_attention/(lambda_[qk][12])": r"\1",
+    **CORE_NAMES,
 }
-ATTENTION_NAMES = {
-    "qkv": "qkv",
-    "core_attention/query_norm": "q_norm",
-    "core_attention/key_norm": "k_norm",
-    "core_attention/head_norm": "sub_norm",
-    "core_attention/(lambda_[qk][12])": r"\1",
-    "inner_norm": "norm",
-    "projection": "proj",
-}
+ATTENTION_NAMES = {"qkv": "qkv", **CORE_NAMES, "inner_norm": "norm", "projection": "proj"}
 MLP_NAMES = {"(fc[12])": r"\1", "fc1_gate": "fc1_g", "fc1_value": "fc1_x", "inner_norm": "norm"}
 ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
 
@@ -107,11 +103,9 @@ def module_name(path):
 
 
 def translate(path, names):
-    for pattern, name in names.items():
-        match = re.fullmatch(pattern, path)
-        if match:
-            return match.expand(name)
-    return None
+    """Returns the name of the first pattern in `names` that matches a path, or None."""
+    matches = ((re.fullmatch(pattern, path), name) for pattern, name in names.items())
+    return next((match.expand(name) for match, name in matches if match), None)
 
 
 @dataclass(frozen=True)
@@ -132,15 +126,12 @@ def weight_mappings(model):
         ValueError: the model has weights without a name in timm, or is quantized.
     """
     entries, unmapped = {}, []
-    for layer in model.layers:
-        for variable in layer.weights:
-            if "seed_generator" in variable.path:
-                continue
-            name = timm_name(variable.path)
-            if name is None:
-                unmapped.append(variable.path)
-            else:
-                entries[name] = make_mapping(name, variable, model)
+    for variable in (variable for layer in model.layers for variable in layer.weights):
+        name = timm_name(variable.path)
+        if name is not None:
+            entries[name] = make_mapping(name, variable, model)
+        elif "seed_generator" not in variable.path:
+            unmapped.append(variable.path)
     if any(layer.quantization_mode for layer in model._flatten_layers()):
         raise ValueError(
             f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
@@ -169,13 +160,8 @@ def make_mapping(name, variable, model):
     if len(shape) == 2:  # Dense: (in, out), and (out, in) in PyTorch
         return WeightMapping(name, variable, shape[::-1], np.transpose, np.transpose)
     if len(shape) == 4:  # convolution: (height, width, in, out), and (out, in, height, width)
-        return WeightMapping(
-            name,
-            variable,
-            (shape[3], shape[2], shape[0], shape[1]),
-            lambda x: x.transpose(2, 3, 1, 0),
-            lambda x: x.transpose(3, 2, 0, 1),
-        )
+        to_keras, to_timm = (partial(np.transpose, axes=axes) for axes in ((2, 3, 1, 0), (3, 2, 0, 1)))
+        return WeightMapping(name, variable, (*shape[:1:-1], *shape[:2]), to_keras, to_timm)
     return WeightMapping(name, variable, shape, np.asarray, np.asarray)
 
 
@@ -228,11 +214,8 @@ def variant_from_config(config):
     arguments = {key: value for key, value in arguments.items() if value is not None}
     known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}
     unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
-    if unknown:
-        raise ValueError(
-            f"config.json builds {shown(name)} with {listing(unknown)}, which are unknown: "
-            "pass the variant and its hyperparameters explicitly"
-        )
+    found = f"config.json builds {shown(name)} with {listing(unknown)}, which are unknown"
+    require(not unknown, f"{found}: pass the variant and its hyperparameters explicitly")
     size = config_image_size(config)
     fields = {} if size is None else {"image_size": size}
     fields |= {MODEL_ARGS[key]: value for key, value in arguments.items() if key in MODEL_ARGS}
@@ -252,20 +235,14 @@ def derived_fields(spec, arguments):
     if "pre_norm" in arguments:
         fields |= {"pre_norm": arguments["pre_norm"], "patch_bias": not arguments["pre_norm"]}
     pooling = arguments.get("global_pool", spec.pooling)
-    if pooling == "":
-        raise ValueError(
-            "config.json has 'global_pool': '', which gives all tokens: name the variant and a `pooling`"
-        )
+    hint = "which gives all tokens: name the variant and a `pooling`"
+    require(pooling != "", f"config.json has 'global_pool': '', {hint}")
     reduces = ("avg", "avgmax", "max")
-    pooled = pooling in reduces
-    if spec.pooling in reduces and spec.final_norm == "tokens":
-        pooled = False  # the architecture itself says fc_norm=False
-    pooled = arguments.get("fc_norm", pooled)
-    if arguments.get("final_norm", spec.final_norm != "none"):
-        fields["final_norm"] = "pooled" if pooled else "tokens"
-    else:
-        fields["final_norm"] = "none"
-    fields |= {"pooling": pooling}
+    has_no_pooled_norm = spec.pooling in reduces and spec.final_norm == "tokens"  # timm's fc_norm=False
+    is_pooled = arguments.get("fc_norm", pooling in reduces and not has_no_pooled_norm)
+    has_norm = arguments.get("final_norm", spec.final_norm != "none")
+    fields["final_norm"] = ("pooled" if is_pooled else "tokens") if has_norm else "none"
+    fields["pooling"] = pooling
     if "class_token" not in arguments:
         fields["class_token"] = spec.has_class_token
     return fields

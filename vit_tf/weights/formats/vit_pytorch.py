@@ -1,6 +1,6 @@
 """lucidrains' vit-pytorch, its `ViT` (https://github.com/lucidrains/vit-pytorch, `vit.py`)."""
 
-import re
+from vit_tf.weights.formats.timm import translate
 
 NAMES = {
     r"to_patch_embedding\.1\.(weight|bias)": r"patch_embed.norm_in.\1",
@@ -29,15 +29,7 @@ def from_vit_pytorch(tensors):
     The patch kernel stays flat, `(d, height * width * channels)`, under the name `FLAT`, since only the model
     determines the patch size.
     """
-    result = {}
-    for name, tensor in tensors.items():
-        for pattern, name_in_timm in NAMES.items():
-            match = re.fullmatch(pattern, name)
-            if match:
-                result[match.expand(name_in_timm)] = tensor
-                break
-        else:
-            result[name] = tensor
+    result = {translate(name, NAMES) or name: tensor for name, tensor in tensors.items()}
     result[FLAT] = result.pop(PATCH)
     for source, name_in_timm in (("cls_token", "cls_token"), ("pos_embedding", "pos_embed")):
         tensor = result.pop(source, None)
