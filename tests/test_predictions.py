@@ -171,7 +171,7 @@ def test_outputs_that_may_be_either_are_refused(outputs, default):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (dict(activation="relu"), "`activation` must be softmax, sigmoid, none, got 'relu'"),
+        (dict(activation="relu"), "`activation` must be one of 'softmax', 'sigmoid', 'none', got 'relu'"),
         (dict(activation="none"), "for probabilities, and these outputs go from -2 to 5"),
         (dict(activation="sigmoid", thresholds=2), "from 0 to 1"),
     ],

@@ -170,17 +170,11 @@ def save(
     write_json(folder / "config.json", config)
 
 
-def make_config(
-    model, variant, hyperparameters, preprocessing, labels, problem_type=SINGLE_LABEL, thresholds=None
-):
-    """Returns the content of config.json as a dict: variant, preprocessing, labels and problem type.
-
-    Args and errors: see `save`.
-    """
+def make_config(model, variant, hyperparameters, preprocessing, labels, problem_type, thresholds):
+    """Returns the content of config.json as a dict, see `save`."""
     num_classes = model.output_shape[-1] if labels else 0  # 0: the model has no head
     check_problem_type(problem_type)
-    if len(labels) != num_classes and (len(labels), num_classes) != (2, 1):
-        raise ValueError(f"`labels` must be {num_classes} names, one per logit, got {len(labels)}")
+    check_labels(labels, num_classes)
     _, height, width, channels = model.input_shape
     config = {
         "num_classes": num_classes,

@@ -3,9 +3,7 @@
 import functools
 from pathlib import Path
 
-import numpy as np
-
-from vit_tf.checks import check_choice, shown
+from vit_tf.checks import check_choice, is_number, listing, require, shown
 from vit_tf.hub.config_values import config_value
 
 # The meaning of a model's outputs, in transformers' terms: logits of mutually exclusive classes, logits of
@@ -52,10 +50,8 @@ def labels_from_config(config):
     if isinstance(names, dict):
         by_index = {int(index): name for index, name in names.items() if str(index).isdecimal()}
         missing = [i for i in range(len(names)) if i not in by_index]
-        if missing:
-            raise ValueError(
-                f"the labels must be numbered from 0 to {len(names) - 1}, there is no {missing[0]}"
-            )
+        expected = f"the labels must be numbered from 0 to {len(names) - 1}"
+        require(not missing, f"{expected}, there is no {listing(missing)}")
         names = [by_index[i] for i in range(len(names))]
     if all(name == f"LABEL_{i}" for i, name in enumerate(names)):
         return None
@@ -96,12 +92,8 @@ def thresholds_from_config(config, num_classes):
 
 def check_thresholds(thresholds, num_classes):
     """Returns thresholds as floats; raises a ValueError unless they are `num_classes` numbers in [0, 1]."""
-    numbers = [
-        float(t) for t in thresholds if isinstance(t, (int, float, np.number)) and not isinstance(t, bool)
-    ]
-    if len(thresholds) != num_classes or not all(0 <= t <= 1 for t in numbers) or len(numbers) != num_classes:
-        raise ValueError(
-            f"`thresholds` must be {num_classes} numbers from 0 to 1, one per class, got {len(thresholds)} "
-            f"values: {str(list(thresholds[:3]))[:80]} ..."
-        )
-    return tuple(numbers)
+    expected = f"{num_classes} numbers from 0 to 1, one per class"
+    got = f"{len(thresholds)} values: {str(list(thresholds[:3]))[:80]} ..."
+    is_valid = len(thresholds) == num_classes and all(is_number(t) and 0 <= t <= 1 for t in thresholds)
+    require(is_valid, f"`thresholds` must be {expected}, got {got}")
+    return tuple(map(float, thresholds))

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from vit_tf.checks import check_int, shown
+from vit_tf.checks import check_choice, check_int, require, shown
 from vit_tf.hub import read_source_config
 from vit_tf.labels import (
     MULTI_LABEL,
@@ -87,7 +87,7 @@ def decode_predictions(
             in [0, 1] but their rows do not sum to one, so they may be either logits or probabilities.
     """
     outputs = check_outputs(logits)
-    check_top(top)
+    check_int("top", top, 1)
     num_classes = outputs.shape[1]
     default = "sigmoid" if num_classes == 1 else "softmax"
     if isinstance(labels, (str, os.PathLike)):
@@ -107,10 +107,8 @@ def decode_predictions(
     if thresholds is not None:
         numbers = [thresholds] * num_classes if isinstance(thresholds, (int, float)) else thresholds
         thresholds = check_thresholds(numbers, num_classes)
-    return [
-        ranked(row, scores, names, top, thresholds)
-        for row, scores in zip(outputs, probabilities(outputs, activation))
-    ]
+    scores = probabilities(outputs, activation)
+    return [ranked(*pair, names, top, thresholds) for pair in zip(outputs, scores)]
 
 
 def decode_values(outputs, labels=None):
@@ -148,14 +146,10 @@ def probabilities(outputs, activation):
     if activation == "sigmoid":
         small = np.exp(-np.abs(outputs))  # never overflows
         return np.where(outputs >= 0, 1, small) / (1 + small)
-    if activation != "none":
-        raise ValueError(f"`activation` must be {', '.join(ACTIVATIONS)}, got {str(activation)[:80]!r}")
+    check_choice("activation", activation, ACTIVATIONS)
     low, high = outputs.min(initial=0), outputs.max(initial=0)
-    if low < -1e-3 or high > 1 + 1e-3:
-        raise ValueError(
-            f'`activation="none"` is for probabilities, and these outputs go from {low:.3g} to {high:.3g}: '
-            'use "softmax" or "sigmoid" for logits'
-        )
+    found = f'`activation="none"` is for probabilities, and these outputs go from {low:.3g} to {high:.3g}'
+    require(low >= -1e-3 and high <= 1 + 1e-3, f'{found}: use "softmax" or "sigmoid" for logits')
     return outputs
 
 
@@ -165,11 +159,7 @@ def default_activation(problem_type, num_outputs):
 
 
 def detect_activation(outputs, default):
-    """Returns "none" if the outputs are probabilities, `default` if they are logits.
-
-    Args:
-        outputs: (b, k), finite.
-        default: the activation for logits.
+    """Returns "none" if finite outputs (b, k) are probabilities, `default` if they are logits.
 
     Raises:
         ValueError: the outputs may be either: all are in [0, 1], but the rows do not sum to one.
@@ -194,9 +184,13 @@ def output_activation(model):
         "linear", "softmax", "sigmoid" or the name of another activation; None if the graph does not show it,
         as for a subclassed model or an unknown last layer.
     """
-    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
-    found = {activation_behind(tensor) for tensor in outputs}
-    return found.pop() if len(found) == 1 else None
+    return common_activation(keras.tree.flatten(getattr(model, "outputs", None) or []))
+
+
+def common_activation(tensors):
+    """Returns the activation that produced all of some symbolic tensors, None if they differ."""
+    activations = {activation_behind(tensor) for tensor in tensors}
+    return activations.pop() if len(activations) == 1 else None
 
 
 def activation_behind(tensor):
@@ -207,32 +201,26 @@ def activation_behind(tensor):
     if isinstance(layer, keras.layers.Softmax):
         return "softmax"
     if isinstance(layer, keras.layers.Average):  # of the two heads of a distilled model
-        found = {activation_behind(each) for each in layer.input}
-        return found.pop() if len(found) == 1 else None
-    activation = getattr(layer, "activation", None)
-    return getattr(activation, "__name__", None)
+        return common_activation(layer.input)
+    return getattr(getattr(layer, "activation", None), "__name__", None)
 
 
 def ranked(outputs, scores, names, top, thresholds):
     """Returns the `Prediction`s of one image: the `top` most probable, and all others that are selected.
 
-    Args:
-        outputs: (k,), which rank the classes: probabilities may be rounded to 0 or 1.
-        scores: (k,), their probabilities.
-        names: k labels, or two for a single output.
-        top: int.
-        thresholds: k numbers, or None for no selection.
+    Args: `outputs` (k,) rank the classes, since `scores` (k,), their probabilities, may be rounded to 0 or 1;
+        `names` are k labels, or two for a single output; `thresholds` are k numbers or None.
     """
     selected = [None] * len(names) if thresholds is None else [bool(x) for x in scores >= thresholds]
     if len(names) > len(scores):  # one output with two names is the probability of the second
         scores = outputs = np.array([1 - scores[0], scores[0]])
         selected = selected if thresholds is None else [not selected[0], selected[0]]
-    found = []
-    for place, i in enumerate(np.argsort(-outputs, kind="stable")):
-        if place < top or selected[i]:
-            found.append(Prediction(names[i], float(scores[i])))
-            found[-1].selected = selected[i]
-    return found
+    predictions = []
+    for rank, i in enumerate(np.argsort(-outputs, kind="stable")):
+        if rank < top or selected[i]:
+            predictions.append(Prediction(names[i], float(scores[i])))
+            predictions[-1].selected = selected[i]
+    return predictions
 
 
 def check_outputs(outputs):
@@ -243,17 +231,12 @@ def check_outputs(outputs):
         outputs = np.asarray(outputs, "float64")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`logits` must be an array of numbers, got {shown(outputs)}") from error
-    if outputs.ndim not in (1, 2) or not outputs.shape[-1]:
-        raise ValueError(
-            f"`logits` must be (b, num_classes) or (num_classes,), got the shape {outputs.shape}"
-        )
-    if not np.isfinite(outputs).all():
-        raise ValueError("`logits` have NaN or infinite values: look at the weights and the images")
+    expected = "(b, num_classes) or (num_classes,)"
+    has_outputs = outputs.ndim in (1, 2) and outputs.shape[-1]
+    require(has_outputs, f"`logits` must be {expected}, got the shape {outputs.shape}")
+    is_finite = np.isfinite(outputs).all()
+    require(is_finite, "`logits` have NaN or infinite values: look at the weights and the images")
     return np.atleast_2d(outputs)
-
-
-def check_top(top):
-    check_int("top", top, 1)
 
 
 def check_labels(labels, num_outputs, pair_of_one=True):

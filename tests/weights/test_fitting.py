@@ -9,7 +9,7 @@ from safetensors.numpy import load_file, save_file
 from vit_tf import build_vit, load_weights, save_weights
 from vit_tf.variants import VARIANTS
 from vit_tf.weights import open_weights, resample
-from vit_tf.weights.channels import adapt_channels
+from vit_tf.weights.fitting import adapt_channels
 from vit_tf.weights.naming import BASE, name_variant
 
 SIZES = dict(image_size=32, patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=24, num_classes=0)

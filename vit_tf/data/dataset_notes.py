@@ -2,21 +2,15 @@
 
 import unicodedata
 
-import numpy as np
-
 from vit_tf.checks import shown
+from vit_tf.data.stratification import class_counts
 
 IMBALANCE = 100
 
 
 def class_notes(class_names, labels):
-    """Returns a list of notes on classes with similar names, and on unequal numbers of images.
-
-    Args:
-        class_names: list of str.
-        labels: see `ImageFiles`.
-    """
-    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(class_names))
+    """Returns a list of notes on classes with similar names, and on unequal numbers of images."""
+    counts = class_counts(labels, len(class_names))
     groups = {}
     for name, count in zip(class_names, counts):
         groups.setdefault(appearance(name), []).append((name, count))
@@ -40,12 +34,7 @@ def appearance(name):
 
 
 def copy_notes(files, digests):
-    """Returns a list of notes on images with the same bytes.
-
-    Args:
-        files: `ImageFiles`.
-        digests: one hash of the bytes per file, or None for an unreadable file.
-    """
+    """Returns notes on images with the same bytes: `digests` has a hash per file, None if unreadable."""
     groups = {}
     for i, digest in enumerate(digests):
         if digest is not None:
@@ -58,13 +47,13 @@ def copy_notes(files, digests):
         in_splits += [group] if has_splits else []
         same += [group] if len(group) > 1 and not (has_labels or has_splits) else []
     notes = []
-    for found, where in (
+    for copies, where in (
         (in_labels, "with different labels: one of them is wrong"),
         (in_splits, "in different splits: what is learnt there is tested"),
         (same, "with the same label: a split may part them"),
     ):
-        if found:
-            first = " and ".join(shown(files.names[i]) for i in found[0][:3])
-            count = "1 image is" if len(found) == 1 else f"{len(found):,} images are"
+        if copies:
+            first = " and ".join(shown(files.names[i]) for i in copies[0][:3])
+            count = "1 image is" if len(copies) == 1 else f"{len(copies):,} images are"
             notes.append(f"{count} there several times {where}, such as {first}")
     return notes

@@ -61,3 +61,18 @@ def flat_labels(labels, label):
     require(labels.ndim and labels.shape[1:] in ((), (1,)), f"{found} [n] or [n, 1], not one-hot labels")
     require(labels.size > 0, f"{found} at least one label")
     return labels.reshape(-1)
+
+
+def checked_labels(labels, num_classes):
+    """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the number of classes."""
+    if labels.dtype == bool and labels.ndim == 2:
+        found = f"labels are bool of shape {labels.shape}"
+        require(labels.shape[1] == num_classes, f"{found}: expected {num_classes} columns, one per class")
+        return labels
+    is_integer = labels.dtype.kind in "iu" or not labels.size
+    expected = "expected integers, indices into class_names, or bool of two dimensions"
+    require(is_integer, f"labels are {labels.dtype}: {expected}")
+    labels = labels.astype(np.int64).reshape(-1)
+    low, high, last = labels.min(initial=0), labels.max(initial=-1), num_classes - 1
+    require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one per class")
+    return labels

@@ -16,6 +16,7 @@ from vit_tf.checks import brief, check_number, quoted, require, shown, suggestio
 from vit_tf.data.dataset_notes import class_notes, copy_notes
 from vit_tf.data.directories import read_file, walk
 from vit_tf.data.directory_layout import SPLITS, encode_labels, label_images
+from vit_tf.data.image_data import checked_labels
 from vit_tf.data.tables.columns import read_labels
 from vit_tf.data.tables.text import TABLE_ENDINGS, require_no_spreadsheet
 from vit_tf.data.zip_archive import ImageArchive
@@ -106,21 +107,6 @@ class ImageFiles:
         )
         names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
         return replace(self, names=names, labels=self.labels[indices], splits=splits)
-
-
-def checked_labels(labels, num_classes):
-    """Returns labels as int64 [n] or bool [n, k]; a ValueError unless they fit the number of classes."""
-    if labels.dtype == bool and labels.ndim == 2:
-        found = f"labels are bool of shape {labels.shape}"
-        require(labels.shape[1] == num_classes, f"{found}: expected {num_classes} columns, one per class")
-        return labels
-    is_integer = labels.dtype.kind in "iu" or not labels.size
-    expected = "expected integers, indices into class_names, or bool of two dimensions"
-    require(is_integer, f"labels are {labels.dtype}: {expected}")
-    labels = labels.astype(np.int64).reshape(-1)
-    low, high, last = labels.min(initial=0), labels.max(initial=-1), num_classes - 1
-    require(0 <= low and high <= last, f"labels are {low} to {high}: expected 0 to {last}, one per class")
-    return labels
 
 
 def find_images(source: str | os.PathLike) -> ImageFiles:

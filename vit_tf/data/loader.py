@@ -17,7 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from vit_tf.checks import check_int, shown
+from vit_tf.checks import check_int, check_valid, require
+from vit_tf.data.image_data import checked_labels
 
 LARGEST_SEED = 2**32 - 1
 # What a generator is for is part of its seed, so that no two generators draw the same numbers.
@@ -78,10 +79,9 @@ class DataLoader(keras.utils.PyDataset):
         check_int("seed", seed, 0, LARGEST_SEED)
         check_int("num_threads", num_threads, 1, optional=True)
         for name, value in (("transform", transform), ("mix", mix)):
-            if not (value is None or callable(value)):
-                raise ValueError(f"`{name}` must be a callable or None, got {shown(value)}")
-        if not (hasattr(images, "__len__") and hasattr(images, "__getitem__")):
-            raise ValueError(f"`images` must be a sequence, with len() and images[i], got {shown(images)}")
+            check_valid(name, value, callable(value), "a callable", optional=True)
+        is_sequence = hasattr(images, "__len__") and hasattr(images, "__getitem__")
+        check_valid("images", images, is_sequence, "a sequence, with len() and images[i]")
         super().__init__()
         self.images = images
         self.labels = check_labels(labels, len(images), num_classes)
@@ -149,11 +149,9 @@ class DataLoader(keras.utils.PyDataset):
             batches = grain.MapDataset.range(start, len(self)).map(partial(self._array_batch, epoch, order))
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
         positions = grain.MapDataset.range(start * self.batch_size, self.num_images)
-        images = positions.map(partial(self._positioned_image, epoch, order)).to_iter_dataset(
-            grain.ReadOptions(
-                num_threads=self.num_threads, prefetch_buffer_size=max(2 * self.batch_size, self.num_threads)
-            )
-        )
+        buffer_size = max(2 * self.batch_size, self.num_threads)
+        options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=buffer_size)
+        images = positions.map(partial(self._positioned_image, epoch, order)).to_iter_dataset(options)
         batches = images.batch(self.batch_size, batch_fn=partial(self._stacked_batch, epoch, order))
         # Stacking and mixing run in their own thread, so that the training step does not wait for them.
         return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
@@ -207,11 +205,8 @@ class DataLoader(keras.utils.PyDataset):
     def _stacked_batch(self, epoch, order, positioned_images):
         positions, images = zip(*positioned_images)
         shapes = sorted({image.shape for image in images})
-        if len(shapes) > 1:
-            raise ValueError(
-                f"the images of a batch must have the same size, got {shapes[0]} and {shapes[-1]}: pass a "
-                "`transform` that resizes or crops them"
-            )
+        found = f"the images of a batch must have the same size, got {shapes[0]} and {shapes[-1]}"
+        require(len(shapes) == 1, f"{found}: pass a `transform` that resizes or crops them")
         return self._labelled(epoch, order, positions[0] // self.batch_size, np.stack(images))
 
     def _array_batch(self, epoch, order, index):
@@ -264,30 +259,17 @@ def as_targets(labels, num_classes):
 def check_labels(labels, num_images, num_classes):
     """Returns labels as int64 [n] or bool [n, k]; raises a ValueError unless they fit the images."""
     labels = np.asarray(labels)
-    if labels.dtype == bool and labels.ndim == 2:
-        if labels.shape != (num_images, num_classes) or not num_images:
-            raise ValueError(
-                f"expected at least one image and bool labels of shape {(num_images, num_classes)}, one "
-                f"column per class, got {num_images} images and labels of shape {labels.shape}"
-            )
-        return labels
-    if labels.shape != (num_images,) or labels.dtype.kind not in "iu" or not num_images:
-        raise ValueError(
-            "expected at least one image and one integer label per image, got "
-            f"{num_images} images and labels {labels.dtype} of shape {labels.shape}"
-        )
-    if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(
-            f"labels must be in 0 .. {num_classes - 1} for {num_classes} classes, got {labels.min()} to "
-            f"{labels.max()}"
-        )
-    return labels.astype(np.int64)
+    is_multi_label = labels.dtype == bool and labels.ndim == 2
+    expected = (num_images, num_classes) if is_multi_label else (num_images,)
+    columns = f"bool labels of shape {expected}, one column per class"
+    kind = columns if is_multi_label else "one integer label per image"
+    found = f"got {num_images} images and labels {labels.dtype} of shape {labels.shape}"
+    require(num_images and labels.shape == expected, f"expected at least one image and {kind}, {found}")
+    return checked_labels(labels, num_classes)
 
 
 def check_image(image):
     """Raises a ValueError unless an array is an image (h, w, c), uint8 or float32."""
-    if image.ndim != 3 or image.dtype not in (np.uint8, np.float32):
-        raise ValueError(
-            "expected images (h, w, c) of uint8 or float32, got "
-            f"{image.dtype} of shape {image.shape}: pass a `transform` that returns such images"
-        )
+    found = f"got {image.dtype} of shape {image.shape}: pass a `transform` that returns such images"
+    is_valid = image.ndim == 3 and image.dtype in (np.uint8, np.float32)
+    require(is_valid, f"expected images (h, w, c) of uint8 or float32, {found}")

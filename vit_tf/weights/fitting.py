@@ -1,4 +1,4 @@
-"""Fits the tensors of a checkpoint to a model: flat kernels, patch sizes, position grids."""
+"""Fits the tensors of a checkpoint to a model: input channels, flat kernels, patch sizes, position grids."""
 
 import math
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.hub.readers import read_metadata
 from vit_tf.variants import resampling
 from vit_tf.weights import resample
-from vit_tf.weights.channels import RGB
 from vit_tf.weights.formats import vit_pytorch
 
+RGB = 3
+FIRST_KERNELS = ("patch_embed.proj.weight", "patch_embed.stages.0.weight")
 # How each format's own library resamples a position table, if it differs from timm. For models with
 # registers, transformers and DINOv2's authors do as timm.
 OWN_WAYS = {
@@ -38,13 +39,7 @@ class Sampling:
 
 
 def sampling_options(name, weights, method, antialias):
-    """Returns the `Sampling`: the user's options, or by default those of the format's own library.
-
-    Args:
-        name: str, the name of the model.
-        weights: a `TimmWeights`.
-        method, antialias: see `load_weights`.
-    """
+    """Returns the `Sampling`: the user's options, by default those of the format's own library."""
     positions = resampling(name)
     kernels = {key: positions[key] for key in ("method", "antialias")}
     whose = f"as {LIBRARIES.get(weights.format, 'timm')} does"
@@ -52,15 +47,14 @@ def sampling_options(name, weights, method, antialias):
         positions |= OWN_WAYS.get(weights.format, {})
     if weights.format == "google":
         kernels = dict(OWN_WAYS["google"])
-    given = {}
+    check_choice("method", method, resample.METHODS, optional=True)
+    options = {} if method is None else {"method": method, "antialias": True}
     if method is not None:
-        check_choice("method", method, resample.METHODS)
         positions, kernels = {}, {}
-        given = {"method": method, "antialias": True}
     if antialias is not None:
-        given["antialias"] = antialias
-    whose = "as asked for" if given else whose
-    return Sampling({**positions, **given}, {**kernels, **given}, whose)
+        options["antialias"] = antialias
+    whose = "as asked for" if options else whose
+    return Sampling({**positions, **options}, {**kernels, **options}, whose)
 
 
 def fit_patches(tensors, shape, sampling, report):
@@ -166,3 +160,31 @@ def declared_grids(weights):
     ):
         if size is not None:
             yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))
+
+
+def adapt_channels(kernel, channels):
+    """Returns a kernel `(out, channels, rows, columns)` from one of RGB, `(out, 3, rows, columns)`.
+
+    For one channel, the result is the sum over the three channels, which gives the same output for a grey
+    image. For more channels, the three are repeated in turn and scaled by 3 / channels.
+    Reference: timm 1.0.31, `adapt_input_conv` in `models/_manipulate.py`.
+    """
+    if channels == 1:
+        return kernel.sum(axis=1, keepdims=True)
+    repeated = np.take(kernel, np.arange(channels) % RGB, axis=1)
+    return repeated * np.float32(RGB / channels)
+
+
+def fit_channels(tensors, entries, report):
+    """Returns the tensors with the first kernel adapted to the model's channels, if the source has RGB."""
+    tensors = dict(tensors)
+    for name in FIRST_KERNELS:
+        kernel, entry = tensors.get(name), entries.get(name)
+        if kernel is None or entry is None or len(kernel.shape) != 4 or kernel.shape[1] != RGB:
+            continue
+        channels = entry.shape[1]
+        if channels != RGB:
+            shape = (kernel.shape[0], channels, *kernel.shape[2:])
+            tensors[name] = kernel.map(lambda x, channels=channels: adapt_channels(x, channels), shape)
+            report.adapted.append(f"{name}: {RGB} input channels to {channels}")
+    return tensors

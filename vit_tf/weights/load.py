@@ -17,9 +17,14 @@ from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import ALIASES, get_variant
-from vit_tf.weights.channels import fit_channels
 from vit_tf.weights.claims import check_claims, check_head
-from vit_tf.weights.fitting import fit_patches, fit_positions, sampling_options, unfold_kernels
+from vit_tf.weights.fitting import (
+    fit_channels,
+    fit_patches,
+    fit_positions,
+    sampling_options,
+    unfold_kernels,
+)
 from vit_tf.weights.formats import google, huggingface, keras_file, makers, timm, vit_pytorch
 from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
@@ -224,10 +229,8 @@ def load_weights(
     tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
     fitting = compare(tensors, entries, report)
     if strict and report.errors:
-        raise ValueError(
-            f"{report.source!r} ({report.format}) does not fit {model.name!r}; {report.errors}. "
-            + advice(weights)
-        )
+        found = f"{report.source!r} ({report.format}) does not fit {model.name!r}; {report.errors}"
+        raise ValueError(f"{found}. {advice(weights)}")
     assign(fitting, tensors, entries, report)
     return report
 
@@ -241,26 +244,17 @@ def advice(weights):
 
 def drop_unused_heads(tensors, entries, report):
     """Returns the tensors without heads that the model lacks, or has with another width."""
-    tensors = dict(tensors)
-    has_head = "head.weight" in entries
-    for name in HEAD_TENSORS:
-        if name in tensors and not has_head:
-            report.unused.append(name)
-            del tensors[name]
-    loaded, expected = tensors.get("head.weight"), entries.get("head.weight")
-    if has_head and (loaded is None or (len(loaded.shape) == 2 and loaded.shape[0] != expected.shape[0])):
-        report.new_head = True
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in HEAD_TENSORS}
-    if report.new_head or not has_head:
-        # The layer between features and head of the first ViTs is dropped with the head.
-        for name in [name for name in tensors if name.startswith("pre_logits.")]:
-            report.unused.append(name)
-            del tensors[name]
-    if "attn_pool.latent" not in entries:
-        for name in [name for name in tensors if name.startswith("attn_pool.")]:
-            report.unused.append(name)
-            del tensors[name]
-    return tensors
+    head, expected = tensors.get("head.weight"), entries.get("head.weight")
+    if expected is not None:
+        report.new_head = head is None or (len(head.shape) == 2 and head.shape[0] != expected.shape[0])
+    loses_head = report.new_head or expected is None
+    unused = [name for name in HEAD_TENSORS if name in tensors and expected is None]
+    # The layer between features and head of the first ViTs is dropped with the head.
+    prefixes = ("pre_logits.",) * loses_head + ("attn_pool.",) * ("attn_pool.latent" not in entries)
+    unused += [name for prefix in prefixes for name in tensors if name.startswith(prefix)]
+    report.unused += unused
+    dropped = {*unused, *(HEAD_TENSORS if loses_head else ())}
+    return {name: tensor for name, tensor in tensors.items() if name not in dropped}
 
 
 def compare(tensors, entries, report):
@@ -272,10 +266,8 @@ def compare(tensors, entries, report):
                 report.missing.append(name)
         elif tensors[name].shape != entry.shape:
             report.shape_mismatches.append(f"{name}: {tensors[name].shape} in the source, {entry.shape} here")
-        elif tensors[name].kind != "f":
-            report.shape_mismatches.append(
-                f"{name}: values of NumPy's kind {tensors[name].kind!r}, floats here"
-            )
+        elif (kind := tensors[name].kind) != "f":
+            report.shape_mismatches.append(f"{name}: values of NumPy's kind {kind!r}, floats here")
         else:
             fitting.append(name)
     report.unexpected += [name for name in tensors if name not in entries]

@@ -143,7 +143,7 @@ def test_columns_beside_them(tmp_path, table):
         ),
         (
             "file,label,is_valid\ncat/1.jpg,a,perhaps\ndog/3.png,b,0\n",
-            "'perhaps' as 'is_valid': True or False",
+            "'perhaps' as 'is_valid': expected True or False",
         ),
         ("gone.jpg,cat\ncat/1.jpg,cat\ndog/3.png,dog\n", "1 of its files do not exist: 'gone.jpg'"),
         ("12,cat\ncat/1.jpg,cat\ndog/3.png,dog\n", "1 of its files do not exist: '12'"),

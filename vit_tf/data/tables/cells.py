@@ -76,60 +76,55 @@ def listed(cell):
 def parts_labels(distinct, separator):
     """Returns whether a comma or blank separates labels, rather than being part of class names.
 
-    It does so where all that it parts are labels of their own in other cells ("cat", "dog", "cat dog"), or
-    where parts recur in many cells, and are not bound to a place in the cell, as colours and species in
-    "black cat" are.
-
-    Args:
-        distinct: the distinct cells.
-        separator: str.
+    The separator separates labels if all parts of the `distinct` cells are also cells of their own ("cat",
+    "dog", "cat dog"); or if the parts recur in many cells at varying positions, unlike the colours and the
+    species in "black cat".
 
     Raises:
-        ValueError: the first is true of some of the cells with a separator, and another has a part that
-            occurs nowhere else.
+        ValueError: some cells consist of labels of their own, and others have a part that occurs nowhere
+            else.
     """
     alone = {cell for cell in distinct if cell and separator not in cell}
     combined = {cell: split(cell, separator) for cell in distinct if separator in cell}
     counts = Counter(part for parts in combined.values() for part in set(parts))
-    made = [cell for cell, parts in combined.items() if alone.issuperset(parts)]
-    if len(made) == len(combined):
+    composed = [cell for cell, parts in combined.items() if alone.issuperset(parts)]
+    if len(composed) == len(combined):
         return True
     recurring = {part for part, count in counts.items() if count > 1 or part in alone}
     places = {(part, place) for parts in combined.values() for place, part in enumerate(parts)}
-    free = sum(count > 1 for count in Counter(part for part, _ in places).values())
+    num_movable = sum(count > 1 for count in Counter(part for part, _ in places).values())
     is_vocabulary = len(recurring) >= RECURRING * len(counts) and sum(counts.values()) >= USES * len(counts)
-    if is_vocabulary and 2 * free >= len(counts):
+    if is_vocabulary and 2 * num_movable >= len(counts):
         return True
     unclear = [cell for cell, parts in combined.items() if not recurring.issuperset(parts)]
     require(
-        not made or not unclear,
-        f"the labels {quoted(made[:1])} and {quoted(unclear[:1])} may be names or several labels each: write "
+        not composed or not unclear,
+        f"the labels {quoted(composed[:1])} and {quoted(unclear[:1])} may be names or several labels: write "
         "several labels as cat|dog, and names with _ instead of blanks and commas",
     )
     return False
 
 
 def names_note(distinct, separator):
-    """Returns a list of the note that cells with a separator are names, an empty one where this is plain."""
+    """Returns a list with the note that cells with a separator are names; empty if no part recurs."""
     combined = [cell for cell in distinct if separator in cell]
     counts = Counter(part for cell in combined for part in set(split(cell, separator)))
     if not any(count > 1 or part in distinct for part, count in counts.items()):
         return []
-    return [
-        f"labels such as {quoted(combined[:1])} are taken as one class each; several are written as cat|dog"
-    ]
+    hint = "several are written as cat|dog"
+    return [f"labels such as {quoted(combined[:1])} are taken as one class each; {hint}"]
 
 
 def is_binary(cells):
-    """Whether a column says of one class whether it is there."""
-    found = {plain(cell) for cell in cells}
-    return any(found <= values for values, _ in BINARY)
+    """Whether the cells of a column mark the presence of one class."""
+    distinct = set(map(plain, cells))
+    return any(distinct <= values for values, _ in BINARY)
 
 
 def read_columns(names, columns):
-    """Returns (labels, notes) of a column per class.
+    """Returns (labels, notes) of a table with one column per class, see `read_cells`.
 
-    Where every image has exactly one class, these are single labels.
+    If every image has exactly one class, the labels are single labels.
 
     Args:
         names: the classes.
@@ -140,9 +135,8 @@ def read_columns(names, columns):
     """
     values = {plain(cell) for cells in columns for cell in cells}
     yes = next((yes for allowed, yes in BINARY if values <= allowed), None)
-    require(
-        yes, f"the columns {quoted(names)} mix kinds of values: {quoted(sorted(values))}; expected 0 and 1"
-    )
+    mixed = f"the columns {quoted(names)} mix kinds of values: {quoted(sorted(values))}"
+    require(yes, f"{mixed}; expected 0 and 1")
     present = [[plain(cell) in yes for cell in cells] for cells in columns]
     labels = [tuple(sorted(name for name, has in zip(names, row) if has)) for row in zip(*present)]
     never = [name for name, has in zip(names, present) if not any(has)]
@@ -150,15 +144,13 @@ def read_columns(names, columns):
     used = len(names) - len(never)
     require(used, f"no image has a class: the columns {quoted(names)} hold no {'/'.join(sorted(yes))}")
     if all(len(each) == 1 for each in labels):
-        return [label for (label,) in labels], [
-            f"a column per class, one class per image: {used} classes",
-            *notes,
-        ]
+        note = f"a column per class, one class per image: {used} classes"
+        return [label for (label,) in labels], [note, *notes]
     most = max(map(len, labels))
     note = f"a column per class: {used} classes, up to {most} per image{without_label(labels)}"
     return labels, [note, *notes]
 
 
 def plain(cell):
-    """Returns a cell of a binary column without what pandas and spreadsheets add."""
+    """Returns a cell of a binary column without the blanks, capitals and ".0" of pandas and spreadsheets."""
     return cell.strip().lower().removesuffix(".0")

@@ -11,7 +11,7 @@ from vit_tf.data.tables.paths import ImageFinder
 from vit_tf.data.tables.text import as_text, is_foreign, read_table
 from vit_tf.preprocessing.image_formats import ENDINGS
 
-# Headers in lower case without blanks and punctuation, the most telling first.
+# Headers in lower case without blanks and punctuation, the most specific first.
 PATH_NAMES = (
     *("path", "filepath", "imagepath", "imgpath", "relativepath", "file", "filename", "imagefile"),
     *("imagefilename", "imgfile", "fname", "image", "imagename", "img", "imgname", "picture", "photo"),
@@ -52,19 +52,18 @@ class Columns:
 def read_labels(path):
     """Returns the labels of a table of images.
 
-    The columns are found by their header and by what they hold, or are path and label where there is no
-    header. A column `split` may say train, validation or test, in any of the usual spellings, or nothing.
-    Paths start at the table's folder; see `ImageFinder` for names and ids. See `read_table` for encodings
-    and delimiters, `read_cells` for several labels in a cell, and `read_columns` for a column per class.
+    The header and the cells determine the columns. A table without a header has the columns path and label.
+    The cells of a column `split` are train, validation or test, in any usual spelling, or empty. Paths are
+    relative to the table's folder; see `ImageFinder` for names and ids, `read_table` for encodings and
+    delimiters, `read_cells` for several labels per cell, and `read_columns` for one column per class.
 
     Returns:
-        (labelled, notes): {image path: (label, split or None)}, where a label is the name of the class, or
-        a tuple of names in a table that gives an image several or none; and lines that say how the table
-        was understood. Image paths are relative to the table's folder.
+        (labelled, notes): {image path: (label, split or None)}; and lines that describe how the table was
+        read. A label is the name of the class; in a multi-label table, a tuple of names.
 
     Raises:
-        ValueError: columns, labels or splits that are missing or unclear, image files that do not exist,
-            an image with two labels.
+        ValueError: a column, label or split is missing or unclear, an image file does not exist, or an image
+            has two labels.
     """
     finder = ImageFinder(Path(path))
     rows, delimiter, notes = read_table(path, is_header)
@@ -73,7 +72,7 @@ def read_labels(path):
     rows = rows_of_one_width(rows, columns, delimiter)
     labels, label_notes = read_all_labels(rows, columns)
     notes += [described(columns), *foreign_note(rows, columns), *label_notes]
-    labelled, missing, again = {}, [], 0
+    labelled, missing, num_repeated = {}, [], 0
     first = {}  # {identity of a file: (its name, its label and split)}
     for (line, cells), label in zip(rows, labels):
         image = cells[columns.path]
@@ -86,31 +85,28 @@ def read_labels(path):
             continue
         known, other = first.setdefault(finder.identity(name), (name, entry))
         also = "" if known == name else f" (as {name!r})"
-        found = f"{known!r} is {shown_entry(other)} first and {shown_entry(entry)} in line {line}{also}"
-        require(other == entry, f"{found}: keep one of them, or write several labels as cat|dog")
-        again += known in labelled
+        conflict = f"{known!r} is {shown_entry(other)} first and {shown_entry(entry)} in line {line}{also}"
+        require(other == entry, f"{conflict}: keep one of them, or write several labels as cat|dog")
+        num_repeated += known in labelled
         labelled[known] = entry
     hint = f"paths are relative to the CSV's folder; if the first line is a header, {EXPECTED}"
     require(not missing, f"{len(missing):,} of its files do not exist: {quoted(missing)}; {hint}")
-    if again:
-        notes.append(f"{again:,} lines name an image that an earlier line has with the same label")
+    if num_repeated:
+        notes.append(f"{num_repeated:,} lines name an image that an earlier line has with the same label")
     return labelled, tuple(notes)
 
 
-# ---------------------------------------------------------------------------------------------------
-# Columns
-# ---------------------------------------------------------------------------------------------------
 def normalised(name):
     return re.sub(r"[\W_]", "", name.lower())
 
 
 def is_index(name):
-    """Whether a column has no name: pandas and R write row numbers so."""
+    """Whether a column has no name, as the row numbers that pandas and R write."""
     return not re.sub(r"unnamed\d*", "", normalised(name))
 
 
 def is_header(cells):
-    """Whether cells name both a path and a label."""
+    """Whether the cells include the name of a path column and the name of a label column."""
     names = {normalised(cell) for cell in cells}
     return bool(names.intersection(PATH_NAMES) and names.intersection(LABEL_NAMES))
 
@@ -122,7 +118,7 @@ def find_columns(rows, finder):
         require(len(first) == 2, f"its first line is {quoted(first)}: {EXPECTED}")
         return Columns(0, [1], None, None), rows
     if rest and all(len(cells) == len(first) + 1 for _, cells in rest):
-        first = ["", *first]  # R names no column of row numbers
+        first = ["", *first]  # R writes no name for the column of row numbers
     header = [as_text(cell) for cell in first]
     names = [normalised(cell) for cell in header]
     sample = [cells for _, cells in rest[:SAMPLE_ROWS]]
@@ -147,7 +143,7 @@ def names_columns(first, rest, finder):
 
 
 def find_path(names, sample, finder):
-    """Returns the column whose cells are image files, by its name where there are several or none."""
+    """Returns the column whose cells are image files; columns with a known name are tried first."""
     known = [names.index(name) for name in PATH_NAMES if name in names]
     for column in dict.fromkeys([*known, *range(len(names))]):
         cells = [cells[column] for cells in sample if len(cells) > column]
@@ -159,12 +155,12 @@ def find_path(names, sample, finder):
 def finds(finder, cell):
     try:
         return bool(cell) and finder.find(cell) is not None
-    except ValueError:  # several fit
+    except ValueError:  # several files match
         return True
 
 
 def find_split(names, rows):
-    """Returns the column of the split, None if there is none. Some names count if all cells are splits."""
+    """Returns the column of the split, or None. Ambiguous names count only if all cells are splits."""
     for name in (*SPLIT_NAMES, *VALIDATION_NAMES):
         if name not in names:
             continue
@@ -182,7 +178,7 @@ def find_label_columns(header, names, rows, path, split):
         return [row[column] for row in rows if len(row) > column]
 
     known = [names.index(name) for name in LABEL_NAMES if name in names and names.index(name) != path]
-    if known:  # names tell more than numbers, where both are
+    if known:  # a column of names is preferred to a column of numbers
         return [next((c for c in known if not all(map(str.isdecimal, cells(c)))), known[0])]
     others = [
         column
@@ -200,10 +196,10 @@ def find_label_columns(header, names, rows, path, split):
 
 
 def rows_of_one_width(rows, columns, delimiter):
-    """Returns the rows with a cell for every column; a label that a bare delimiter cut is whole again."""
+    """Returns the rows with one cell per column; joins a label that an unquoted delimiter split."""
     used = [columns.path, *columns.labels, *([] if columns.split is None else [columns.split])]
     width = len(columns.header) if columns.header else 2
-    found = []
+    complete = []
     for line, cells in rows:
         require(len(cells) > max(used), f"line {line} has {len(cells)} columns, fewer than the header")
         while len(cells) > width and not cells[-1]:
@@ -212,13 +208,10 @@ def rows_of_one_width(rows, columns, delimiter):
             hint = f"put quotes around cells with {delimiter!r}"
             require(columns.labels == [width - 1], f"line {line} has {len(cells)} columns of {width}: {hint}")
             cells = [*cells[: width - 1], delimiter.join(cells[width - 1 :])]
-        found.append((line, cells))
-    return found
+        complete.append((line, cells))
+    return complete
 
 
-# ---------------------------------------------------------------------------------------------------
-# Cells
-# ---------------------------------------------------------------------------------------------------
 def read_all_labels(rows, columns):
     """Returns (labels, notes) of all rows, see `read_cells` and `read_columns`."""
     if not rows:
@@ -230,15 +223,14 @@ def read_all_labels(rows, columns):
 
 
 def read_split_cell(cells, columns, line):
-    """Returns "train", "validation", "test" or None, as a row's cell of the split says."""
+    """Returns the split in a row: "train", "validation", "test" or None."""
     if columns.split is None:
         return None
     cell = cells[columns.split].lower()
     if normalised(columns.header[columns.split]) in VALIDATION_NAMES:
         known = {"true": "validation", "1": "validation", "false": "train", "0": "train", "": None}
-        require(
-            cell in known, f"line {line} has {cell!r} as {columns.header[columns.split]!r}: True or False"
-        )
+        name = columns.header[columns.split]
+        require(cell in known, f"line {line} has {cell!r} as {name!r}: expected True or False")
         return known[cell]
     is_split = not cell or cell in SPLIT_OF_NAME
     require(is_split, f"line {line} has the split {cell!r}: expected train, validation, test or nothing")
@@ -253,7 +245,7 @@ def shown_entry(entry):
 
 
 def described(columns):
-    """Returns the note which columns were taken, and which were not."""
+    """Returns the note on which columns are used, and which are not."""
     if columns.header is None:
         return "the table has no header: its first column is taken as the path, the second as the label"
     used = {columns.path, columns.split, *columns.labels}
@@ -266,7 +258,7 @@ def described(columns):
 
 
 def foreign_note(rows, columns):
-    """Returns a list of the note that labels are not in UTF-8, or an empty one."""
+    """Returns a list with a note if labels are not in UTF-8, else an empty list."""
     cells = (cells[column] for _, cells in rows for column in columns.labels)
     foreign = [as_text(cell) for cell in cells if is_foreign(cell)]
     if not foreign:

@@ -6,7 +6,7 @@ import posixpath
 import unicodedata
 from functools import cached_property
 
-from vit_tf.checks import quoted, shown
+from vit_tf.checks import quoted, require, shown
 from vit_tf.data.directory_layout import is_ignored
 from vit_tf.data.tables.text import as_text, is_foreign
 from vit_tf.preprocessing import image_formats as formats
@@ -40,27 +40,23 @@ class ImageFinder:
                 for ending in ENDINGS:
                     if os.path.isfile(os.path.join(self.folder, path + ending)):
                         return posixpath.normpath(path + ending)
-        found = {name for path in spellings(cell) for name in self.nearby(path)}
-        if len(found) > 1:
-            found = {name for name in found if self.is_for_this_table(name)} or found
-        if len(found) > 1:
-            raise ValueError(
-                f"{shown(cell)} may be {quoted(sorted(found))}: write folder and ending into the table"
-            )
-        return found.pop() if found else None
+        matches = {name for path in spellings(cell) for name in self.nearby(path)}
+        if len(matches) > 1:
+            matches = {name for name in matches if self.is_for_this_table(name)} or matches
+        hint = "write folder and ending into the table"
+        require(len(matches) < 2, f"{shown(cell)} may be {quoted(sorted(matches))}: {hint}")
+        return next(iter(matches), None)
 
     def nearby(self, path):
         """Returns the files below the folder whose path ends in `path`, with their ending or without."""
         tail = posixpath.normpath(path)
         names = self.files.get(tail.rpartition("/")[2], ())
-        return [
-            name for name in names if f"/{name}".endswith(f"/{tail}") or f"/{stem(name)}".endswith(f"/{tail}")
-        ]
+        return [n for n in names if any(f"/{whole}".endswith(f"/{tail}") for whole in (n, stem(n)))]
 
     @cached_property
     def files(self):
         """The image files in the folder and two levels below: {name with or without its ending: [paths]}."""
-        found, waiting = {}, [("", 0)]
+        paths, waiting = {}, [("", 0)]
         while waiting:
             folder, depth = waiting.pop()
             try:
@@ -75,8 +71,8 @@ class ImageFinder:
                     waiting += [(name, depth + 1)] if depth < 2 else []
                 elif name.lower().endswith(formats.ENDINGS) and entry.is_file():
                     for key in {entry.name, stem(entry.name)}:
-                        found.setdefault(key, []).append(name)
-        return found
+                        paths.setdefault(key, []).append(name)
+        return paths
 
     def is_for_this_table(self, name):
         """Whether an image lies in a folder with the table's name, as train/ for train_labels.csv."""

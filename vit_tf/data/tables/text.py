@@ -77,10 +77,9 @@ def decode(data):
     """Returns the text of a file's bytes, and a list of notes on its encoding."""
     for mark, encoding in BYTE_ORDER_MARKS.items():
         if data.startswith(mark):
+            errors = "surrogateescape" if encoding == "utf-8" else "strict"
             try:
-                text = data[len(mark) :].decode(
-                    encoding, "surrogateescape" if encoding == "utf-8" else "strict"
-                )
+                text = data[len(mark) :].decode(encoding, errors)
             except UnicodeDecodeError:
                 raise ValueError(f"damaged {encoding.upper()}: save the table as UTF-8") from None
             return text, [] if encoding == "utf-8" else ["the table is in UTF-16"]
