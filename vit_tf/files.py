@@ -133,9 +133,8 @@ def require_space(folder, num_bytes):
     """
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        raise OSError(
-            errno.ENOSPC, f"No space left: {num_bytes:,} bytes are needed, {free:,} are free", str(folder)
-        )
+        found = f"No space left: {num_bytes:,} bytes are needed, {free:,} are free"
+        raise OSError(errno.ENOSPC, found, str(folder))
 
 
 def read_json(path):

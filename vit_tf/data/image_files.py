@@ -57,13 +57,11 @@ class ImageFiles:
     def __post_init__(self):
         labels = checked_labels(np.asarray(self.labels), len(self.class_names))
         counts = (len(self.names), len(labels), len(self.splits))
-        require(
-            len(set(counts)) == 1, f"names, labels and splits number {counts}: expected one each per file"
-        )
+        is_equal = len(set(counts)) == 1
+        require(is_equal, f"names, labels and splits number {counts}: expected one each per file")
         unknown = set(self.splits) - {*SPLITS, None}
-        require(
-            not unknown, f"unknown splits {quoted(map(str, unknown))}: expected {', '.join(SPLITS)} or None"
-        )
+        found = f"unknown splits {quoted(map(str, unknown))}"
+        require(not unknown, f"{found}: expected {', '.join(SPLITS)} or None")
         object.__setattr__(self, "root", Path(self.root))
         for field_name in ("class_names", "names", "splits", "notes"):
             object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
@@ -102,9 +100,8 @@ class ImageFiles:
         indices = np.unique(indices) if indices.size else np.zeros(0, np.int64)
         require(indices.dtype.kind in "iu", f"indices are {indices.dtype}: expected integers or a bool mask")
         is_inside = not len(indices) or 0 <= indices[0] <= indices[-1] < len(self)
-        require(
-            is_inside, f"indices reach from {indices[:1]} to {indices[-1:]}: expected 0 to {len(self) - 1}"
-        )
+        found = f"indices reach from {indices[:1]} to {indices[-1:]}"
+        require(is_inside, f"{found}: expected 0 to {len(self) - 1}")
         names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
         return replace(self, names=names, labels=self.labels[indices], splits=splits)
 
@@ -184,15 +181,12 @@ def label_folder(root):
     try:
         return label_images(paths)
     except ValueError as error:
-        tables = [
-            name for name in paths.others if "/" not in name and name.lower().endswith(TABLE_ENDINGS[:2])
-        ]
+        names = sorted(name for name in paths.others if "/" not in name)
+        tables = [name for name in names if name.lower().endswith(TABLE_ENDINGS[:2])]
         if not tables:
             raise
-        problem = error
-    raise ValueError(
-        f"{problem}; or pass {quoted(sorted(tables))} instead of the folder if the labels are there"
-    )
+        problem = f"{error}; or pass {quoted(tables)} instead of the folder if the labels are there"
+    raise ValueError(problem)
 
 
 def reader_for(root):
@@ -224,8 +218,8 @@ def check_images(
     check_number("max_bad", max_bad, "[0, 1]")
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
     try:
-        bar = terminal.track(check_each(pool, files), "checking images", len(files), disable=not progress)
-        checks = list(bar)
+        checks = check_each(pool, files)
+        checks = list(terminal.track(checks, "checking images", len(files), disable=not progress))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     bad = [(name, reason) for name, (reason, _) in zip(files.names, checks) if reason]

@@ -75,9 +75,8 @@ def split_files(
     check_number("test_fraction", test_fraction, "[0, 1)")
     check_int("seed", seed, 0, math.inf)
     found = f"validation_fraction and test_fraction are {validation_fraction} and {test_fraction}"
-    require(
-        validation_fraction + test_fraction < 1, f"{found}: expected a sum below 1, training needs a part"
-    )
+    is_below_one = validation_fraction + test_fraction < 1
+    require(is_below_one, f"{found}: expected a sum below 1, training needs a part")
     splits = np.array([split or "train" for split in files.splits], object)
     parts = {"test": test_fraction, "validation": validation_fraction}
     parts = {split: fraction for split, fraction in parts.items() if fraction and split not in files.splits}

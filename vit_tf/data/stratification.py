@@ -4,19 +4,11 @@ import numpy as np
 
 
 def draw_stratified(labels, fraction, generator, num_kept=1):
-    """Draws members of every class.
+    """Returns which images are drawn, bool [n]: a `fraction` of the members of every class.
 
     At least one member of a class with more than `num_kept` members is drawn, and at least `num_kept` are
-    kept. For images with several classes, this may be impossible for a few classes.
-
-    Args:
-        labels: int [n], one class per image; or bool [n, k].
-        fraction: float, the share of the images to draw.
-        generator: a `numpy.random.Generator`.
-        num_kept: int.
-
-    Returns:
-        bool [n]: whether each image is drawn.
+    kept. For images with several classes, this may be impossible for a few classes. The labels are int [n],
+    one class per image, or bool [n, k].
     """
     draw = draw_iteratively if labels.ndim == 2 else draw_by_class
     return draw(labels, float(fraction), generator, num_kept)

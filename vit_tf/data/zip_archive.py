@@ -13,14 +13,10 @@ from vit_tf.checks import brief, require
 from vit_tf.data.directory_layout import Paths, is_ignored
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
+from vit_tf.zips import BOUNDED_METHODS
 
 # Images are hard to compress: a zip that exceeds both limits is a bomb of many or overlapping members.
 BOMB_BYTES, BOMB_RATIO = 1 << 30, 100
-
-BOUNDED_METHODS = (
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_DEFLATED,
-)  # of all methods, only these are unpacked in bounded chunks
 MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
 
 
@@ -115,14 +111,11 @@ class ImageArchive:
         if len(self.paths.images) == num_images:
             self.paths.folders.add(posixpath.dirname(name))
             return
-        require(
-            name not in self._members, f"{label} occurs twice in the zip: make the zip again from the folder"
-        )
+        is_new = name not in self._members
+        require(is_new, f"{label} occurs twice in the zip: make the zip again from the folder")
         require(not member.flag_bits & 1, f"{label} is encrypted: make the zip without a password")
-        is_deflate = member.compress_type in BOUNDED_METHODS
-        require(
-            is_deflate, f"{label} is packed by method {member.compress_type}: use deflate, zip's usual one"
-        )
+        method, hint = member.compress_type, "use deflate, zip's usual one"
+        require(method in BOUNDED_METHODS, f"{label} is packed by method {method}: {hint}")
         is_bounded = member.file_size <= MAX_IMAGE_BYTES
         require(is_bounded, f"{label} unpacks to {member.file_size:,} bytes: at most {MAX_IMAGE_BYTES:,}")
         self._members[name] = member

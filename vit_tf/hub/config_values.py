@@ -1,6 +1,6 @@
 """Values of a config.json, which may be hostile: each has the expected type, or raises a clear error."""
 
-from vit_tf.checks import shown
+from vit_tf.checks import require, shown
 
 # Values of "model_type" in a config.json of transformers whose models can be built.
 MODEL_TYPES = ("vit", "deit", "dinov2", "dinov2_with_registers")
@@ -22,7 +22,7 @@ def config_value(config, key, types, default=None):
         return default
     types = types if isinstance(types, tuple) else (types,)
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        expected = " or ".join(one.__name__ for one in types)
+        expected = " or ".join(kind.__name__ for kind in types)
         raise ValueError(f"config.json must have {expected} as {key!r}, got {shown(value)}")
     return value
 
@@ -32,8 +32,7 @@ def config_image_size(config):
     size = config_value(config_value(config, "pretrained_cfg", dict, {}), "input_size", (list, tuple))
     if size is None:
         return None
-    if len(size) != 3 or not all(isinstance(side, int) and side > 0 for side in size):
-        raise ValueError(
-            f"config.json must have [channels, height, width] as 'input_size', got {shown(size)}"
-        )
+    is_valid = len(size) == 3 and all(isinstance(side, int) and side > 0 for side in size)
+    expected = "[channels, height, width] as 'input_size'"
+    require(is_valid, f"config.json must have {expected}, got {shown(size)}")
     return tuple(size[1:])

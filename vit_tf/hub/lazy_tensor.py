@@ -53,9 +53,8 @@ class LazyTensor:
         if not isinstance(other, LazyTensor):
             return NotImplemented
         shape = np.broadcast_shapes(self.shape, other.shape)
-        return LazyTensor(
-            shape, lambda: np.add(self.load(), other.load()), self.kind if other.kind == "f" else other.kind
-        )
+        kind = self.kind if other.kind == "f" else other.kind
+        return LazyTensor(shape, lambda: np.add(self.load(), other.load()), kind)
 
     @staticmethod
     def concatenate(tensors, axis):
@@ -85,3 +84,15 @@ def standard(array):
 def kind_of(dtype):
     """Returns NumPy's letter for the kind of a dtype; "f" for bfloat16, too."""
     return "f" if dtype == BFLOAT16 else dtype.kind
+
+
+def map_file(path, dtype, offset, shape, strides=None):
+    """Returns an array that is mapped from a file and read on use; `strides` are in elements."""
+    if 0 in shape:  # NumPy before 2.2 cannot map an empty array
+        return standard(np.empty(shape, dtype))
+    size = shape if strides is None else 1 + sum((side - 1) * step for side, step in zip(shape, strides))
+    # "c": writes never reach the file. PyTorch warns about read-only arrays.
+    array = np.asarray(np.memmap(path, dtype, "c", offset, size))
+    if strides is not None:
+        array = np.lib.stride_tricks.as_strided(array, shape, [step * dtype.itemsize for step in strides])
+    return standard(array)

@@ -10,7 +10,7 @@ import numpy as np
 
 from vit_tf.checks import brief, cut, shown
 from vit_tf.hub import torch_file
-from vit_tf.hub.lazy_tensor import BFLOAT16, LazyTensor, Refused, kind_of, standard
+from vit_tf.hub.lazy_tensor import BFLOAT16, LazyTensor, Refused, kind_of, map_file, standard
 from vit_tf.hub.unwrap import flatten, unwrap
 from vit_tf.zips import check_members, read_npy
 
@@ -36,8 +36,8 @@ def read_file(path, select=unwrap):
         tensors = reader(path)
         if not tensors:
             raise Refused("holds no tensors: expected a dictionary of them by name")
-        found = select(tensors)
-        return replace(found, tensors=make_tensors(path, found.tensors))
+        unwrapped = select(tensors)
+        return replace(unwrapped, tensors=make_tensors(path, unwrapped.tensors))
     except Refused as error:
         raise ValueError(f"{str(path)!r} {brief(error)}") from error
     except OSError as error:
@@ -59,23 +59,13 @@ def read_safetensors(path):
     tensors = {}
     for name, entry in header.items():
         if entry["dtype"] not in SAFETENSORS_DTYPES:
-            known = ", ".join(SAFETENSORS_DTYPES)
-            raise Refused(
-                f"has {shown(name)} as {cut(str(entry['dtype']))}, expected one of {known}: convert it"
-            )
+            expected = f"expected one of {', '.join(SAFETENSORS_DTYPES)}"
+            raise Refused(f"has {shown(name)} as {cut(str(entry['dtype']))}, {expected}: convert it")
         dtype, shape = np.dtype(SAFETENSORS_DTYPES[entry["dtype"]]), tuple(entry["shape"])
         np.broadcast_to(np.zeros((), dtype), shape)  # raises where NumPy has no such shape
         offset = start + entry["data_offsets"][0]
         tensors[name] = LazyTensor(shape, partial(map_file, path, dtype, offset, shape), kind_of(dtype))
     return tensors
-
-
-def map_file(path, dtype, offset, shape):
-    """Returns an array that is mapped from the file and read on use."""
-    if 0 in shape:  # NumPy before 2.2 cannot map an empty array
-        return standard(np.empty(shape, dtype))
-    # "c": writes never reach the file. PyTorch warns about read-only arrays.
-    return standard(np.asarray(np.memmap(path, dtype, "c", offset, shape)))
 
 
 def read_metadata(path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from vit_tf.checks import brief, listing, shown
+from vit_tf.checks import brief, listing, require, shown
 from vit_tf.files import read_json
 from vit_tf.hub.lazy_tensor import LazyTensor, Refused
 from vit_tf.hub.readers import READERS, read_file, reader_of
@@ -89,10 +89,8 @@ def file_finder(source):
         return partial(find_in_folder, PACKAGED[source])
     if source.startswith("hf:"):
         match = HUB_NAME.fullmatch(source)
-        if not match or ".." in source:
-            raise ValueError(
-                f"a name on the hub is hf:owner/name or hf:owner/name@revision, got {shown(source)}"
-            )
+        expected = "a name on the hub is hf:owner/name or hf:owner/name@revision"
+        require(match and ".." not in source, f"{expected}, got {shown(source)}")
         return partial(find_on_hub, *match.groups())
     if os.path.isdir(source):
         source = repository_folder(source)
@@ -169,13 +167,13 @@ def find_weights(source, find):
             missing.append(error)
     if str(source).startswith("hf:"):
         raise ValueError(f"no weights ({', '.join(WEIGHTS)}) in {source}: {missing[0]}") from missing[0]
-    found = [path for path in sorted(Path(source).iterdir()) if reader_of(path)]
-    if len(found) != 1:
-        raise ValueError(
-            f"the folder {str(source)!r} must hold one of {', '.join(WEIGHTS)}, or a single other weight "
-            f"file, got {listing([path.name for path in found]) or 'none'}: give one by its own path"
-        )
-    return found[0]
+    paths = [path for path in sorted(Path(source).iterdir()) if reader_of(path)]
+    expected = (
+        f"the folder {str(source)!r} must hold one of {', '.join(WEIGHTS)}, or a single other weight file"
+    )
+    got = listing(path.name for path in paths) or "none"
+    require(len(paths) == 1, f"{expected}, got {got}: give one by its own path")
+    return paths[0]
 
 
 def open_parts(index, find, select):
@@ -186,17 +184,16 @@ def open_parts(index, find, select):
     parts = {}
     for part in dict.fromkeys(map(str, weight_map.values())):
         # The name may be hostile: it must not lead out of the folder.
-        if not re.fullmatch(r"[^/\\:\0]+\.safetensors", part):
-            raise ValueError(f"{str(index)!r} must name plain .safetensors files, got {part[:200]!r}")
+        is_plain = re.fullmatch(r"[^/\\:\0]+\.safetensors", part)
+        require(is_plain, f"{str(index)!r} must name plain .safetensors files, got {part[:200]!r}")
         path = Path(os.path.abspath(find(part)))
         # In the hub's cache, cache/models--owner--name/snapshots/commit/file is a link to elsewhere in it.
         root = path.parents[3] if path.parent.parent.name == "snapshots" else path.parent
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise ValueError(f"{str(path)!r} is a link out of its folder: put the file itself there")
+        is_inside = path.resolve().is_relative_to(root.resolve())
+        require(is_inside, f"{str(path)!r} is a link out of its folder: put the file itself there")
         parts[part] = read_file(path, Unwrapped).tensors
     lacking = [name for name, part in weight_map.items() if name not in parts[part]]
-    if lacking:
-        raise ValueError(f"{str(index)!r} names tensors that are not in their files: {listing(lacking)}")
+    require(not lacking, f"{str(index)!r} names tensors that are not in their files: {listing(lacking)}")
     try:
         return select({name: parts[part][name] for name, part in weight_map.items()})
     except Refused as error:

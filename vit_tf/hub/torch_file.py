@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vit_tf.checks import shown
-from vit_tf.hub.lazy_tensor import BFLOAT16, LazyTensor, Refused, kind_of, standard
+from vit_tf.hub.lazy_tensor import BFLOAT16, LazyTensor, Refused, kind_of, map_file
 from vit_tf.pickles import check_pickle
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
@@ -252,16 +252,6 @@ def to_tensor(path, name, view, places):
         raise Refused(f"has {name} of shape {shown(view.shape)} with less data: save it after `clone()`")
     np.broadcast_to(np.zeros((), view.dtype), view.shape)  # raises where NumPy has no such shape
     offset = start + (storage.offset + view.offset) * itemsize
-    load = partial(map_view, path, view, offset, last - view.offset + 1)
-    return LazyTensor(view.shape, load, kind_of(view.dtype))
-
-
-def map_view(path, view, offset, count):
-    """Returns an array that is mapped from the file and read on use."""
-    if 0 in view.shape:
-        return standard(np.empty(view.shape, view.dtype))
-    # "c": writes never reach the file. PyTorch warns about read-only arrays.
-    flat = np.asarray(np.memmap(path, view.dtype, "c", offset, (count,)))
-    strides = [stride * view.dtype.itemsize for stride in view.strides]
-    array = standard(np.lib.stride_tricks.as_strided(flat, view.shape, strides))
-    return -array if view.is_negated else array
+    load = partial(map_file, path, view.dtype, offset, view.shape, view.strides)
+    tensor = LazyTensor(view.shape, load, kind_of(view.dtype))
+    return tensor.map(np.negative, view.shape) if view.is_negated else tensor

@@ -9,15 +9,13 @@ import re
 from dataclasses import dataclass
 
 from vit_tf.checks import quoted, shown
+from vit_tf.hub.config_values import MODEL_TYPES
 from vit_tf.hub.lazy_tensor import Refused
 
 HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
 # The patch embedding of each format, and a tensor that must stand beside it. The first match counts.
 PATCH_EMBEDDINGS = {
-    **{
-        f"{model}.{HUGGING_FACE}": None
-        for model in ("vit", "deit", "dinov2", "dinov2_with_registers")  # a head stands beside the model
-    },
+    **{f"{model}.{HUGGING_FACE}": None for model in MODEL_TYPES},  # a head stands beside the model
     HUGGING_FACE: None,
     "trunk.patch_embed.proj.weight": None,  # OpenCLIP with an image tower of timm
     "patch_embed.proj.weight": None,  # timm, DeiT, DINO, DINOv2, MAE, I-JEPA
@@ -67,7 +65,7 @@ def flatten(content, is_tensor):
     Raises:
         Refused: two tensors get the same name, or there are too many items or characters in names.
     """
-    found, count, letters = {}, 0, 0
+    tensors, count, letters = {}, 0, 0
     level = [("", content)] if isinstance(content, dict) else []
     for _ in range(MOST_LEVELS):
         deeper = []
@@ -84,12 +82,12 @@ def flatten(content, is_tensor):
                     raise Refused("has names of many megabytes: save the `state_dict()` alone")
                 if not is_tensor(value):
                     deeper.append((f"{name}.", value))
-                elif name in found:
+                elif name in tensors:
                     raise Refused(f"has the tensor {shown(name)} twice: save the `state_dict()` alone")
                 else:
-                    found[name] = value
+                    tensors[name] = value
         level = deeper
-    return found
+    return tensors
 
 
 def unwrap(tensors, prefix=None):
@@ -111,19 +109,20 @@ def unwrap(tensors, prefix=None):
         if plain in named:
             raise Refused(f"has {shown(plain)} with and without a wrapper's name in it: save one alone")
         named[plain] = name
-    found = candidates(named)
+    prefixes = candidates(named)
     if prefix is not None:
         prefix = WRAPPERS.sub("", prefix)
-        if prefix not in found:
-            raise Refused(f"has no ViT under the prefix {shown(prefix)}, but under {quoted(found) or 'none'}")
+        if prefix not in prefixes:
+            others = quoted(prefixes) or "none"
+            raise Refused(f"has no ViT under the prefix {shown(prefix)}, but under {others}")
     else:
-        found = preferred(found)
-        if len(found) > 1:
+        prefixes = preferred(prefixes)
+        if len(prefixes) > 1:
             raise Refused(
-                f"holds {len(found)} ViTs, under the prefixes {quoted(found)}: choose one by "
+                f"holds {len(prefixes)} ViTs, under the prefixes {quoted(prefixes)}: choose one by "
                 "`weights=vit_tf.weights.open_weights(file, prefix=...)`, or save one alone"
             )
-        prefix = found[0] if found else ""
+        prefix = prefixes[0] if prefixes else ""
     # The reported prefix is as in the file, including the names of wrappers.
     inside = {plain.removeprefix(prefix): name for plain, name in named.items() if plain.startswith(prefix)}
     left = tuple(name for plain, name in named.items() if not plain.startswith(prefix))
@@ -134,15 +133,15 @@ def unwrap(tensors, prefix=None):
 
 def candidates(names):
     """Returns the prefixes, in the names' order, under which a known patch embedding stands."""
-    found = {}
+    prefixes = {}
     for name in names:
         for ending, beside in PATCH_EMBEDDINGS.items():
             prefix = name.removesuffix(ending)
             if name.endswith(ending) and (not prefix or prefix.endswith(".")):
                 if beside is None or prefix + beside in names:
-                    found[prefix] = None
+                    prefixes[prefix] = None
                 break
-    return list(found)
+    return list(prefixes)
 
 
 def preferred(prefixes):

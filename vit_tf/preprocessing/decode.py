@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image, ImageOps
 
-from vit_tf.checks import brief, shown
+from vit_tf.checks import brief, require, shown
 from vit_tf.files import read_regular
 from vit_tf.preprocessing.image_formats import detect_format
 
@@ -62,10 +62,9 @@ def read_open(file):
     if hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable()):
         file.seek(0)  # a buffer that was just written to is at its end
     data = file.read(MAX_IMAGE_BYTES + 1)
-    if isinstance(data, str):
-        raise ValueError("the file is open as text: open it with mode 'rb'")
-    if len(data) > MAX_IMAGE_BYTES:
-        raise ValueError(f"the open file has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image")
+    require(not isinstance(data, str), "the file is open as text: open it with mode 'rb'")
+    found = f"the open file has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image"
+    require(len(data) <= MAX_IMAGE_BYTES, found)
     return data
 
 
@@ -84,9 +83,8 @@ def open_image(data):
     # warning filters are shared by all threads.
     image = detect_format(data).open(io.BytesIO(data))
     width, height = image.size
-    if width * height > MAX_MEGAPIXELS * 1_000_000:
-        hint = f"expected at most {MAX_MEGAPIXELS} megapixels, scale it down"
-        raise ValueError(f"{width}x{height} pixels: {hint}")
+    hint = f"expected at most {MAX_MEGAPIXELS} megapixels, scale it down"
+    require(width * height <= MAX_MEGAPIXELS * 1_000_000, f"{width}x{height} pixels: {hint}")
     return image
 
 
@@ -106,9 +104,8 @@ def deep_as_bytes(values, mode):
     is_deep = mode.startswith("I;16") or (mode == "I" and high > 255)
     if not is_deep:
         return as_bytes(values)
-    if not 0 <= low <= high <= 65535:
-        got = f"pixels of 32 bits from {low} to {high}"
-        raise ValueError(f"{got}: expected 0 to 255, or 0 to 65535, save it with 8 or 16 bits")
+    hint = "expected 0 to 255, or 0 to 65535, save it with 8 or 16 bits"
+    require(0 <= low <= high <= 65535, f"pixels of 32 bits from {low} to {high}: {hint}")
     return ((values.astype("int64") + 128) // 257).astype("uint8")  # 0 .. 65535 to 0 .. 255, rounded
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vit_tf.checks import brief, listing, shown, suggestion
+from vit_tf.checks import brief, check_valid, listing, require, shown, suggestion
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.sources import read_source_config
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
@@ -77,11 +77,8 @@ def from_configs(config, preprocessor):
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"the configuration is damaged ({brief(error)}): download it again") from error
     height, width = settings.image_size
-    if height * width > LARGEST_RESIZED:
-        raise ValueError(
-            f"the configuration has images of {height:,} x {width:,} pixels, expected at most "
-            f"{LARGEST_RESIZED:,} pixels in all"
-        )
+    found = f"the configuration has images of {height:,} x {width:,} pixels"
+    require(height * width <= LARGEST_RESIZED, f"{found}, expected at most {LARGEST_RESIZED:,} in all")
     return settings
 
 
@@ -121,15 +118,13 @@ def default_preprocessor(config):
 def from_timm(config, model_args=None):
     """Reads a pretrained configuration of timm; a missing or null value is timm's default."""
     size = config.get("input_size") or (3, 224, 224)
-    if not isinstance(size, (list, tuple)) or len(size) != 3:
-        raise ValueError(f"`input_size` must be [channels, height, width], got {shown(size)}")
+    is_valid = isinstance(size, (list, tuple)) and len(size) == 3
+    check_valid("input_size", size, is_valid, "[channels, height, width]")
     model_args = model_args or {}
     channels, *image_size = size
     channels = model_args.get("in_chans") or channels
-    if channels != 3:
-        raise ValueError(
-            f"the model takes {shown(channels)} channels, expected 3: preprocess the images yourself"
-        )
+    hint = "expected 3: preprocess the images yourself"
+    require(channels == 3, f"the model takes {shown(channels)} channels, {hint}")
     if config.get("fixed_input_size") and model_args.get("img_size"):
         image_size = model_args["img_size"]
     return Preprocessing(
@@ -158,15 +153,14 @@ def from_hugging_face(config):
     is_unclear = len(fractions) != 1 or "crop_pct" in values
     is_unclear = is_unclear or (is_centred and (not crop or kept[0] != kept[1]))
     resample = values.get("resample", 2 if kind.startswith("ViT") else 3)
-    if is_unclear or not values.get("do_resize", True) or resample not in range(6):
-        names = ("do_resize", "size", "do_center_crop", "crop_size", "crop_pct", "resample")
-        got = {name: values[name] for name in names if name in values}
-        raise ValueError(
-            f"expected a preprocessor that resizes, and may crop, to a single size, got {shown(got, 300)}"
-        )
+    is_supported = not is_unclear and values.get("do_resize", True) and resample in range(6)
+    names = ("do_resize", "size", "do_center_crop", "crop_size", "crop_pct", "resample")
+    got = shown({name: values[name] for name in names if name in values}, 300)
+    require(is_supported, f"expected a preprocessor that resizes, and may crop, to a single size, got {got}")
     normalizes = values.get("do_normalize", True)
-    if normalizes and not {"image_mean", "image_std"} <= values.keys():
-        raise ValueError("the preprocessor normalises, but lacks `image_mean` or `image_std`: add them")
+    has_both = {"image_mean", "image_std"} <= values.keys()
+    hint = "lacks `image_mean` or `image_std`: add them"
+    require(has_both or not normalizes, f"the preprocessor normalises, but {hint}")
     # x * factor - mean, in terms of x / 255
     unit = 255 * values.get("rescale_factor", 1 / 255) if values.get("do_rescale", True) else 255
     return Preprocessing(

@@ -3,32 +3,27 @@
 import math
 import re
 
+from vit_tf.checks import require
+
 SMALL, RATIO = 1 << 22, 4  # always allowed values, and allowed described values per stored value
 FEW_PATCHES, PATCH_RATIO = 4096, 16
 
 
 def check_claims(spec, tensors):
-    """Raises a ValueError if the described model is far larger than the weights.
-
-    Args:
-        spec: a `ViTConfig`.
-        tensors: dict from timm's names to `LazyTensor`.
-    """
+    """Raises a ValueError if a `ViTConfig` describes a model far larger than the weights, by timm's names."""
     blocks = {match[1] for match in map(re.compile(r"blocks\.(\d+)\.").match, tensors) if match}
-    if spec.num_layers > len(blocks):
-        raise ValueError(f"config.json describes {spec.num_layers:,} blocks, the weights have {len(blocks)}")
+    found = f"config.json describes {spec.num_layers:,} blocks, the weights have {len(blocks)}"
+    require(spec.num_layers <= len(blocks), found)
     table = tensors.get("pos_embed")
     rows = table.shape[1] if table is not None and len(table.shape) == 3 else 0
     patches = math.prod(spec.grid_size)
-    if patches > max(FEW_PATCHES, PATCH_RATIO * rows):
-        raise ValueError(
-            f"config.json describes images of {patches:,} patches, the weights have positions for {rows:,}: "
-            "pass `image_size` if this size is intended"
-        )
+    found = f"config.json describes images of {patches:,} patches, the weights have positions for {rows:,}"
+    is_plausible = patches <= max(FEW_PATCHES, PATCH_RATIO * rows)
+    require(is_plausible, f"{found}: pass `image_size` if this size is intended")
     claimed = num_values(spec)
     held = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    if claimed > max(SMALL, RATIO * held):
-        raise ValueError(f"config.json describes a model of {claimed:,} values, the weights have {held:,}")
+    found = f"config.json describes a model of {claimed:,} values, the weights have {held:,}"
+    require(claimed <= max(SMALL, RATIO * held), found)
 
 
 def num_values(spec):

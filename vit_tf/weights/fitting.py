@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vit_tf.checks import check_choice, pair
+from vit_tf.checks import check_choice, pair, require
 from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.hub.readers import read_metadata
 from vit_tf.variants import resampling
@@ -63,11 +63,9 @@ def fit_patches(tensors, shape, sampling, report):
     patch = tensors.get("patch_embed.proj.weight")
     if patch is None or len(patch.shape) != 4 or 0 in patch.shape or patch.shape[2:] == shape[2:]:
         return tensors
-    if "patch_embed.norm_in.weight" in tensors:
-        raise ValueError(
-            f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}: "
-            "with a norm of the cut pixels they cannot be resampled"
-        )
+    found = f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}"
+    has_norm = "patch_embed.norm_in.weight" in tensors
+    require(not has_norm, f"{found}: with a norm of the cut pixels they cannot be resampled")
     how = sampling.tell(sampling.kernels)
     report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}, {how}")
 
@@ -111,12 +109,12 @@ def unfold_patches(flat, shape, pixels_first):
     return flat.reshape(-1, channels, rows, columns)
 
 
-def fit_positions(tensors, encoder, weights, sampling, given, report):
+def fit_positions(tensors, encoder, weights, sampling, grid_size, report):
     """Returns the tensors with a position table of the model's grid."""
     table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
     if table is None or len(table.shape) != 3 or table.shape[0] != 1 or 0 in table.shape:
         return tensors
-    old = source_grid(table.shape[1] - prefix, new, weights, given)
+    old = source_grid(table.shape[1] - prefix, new, weights, grid_size)
     if old is None or old == new:
         return tensors
     options = sampling.positions
@@ -133,12 +131,12 @@ def fit_positions(tensors, encoder, weights, sampling, given, report):
     return {**tensors, "pos_embed": table.map(resampled, shape)}
 
 
-def source_grid(count, model_grid, weights, given):
+def source_grid(count, model_grid, weights, grid_size):
     """Returns (rows, columns) of a table of `count` patches; None if no rectangle fits."""
-    if given is not None and given[0] * given[1] != count:
-        raise ValueError(f"`grid_size={given!r}` does not have the {count} patches of the source's table")
+    if grid_size is not None and math.prod(grid_size) != count:
+        raise ValueError(f"`{grid_size=}` does not have the {count} patches of the source's table")
     side = round(max(count, 0) ** 0.5)
-    for grid in (given, *declared_grids(weights), (side, side), model_grid):
+    for grid in (grid_size, *declared_grids(weights), (side, side), model_grid):
         if grid is not None and grid[0] * grid[1] == count and count:
             return tuple(grid)
     return None

@@ -14,19 +14,14 @@ FAMILIES = {"vit": "vit_", "deit": "deit_", "dinov2": "dinov2", "dinov2_with_reg
 def name_variant(kind, fields):
     """Returns (variant, fields): the variant with these hyperparameters, and the fields in which they differ.
 
-    Args:
-        kind: the `model_type` of transformers' config.json.
-        fields: dict of hyperparameters over those of ViT-B/16, see `huggingface.variant_from_config`.
+    `fields` override those of ViT-B/16; see `huggingface.variant_from_config` for them and for `kind`.
     """
     wanted = get_variant(BASE, **fields)
-    found = [name for name, spec in VARIANTS.items() if essence(spec) == essence(wanted)]
-    if not found:
+    names = [name for name, spec in VARIANTS.items() if essence(spec) == essence(wanted)]
+    if not names:
         return BASE, fields
-
-    def fitness(name):
-        return FAMILIES[kind] in name, VARIANTS[name].image_size == wanted.image_size
-
-    variant = max(found, key=fitness)  # the first of equals
+    # The first of the equally good names.
+    variant = max(names, key=lambda n: (FAMILIES[kind] in n, VARIANTS[n].image_size == wanted.image_size))
     own = VARIANTS[variant]
     other = {key: value for key, value in fields.items() if getattr(wanted, key) != getattr(own, key)}
     other.pop("layer_scale_init", None)  # only an initial value, and the weights are loaded

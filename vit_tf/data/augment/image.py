@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from vit_tf.checks import check_choice, check_number, check_range, pair, shown
+from vit_tf.checks import check_choice, check_number, check_range, check_valid, pair, shown
 from vit_tf.preprocessing.transform import INTERPOLATIONS, Preprocessing
 
 TRIES = 10  # draws of a rectangle until one fits, as in torchvision and timm
@@ -181,11 +181,8 @@ class EvalTransform:
     preprocessing: Preprocessing
 
     def __post_init__(self):
-        if not isinstance(self.preprocessing, Preprocessing):
-            raise ValueError(
-                "`preprocessing` must be a result of `vit_tf.get_preprocessing`, got "
-                f"{shown(self.preprocessing)}"
-            )
+        is_valid = isinstance(self.preprocessing, Preprocessing)
+        check_valid("preprocessing", self.preprocessing, is_valid, "a result of `vit_tf.get_preprocessing`")
 
     def __call__(self, image, generator=None):
         return np.asarray(self.preprocessing.resize_and_crop(as_image(image)))
@@ -202,7 +199,7 @@ def as_image(image):
 def as_array(image):
     """Returns a uint8 array (h, w, c), perhaps read-only, from an image of Pillow or such an array."""
     if isinstance(image, Image.Image):
-        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+        return np.asarray(as_image(image))
     if isinstance(image, np.ndarray) and image.dtype == np.uint8:
         if image.ndim == 3 and image.shape[2] in (1, 3, 4) and image.size:
             return image
