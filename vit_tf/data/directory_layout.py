@@ -199,8 +199,8 @@ def split_folders(groups, depth):
     plain = {folder: split for folder, split in plain.items() if split}
     wordy = {folder: split_in(folder) for folder in groups if folder not in plain}
     wordy = {f: split for f, split in wordy.items() if split is not None and split not in plain.values()}
-    found = list(wordy.values())
-    if any(found.count(split) > 1 for split in SPLITS):  # train_images beside train_masks
+    splits = list(wordy.values())
+    if any(splits.count(split) > 1 for split in SPLITS):  # train_images beside train_masks
         return plain
     if plain:
         return plain | wordy if "train" in plain.values() else plain
@@ -208,16 +208,16 @@ def split_folders(groups, depth):
     train = frozenset(classes_of(train_names, depth).values())
     others = [classes_of(groups[f], depth, train) for f, split in wordy.items() if split in SPLITS[1:]]
     is_same = train and all(train & set(classes.values()) for classes in others if classes)
-    return wordy if is_same and len(found) > 1 else {}
+    return wordy if is_same and len(splits) > 1 else {}
 
 
 def split_in(folder):
     """Returns the split that a word in a folder name means, "" for images without labels, or None."""
     words = re.findall("[a-z]+", folder.lower())
-    found = {SPLIT_OF_NAME[word] for word in words if word in SPLIT_OF_NAME}
-    if len(found) == 1:
-        return found.pop()
-    return "" if not found and set(words) & set(UNLABELLED) else None
+    splits = {SPLIT_OF_NAME[word] for word in words if word in SPLIT_OF_NAME}
+    if len(splits) == 1:
+        return splits.pop()
+    return "" if not splits and set(words) & set(UNLABELLED) else None
 
 
 def folders_inside(groups, depth):
@@ -232,9 +232,7 @@ def folders_inside(groups, depth):
         return []
     found = f"the folders {quoted(sorted(groups))} all hold the folders {quoted(names)}"
     is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
-    hint = (
-        "rename them to train, val and test, pass one of them alone, or write a table of path, label, split"
-    )
+    hint = "rename them to train, val and test, pass one alone, or write a table of path, label, split"
     require(not is_parts, f"{found}, which are classes or parts: {hint}")
     return [f"{found}, and are taken for the classes"]
 
@@ -265,9 +263,7 @@ def label_splits(groups, split_of, depth):
 def empty_folders(paths):
     """Returns the outermost folders without an image, sorted."""
     filled = {""}
-    for name in paths.images:
-        folder = name.rpartition("/")[0]
-        while folder not in filled:
+    for folder in paths.images:
+        while (folder := folder.rpartition("/")[0]) not in filled:
             filled.add(folder)
-            folder = folder.rpartition("/")[0]
     return sorted(f for f in paths.folders if f not in filled and f.rpartition("/")[0] in filled)

@@ -3,7 +3,7 @@
 import glob
 import os
 
-from vit_tf.checks import shown
+from vit_tf.checks import require, shown
 from vit_tf.data.directories import walk
 from vit_tf.data.directory_layout import left_out_as_no_images, natural_key
 from vit_tf.preprocessing.decode import LONGEST_PATH, URL
@@ -23,11 +23,11 @@ def find_image_paths(arguments):
     paths, problems, notes = [], [], []
     for argument in arguments:
         try:
-            found, left_out = find_argument(argument)
+            paths_of_argument, left_out = find_argument(argument)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        paths += found
+        paths += paths_of_argument
         notes += left_out
     return paths, problems, notes
 
@@ -38,24 +38,23 @@ def find_argument(argument):
         return find_in_folder(argument)
     if URL.match(argument) or len(argument) > LONGEST_PATH or os.path.lexists(argument):
         return [argument], []  # reading reports whether this is an image
-    if not glob.has_magic(argument):
-        raise ValueError(f"no image at {shown(argument)}: there is no such file")
+    found = f"no image at {shown(argument)}"
+    require(glob.has_magic(argument), f"{found}: there is no such file")
     matches = sorted(glob.glob(argument, recursive=True), key=natural_key)
-    if not matches:
-        raise ValueError(f"no image at {shown(argument)}: no file matches this pattern")
+    require(matches, f"{found}: no file matches this pattern")
     paths, notes = [], []
     for match in matches:
         # `**` matches folders as well as the files in them.
-        found, left_out = ([], []) if "**" in argument and os.path.isdir(match) else find_argument(match)
-        paths += found
-        notes += left_out
+        if "**" not in argument or not os.path.isdir(match):
+            paths_of_match, left_out = find_argument(match)
+            paths += paths_of_match
+            notes += left_out
     return paths, notes
 
 
 def find_in_folder(folder):
     """Returns (paths, notes) of all images below a folder."""
-    found = walk(folder)
-    left_out = [f"{shown(folder)}: {note}" for note in left_out_as_no_images(found)]
-    if not found.images:
-        raise ValueError("; ".join([f"no image in the folder {shown(folder)}", *left_out]))
-    return [os.path.join(folder, name) for name in sorted(found.images, key=natural_key)], left_out
+    tree = walk(folder)
+    left_out = [f"{shown(folder)}: {note}" for note in left_out_as_no_images(tree)]
+    require(tree.images, "; ".join([f"no image in the folder {shown(folder)}", *left_out]))
+    return [os.path.join(folder, name) for name in sorted(tree.images, key=natural_key)], left_out

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import pair
+from vit_tf.checks import pair, require
 from vit_tf.config import Shape, Tensor
 from vit_tf.preprocessing.transform import Preprocessing, crop_resize_matrix
 
@@ -28,9 +28,8 @@ class ChannelRescaling(keras.layers.Rescaling):
     """
 
     def call(self, inputs: Tensor) -> Tensor:
-        inputs, scale, offset = (
-            self.backend.cast(x, self.compute_dtype) for x in (inputs, self.scale, self.offset)
-        )
+        values = (inputs, self.scale, self.offset)
+        inputs, scale, offset = (self.backend.cast(x, self.compute_dtype) for x in values)
         return inputs * scale + offset
 
 
@@ -57,15 +56,13 @@ class PreprocessImages(keras.layers.Layer):
     def __init__(self, settings: dict[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
         self.preprocessing = Preprocessing(**settings)
-        if self.preprocessing.interpolation not in ("bicubic", "bilinear"):
-            raise ValueError(
-                "the layer resizes by 'bicubic' or 'bilinear', got interpolation="
-                f"{self.preprocessing.interpolation!r}: call the Preprocessing on the images instead"
-            )
+        interpolation, hint = self.preprocessing.interpolation, "call the Preprocessing on the images instead"
+        found = f"the layer resizes by 'bicubic' or 'bilinear', got {interpolation=}"
+        require(interpolation in ("bicubic", "bilinear"), f"{found}: {hint}")
 
     def build(self, input_shape: Shape) -> None:
-        if len(input_shape) != 4 or input_shape[-1] != 3:
-            raise ValueError(f"images must have the shape (b, h, w, 3), got {tuple(input_shape)}")
+        is_rgb = len(input_shape) == 4 and input_shape[-1] == 3
+        require(is_rgb, f"images must have the shape (b, h, w, 3), got {tuple(input_shape)}")
 
     def call(self, images: Tensor) -> Tensor:
         settings = self.preprocessing
@@ -96,17 +93,11 @@ def resize_by_matrices(images, rows, columns, rows_first):
     """Resizes images (b, h, w, 3) by weights (H, h) and (W, w), in float32 and rounded after each side."""
     images, rows, columns = (ops.cast(x, "float32") for x in (images, rows, columns))
 
-    def resized(equation, images, weights):
-        return ops.clip(ops.floor(ops.einsum(equation, images, weights) + 0.5), 0, 255)
+    def resize_sides(*steps):
+        x = images
+        for equation, weights in steps:
+            x = ops.clip(ops.floor(ops.einsum(equation, x, weights) + 0.5), 0, 255)
+        return x
 
-    def resize_height(images):
-        return resized("bhwc,yh->bywc", images, rows)
-
-    def resize_width(images):
-        return resized("bhwc,xw->bhxc", images, columns)
-
-    return ops.cond(
-        rows_first,
-        lambda: resize_width(resize_height(images)),
-        lambda: resize_height(resize_width(images)),
-    )
+    height, width = ("bhwc,yh->bywc", rows), ("bhwc,xw->bhxc", columns)
+    return ops.cond(rows_first, lambda: resize_sides(height, width), lambda: resize_sides(width, height))

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from vit_tf.checks import brief, listing, pair, shown
+from vit_tf.checks import brief, check_valid, listing, pair, require
 from vit_tf.config import ViTConfig
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.lazy_tensor import LazyTensor
@@ -71,10 +71,8 @@ class TimmWeights:
         except ValueError as error:
             raise ValueError(f"{self.checkpoint.source!r}: {error}") from error
         except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
-            raise ValueError(
-                f"{self.checkpoint.source!r}: config.json is damaged ({brief(error)}), download it again, or "
-                "name the variant"
-            ) from error
+            problem = f"config.json is damaged ({brief(error)}), download it again, or name the variant"
+            raise ValueError(f"{self.checkpoint.source!r}: {problem}") from error
         return variant, fields
 
     def read_description(self, variant: str | None) -> tuple[Any, dict[str, Any]]:
@@ -139,9 +137,8 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
             try:
                 tensors, unused = translate(checkpoint.tensors)
             except (ValueError, IndexError, TypeError) as error:
-                raise ValueError(
-                    f"{checkpoint.source!r} has tensors of shapes that a {name} file does not have: {error}"
-                ) from error
+                found = f"{checkpoint.source!r} has tensors of shapes that a {name} file does not have"
+                raise ValueError(f"{found}: {error}") from error
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
             return TimmWeights(checkpoint, name, tensors, (*unused, *foreign))
@@ -155,10 +152,9 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
 def open_named(source: str | os.PathLike, variant: str | None = None) -> TimmWeights:
     """Returns `open_weights(source)`; raises a ValueError if source and user name no variant."""
     weights = open_weights(source)
-    if variant is None and not weights.checkpoint.config:
-        raise ValueError(
-            f"{os.fspath(source)!r} is a bare file, which names no variant: add --model NAME, or `variant`"
-        )
+    is_named = variant is not None or weights.checkpoint.config
+    hint = "which names no variant: add --model NAME, or `variant`"
+    require(is_named, f"{os.fspath(source)!r} is a bare file, {hint}")
     return weights
 
 
@@ -205,8 +201,7 @@ def load_weights(
     Warns:
         UserWarning: a tensor holds NaN or infinity.
     """
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"`model` must be a model of `build_vit`, got {shown(model)}")
+    check_valid("model", model, isinstance(model, keras.Model), "a model of `build_vit`")
     if str(source).endswith(".weights.h5"):
         if not strict or (method, antialias, grid_size) != (None, None, None):
             raise ValueError("a .weights.h5 file fits its own model alone: load it without other options")

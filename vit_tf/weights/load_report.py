@@ -17,9 +17,7 @@ class LoadReport:
     shape_mismatches: list[str] = field(default_factory=list)  # "name: (shape) in the source, (shape) here"
     resampled: list[str] = field(default_factory=list)  # "name: what became what"
     new_head: bool = False  # the head keeps random values: the source has none of its width
-    unused: list[str] = field(
-        default_factory=list
-    )  # known parts that the model does not have, such as a pooler
+    unused: list[str] = field(default_factory=list)  # known parts that the model lacks, such as a pooler
     prefix: str = ""  # of the ViT's names in the source: keys and names of wrappers
     left: list[str] = field(default_factory=list)  # tensors outside the ViT: of an optimizer, a loss
     adapted: list[str] = field(default_factory=list)  # "name: what became what", for other input channels

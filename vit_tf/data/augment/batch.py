@@ -19,7 +19,7 @@ import keras
 import numpy as np
 from keras import ops, random
 
-from vit_tf.checks import check_int, check_number, check_range, pair
+from vit_tf.checks import check_int, check_number, check_range, pair, require
 from vit_tf.config import Shape, Size, Tensor
 from vit_tf.preprocessing.transform import crop_resize_matrix
 
@@ -31,11 +31,15 @@ LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as in Pill
 class RandomLayer(keras.layers.Layer):
     """Base class: calls `augment(images)` in training, and holds the state of the random generator.
 
+    A subclass names its arguments, which are also its attributes, in `settings`.
+
     Args:
         seed: int, for a reproducible sequence. None draws a seed, which `keras.utils.set_random_seed` fixes.
 
     Input and output shape: `(b, h, w, c)`.
     """
+
+    settings: tuple[str, ...] = ()
 
     def __init__(self, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -54,7 +58,8 @@ class RandomLayer(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "seed": self.seed}
+        own = {name: getattr(self, name) for name in (*self.settings, "seed")}
+        return {**super().get_config(), **own}
 
 
 @register
@@ -88,6 +93,8 @@ class RandomCrop(RandomLayer):
         ValueError: `padding` is negative, or not smaller than the image.
     """
 
+    settings = ("padding",)
+
     def __init__(self, padding: int = 4, **kwargs: Any):
         super().__init__(**kwargs)
         check_int("padding", padding, 0)
@@ -95,11 +102,8 @@ class RandomCrop(RandomLayer):
 
     def build(self, input_shape: Shape) -> None:
         smallest = min((side for side in input_shape[1:3] if side is not None), default=math.inf)
-        if self.padding >= smallest:
-            raise ValueError(
-                f"`padding` must be smaller than the image, got {self.padding} pixels for images of "
-                f"{tuple(input_shape[1:3])}"
-            )
+        got = f"got {self.padding} pixels for images of {tuple(input_shape[1:3])}"
+        require(self.padding < smallest, f"`padding` must be smaller than the image, {got}")
 
     def augment(self, images: Tensor) -> Tensor:
         b, h, w, c = ops.shape(images)
@@ -114,9 +118,6 @@ class RandomCrop(RandomLayer):
         shift = ops.floor(self.uniform(images, -self.padding, self.padding + 1))[:, 0]
         index = ops.arange(size, dtype="int32") + ops.cast(shift, "int32")
         return (size - 1) - ops.abs((size - 1) - ops.abs(index))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "padding": self.padding}
 
 
 @register
@@ -137,6 +138,8 @@ class RandomAffine(RandomLayer):
     Raises:
         ValueError: `rotation` is negative, or `zoom` is outside [0, 1).
     """
+
+    settings = ("rotation", "zoom")
 
     def __init__(self, rotation: float = 0.0, zoom: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
@@ -173,9 +176,6 @@ class RandomAffine(RandomLayer):
         b2 = y_centre - b0 * x_centre - b1 * y_centre
         zero = ops.zeros_like(angle)
         return ops.concatenate([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "rotation": self.rotation, "zoom": self.zoom}
 
 
 @register
@@ -238,6 +238,8 @@ class RandomColor(RandomLayer):
         ValueError: `strength` is outside [0, 1].
     """
 
+    settings = ("strength",)
+
     def __init__(self, strength: float = 0.4, **kwargs: Any):
         super().__init__(**kwargs)
         check_number("strength", strength, "[0, 1]")
@@ -256,9 +258,6 @@ class RandomColor(RandomLayer):
     def factor(self, images: Tensor) -> Tensor:
         drawn = self.uniform(images, 1 - self.strength, 1 + self.strength)
         return ops.cast(drawn[..., None], self.compute_dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "strength": self.strength}
 
 
 def luminance(images):
@@ -287,6 +286,8 @@ class RandomErasing(RandomLayer):
     Raises:
         ValueError: a setting is out of range.
     """
+
+    settings = ("probability", "area", "ratio")
 
     def __init__(
         self,
@@ -322,7 +323,3 @@ class RandomErasing(RandomLayer):
         start = ops.floor(self.uniform(images, 0, 1) * (size - length + 1))
         position = ops.arange(size, dtype="float32")
         return (position >= start) & (position < start + length)
-
-    def get_config(self) -> dict[str, Any]:
-        own = {"probability": self.probability, "area": self.area, "ratio": self.ratio}
-        return {**super().get_config(), **own}
