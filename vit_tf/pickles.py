@@ -11,9 +11,6 @@ def check_pickle(file):
 
     A memo index may be huge. A tuple may contain another tuple twice, which contains a third tuple twice, and
     so on: hashing such a key of a dictionary takes as many steps as there are leaves.
-
-    Args:
-        file: a binary file at the beginning of the pickle.
     """
     stack, memo = [], {}  # the numbers of leaves of values; None is a mark
     for opcode, argument, _ in pickletools.genops(file):

@@ -35,16 +35,10 @@ def check_members(archive, members, hint, size=None):
 
 
 def read_npy(file, name, size, check_dtype):
-    """Returns an array as `np.load` does, after checking the size in its header.
-
-    Args:
-        file: an open member of a zip.
-        name: the name of the array in messages.
-        size: size of the member in bytes.
-        check_dtype: function that raises for an invalid dtype.
+    """Returns the array in a member of a zip as `np.load` does, after checking its header.
 
     Raises:
-        ValueError: the header does not match the size.
+        ValueError: the header does not match the member's `size` in bytes; or as `check_dtype(dtype)` raises.
     """
     head = file.read(1 << 14)  # NumPy rejects longer headers only after reading them
     start = io.BytesIO(head)

@@ -95,11 +95,9 @@ def natural_key(name):
 
 
 def encode_labels(labels):
-    """Returns (class names in natural order, labels as in `ImageFiles`).
+    """Returns (class names in natural order, encoded labels).
 
-    Args:
-        labels: one name per image, which gives indices, int64 [n]; or one tuple of names per image, for a
-            multi-label data set, which gives bool [n, k].
+    One name per image gives indices, int64 [n]; one tuple of names per image gives bool [n, k].
     """
     is_multi_label = any(isinstance(label, tuple) for label in labels)
     names = {name for label in labels for name in label} if is_multi_label else set(labels)

@@ -45,7 +45,6 @@ def file_fingerprint(folder, name):
 
 def block_starts(size):
     """Returns the offsets of the blocks that are hashed."""
-    last = size - BLOCK
     if size <= NUM_BLOCKS * BLOCK:
         return range(0, size, BLOCK)
-    return [last * i // (NUM_BLOCKS - 1) for i in range(NUM_BLOCKS)]
+    return [(size - BLOCK) * i // (NUM_BLOCKS - 1) for i in range(NUM_BLOCKS)]

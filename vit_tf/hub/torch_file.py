@@ -158,11 +158,7 @@ def read_legacy(data):
 
 
 class Unpickler(pickle.Unpickler):
-    """Unpickles one pickle; see `read`.
-
-    Args:
-        file: at the beginning of the pickle. Afterwards it is at its end.
-    """
+    """Unpickles one pickle, from its beginning in a file to its end; see `read`."""
 
     def __init__(self, file):
         start = file.tell()

@@ -56,11 +56,7 @@ class Unwrapped:
 
 
 def flatten(content, is_tensor):
-    """Returns the tensors in nested dictionaries by their keys, joined with dots.
-
-    Args:
-        content: the content of a file. Only dictionaries and tensors are kept.
-        is_tensor: function of a value.
+    """Returns the tensors in the nested dictionaries of a file by their keys, joined with dots.
 
     Raises:
         Refused: two tensors get the same name, or there are too many items or characters in names.

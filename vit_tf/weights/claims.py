@@ -35,10 +35,7 @@ def num_values(spec):
 
 
 def check_head(spec, tensors):
-    """Raises a ValueError if the head does not fit the width of the model's features.
-
-    The number of classes is that of the tensor, even if the user names the variant.
-    """
+    """Raises a ValueError if the head does not fit the width of the model's features."""
     head = tensors.get("head.weight")
     widths = (spec.hidden_dim, 2 * spec.hidden_dim)  # class token and mean joined
     if head is not None and head.shape[0] == spec.num_classes and head.shape[1] not in widths:

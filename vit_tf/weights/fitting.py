@@ -92,10 +92,7 @@ def unfold_kernels(tensors, entries):
 
 
 def unfold_patches(flat, shape, pixels_first):
-    """Returns `(d, channels, rows, columns)` of a flat patch kernel: the model's patch shape if it fits.
-
-    Otherwise the patches are squares with the model's channels, or with three.
-    """
+    """Returns a flat patch kernel in the model's patch shape, else as squares with its or three channels."""
     if len(flat.shape) != 2 or 0 in flat.shape:
         return flat
     square = ((channels, math.isqrt(flat.shape[1] // channels)) for channels in (shape[1], RGB))

@@ -34,19 +34,12 @@ SAMPLE_ROWS = 50
 
 @dataclass
 class Columns:
-    """Indices of the columns of a table.
-
-    Args:
-        path: of the image.
-        labels: of the label; or one per class, with 0 and 1.
-        split: of the split, or None.
-        header: the names of all columns, None where the table has no header.
-    """
+    """Indices of the columns of a table, and the names of all columns."""
 
     path: int
-    labels: list
+    labels: list  # one column of labels, or one column of 0 and 1 per class
     split: int | None
-    header: list | None
+    header: list | None  # None if the table has no header
 
 
 def read_labels(path):

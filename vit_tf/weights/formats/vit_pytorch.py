@@ -16,7 +16,7 @@ NAMES = {
     r"mlp_head\.(weight|bias)": r"head.\1",
 }
 PATCH = "to_patch_embedding.2.weight"
-FLAT = "patch_embed.flat.weight"  # in the order rows, columns, channels, as in `Patches`
+FLAT = "patch_embed.flat.weight"  # (d, rows * columns * channels), as in `Patches`
 
 
 def matches(names):
@@ -26,8 +26,7 @@ def matches(names):
 def from_vit_pytorch(tensors):
     """Returns (tensors, unused): the tensors under timm's names, and no unused names.
 
-    The patch kernel stays flat, `(d, height * width * channels)`, under the name `FLAT`, since only the model
-    determines the patch size.
+    The patch kernel stays flat, since only the model determines the patch size.
     """
     result = {translate(name, NAMES) or name: tensor for name, tensor in tensors.items()}
     result[FLAT] = result.pop(PATCH)
