@@ -99,17 +99,30 @@ def test_layers_are_registered_under_the_package():
                 assert keras.saving.get_registered_name(layer_class) == f"vit_tf>{layer_class.__name__}"
 
 
-ANNOTATED = set(vit_tf.__all__) - {
-    "layers",
-    "decode_predictions",
-    "load_weights",
-    "save_weights",
-    "resize_model",
-}
+def public_functions():
+    """Yields (name, function) of public functions, and of constructors and public methods of classes."""
+    for package in PACKAGES:
+        for name in getattr(importlib.import_module(package), "__all__", ()):
+            value = getattr(importlib.import_module(package), name)
+            if inspect.isfunction(value):
+                yield f"{package}.{name}", value
+            elif inspect.isclass(value) and value.__module__.startswith("vit_tf"):
+                for method, function in vars(value).items():
+                    is_public = method == "__init__" or not method.startswith("_")
+                    is_ours = str(getattr(function, "__module__", "")).startswith(
+                        "vit_tf"
+                    )  # not Matplotlib's
+                    if is_public and is_ours and inspect.isfunction(function):
+                        yield f"{package}.{name}.{method}", function
 
 
-@pytest.mark.parametrize("name", sorted(ANNOTATED))
+FUNCTIONS = dict(public_functions())
+
+
+@pytest.mark.parametrize("name", sorted(FUNCTIONS))
 def test_public_functions_are_annotated(name):
-    signature = inspect.signature(getattr(vit_tf, name))
-    annotations = [parameter.annotation for parameter in signature.parameters.values()]
-    assert inspect.Signature.empty not in [*annotations, signature.return_annotation]
+    signature = inspect.signature(FUNCTIONS[name])
+    annotations = [x.annotation for x in signature.parameters.values() if x.name != "self"]
+    if not name.endswith(".__init__"):
+        annotations.append(signature.return_annotation)
+    assert inspect.Signature.empty not in annotations

@@ -49,7 +49,7 @@ class Stage:
 
 
 @styled
-def model_diagram(model, title=None):
+def model_diagram(model: keras.Model, title: str | None = None) -> Figure:
     """Draws the stages of a model with their output shapes, parameters and MACs for one image.
 
     Consecutive blocks with the same configuration share a box. A bar shows each stage's share of all MACs.

@@ -1,6 +1,7 @@
 """Plots of the results of `vit_tf.explain`: attention, relevance, features, positions, filters."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -13,7 +14,7 @@ GAP = 1  # blank pixels between tiles
 
 
 @styled
-def attention_heads(image, maps, title):
+def attention_heads(image: np.ndarray, maps: np.ndarray, title: str) -> Figure:
     """Draws an image, and the attention of every head of a layer as maps over the image.
 
     Each head has its own scale. Its title shows the largest value.
@@ -40,7 +41,12 @@ def attention_heads(image, maps, title):
 
 
 @styled
-def saliency_maps(images, maps, captions, title):
+def saliency_maps(
+    images: np.ndarray | Sequence[np.ndarray],
+    maps: np.ndarray | dict[str, np.ndarray],
+    captions: Sequence[str],
+    title: str,
+) -> Figure:
     """Draws each image, and beside it the maps of this image over a grey copy, each on its own scale.
 
     Args:
@@ -78,7 +84,7 @@ def saliency_maps(images, maps, captions, title):
 
 
 @styled
-def attention_distances(distances, title, side=None):
+def attention_distances(distances: np.ndarray, title: str, side: float | None = None) -> Figure:
     """Draws the mean attention distance of each head, and the mean over the heads, against the depth.
 
     Args:
@@ -110,7 +116,7 @@ def attention_distances(distances, title, side=None):
 
 
 @styled
-def position_similarities(similarity, title, most=8):
+def position_similarities(similarity: np.ndarray, title: str, most: int = 8) -> Figure:
     """Draws the similarity of each position embedding to all others, one small map per patch.
 
     Args:
@@ -151,7 +157,7 @@ def position_similarities(similarity, title, most=8):
 
 
 @styled
-def filters(values, title):
+def filters(values: np.ndarray, title: str) -> Figure:
     """Draws filters of pixels, each on its own scale. Grey is zero.
 
     Args:
@@ -186,7 +192,12 @@ def filters(values, title):
 
 
 @styled
-def feature_colours(images, colours, title, captions=None):
+def feature_colours(
+    images: np.ndarray | Sequence[np.ndarray],
+    colours: np.ndarray,
+    title: str,
+    captions: Sequence[str] | None = None,
+) -> Figure:
     """Draws images, at most six per row, and below each image the features of its patches as colours.
 
     Args:
@@ -225,7 +236,9 @@ def feature_colours(images, colours, title, captions=None):
 
 
 @styled
-def similarity_matrix(matrix, row_names, column_names, title):
+def similarity_matrix(
+    matrix: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], title: str
+) -> Figure:
     """Draws similarities from 0 to 1, such as CKA between layers.
 
     Args:

@@ -1,6 +1,7 @@
 """Images with captions, on a grid."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from vit_tf.plots.style import Figure, printable_text, styled
 
 
 @styled
-def image_grid(images, captions, title):
+def image_grid(images: np.ndarray | Sequence[np.ndarray], captions: Sequence[str], title: str) -> Figure:
     """Draws up to 24 images with their captions.
 
     Args:

@@ -1,5 +1,8 @@
 """Plots of multi-label predictions: several classes may apply to an image."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
@@ -11,7 +14,7 @@ MOST_NAMES = 3  # in a caption
 
 
 @styled
-def average_precisions(classes, title):
+def average_precisions(classes: dict[str, dict[str, Any]], title: str) -> Figure:
     """Draws the average precision of each class as a bar, and the F1 of each class as a dot.
 
     Of more than 40 classes, the 40 with the lowest average precision are drawn.
@@ -51,7 +54,14 @@ def average_precisions(classes, title):
 
 
 @styled
-def multi_label_predictions(images, labels, probabilities, thresholds, class_names, title):
+def multi_label_predictions(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    thresholds: Sequence[float] | np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> Figure:
     """Draws up to 24 images with the predicted, the missed and the wrong classes.
 
     Args:

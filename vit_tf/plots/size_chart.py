@@ -1,5 +1,7 @@
 """`model_sizes`: the cost of models against their parameters."""
 
+from collections.abc import Sequence
+
 import matplotlib
 import numpy as np
 
@@ -7,7 +9,7 @@ from vit_tf.plots.style import BLUE, Figure, styled
 
 
 @styled
-def model_sizes(rows, title):
+def model_sizes(rows: Sequence[tuple[str, float, float]], title: str) -> Figure:
     """Draws the GMACs per image of models against their parameters, both on a logarithmic scale.
 
     Args:

@@ -1,9 +1,12 @@
 """The style of all plots, text that is safe to draw, and writing figures to files."""
 
 import io
+import os
 import warnings
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec
 
 import matplotlib
 import matplotlib.figure
@@ -12,7 +15,7 @@ from vit_tf.checks import cut, printable_lines
 from vit_tf.files import atomic_path
 
 BLUE, ORANGE, GREEN, INK = "#0072B2", "#D55E00", "#009E73", "#222222"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.labelsize": 9,
@@ -45,11 +48,14 @@ class Figure(matplotlib.figure.Figure):
         return buffer.getvalue()
 
 
-def styled(function):
+Arguments = ParamSpec("Arguments")
+
+
+def styled(function: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
     """Decorates a function that draws: the style of this module applies while the function runs."""
 
     @wraps(function)
-    def wrapper(*args, **kwargs):
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
         with matplotlib.rc_context(STYLE):
             return function(*args, **kwargs)
 
@@ -77,7 +83,7 @@ def printable_name(name):
     return printable_text(name).replace("\n", r"\n")
 
 
-def check_path(path):
+def check_path(path: str | os.PathLike) -> Path:
     """Returns `path` as a `Path` where `save` can write to it.
 
     Raises:
@@ -91,7 +97,7 @@ def check_path(path):
     return path
 
 
-def save(figure, path):
+def save(figure: Figure, path: str | os.PathLike) -> None:
     """Writes a figure to a file (PNG, SVG or PDF), as a whole or not at all.
 
     Raises:

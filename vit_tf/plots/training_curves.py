@@ -1,5 +1,8 @@
 """Plots of training, confusion matrices and predictions of single-label classification."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -8,7 +11,7 @@ from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, printable_name, printa
 
 
 @styled
-def curves(history, title):
+def curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     """Draws loss and accuracy against epochs, for training and validation.
 
     If all rows have `val_map`, the mean average precision of the validation images is drawn, too.
@@ -24,7 +27,7 @@ def curves(history, title):
     Raises:
         ValueError: `history` is empty, or a key is missing.
     """
-    keys = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+    keys: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
     missing = [key for key in keys if not history or any(key not in row for row in history)]
     if missing:
         raise ValueError(
@@ -73,7 +76,7 @@ def draw_curve(axes, epochs, values, name, color, line, best):
 
 
 @styled
-def confusion(matrix, class_names, title):
+def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draws a confusion matrix, coloured by the share of each true class.
 
     Args:
@@ -116,12 +119,19 @@ def confusion(matrix, class_names, title):
     axes.spines[:].set_visible(False)
     for row, column in np.ndindex(k, k) if not is_dense else ():
         color = "white" if shares[row, column] > 0.5 else INK
-        axes.text(column, row, matrix[row, column], color=color, ha="center", va="center", size=8)
+        axes.text(column, row, str(matrix[row, column]), color=color, ha="center", va="center", size=8)
     return figure
 
 
 @styled
-def predictions(images, labels, probabilities, class_names, title, predicted=None):
+def predictions(
+    images: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    predicted: np.ndarray | None = None,
+) -> Figure:
     """Draws up to 24 images with the predicted class, and the true class if the prediction is wrong.
 
     Args:

@@ -1,14 +1,24 @@
 """From a recipe to batches, with the augmentation of images and of batches."""
 
-from vit_tf.data import CachedImages, DataLoader, DecodedImages, EvalTransform
+from vit_tf.checks import pair
+from vit_tf.data import CachedImages, DataLoader, DecodedImages, EvalTransform, ImageFiles
 from vit_tf.data.augment import batch as augment
 from vit_tf.data.augment.image import Compose, HorizontalFlip, RandomErasing, RandomResizedCrop
 from vit_tf.data.augment.mixing import MixUpCutMix
 from vit_tf.data.augment.randaugment import RandAugment
-from vit_tf.training.tasks import SINGLE_LABEL
+from vit_tf.preprocessing.transform import Preprocessing
+from vit_tf.training.recipes import Recipe
+from vit_tf.training.tasks import SINGLE_LABEL, SingleLabel
 
 
-def make_batches(images, part, recipe, preprocessing, task=SINGLE_LABEL, augment_train=True):
+def make_batches(
+    images: ImageFiles,
+    part: str,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    task: SingleLabel = SINGLE_LABEL,
+    augment_train: bool = True,
+) -> DataLoader | None:
     """Returns the `vit_tf.data.DataLoader` of a part of labelled image files; None if the part is empty.
 
     Args:
@@ -23,9 +33,9 @@ def make_batches(images, part, recipe, preprocessing, task=SINGLE_LABEL, augment
     if not members:
         return None
     subset, view = images.subset(members), EvalTransform(preprocessing)
-    decoded = DecodedImages(subset)
+    decoded: DecodedImages | CachedImages = DecodedImages(subset)
     if recipe.cache:
-        decoded = CachedImages(decoded, 2 * max(preprocessing.image_size))
+        decoded = CachedImages(DecodedImages(subset), 2 * max(pair(preprocessing.image_size, "image_size")))
     is_train = part == "train" and augment_train
     augmentation = image_augmentation(recipe, preprocessing.image_size, view)
     return DataLoader(

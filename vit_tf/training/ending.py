@@ -4,21 +4,26 @@ import copy
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from vit_tf import classifier
 from vit_tf.checks import listing
+from vit_tf.data import DataLoader
 from vit_tf.files import PARTIAL
 from vit_tf.models import build_vit
+from vit_tf.preprocessing.transform import Preprocessing
 from vit_tf.training.final_report import draw_report, write_metrics
 from vit_tf.training.loop.checkpoints import restore_rng_state, rng_state
-from vit_tf.training.loop.trainer import Progress
+from vit_tf.training.loop.trainer import Progress, Trainer
 from vit_tf.training.lora import add_lora, merge_lora
+from vit_tf.training.recipes import Recipe
 from vit_tf.training.run import make_model
 from vit_tf.weights.formats.timm import weight_mappings
 
@@ -40,16 +45,16 @@ class Ending:
         details: dict, added to metrics.json.
     """
 
-    recipe: object
-    test: object
+    recipe: Recipe
+    test: DataLoader
     class_names: tuple[str, ...]
     variant: str
     hyperparameters: dict
-    preprocessing: object
+    preprocessing: Preprocessing | None
     title: str
     details: dict = field(default_factory=dict)
 
-    def write(self, trainer, folder, **details):
+    def write(self, trainer: Trainer, folder: Path, **details: Any) -> dict[str, Any]:
         """Tests the best weights, and writes metrics.json, model folders and plots.
 
         The folder `model` has the best weights. With the recipe's `keep_last` the folder `last` has those of
@@ -72,7 +77,7 @@ class Ending:
         draw_report(trainer.progress.rows, self.test, logits, metrics, self.class_names, folder, self.title)
         return metrics
 
-    def save_model(self, trainer, folder, thresholds=None):
+    def save_model(self, trainer: Trainer, folder: Path, thresholds: Sequence[float] | None = None) -> None:
         if self.recipe.lora_rank:
             merge_lora(trainer.model)
         classifier.save(

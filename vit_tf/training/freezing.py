@@ -3,13 +3,15 @@
 import math
 import re
 
+import keras
+
 from vit_tf.checks import is_int, shown, suggestion
 from vit_tf.structure import BEFORE_BLOCKS, ViTStructure
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")
 
 
-def freeze(model, what):
+def freeze(model: keras.Model, what: str | int) -> int:
     """Freezes some weights of a model and makes all others trainable, whatever they were before.
 
     The variables themselves are frozen, which also affects models that contain this one. Compile afterwards:

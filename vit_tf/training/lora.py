@@ -2,7 +2,9 @@
 
 import functools
 import gc
+from collections.abc import Sequence
 
+import keras
 from keras import ops
 
 from vit_tf.checks import check_choice, check_int, check_number
@@ -18,7 +20,12 @@ PROJECTIONS = {
 }
 
 
-def add_lora(model, rank=8, alpha=None, on=("qkv", "projection")):
+def add_lora(
+    model: keras.Model,
+    rank: int = 8,
+    alpha: float | None = None,
+    on: str | Sequence[str] = ("qkv", "projection"),
+) -> list[keras.layers.Dense]:
     """Adds a low-rank adapter to projections of every block, and freezes all other weights except the heads.
 
     A kernel W becomes W + alpha / rank * A B, where A (rows, rank) starts at random and B (rank, columns)
@@ -58,7 +65,7 @@ def add_lora(model, rank=8, alpha=None, on=("qkv", "projection")):
     return layers
 
 
-def merge_lora(model):
+def merge_lora(model: keras.Model) -> int:
     """Adds the adapters to their kernels and removes them.
 
     Afterwards the model has the same variables as before `add_lora`, all trainable, and the same outputs as

@@ -1,14 +1,29 @@
 """Metrics of single-label classifiers: accuracy, precision, recall, confusion matrix."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from vit_tf.checks import printable
 from vit_tf.predictions import probabilities
 
+if TYPE_CHECKING:
+    import keras
+
+    from vit_tf.data import DataLoader
+
 MAX_SHOWN = 20  # classes
 
 
-def predict(model, batches, flip_tta=False, after_batch=lambda: None):
+def predict(
+    model: keras.Model,
+    batches: DataLoader,
+    flip_tta: bool = False,
+    after_batch: Callable[[], None] = lambda: None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns a model's logits of a data set, and its labels.
 
     Args:
@@ -46,7 +61,7 @@ def cross_entropy(logits, targets, label_smoothing=0.0):
     return float(-(targets * log_probabilities).sum(axis=1).mean())
 
 
-def evaluate(logits, labels, class_names):
+def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
     """Returns accuracies, per-class precision and recall, and the confusion matrix.
 
     Args:
@@ -92,7 +107,7 @@ MULTI_LABEL_COLUMNS = {
 }
 
 
-def per_class(metrics):
+def per_class(metrics: dict[str, Any]) -> str:
     """Returns a line of text per class; of many classes, those with the lowest F1 or average precision.
 
     Args:

@@ -5,6 +5,7 @@ three are in `update_step`, the method that Keras documents for custom optimizer
 """
 
 import contextlib
+from collections.abc import Iterator
 
 import keras
 from keras import ops
@@ -142,16 +143,16 @@ OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "muon": Muon}
 
 
 def make_optimizer(
-    model,
-    name="adamw",
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    layer_decay=1.0,
-    momentum=0.9,
-    clip_norm=None,
-    accumulation_steps=1,
-    ema=None,
-):
+    model: keras.Model,
+    name: str = "adamw",
+    learning_rate: float = 1e-3,
+    weight_decay: float = 0.05,
+    layer_decay: float = 1.0,
+    momentum: float = 0.9,
+    clip_norm: float | None = None,
+    accumulation_steps: int = 1,
+    ema: float | None = None,
+) -> keras.optimizers.Optimizer:
     """Returns an optimizer for a ViT that decays kernels only: no biases, norms, tokens or positions.
 
     A variable that is frozen when training begins has no state in the optimizer and does not change.
@@ -204,7 +205,7 @@ def make_optimizer(
 
 
 @contextlib.contextmanager
-def averaged_weights(model, optimizer):
+def averaged_weights(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """A scope in which a model has its averaged weights; afterwards its own weights are restored exactly.
 
     Nothing changes if the optimizer keeps no average (`ema=None`) or has made no step.

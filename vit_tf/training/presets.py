@@ -5,6 +5,7 @@ precedence over, those of "adamw". Accuracies are of CIFAR-10's test images; doc
 """
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from vit_tf.checks import suggestion
 from vit_tf.training.recipes import Recipe, override
@@ -186,7 +187,7 @@ def get_preset(names):
     return Preset(settings, None, model.variant, model.hyperparameters, model.engine)
 
 
-def get_recipe(name, **overrides):
+def get_recipe(name: str, **overrides: Any) -> Recipe:
     """Returns the recipe called `name` with some settings replaced.
 
     Args:

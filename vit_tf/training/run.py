@@ -1,15 +1,19 @@
 """From a recipe to a finished run."""
 
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
+from vit_tf.data import DataLoader
 from vit_tf.data.augment import batch as augment
 from vit_tf.flops import require_memory
 from vit_tf.models import build_vit
+from vit_tf.preprocessing.transform import Preprocessing
 from vit_tf.structure import ViTStructure
 from vit_tf.terminal import shell_quoted
 from vit_tf.training.batches import batch_augmentation
@@ -21,13 +25,14 @@ from vit_tf.training.loop.trainer import Trainer
 from vit_tf.training.lora import add_lora
 from vit_tf.training.memory_limit import memory_explained, require_step_memory
 from vit_tf.training.optimizers import make_optimizer
-from vit_tf.training.recipes import parse_resolutions
+from vit_tf.training.recipes import Recipe, parse_resolutions
 from vit_tf.training.resolution import scaled_size, with_image_size
 from vit_tf.training.schedules import recipe_schedule
-from vit_tf.training.tasks import SINGLE_LABEL
+from vit_tf.training.tasks import SINGLE_LABEL, SingleLabel
+from vit_tf.weights.load import TimmWeights
 
 
-def configure(recipe):
+def configure(recipe: Recipe) -> Recipe:
     """Sets the process-wide state of a recipe: seeds, precision, determinism.
 
     Returns:
@@ -75,16 +80,16 @@ def processor_flags():
 
 
 def make_trainer(
-    model,
-    recipe,
-    train,
-    validation,
-    image_size,
-    folder,
-    callbacks=(),
-    task=SINGLE_LABEL,
-    engine="train-batch",
-):
+    model: keras.Model,
+    recipe: Recipe,
+    train: DataLoader,
+    validation: DataLoader,
+    image_size: tuple[int, int],
+    folder: Path,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    task: SingleLabel = SINGLE_LABEL,
+    engine: str = "train-batch",
+) -> Trainer:
     """Returns the `Trainer` of a model by a recipe, at the start of its run.
 
     Args:
@@ -171,7 +176,9 @@ def recipe_optimizer(model, recipe):
     )
 
 
-def make_training_model(model, image_size, augmentation=()):
+def make_training_model(
+    model: keras.Model, image_size: tuple[int, int], augmentation: Sequence[keras.layers.Layer] = ()
+) -> keras.Model:
     """Returns a model that resizes and augments images before `model`; the weights are shared.
 
     Args:
@@ -193,7 +200,13 @@ def make_training_model(model, image_size, augmentation=()):
     return keras.Model(images, model(x), name=f"{model.name}_training")
 
 
-def make_model(variant, hyperparameters, recipe, preprocessing=None, weights=None):
+def make_model(
+    variant: str,
+    hyperparameters: dict[str, Any],
+    recipe: Recipe,
+    preprocessing: Preprocessing | None = None,
+    weights: TimmWeights | None = None,
+) -> keras.Model:
     """Returns a model of `build_vit` over images in [0, 255], with the recipe's dropout and DropPath rates.
 
     Args:
@@ -226,7 +239,7 @@ def zero_heads(model):
             variable.assign(np.zeros(variable.shape, "float32"))
 
 
-def adapt_stem(model, images):
+def adapt_stem(model: keras.Model, images: np.ndarray | Callable[[], np.ndarray]) -> None:
     """Computes the whitening of a model's stem from training images; other stems stay as they are.
 
     Args:
@@ -246,7 +259,7 @@ def rematerialized_blocks(most=1000):
     return keras.RematScope(mode="list_of_layers", layer_names=[f"block_{i}" for i in range(most)])
 
 
-def run_training(trainer, folder, stage=1):
+def run_training(trainer: Trainer, folder: Path, stage: int = 1) -> bool:
     """Resumes the run from its newest state, if there is one, and trains to the end.
 
     Args:

@@ -14,7 +14,7 @@ def warm_up(progress, warmup):
     return progress / warmup if progress < warmup else 1.0
 
 
-def warmup_cosine(progress, warmup=0.1):
+def warmup_cosine(progress: float, warmup: float = 0.1) -> float:
     """Returns the factor on the peak learning rate at `progress` in [0, 1] of a run.
 
     It rises linearly over the fraction `warmup` of the run, then falls to 0 on half a cosine.
@@ -41,7 +41,9 @@ def step_decay(progress, epoch, decay, warmup=0.1):
     return warm_up(progress, warmup) * decay ** math.floor(epoch)
 
 
-def make_schedule(name, warmup=0.1, decay=None):
+def make_schedule(
+    name: str, warmup: float = 0.1, decay: float | None = None
+) -> Callable[[float, float], float]:
     """Returns the curve of a schedule by its name.
 
     Args:
@@ -97,13 +99,13 @@ class Schedule:
                 f"epochs={self.epochs}, seconds={self.seconds}"
             )
 
-    def progress(self, epochs, seconds):
+    def progress(self, epochs: float, seconds: float) -> float:
         """Returns the fraction of the run that is over after `epochs` (a float) and seconds, in [0, 1]."""
         by_epochs = epochs / self.epochs if self.epochs else 0.0
         by_time = seconds / self.seconds if self.seconds else 0.0
         return min(1.0, max(by_epochs, by_time))
 
-    def rate(self, progress, epochs):
+    def rate(self, progress: float, epochs: float) -> float:
         """Returns the learning rate at that progress, after `epochs`."""
         return self.learning_rate * self.curve(progress, epochs)
 

@@ -2,8 +2,11 @@
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,9 +19,11 @@ from vit_tf.training.loop.checkpoints import (
     rng_state,
     to_arrays,
 )
+from vit_tf.training.loop.engines.train_batch import TrainBatchEngine, Trained
 from vit_tf.training.loop.interrupts import Interrupted, Interrupts
 from vit_tf.training.loop.progress import ProgressBar
-from vit_tf.training.tasks import SINGLE_LABEL
+from vit_tf.training.schedules import Schedule
+from vit_tf.training.tasks import SINGLE_LABEL, SingleLabel
 
 BEST = ("epoch", "val_accuracy", "val_map", "val_loss")  # columns of the history that are kept of the best
 
@@ -70,16 +75,16 @@ class Trainer:
 
     def __init__(
         self,
-        engine,
-        schedule,
-        folder,
+        engine: TrainBatchEngine,
+        schedule: Schedule,
+        folder: Path,
         *,
-        label_smoothing=0.0,
-        task=SINGLE_LABEL,
-        monitor="accuracy",
-        patience=None,
-        checkpoint_minutes=10.0,
-        callbacks=(),
+        label_smoothing: float = 0.0,
+        task: SingleLabel = SINGLE_LABEL,
+        monitor: str = "accuracy",
+        patience: int | None = None,
+        checkpoint_minutes: float = 10.0,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         self.engine = engine
         self.schedule = schedule
@@ -93,7 +98,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.interrupts = Interrupts()
         self.progress = Progress()
-        self.best_weights = {}
+        self.best_weights: dict[str, np.ndarray] = {}
         self.started = time.perf_counter()
 
     @property
@@ -103,7 +108,7 @@ class Trainer:
     # -----------------------------------------------------------------------------------------------
     # State
     # -----------------------------------------------------------------------------------------------
-    def resume(self):
+    def resume(self) -> bool:
         """Loads the newest state in the run's folder; returns whether there was one.
 
         Raises:
@@ -125,7 +130,7 @@ class Trainer:
         self.progress = Progress(**state)
         return True
 
-    def begin_stage(self, stage):
+    def begin_stage(self, stage: int) -> None:
         """Starts the schedule anew from the end of a finished run; all other state continues.
 
         Args:
@@ -135,7 +140,7 @@ class Trainer:
         progress.stage, progress.finished = stage, False
         progress.stage_start = {key: getattr(progress, key) for key in run_start()}
 
-    def save(self):
+    def save(self) -> None:
         """Saves the state. If the disk is full, this checkpoint is skipped and training continues."""
         progress = self.progress
         progress.seconds = self.elapsed
@@ -151,25 +156,25 @@ class Trainer:
                 raise  # without any checkpoint the run could not be resumed: fail before the training
             self.bar.print(f"warning: no checkpoint of step {progress.step}, training continues: {error}")
 
-    def failure_message(self, problem):
+    def failure_message(self, problem: str) -> str:
         paths = self.checkpoints.paths()
         last = f"the last good state is {paths[0]}" if paths else "no state was saved"
         return f"{problem}: {last}; try a lower --learning-rate, a longer --warmup or --clip-norm 1"
 
-    def load_best(self):
+    def load_best(self) -> None:
         """Puts the best weights of all epochs into the model. The run is over then: it cannot go on."""
         if self.monitor == "last":
             return self.load_last()
         from_arrays({"best": self.model.variables}, self.best_weights)
 
-    def load_last(self):
+    def load_last(self) -> None:
         """Puts the weights of the last epoch into the model, averaged if the optimizer averages."""
         from_arrays({"best": self.model.variables}, self.engine.evaluated_weights())
 
     # -----------------------------------------------------------------------------------------------
     # Loop
     # -----------------------------------------------------------------------------------------------
-    def run(self):
+    def run(self) -> None:
         """Trains to the end.
 
         Raises:
@@ -216,7 +221,7 @@ class Trainer:
         """How much of the present schedule is over, in [0, 1]."""
         return self.schedule.progress(self.stage_epochs, self.stage_seconds)
 
-    def next_steps(self, count):
+    def next_steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns, for each of the next steps, the fraction of the schedule that is over and the rate.
 
         Both are those of the middle of a step: at its ends the rate may be 0.
@@ -232,7 +237,7 @@ class Trainer:
         fractions = np.array([self.schedule.progress(middle, seconds) for middle in middles])
         return fractions, np.array([self.schedule.rate(*pair) for pair in zip(fractions, middles)])
 
-    def train_epoch(self):
+    def train_epoch(self) -> None:
         progress = self.progress
         with closing(self.engine.train(progress.epoch, progress.batch, self.next_steps)) as results:
             started = time.perf_counter()
@@ -246,7 +251,7 @@ class Trainer:
                     self.save()
                 started = time.perf_counter()
 
-    def count(self, trained, seconds):
+    def count(self, trained: Trained, seconds: float) -> None:
         """Adds what the engine has trained to the progress."""
         progress = self.progress
         progress.step += trained.batches
@@ -261,11 +266,11 @@ class Trainer:
         for name, value in {"images": trained.images, "seconds": seconds, **sums}.items():
             progress.totals[name] = progress.totals.get(name, 0) + value
 
-    def raise_if_interrupted(self):
+    def raise_if_interrupted(self) -> None:
         if self.interrupts.requested:
             raise Interrupted
 
-    def end_epoch(self):
+    def end_epoch(self) -> None:
         """Validates, writes the history, keeps the weights if they are the best, and saves."""
         progress = self.progress
         row = self.history_row(*self.engine.validate(after_batch=self.raise_if_interrupted))
@@ -274,7 +279,7 @@ class Trainer:
             self.best_weights = {} if self.monitor == "last" else self.engine.evaluated_weights()
         progress.rows.append(row)
         progress.epoch += 1
-        waited = progress.epoch - max(progress.best["epoch"], progress.stage_start["epoch"])
+        waited = progress.epoch - max((progress.best or row)["epoch"], progress.stage_start["epoch"])
         progress.finished = self.fraction >= 1 or (self.patience is not None and waited >= self.patience)
         progress.batch, progress.totals = 0, {}
         is_due = time.perf_counter() - self.saved_at > self.checkpoint_seconds
@@ -284,7 +289,7 @@ class Trainer:
         self.bar.end_epoch(row)
         self.callbacks.on_epoch_end(row["epoch"] - 1, row)
 
-    def is_best(self, row):
+    def is_best(self, row: dict[str, Any]) -> bool:
         best = self.progress.best
         if best is None or self.monitor == "last":
             return True
@@ -292,7 +297,7 @@ class Trainer:
             return row["val_loss"] < best["val_loss"]
         return row[self.task.score] > best[self.task.score]
 
-    def history_row(self, logits, targets):
+    def history_row(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, Any]:
         progress = self.progress
         images = progress.totals["images"]
         return {
@@ -307,7 +312,7 @@ class Trainer:
             **self.task.validate(logits, targets, self.label_smoothing),
         }
 
-    def write_history(self):
+    def write_history(self) -> None:
         """Writes `history.csv` from the rows of the state: without gaps and duplicates after any crash."""
         rows = self.progress.rows
         if not rows:
