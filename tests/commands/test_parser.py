@@ -56,4 +56,20 @@ def test_an_error_is_one_short_harmless_line(capsys):
 def test_argparse_cannot_be_made_to_forge_a_line(capsys):
     with pytest.raises(SystemExit):
         Parser().parse_args(["a\nerror: forged\x1b[2J"])
-    assert capsys.readouterr().err.splitlines()[-1].endswith(r"a\nerror: forged\x1b[2J")
+    error = capsys.readouterr().err
+    assert r"a\nerror: forged\x1b[2J" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["predict", "a.jpg", "--treshold", "1"], "--treshold 1 (did you mean '--threshold'?)"),
+        (["finetune", "pets", "--epochs", "abc"], "argument --epochs: invalid int value: 'abc'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_that_names_the_command(arguments, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1
+    assert message in error and f"see `vit-tf {arguments[0]} --help`" in error

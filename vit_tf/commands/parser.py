@@ -7,7 +7,7 @@ import signal
 import sys
 
 from vit_tf import terminal
-from vit_tf.checks import brief
+from vit_tf.checks import brief, cut, suggestion
 from vit_tf.memory import describe, is_out_of_memory
 
 MOST_LETTERS = 2000  # of an error message
@@ -44,7 +44,10 @@ def run(main):
 
 
 class Parser(argparse.ArgumentParser):
-    """An `ArgumentParser` that refuses empty values: `--out "$OUT"` with OUT unset is a mistake."""
+    """An `ArgumentParser` whose errors are one line, and which refuses empty values.
+
+    `--out "$OUT"` with OUT unset is a mistake.
+    """
 
     def parse_args(self, args=None, namespace=None):
         """Returns the parsed arguments.
@@ -64,5 +67,13 @@ class Parser(argparse.ArgumentParser):
             )
         return super().parse_args(args, namespace)
 
+    def parse_known_args(self, args=None, namespace=None):
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:  # a subcommand reports its own: the parser above would print the wrong usage
+            close = suggestion(unknown[0].partition("=")[0], list(self._option_string_actions))
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{close}")
+        return namespace, unknown
+
     def error(self, message):
-        super().error(terminal.printable(message))
+        """Ends the process with exit code 2 after a message of one line, without the long usage."""
+        self.exit(2, f"error: {cut(terminal.printable(message), MOST_LETTERS)}; see `{self.prog} --help`\n")
