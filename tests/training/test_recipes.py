@@ -86,7 +86,7 @@ def test_a_recipe_of_another_version_is_refused():
 
 
 def test_bad_recipe():
-    with pytest.raises(ValueError, match="unknown recipe 'lorra' .did you mean 'lora'"):
+    with pytest.raises(ValueError, match="unknown preset or recipe 'lorra' .did you mean 'lora'"):
         get_recipe("lorra")
 
 

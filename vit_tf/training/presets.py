@@ -177,7 +177,8 @@ def get_preset(names):
     for word in words:
         if word not in PRESETS:
             raise ValueError(
-                f"unknown recipe {word!r}{suggestion(word, PRESETS)}: there are {', '.join(PRESETS)}"
+                f"unknown preset or recipe {word!r}{suggestion(word, PRESETS)}: "
+                f"expected some of {', '.join(PRESETS)}"
             )
     first = PRESETS[words[0]].on
     parts = [PRESETS[word] for word in ([first] if first and first not in words else []) + words]
