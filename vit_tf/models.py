@@ -22,10 +22,7 @@ BLOCKS = {
     "parallel_things": layers.ParallelThingsBlock,
     "parallel_scaling": layers.ParallelScalingBlock,
 }
-OVERLAPPING_STEMS = {
-    "overlap": layers.OverlapPatchEmbedding,
-    "whitened": layers.WhitenedPatchEmbedding,
-}
+OVERLAPPING_STEMS = {"overlap": layers.OverlapPatchEmbedding, "whitened": layers.WhitenedPatchEmbedding}
 DEFAULT = "vit_base_patch16_224"
 
 
@@ -120,17 +117,12 @@ def build_vit(
 def normalization(settings, variant, source, in_channels):
     """Returns the layer that normalises images in [0, 255].
 
-    Args:
-        settings: a `Preprocessing`, or True for that of the weights, else of the variant.
-        variant: name of the variant.
-        source: the opened weights, or None.
-        in_channels: int.
+    `settings` is a `Preprocessing`, or True for that of the weights in `source`, else of the variant.
     """
     from vit_tf.preprocessing import get_preprocessing
 
     if settings is not True:
         return settings.normalization()
-
     if in_channels != 3:  # published statistics are for red, green and blue
         return keras.layers.Rescaling(1 / 127.5, offset=-1, name="normalization")
     return get_preprocessing(getattr(source, "preprocessing_config", None) or variant).normalization()
@@ -219,10 +211,8 @@ def check_activations(config, classifier_activation):
     Raises:
         ValueError: an unknown activation, or a `classifier_activation` without a head.
     """
-    for key, value in (
-        ("activation", config.activation),
-        ("classifier_activation", classifier_activation),
-    ):
+    values = {"activation": config.activation, "classifier_activation": classifier_activation}
+    for key, value in values.items():
         try:
             activation = layers.mlp.get_activation(value)
         except ValueError:

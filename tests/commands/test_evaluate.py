@@ -13,7 +13,7 @@ from vit_tf.commands.evaluation import match_classes
 from vit_tf.commands.main import main
 from vit_tf.labels import imagenet_classes
 from vit_tf.predictions import probabilities
-from vit_tf.training.calibration import expected_calibration_error
+from vit_tf.training.metrics import expected_calibration_error
 
 LABELS = ("apple", "pear", "plum", "quince")
 

@@ -24,7 +24,7 @@ def test_the_labels_choose_the_task(tmp_path):
     np.testing.assert_array_equal(one_hot.labels, [[1, 0], [0, 1], [0, 1]])
     np.testing.assert_array_equal(tasks.SINGLE_LABEL.prepare(one_hot).labels, single.labels)
     np.testing.assert_array_equal(tasks.BINARY.encode(tasks.BINARY.prepare(one_hot).labels)[:, 0], [0, 1, 1])
-    with pytest.raises(ValueError, match="must be single-label, multi-label, binary, got 'both'"):
+    with pytest.raises(ValueError, match="one of 'single-label', 'multi-label', 'binary', got 'both'"):
         tasks.choose_task(single, "both")
     three = ImageFiles(tmp_path, ("a", "b", "c"), ("1", "2", "3"), np.arange(3), (None,) * 3)
     with pytest.raises(ValueError, match="--task binary needs two classes, got 3"):

@@ -33,10 +33,8 @@ class ArrayImages:
 def load_images(source, part, weights):
     """Returns labelled images, `ImageFiles` or `ArrayImages`, and the name of their part.
 
-    Args:
-        source: DATA of the command.
-        part: "test", "validation", "train", "all", or None for the first of test, validation and all.
-        weights: SOURCE of the command. A run on the same DATA decides which image is in which part.
+    Without a `part` they are the first of test, validation and all. If `weights` is a run on the same data,
+    the run decides which image is in which part.
     """
     from vit_tf import data
 
@@ -110,13 +108,7 @@ def label_names(loaded):
 def match_classes(class_names, labels, how="name"):
     """Returns the index of the label that each class stands for, -1 for a class that is left out: int (k,).
 
-    Args:
-        class_names: of the data, k names.
-        labels: of the model.
-        how: "name", "known" or "order", see --match.
-
-    Raises:
-        ValueError: classes do not match.
+    `how` is "name", "known" or "order", see --match. A ValueError names a class that does not match.
     """
     if how == "order":
         if len(class_names) > len(labels):
@@ -153,11 +145,7 @@ def simple(name):
 def encode(images, outputs, num_labels, task):
     """Returns the images whose classes the model has, and their labels as `DataLoader` takes them.
 
-    Args:
-        images: `ImageFiles` or `ArrayImages`.
-        outputs: int (k,), the label of each class, or -1.
-        num_labels: int.
-        task: one of `vit_tf.training.tasks.TASKS`.
+    `outputs` is what `match_classes` returned.
     """
     if images.is_multi_label:
         targets = np.zeros((len(images.labels), num_labels), bool)
@@ -173,31 +161,25 @@ def encode(images, outputs, num_labels, task):
         return images, task.encode(targets.argmax(axis=1))
     labels = outputs[images.labels]
     images, labels = images.subset(np.flatnonzero(labels >= 0)), labels[labels >= 0]
-    return images, np.eye(num_labels, dtype=bool)[labels] if task.name == "multi-label" else task.encode(
-        labels
-    )
+    if task.name == "multi-label":
+        return images, np.eye(num_labels, dtype=bool)[labels]
+    return images, task.encode(labels)
 
 
 # ---------------------------------------------------------------------------------------------------
 # Metrics
 # ---------------------------------------------------------------------------------------------------
 def measure(loaded, images, targets, labels, task, batch_size, flip_tta=False):
-    """Returns the metrics of a task as a dict ready for JSON, with the classes that occur.
+    """Returns the metrics of a `Classifier` as a dict ready for JSON, with the classes that occur.
 
-    Args:
-        loaded: a `vit_tf.classifier.Classifier`.
-        images, targets: see `encode`.
-        labels: names of the model's labels.
-        task: one of `vit_tf.training.tasks.TASKS`.
-        batch_size: int.
-        flip_tta: bool, whether logits are the mean over an image and its mirror image.
+    `images` and `targets` are what `encode` returned; with `flip_tta` logits are the mean over an image and
+    its mirror image.
     """
     import keras
 
     from vit_tf import data
     from vit_tf.predictions import DEFAULT_THRESHOLD, probabilities
-    from vit_tf.training.calibration import expected_calibration_error
-    from vit_tf.training.metrics import predict
+    from vit_tf.training.metrics import expected_calibration_error, predict
 
     source = images.pixels if isinstance(images, ArrayImages) else data.DecodedImages(images)
     view, num_outputs = data.EvalTransform(loaded.preprocessing), loaded.model.output_shape[-1]

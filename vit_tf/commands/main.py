@@ -31,20 +31,12 @@ COMMANDS = ("predict", "evaluate", "finetune", "train", "explain", "list", "summ
 
 
 def entry(*words):
-    """Runs the command that the process was started with, and exits.
-
-    Args:
-        *words: come before the process's own arguments.
-    """
+    """Runs the command of the process's arguments, which follow `words`, and exits."""
     run(lambda: main([*words, *sys.argv[1:]]))
 
 
 def main(arguments=None):
-    """Runs a command and returns its exit code.
-
-    Args:
-        arguments: list of str; by default those of the process.
-    """
+    """Runs a command by its arguments, by default those of the process; returns the exit code."""
     args = parse_arguments(sys.argv[1:] if arguments is None else list(arguments))
     return args.run(args)
 

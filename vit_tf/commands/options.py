@@ -38,13 +38,7 @@ def check_source(source, variant=None):
 
 
 def check_new_file(name, path, force):
-    """Raises a ValueError unless a file can be written at a path.
-
-    Args:
-        name: of the argument, for the message.
-        path: str or path-like.
-        force: bool, whether an existing file is replaced.
-    """
+    """Raises a ValueError, with the argument's name, unless a file can be written at its path."""
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {str(path.parent)!r} for {name} {path.name!r}: make it first")

@@ -19,10 +19,8 @@ START_UP_LINES = re.compile(
 def import_backend(trains=False):
     """Imports Keras and starts its backend. What they write on the standard error is passed on.
 
-    TensorFlow's start-up lines are left out, unless the user has set TF_CPP_MIN_LOG_LEVEL.
-
-    Args:
-        trains: bool, whether the command trains. Keras imports TensorFlow to set seeds, on every backend.
+    TensorFlow's start-up lines are left out, unless the user has set TF_CPP_MIN_LOG_LEVEL. A command that
+    `trains` sets seeds, for which Keras imports TensorFlow on every backend.
     """
     if "keras" in sys.modules:
         return

@@ -14,14 +14,7 @@ from vit_tf.training.datasets import open_dataset
 from vit_tf.training.loop.engines import ENGINES, check_recipe
 from vit_tf.training.presets import make_recipe
 from vit_tf.training.recipes import read_recipe
-from vit_tf.training.run_folder import (
-    locked,
-    note_versions,
-    num_stages,
-    open_run,
-    read_model,
-    versions,
-)
+from vit_tf.training.run_folder import locked, note_versions, num_stages, open_run, read_model, versions
 from vit_tf.variants import get_variant
 
 TASK_NAMES = ("single-label", "multi-label", "binary")
@@ -100,13 +93,7 @@ def require_engine_backend(engine):
 
 
 def run_command(args, subcommand, command):
-    """Starts or resumes a run; returns the exit code.
-
-    Args:
-        args: parsed arguments.
-        subcommand: "train" or "finetune".
-        command: what `make_command` returned; None with `--resume`.
-    """
+    """Starts a run, or resumes one if `command` is None; returns the exit code."""
     dataset = None
     if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
         import_for(command)

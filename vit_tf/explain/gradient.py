@@ -74,18 +74,13 @@ def symbolic_logits(structure):
 
 def before_activations(tensor):
     """Returns the symbolic tensor before the activations of a head, also before that of its Dense layer."""
-    layer = producing_layer(tensor)
+    layer = tensor._keras_history.operation  # whose output the tensor is
     if isinstance(layer, ACTIVATIONS):
         return before_activations(layer.input)
     if isinstance(layer, keras.layers.Dense) and layer.activation is not keras.activations.linear:
         products = ops.matmul(layer.input, layer.kernel)
         return products if layer.bias is None else products + layer.bias
     return tensor
-
-
-def producing_layer(tensor):
-    """Returns the layer that a symbolic tensor is an output of."""
-    return tensor._keras_history.operation
 
 
 def class_mask(classifier, images, class_index):
@@ -115,14 +110,9 @@ def total(outputs):
 
 
 def gradient(function, arrays):
-    """Returns tensors that a function computes, and the gradient of its scalar with respect to its inputs.
+    """Returns the tensors that a function returns, and the gradient of its scalar for each of its inputs.
 
-    Args:
-        function: takes one tensor per array, and returns `(scalar, tensors)`.
-        arrays: list of arrays or tensors.
-
-    Returns:
-        The tensors that the function returned, and one gradient per array.
+    The function takes one tensor per array, and returns `(scalar, tensors)`.
     """
     inputs = [ops.convert_to_tensor(x) for x in arrays]
     backend = keras.backend.backend()

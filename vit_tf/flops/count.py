@@ -194,15 +194,10 @@ def count_core_attention(layer: layers.DotProductAttention, shape):
     products = prod(scores) * layer.head_width
     in_chunks = choose_chunk_size(n, layer.config.query_chunk_size) > 0  # scores are computed again
     kept = 0 if in_chunks else 2 * maps * tensor_bytes(layer, scores)
-    yield Row("norms", layer.count_params(), 0, head_norm_bytes(layer, values))
+    norms = 2 * layer.config.qk_norm + isinstance(layer, layers.DifferentialAttention)  # inside heads
+    yield Row("norms", layer.count_params(), 0, norms * tensor_bytes(layer, values))
     yield Row("attention scores", 0, products, kept)
     yield Row("attention values", 0, products, tensor_bytes(layer, values))
-
-
-def head_norm_bytes(layer, values):
-    """Returns the memory of the norms inside heads; the output of each is as large as the values."""
-    norms = 2 * layer.config.qk_norm + isinstance(layer, layers.DifferentialAttention)
-    return norms * tensor_bytes(layer, values)
 
 
 @count_layer.register

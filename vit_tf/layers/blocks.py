@@ -101,10 +101,6 @@ class Block(ConfiguredLayer):
     ) -> Tensor | tuple[Tensor, Tensor]:
         return attention_spec(self, inputs.shape, return_attention_scores)
 
-    def get_config(self) -> dict[str, Any]:
-        activation = keras.activations.serialize(self.config.activation)
-        return {**super().get_config(), "activation": activation}
-
 
 @register
 class EncoderBlock(Block):

@@ -3,6 +3,8 @@
 from dataclasses import fields
 from typing import Any
 
+import keras
+
 from vit_tf.layers.hooks import HookedLayer
 
 
@@ -26,4 +28,7 @@ class ConfiguredLayer(HookedLayer):
         self.config = self.config_class(**{key: value for key, value in kwargs.items() if key in names})
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **vars(self.config)}
+        options = dict(vars(self.config))
+        if "activation" in options:
+            options["activation"] = keras.activations.serialize(options["activation"])
+        return {**super().get_config(), **options}

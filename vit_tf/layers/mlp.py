@@ -100,10 +100,6 @@ class MLP(ConfiguredLayer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape
 
-    def get_config(self) -> dict[str, Any]:
-        activation = keras.activations.serialize(self.config.activation)
-        return {**super().get_config(), "activation": activation}
-
 
 @register
 class GatedMLP(MLP):

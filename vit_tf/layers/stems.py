@@ -130,10 +130,7 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         channels = input_shape[-1]
         filters = SIDE * SIDE * channels
         self.whitening = self.add_weight(
-            shape=(SIDE, SIDE, channels, filters),
-            initializer=orthogonal,
-            trainable=False,
-            name="whitening",
+            shape=(SIDE, SIDE, channels, filters), initializer=orthogonal, trainable=False, name="whitening"
         )
         super().build_parts((*input_shape[:-1], 2 * filters))
         for stage, norm in zip(self.stages, self.norms):
@@ -158,12 +155,8 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         """
         images = np.asarray(images, "float32")
         channels = self.whitening.shape[2]
-        if (
-            images.ndim != 4
-            or images.shape[-1] != channels
-            or min(images.shape[1:3]) < SIDE
-            or not len(images)
-        ):
+        fits = images.ndim == 4 and images.shape[-1] == channels and min(images.shape[1:3]) >= SIDE
+        if not fits or not len(images):
             raise ValueError(
                 f"`images` must be an array (b, h, w, {channels}) of at least {SIDE}x{SIDE} pixels, got the "
                 f"shape {images.shape}"

@@ -6,6 +6,8 @@ from keras import ops
 from vit_tf.layers.composite import register
 from vit_tf.layers.norms import use_kernels
 
+FUSED = (None, keras.activations.linear, keras.activations.relu)  # TensorFlow's own fusion serves these
+
 
 @register
 class TokenDense(keras.layers.Dense):
@@ -23,7 +25,7 @@ class TokenDense(keras.layers.Dense):
     def call(self, inputs, training=None):
         *leading, width = ops.shape(inputs)
         rows = ops.reshape(inputs, (-1, width))
-        if use_kernels(training) and self.bias is not None and self.has_costly_activation:
+        if use_kernels(training) and self.bias is not None and self.activation not in FUSED:
             from vit_tf.layers.tensorflow_kernels import fused_bias_activation
 
             rows = ops.matmul(rows, self.kernel)
@@ -54,7 +56,3 @@ class TokenDense(keras.layers.Dense):
                 f'{mode!r} calibrates on text, and a ViT takes images: choose "int8", "int4" or "float8"'
             )
         return super().quantize(mode, type_check=False, config=config)
-
-    @property
-    def has_costly_activation(self):
-        return self.activation not in (None, keras.activations.linear, keras.activations.relu)

@@ -58,9 +58,6 @@ def model_diagram(model: keras.Model, title: str | None = None) -> Figure:
         model: a model of `build_vit`, or a functional model that extends one.
         title: str. Defaults to the name of the model.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: `model` is another model.
     """

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from vit_tf.plots.grids import show_image, to_uint8
-from vit_tf.plots.style import BLUE, ORANGE, Figure, printable_text, styled
+from vit_tf.plots.style import BLUE, ORANGE, Figure, draw_scale, printable_text, styled
 
 COLOUR_MAP = "viridis"
 GAP = 1  # blank pixels between tiles
@@ -23,9 +23,6 @@ def attention_heads(image: np.ndarray, maps: np.ndarray, title: str) -> Figure:
         image: array `(h, w, c)` in [0, 255], c 1 or 3.
         maps: array `(heads, grid_h, grid_w)`.
         title: str.
-
-    Returns:
-        A `Figure`.
 
     Raises:
         ValueError: an array has another shape.
@@ -54,9 +51,6 @@ def saliency_maps(
         maps: array `(n, grid_h, grid_w)`; or a dict from names to such arrays, one column per name.
         captions: n strings.
         title: str.
-
-    Returns:
-        A `Figure`.
 
     Raises:
         ValueError: an array has another shape, or the numbers of images, maps and captions differ.
@@ -93,9 +87,6 @@ def attention_distances(distances: np.ndarray, title: str, side: float | None = 
         side: float, the upper end of the scale in pixels, such as the larger side of the image. None fits
             the scale to the distances.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: `distances` has another shape.
     """
@@ -124,9 +115,6 @@ def position_similarities(similarity: np.ndarray, title: str, most: int = 8) -> 
         title: str.
         most: int, the maximum number of maps per side. Of a larger grid, evenly spaced patches are drawn.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: `similarity` has another shape.
     """
@@ -148,11 +136,7 @@ def position_similarities(similarity: np.ndarray, title: str, most: int = 8) -> 
         (axes.yaxis, rows, maps.shape[2] + GAP),
     ):
         axis.set_ticks([(i + 0.5) * size - 1 for i in range(len(indices))], indices)
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    bar = figure.colorbar(drawn, ax=axes, fraction=0.04, shrink=0.8, label="cosine similarity")
-    bar.outline.set_visible(False)
+    draw_scale(drawn, "cosine similarity", fraction=0.04, shrink=0.8)
     return figure
 
 
@@ -163,9 +147,6 @@ def filters(values: np.ndarray, title: str) -> Figure:
     Args:
         values: array `(k, h, w, c)`. Unless c is 3, the mean over the channels is drawn.
         title: str.
-
-    Returns:
-        A `Figure`.
 
     Raises:
         ValueError: `values` has another shape.
@@ -206,9 +187,6 @@ def feature_colours(
         title: str.
         captions: n strings, or None.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: an array has another shape, or the numbers of images, colours and captions differ.
     """
@@ -246,9 +224,6 @@ def similarity_matrix(
         row_names, column_names: one string per row and column.
         title: str.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: the numbers of names are not those of rows and columns.
     """
@@ -265,15 +240,11 @@ def similarity_matrix(
     axes.set_title(printable_text(title))
     axes.set_xticks(range(len(column_names)), map(printable_text, column_names), rotation=90)
     axes.set_yticks(range(len(row_names)), map(printable_text, row_names))
-    axes.tick_params(length=0)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
     if matrix.size <= 200:
         for (row, column), value in np.ndenumerate(matrix):
             color = "black" if value > 0.6 else "white"
             axes.text(column, row, f"{value:.2f}", color=color, ha="center", va="center", size=6.5)
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.6, label="similarity")
-    bar.outline.set_visible(False)
+    draw_scale(drawn, "similarity", shrink=0.6)
     return figure
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_tf.plots.style import Figure, printable_text, styled
+from vit_tf.plots.style import INK, ORANGE, Figure, printable_text, styled
 
 
 @styled
@@ -16,9 +16,6 @@ def image_grid(images: np.ndarray | Sequence[np.ndarray], captions: Sequence[str
         images: uint8 or float array `(n, h, w, c)` in [0, 255], c 1, 3 or 4.
         captions: n strings.
         title: str.
-
-    Returns:
-        A `Figure`.
 
     Raises:
         ValueError: `images` is empty or has another shape or other values, or the number of captions is not
@@ -72,3 +69,11 @@ def axes_grid(n, title):
 def show_image(axes, image):
     """Draws an image `(h, w, c)` in [0, 255]."""
     axes.imshow(image, cmap="gray", vmin=0, vmax=255) if image.shape[-1] == 1 else axes.imshow(image)
+
+
+def show_judged(axes, image, is_correct, caption, **options):
+    """Draws an image with a caption that says whether its prediction is correct; a wrong one has a frame."""
+    mark, colour = ("✓", INK) if is_correct else ("✗", ORANGE)
+    show_image(axes, image)
+    axes.spines[:].set(visible=not is_correct, color=ORANGE, linewidth=3)
+    axes.set_title(f"{mark} {caption}", color=colour, **options)

@@ -24,16 +24,11 @@ table { border-collapse: collapse; font-size: 0.85rem } td { padding: 0.1rem 1re
 
 @dataclass
 class Section:
-    """A section of a page.
-
-    Args:
-        title, text: str.
-        figures: dict from file names to pairs of a figure and its alternative text, for screen readers.
-    """
+    """A section of a page."""
 
     title: str
     text: str
-    figures: dict
+    figures: dict  # from file names to pairs of a figure and its alternative text, for screen readers
 
 
 def html_page(title, text, cards, sections):

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import PercentFormatter
 
-from vit_tf.plots.grids import axes_grid, show_image
-from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, printable_name, printable_text, styled
+from vit_tf.plots.grids import axes_grid, show_judged
+from vit_tf.plots.style import BLUE, ORANGE, Figure, printable_name, printable_text, styled
 
 MOST_BARS = 40
 MOST_NAMES = 3  # in a caption
@@ -23,9 +23,6 @@ def average_precisions(classes: dict[str, dict[str, Any]], title: str) -> Figure
         classes: dict from class names to dicts with `average_precision`, `f1` (floats from 0 to 1, or None)
             and `images` (int), as in metrics.json.
         title: str.
-
-    Returns:
-        A `Figure`.
 
     Raises:
         ValueError: `classes` is empty, or a key is missing.
@@ -72,9 +69,6 @@ def multi_label_predictions(
         class_names: k strings.
         title: str.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: the shapes do not fit each other.
     """
@@ -94,12 +88,7 @@ def multi_label_predictions(
         lines = [f"{names[i]} {shares[i]:.0%}" for i in np.argsort(-shares) if predicted[i]]
         lines = [*shortened(lines), *errors("missed", names[true & ~predicted])]
         lines = [*(lines or ["nothing"]), *errors("wrong", names[predicted & ~true])]
-        is_correct = (predicted == true).all()
-        show_image(axes, image)
-        axes.spines[:].set_visible(not is_correct)
-        axes.spines[:].set(color=ORANGE, linewidth=3)
-        mark, colour = ("✓", INK) if is_correct else ("✗", ORANGE)
-        axes.set_title(f"{mark} " + "\n".join(lines), fontsize=7, color=colour)
+        show_judged(axes, image, (predicted == true).all(), "\n".join(lines), fontsize=7)
     return figure
 
 

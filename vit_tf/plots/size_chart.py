@@ -16,9 +16,6 @@ def model_sizes(rows: Sequence[tuple[str, float, float]], title: str) -> Figure:
         rows: list of (name, parameters, GMACs per image).
         title: str.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: `rows` is empty, or a number is not positive.
     """

@@ -83,6 +83,15 @@ def printable_name(name):
     return printable_text(name).replace("\n", r"\n")
 
 
+def draw_scale(image, label, **options):
+    """Draws the colour scale of a matrix that `imshow` has drawn, and removes grid, ticks and frames."""
+    axes = image.axes
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.figure.colorbar(image, ax=axes, label=label, **options).outline.set_visible(False)
+
+
 def check_path(path: str | os.PathLike) -> Path:
     """Returns `path` as a `Path` where `save` can write to it.
 

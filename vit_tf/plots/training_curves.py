@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vit_tf.plots.grids import axes_grid, show_image
-from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, printable_name, printable_text, styled
+from vit_tf.plots.grids import axes_grid, show_judged
+from vit_tf.plots.style import BLUE, INK, ORANGE, Figure, draw_scale, printable_name, printable_text, styled
 
 
 @styled
@@ -21,13 +21,10 @@ def curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             and `val_accuracy`; accuracies from 0 to 1. None and NaN leave a gap.
         title: str.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: `history` is empty, or a key is missing.
     """
-    keys: tuple[str, ...] = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+    keys = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]
     missing = [key for key in keys if not history or any(key not in row for row in history)]
     if missing:
         raise ValueError(
@@ -35,7 +32,7 @@ def curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
             f"{', '.join(missing) if history else 'every epoch'}"
         )
     has_map = all("val_map" in row for row in history)
-    keys += ("val_map",) * has_map
+    keys += ["val_map"] * has_map
     values = {key: np.array([row[key] for row in history], dtype=float) for key in keys}
     panels = {"loss": "Loss", "accuracy": "Accuracy"}
     if has_map:
@@ -85,9 +82,6 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
         class_names: k strings.
         title: str. The overall accuracy is drawn below the title.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: `matrix` is not (k, k) or has a negative number.
     """
@@ -104,9 +98,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    bar = figure.colorbar(image, ax=axes, shrink=0.6, format=PercentFormatter(1))
-    bar.set_label("share of the true class")
-    bar.outline.set_visible(False)
+    draw_scale(image, "share of the true class", shrink=0.6, format=PercentFormatter(1))
     total = matrix.sum()
     accuracy = np.trace(matrix) / max(1, total)
     axes.set_title(f"{printable_text(title)}\n{accuracy:.1%} of {total:,} correct")
@@ -114,9 +106,6 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str) -> Fig
     size = max(4, min(9, 500 / k)) if is_dense else 9
     axes.set_xticks(range(k), class_names, rotation=90 if is_dense or k > 4 else 0, fontsize=size)
     axes.set_yticks(range(k), class_names, fontsize=size)
-    axes.tick_params(length=0)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
     for row, column in np.ndindex(k, k) if not is_dense else ():
         color = "white" if shares[row, column] > 0.5 else INK
         axes.text(column, row, str(matrix[row, column]), color=color, ha="center", va="center", size=8)
@@ -142,9 +131,6 @@ def predictions(
         title: str.
         predicted: int array `(n,)`, the predicted classes. Defaults to those of the highest probability.
 
-    Returns:
-        A `Figure`.
-
     Raises:
         ValueError: the shapes do not fit each other, or a label is not in [0, k).
     """
@@ -168,13 +154,7 @@ def predictions(
 
 def draw_prediction(axes, image, label, guess, probabilities, class_names):
     is_correct = guess == label
-    caption = f"{'✓' if is_correct else '✗'} {class_names[guess]} {probabilities[guess]:.0%}"
-    show_image(axes, image)
-    axes.spines[:].set_visible(not is_correct)
-    axes.spines[:].set(color=ORANGE, linewidth=3)
-    axes.set_title(
-        caption if is_correct else f"{caption}\ntrue: {class_names[label]}",
-        fontsize=8,
-        color=INK if is_correct else ORANGE,
-        fontweight="normal" if is_correct else "bold",
-    )
+    caption = f"{class_names[guess]} {probabilities[guess]:.0%}"
+    if not is_correct:
+        caption += f"\ntrue: {class_names[label]}"
+    show_judged(axes, image, is_correct, caption, fontsize=8, fontweight="normal" if is_correct else "bold")

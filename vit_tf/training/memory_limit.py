@@ -13,10 +13,6 @@ def require_step_memory(model, recipe):
     """Raises an `OutOfMemory` if a training step needs far more memory than the machine has.
 
     The system may kill a process that takes too much without a message. With `remat` there is no estimate.
-
-    Args:
-        model: a model of `build_vit`, frozen as in the training.
-        recipe: a `Recipe`.
     """
     total, needed = total_memory(), None if recipe.remat else training_bytes(model, recipe.batch_size)
     if total and needed and needed > FAR_TOO_MUCH * total:

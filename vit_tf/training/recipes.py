@@ -133,13 +133,7 @@ class Recipe:
 
 
 def check_setting(name, value, label=None):
-    """Raises a ValueError that says what a setting may be, unless `value` is allowed.
-
-    Args:
-        name: of a field of `Recipe`.
-        value: any.
-        label: how the message calls the setting; by default `name`.
-    """
+    """Raises a ValueError that says what a setting, called `label` if given, may be, unless it is allowed."""
     item, name = Recipe.__dataclass_fields__[name], label or name
     kind, limits, optional = str(item.type), item.metadata["limits"], "None" in str(item.type)
     if item.type is str and limits:

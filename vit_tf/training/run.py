@@ -116,7 +116,8 @@ def make_trainer(
     else:
         freeze(model, recipe.freeze)
     require_step_memory(model, recipe)
-    optimizer = recipe_optimizer(model, recipe)
+    names = "learning_rate weight_decay layer_decay momentum clip_norm accumulation_steps ema".split()
+    optimizer = make_optimizer(model, recipe.optimizer, **{name: getattr(recipe, name) for name in names})
     if engine == "compiled-epoch":
         from vit_tf.training.loop.engines.compiled_epoch import make_engine  # JAX
 
@@ -158,21 +159,6 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
         validation,
         resolution_models=[models[size] for size in sizes],
         class_weights=class_weights,
-    )
-
-
-def recipe_optimizer(model, recipe):
-    """Returns the optimizer of a recipe."""
-    return make_optimizer(
-        model,
-        recipe.optimizer,
-        recipe.learning_rate,
-        recipe.weight_decay,
-        recipe.layer_decay,
-        recipe.momentum,
-        recipe.clip_norm,
-        recipe.accumulation_steps,
-        recipe.ema,
     )
 
 

@@ -27,10 +27,7 @@ STAGE_SETTINGS = (
 def choose_folder(out, resume, name):
     """Returns the folder of a run and its config.json, None for a new run.
 
-    Args:
-        out: the folder of --out, or None.
-        resume: the folder of --resume, or None.
-        name: beginning of the name of a folder in runs/, without either.
+    Without --out and --resume, `name` is the beginning of the name of a new folder in runs/.
 
     Raises:
         ValueError: `resume` holds no run, `out` holds other files, or both are given.
@@ -55,7 +52,7 @@ def open_run(args, command, name, subcommand):
     Args:
         args: parsed arguments with `out` and `resume`; an option that was not given is None.
         command: dict, ready for JSON, of everything that decides what the run does; None with `--resume`.
-        name: beginning of the name of a folder in runs/.
+        name: see `choose_folder`.
         subcommand: name of the subcommand, which `command` has as "name".
 
     Raises:
@@ -85,12 +82,7 @@ def open_run(args, command, name, subcommand):
 def further_stage(folder, saved, settings):
     """Returns the config.json of a finished run that is to be trained further.
 
-    Its `recipe` is the new one, and `stages` lists the recipes of all schedules so far.
-
-    Args:
-        folder: the run's folder.
-        saved: the run's config.json.
-        settings: dict, settings of the new schedule.
+    Its `recipe` has the settings of the new schedule; `stages` lists the recipes of all schedules so far.
 
     Raises:
         ValueError: the run has not ended, or a setting is not allowed.
@@ -175,12 +167,7 @@ def read_model(saved):
 
 
 def check_same_command(folder, saved, command):
-    """Raises a ValueError that names the options in which two commands differ.
-
-    Args:
-        folder: the run's folder.
-        saved, command: dicts from option to value.
-    """
+    """Raises a ValueError that names the options in which a command differs from that of a run."""
     saved, command = ({**options, **options.get("settings", {})} for options in (saved, command))
     names = [name for name in {**saved, **command} if name != "settings"]
     differing = [name for name in names if saved.get(name) != command.get(name)]

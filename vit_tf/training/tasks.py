@@ -8,6 +8,7 @@ from dataclasses import replace
 import keras
 import numpy as np
 
+from vit_tf.checks import check_choice
 from vit_tf.data.stratification import class_counts
 from vit_tf.labels import MULTI_LABEL as MULTI_LABEL_PROBLEM
 from vit_tf.labels import SINGLE_LABEL as SINGLE_LABEL_PROBLEM
@@ -183,8 +184,7 @@ def choose_task(images, name=None):
     """
     if name is None:
         return MULTI_LABEL if images.is_multi_label else SINGLE_LABEL
-    if not isinstance(name, str) or name not in TASKS:
-        raise ValueError(f"the task must be {', '.join(TASKS)}, got {str(name)[:80]!r}")
+    check_choice("task", name, TASKS)
     return TASKS[name]
 
 

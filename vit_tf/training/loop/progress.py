@@ -37,21 +37,10 @@ class ProgressBar:
         self.bar.console.print(text, soft_wrap=True)
 
     def update(self, progress, fraction, elapsed):
-        """Shows a `Progress`.
-
-        Args:
-            progress: the run's `Progress`.
-            fraction: float in [0, 1], how much of the schedule is over.
-            elapsed: seconds that this took.
-        """
-        images = progress.totals["images"]
-        state = "  ".join(
-            [
-                f"loss {progress.totals['loss'] / images:.3f}",
-                f"accuracy {progress.totals['accuracy'] / images:.1%}",
-                f"ETA {format_duration(elapsed * (1 / fraction - 1))}" if fraction else "",
-            ]
-        )
+        """Shows a `Progress`, and the fraction of the schedule that is over after `elapsed` seconds."""
+        loss, accuracy = (progress.totals[name] / progress.totals["images"] for name in ("loss", "accuracy"))
+        eta = f"ETA {format_duration(elapsed * (1 / fraction - 1))}" if fraction else ""
+        state = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {eta}"
         self.bar.update(self.task, completed=fraction, state=state, description=f"epoch {progress.epoch + 1}")
 
     def end_epoch(self, row):

@@ -12,13 +12,7 @@ import keras
 import numpy as np
 
 from vit_tf.files import write_csv
-from vit_tf.training.loop.checkpoints import (
-    Checkpoints,
-    from_arrays,
-    restore_rng_state,
-    rng_state,
-    to_arrays,
-)
+from vit_tf.training.loop.checkpoints import Checkpoints, from_arrays, restore_rng_state, rng_state, to_arrays
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine, Trained
 from vit_tf.training.loop.interrupts import Interrupted, Interrupts
 from vit_tf.training.loop.progress import ProgressBar
@@ -131,11 +125,7 @@ class Trainer:
         return True
 
     def begin_stage(self, stage: int) -> None:
-        """Starts the schedule anew from the end of a finished run; all other state continues.
-
-        Args:
-            stage: int, the number of this schedule in the run.
-        """
+        """Starts schedule number `stage` of the run from the end of a finished one; other state continues."""
         progress = self.progress
         progress.stage, progress.finished = stage, False
         progress.stage_start = {key: getattr(progress, key) for key in run_start()}

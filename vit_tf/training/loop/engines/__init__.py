@@ -44,12 +44,7 @@ ENGINES = {
 
 
 def check_recipe(engine, recipe):
-    """Raises a ValueError that names the first setting of a recipe that an engine does not support.
-
-    Args:
-        engine: a key of `ENGINES`.
-        recipe: a `Recipe`.
-    """
+    """Raises a ValueError that names the first setting of a recipe that an engine does not support."""
     info = ENGINES[engine]
     if recipe.crop not in info.crops:
         raise ValueError(

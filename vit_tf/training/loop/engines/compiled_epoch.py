@@ -130,17 +130,7 @@ def check_arrays(loader, model):
 
 
 def make_engine(model, recipe, optimizer, train, validation):
-    """Returns the `CompiledEpochEngine` of a model by a recipe.
-
-    Args:
-        model: a model of `build_vit` over images (b, h, w, c) in [0, 255].
-        recipe: a `Recipe`; see `check_recipe`.
-        optimizer: of `make_optimizer`.
-        train, validation: `vit_tf.data.DataLoader` of uint8 arrays.
-
-    Raises:
-        ValueError: see `CompiledEpochEngine`.
-    """
+    """Returns the `CompiledEpochEngine` of a model by a recipe; arguments as of `make_trainer`."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
     model.compile(optimizer, loss)
     augmentation = make_augmentation(recipe, train.images.shape[1:])

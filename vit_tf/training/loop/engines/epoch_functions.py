@@ -13,15 +13,6 @@ import keras
 from vit_tf.data.augment.mixing import blend, draw_mixing
 
 
-def check_backend():
-    """Raises a ValueError unless Keras computes by JAX."""
-    if keras.backend.backend() != "jax":
-        raise ValueError(
-            f"--engine compiled-epoch needs Keras on JAX, got the backend {keras.backend.backend()!r}: start "
-            "the process with KERAS_BACKEND=jax"
-        )
-
-
 def groups(model, augmentation, optimizer):
     """Returns all variables that training changes, as a dict of lists.
 
@@ -53,8 +44,12 @@ def make_step(model, augmentation, optimizer, loss):
     Raises:
         ValueError: Keras does not compute by JAX.
     """
-    check_backend()
-    rate_index = index_of(optimizer.learning_rate, optimizer.variables)
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"--engine compiled-epoch needs Keras on JAX, got the backend {keras.backend.backend()!r}: start "
+            "the process with KERAS_BACKEND=jax"
+        )
+    rate_index = [x is optimizer.learning_rate for x in optimizer.variables].index(True)
 
     def compute_loss(trainable, non_trainable, images, labels):
         logits, non_trainable = model.stateless_call(trainable, non_trainable, images, training=True)
@@ -138,10 +133,6 @@ def make_predict(model, batch_size=1000):
         return logits.reshape(-1, logits.shape[-1])[:n]
 
     return predict
-
-
-def index_of(variable, variables):
-    return next(i for i, other in enumerate(variables) if other is variable)
 
 
 def values_of(variables):

@@ -10,17 +10,11 @@ from vit_tf.training.optimizers import averaged_weights
 
 @dataclass(frozen=True)
 class Trained:
-    """What an engine has trained in one go.
+    """What an engine has trained in one go."""
 
-    Args:
-        batches: int, how many batches.
-        images: int, how many images.
-        logs: dict of floats, means over these images: "loss" and "accuracy".
-    """
-
-    batches: int
+    batches: int  # how many
     images: int
-    logs: dict
+    logs: dict[str, float]  # means over these images: "loss" and "accuracy"
 
 
 class TrainBatchEngine:
@@ -66,11 +60,7 @@ class TrainBatchEngine:
         return {"model": self.training_model.variables, "optimizer": self.optimizer.variables}
 
     def prepare(self, steps):
-        """Compiles ahead of time; here Keras compiles in the first step.
-
-        Args:
-            steps: see `train`.
-        """
+        """Compiles ahead of time, with `steps` as of `train`; here Keras compiles in the first step."""
 
     def details(self):
         """Returns what the engine adds to metrics.json, a dict."""
@@ -93,14 +83,7 @@ class TrainBatchEngine:
                 yield self.train_step(images, labels, *(values[0] for values in steps(1)))
 
     def train_step(self, images, labels, fraction, rate):
-        """Trains on one batch, and returns a `Trained`.
-
-        Args:
-            images: array (b, h, w, c).
-            labels: float array (b, k).
-            fraction: float in [0, 1], the fraction of the run that is over.
-            rate: float, the learning rate.
-        """
+        """Trains on a batch at a learning rate, after a fraction of the run; returns a `Trained`."""
         self.optimizer.learning_rate.assign(rate)
         models = self.resolution_models
         model = models[min(int(fraction * len(models)), len(models) - 1)]
@@ -111,8 +94,7 @@ class TrainBatchEngine:
     def validate(self, after_batch=lambda: None):
         """Returns (logits, targets) of the validation images, float32 (n, k), by the averaged weights if any.
 
-        Args:
-            after_batch: is called after each batch.
+        `after_batch` is called after each batch.
         """
         with averaged_weights(self.training_model, self.optimizer):
             return predict(self.training_model, self.validation, after_batch=after_batch)
