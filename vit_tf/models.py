@@ -98,7 +98,7 @@ def build_vit(
     x = embed_patches(x, config)
     x = add_tokens(x, config)
     for i in range(config.num_layers):
-        x = make_block(config, i)(x)
+        x = make_block(config, i)(x)  # its DropPath rate: `ViTConfig.block_config`
     if config.final_norm == "tokens":
         x = make_norm(config, "norm")(x)
     x = classify(x, config, activation, separate_heads)

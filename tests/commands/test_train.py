@@ -233,10 +233,10 @@ def test_image_files_are_trained_from_scratch(tiny, tmp_path, capsys):
         (tmp_path / "images" / "cat" / "1.png").read_bytes()
     )
     assert main(["train", "--resume", str(out), "--epochs", "1"]) == 0
-    assert "1 files are new since the run began" in capsys.readouterr().out
+    assert "files that are new since the run began" in capsys.readouterr().out
     (tmp_path / "images" / "cat" / "1.png").unlink()
     with pytest.raises(
-        ValueError, match="1 of its images are gone: 'cat/1.png' and 1 images are new: 'cat/new.png'"
+        ValueError, match="missing images \\(1\\): 'cat/1.png'; new images \\(1\\): 'cat/new.png'"
     ):
         main(["train", "--resume", str(out)])
 

@@ -170,9 +170,11 @@ def test_images_that_changed_since_are_noted(tmp_path, kind):
     contents["dog/new.png"] = b"new"
     notes = read_split(write_images(tmp_path, kind, contents), tmp_path / "split.csv").notes
     assert len(notes) == 2
-    assert notes[0] == "1 files are new since the run began, or bad, and left out: 'dog/new.png'"
+    assert (
+        notes[0] == "files that are new since the run began, or unreadable, are left out (1): 'dog/new.png'"
+    )
     del contents["cat/0.png"]
-    with pytest.raises(ValueError, match="1 of its images are gone: 'cat/0.png'"):
+    with pytest.raises(ValueError, match="missing images \\(1\\): 'cat/0.png'"):
         read_split(write_images(tmp_path, kind, contents), tmp_path / "split.csv")
 
 
@@ -219,7 +221,7 @@ def test_images_and_classes_that_are_new_since_are_left_out(tmp_path):
         ("path,label\nclass0/0000.jpg,class0\n", "no split: expected the header"),
         (
             "path,label,split\nclass0/9.jpg,class0,train\n",
-            "1 of its images are gone: 'class0/9.jpg' and 6 images are new",
+            "missing images \\(1\\): 'class0/9.jpg'; new images \\(6\\)",
         ),
         ("path,label,split\nclass0/0000.jpg,bear,train\n", "line 2 has the class 'bear', which the data set"),
         ("path,label,split\nclass0/0000.jpg,class1,train\n", "of the class 'class1' and is now of 'class0'"),

@@ -160,9 +160,9 @@ def splits_of_rows(files, rows):
         splits[name] = split or None
         prints[name] = "".join(cells[3:])
     new = sorted(set(files.names) - set(splits))
-    added = f" and {len(new):,} images are new: {quoted(new)}" if new else ""
-    problem = f"{len(gone):,} of its images are gone: {quoted(gone)}{added}; bring them back, or split anew"
-    require(not gone, problem)
+    added = f"; new images ({len(new):,}): {quoted(new)}" if new else ""
+    missing = f"missing images ({len(gone):,}): {quoted(gone)}"
+    require(not gone, f"{missing}{added}; restore the missing images, or start a new run")
     subset = files.subset(sorted(index[name] for name in splits))
     notes = describe_changes(files, subset, prints)
     splits = tuple(splits[name] for name in subset.names)
@@ -188,7 +188,10 @@ def describe_changes(files, known, prints):
     notes = []
     new = sorted(set(files.names) - set(known.names))
     if new:
-        notes.append(f"{len(new):,} files are new since the run began, or bad, and left out: {quoted(new)}")
+        notes.append(
+            f"files that are new since the run began, or unreadable, are left out ({len(new):,}): "
+            f"{quoted(new)}"
+        )
     now = zip(known.names, fingerprints(known)) if any(prints.values()) else ()
     changed = [name for name, text in now if prints[name] and text != prints[name]]
     if changed:

@@ -1,4 +1,7 @@
-"""Loading weights from any source into a model, completely or not at all."""
+"""Loading weights from any source into a model, completely or not at all.
+
+Position tables and patch kernels of other sizes are resampled by `vit_tf.weights.resample`.
+"""
 
 import os
 import re

@@ -214,7 +214,8 @@ class Trainer:
     def next_steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns, for each of the next steps, the fraction of the schedule that is over and the rate.
 
-        Both are those of the middle of a step: at its ends the rate may be 0.
+        Both are those of the middle of a step: at its ends the rate may be 0. The rate of a layer is this one
+        times its factor of layer-wise decay (`vit_tf.training.optimizers`).
 
         Args:
             count: int, how many steps.
