@@ -40,7 +40,7 @@ def test_predict_needs_no_weights(sample, tmp_path, capsys):
         Image.fromarray(sample.x_test[i]).resize((96, 96), Image.Resampling.BICUBIC).save(path)
     cli.main(["predict", *map(str, paths), "--json", "--top", "1"])
     printed = capsys.readouterr()
-    assert "no --weights: this is the package's small model" in printed.err
+    assert "cifar10 is a small model of ten classes: --weights takes others" in printed.err
     found = [entry["predictions"][0]["label"] for entry in json.loads(printed.out)]
     assert found.count("ship") >= 6
 

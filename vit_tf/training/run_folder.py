@@ -155,8 +155,8 @@ def read_model(saved):
     try:
         described = Saved(saved["model"].items())
         described["new_head"]
-        get_variant(described["variant"], **described["hyperparameters"])
-        if described["preprocessing"] is not None:
+        config = get_variant(described["variant"], **described["hyperparameters"])
+        if config.in_channels == 3 or described["preprocessing"] is not None:
             Preprocessing(**described["preprocessing"])
     except (TypeError, AttributeError, ValueError) as error:
         raise ValueError(
