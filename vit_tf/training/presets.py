@@ -71,8 +71,9 @@ TRAINING = {
     # vit-tf train --data cifar10.npz --preset long: 60 minutes on 2 cores, 90.1 %.
     # In more epochs the training images would be learned by heart: they have to differ more.
     "long": Preset(dict(minutes=60.0, randaugment=5.0, random_erasing=0.25), on="default"),
-    # vit-tf train --data cifar10.npz --preset adamw: 10 minutes on 2 cores; 79.6 % in 10 epochs. As with two of Keras's
-    # ModelCheckpoint callbacks, the weights of the best validation accuracy and the last ones are kept.
+    # vit-tf train --data cifar10.npz --preset adamw: 10 minutes on 2 cores; 79.6 % in 10 epochs.
+    # As with two of Keras's ModelCheckpoint callbacks, the weights of the best validation accuracy and the
+    # last weights are kept.
     "adamw": Preset(dict(optimizer="adamw", learning_rate=2e-3, keep_last=True), on="default"),
     # vit-tf train --data cifar10.npz --preset tutorial: 80 minutes on 2 cores; 49.4 % after 2 epochs.
     # https://keras.io/examples/vision/image_classification_with_vision_transformer/
