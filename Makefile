@@ -36,7 +36,7 @@ wheel-test: | .venv/bin/python
 	.venv-wheel/bin/python -m pip install --quiet --no-deps --force-reinstall build/wheel/*.whl
 	tools/wheel_test.sh .venv-wheel/bin
 
-# A verdict in under 90 seconds on two cores: every module, without what is marked `slow`, on TensorFlow alone.
+# A first verdict on every module: without what is marked `slow`, on TensorFlow alone.
 test-fast: .venv/installed-test
 	XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST) -m "not slow and not parity"
 
