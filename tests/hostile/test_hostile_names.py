@@ -1,15 +1,13 @@
 """Names of files, classes and tensors that steer terminals or forge lines, through the commands."""
 
-import importlib.util
 import json
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from support.paths import ROOT
 
-from vit_tf import build_vit, save_weights, training, variants
+from vit_tf import build_vit, save_weights, variants
 from vit_tf.commands import main as cli
 from vit_tf.commands.parser import run
 from vit_tf.training import ending
@@ -106,23 +104,19 @@ def test_tensors(model, tmp_path, capsys):
 def test_a_run(tmp_path, capsys, monkeypatch):
     """Its data, classes, files and folder; a broken picture; and what it prints at its end."""
     monkeypatch.setattr(ending, "draw_report", lambda *_: None)
-    monkeypatch.setattr(training, "rehearse", lambda *_: None)
+    monkeypatch.setattr(ending, "rehearse", lambda *_: None)
     monkeypatch.setitem(variants.VARIANTS, "vit_cifar10", variants.get_variant("vit_cifar10", **TINY))
     for label in "ab":
         for i in range(9):
             picture(tmp_path / f"data{EVIL}" / f"{label}{EVIL}" / f"{i}{EVIL}.png")
     (tmp_path / f"data{EVIL}" / f"a{EVIL}" / f"bad{EVIL}.png").write_text("no picture")
     (tmp_path / f"data{EVIL}" / f"empty{EVIL}").mkdir()
-    path = ROOT / "scripts" / "finetune.py"
-    spec = importlib.util.spec_from_file_location("finetune", path)
-    finetune = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(finetune)
     options = "--model vit_cifar10 --epochs 1 --batch-size 8 --crop none --max-bad 1".split()
-    command = [str(tmp_path / f"data{EVIL}"), "--out", str(tmp_path / f"run{EVIL}"), *options]
-    code, out, errors = output(capsys, lambda: finetune.main(command))
+    command = ["finetune", str(tmp_path / f"data{EVIL}"), "--out", str(tmp_path / f"run{EVIL}"), *options]
+    code, out, errors = output(capsys, lambda: cli.main(command))
     assert code in (None, 0), errors
     check(out)
     assert "vit-tf predict IMAGE --weights $'" in out and r"\x1b]0;owned" in out
-    code, out, errors = output(capsys, lambda: finetune.main([*command, "--seed", "3"]))
+    code, out, errors = output(capsys, lambda: cli.main([*command, "--seed", "3"]))
     assert code == 2
     check(errors)
