@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from support.distilled import DEPTHS, DISTILLED, TINY
 from support.explained import small, some_images
 
 import vit_tf
@@ -10,21 +11,6 @@ from vit_tf import build_vit, layers, training
 from vit_tf.structure import ViTStructure, block_index
 
 pytestmark = pytest.mark.every_backend
-
-TINY = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=3)
-DISTILLED = dict(patch_stem="patches", pre_norm=True, pooling="token", distillation_token=True)
-DEPTHS = {  # of a distilled model with two blocks
-    "patches": 0,
-    "patch_norm": 0,
-    "patch_embedding": 0,
-    "patch_encoder": 0,
-    "pre_norm": 0,
-    "block_0": 1,
-    "block_1": 2,
-    "norm": 2,
-    "head": 3,
-    "distillation_head": 3,
-}
 
 
 def tiny_vit(**overrides):

@@ -126,14 +126,12 @@ def test_bars_of_other_libraries_pass(monkeypatch):
 def test_all_that_draws_or_reads_options_does_it_here():
     """Nothing makes a console, a bar or a parser of its own."""
     found = []
-    for path in [*ROOT.glob("vit_tf/**/*.py"), *ROOT.glob("scripts/*.py")]:
+    for path in [path for part in ("vit_tf", "scripts", "tools") for path in ROOT.glob(f"{part}/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             own = {"Console", "Progress", "track"} & set(names) and node.module.startswith("rich")
             is_parser = isinstance(node, ast.Attribute) and node.attr == "ArgumentParser"
-            # Not those of maintainers that import timm: TensorFlow, which vit_tf imports, ends the process.
-            beside_torch = path.name in ("make_timm_tables.py", "make_checkpoint_table.py")
-            if own or (is_parser and not beside_torch):
+            if own or is_parser:
                 found.append(str(path.relative_to(ROOT)))
     assert sorted(found) == ["vit_tf/commands/parser.py", "vit_tf/terminal.py", "vit_tf/terminal.py"]
 

@@ -9,9 +9,10 @@ load it. Needs timm 1.0.31 or later; the same version of timm always gives the s
 for a wrong argument.
 """
 
-import argparse
-import sys
 from pathlib import Path
+
+from vit_tf.commands.parser import Parser, run
+from vit_tf.files import atomic_path
 
 MODULES = ("vision_transformer", "deit")
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "checkpoints.md"
@@ -48,31 +49,16 @@ the published files.
 """
 
 
-def given_path(text):
-    if not text.strip():  # as of an unset variable
-        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a path")
-    return Path(text)
-
-
 def main():
-    parser = argparse.ArgumentParser(description="Makes the table of timm's checkpoints and their layouts.")
-    parser.add_argument("file", nargs="?", type=given_path, default=TARGET, help="default: %(default)s")
-    parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
+    parser = Parser(description="Makes the table of timm's checkpoints and their layouts.")
+    parser.add_argument("file", nargs="?", type=Path, default=TARGET, help="default: %(default)s")
     path = parser.parse_args().file
-    try:
-        if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent}, make it first")
-        # Without vit_tf.files: LLVM aborts a process that loads TensorFlow beside PyTorch's Triton.
-        partial = path.with_name(f"partial.{path.name}")
-        partial.write_text(table_text(), encoding="utf-8", newline="\n")
-        partial.replace(path)
-        print(f"wrote {path}")
-    except ImportError as error:
-        print(f"error: {error}; install it with `pip install timm`", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not path.parent.is_dir():
+        raise ValueError(f"there is no folder {path.parent}, make it first")
+    text = table_text()
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+    print(f"wrote {path}")
     return 0
 
 
@@ -124,4 +110,4 @@ def makers_layout(address):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -11,44 +11,31 @@ same version of timm always gives the same files. The script takes a few seconds
 wrong argument.
 """
 
-import argparse
 import csv
 import json
-import sys
 from importlib.resources import files
 from pathlib import Path
+
+from vit_tf.commands.parser import Parser, run
+from vit_tf.files import atomic_path
 
 MODULES = ("vision_transformer", "deit")
 FIELDS = ("input_size", "crop_pct", "interpolation", "mean", "std", "crop_mode", "num_classes")
 ASSETS = Path(__file__).resolve().parents[1] / "vit_tf" / "assets"
 
 
-def given_path(text):
-    if not text.strip():  # as of an unset variable
-        raise argparse.ArgumentTypeError("it is empty: leave it out, or give a path")
-    return Path(text)
-
-
 def main():
-    parser = argparse.ArgumentParser(description="Makes the tables of class names and of preprocessing.")
-    parser.add_argument("folder", nargs="?", type=given_path, default=ASSETS, help="default: %(default)s")
-    parser.error = lambda message: parser.exit(2, f"error: {message}; see --help\n")
+    parser = Parser(description="Makes the tables of class names and of preprocessing.")
+    parser.add_argument("folder", nargs="?", type=Path, default=ASSETS, help="default: %(default)s")
     folder = parser.parse_args().folder
-    try:
-        if not folder.is_dir():
-            raise ValueError(f"there is no folder {folder}, make it first")
-        texts = {
-            "imagenet1k_classes.txt": imagenet_classes(),
-            "timm_checkpoints.json": table_text(checkpoint_table()),
-        }
-        for name, text in texts.items():
-            write_text(folder / name, text)
-    except ImportError as error:
-        print(f"error: {error}; install it with `pip install timm`", file=sys.stderr)
-        return 2
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {folder}, make it first")
+    texts = {
+        "imagenet1k_classes.txt": imagenet_classes(),
+        "timm_checkpoints.json": table_text(checkpoint_table()),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
     return 0
 
 
@@ -113,13 +100,10 @@ def compact(value):
 
 def write_text(path, text):
     """Writes the text atomically."""
-    # After timm: LLVM aborts a process that loads TensorFlow and then PyTorch's Triton.
-    from vit_tf.files import atomic_path
-
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
     print(f"wrote {path} ({path.stat().st_size:,} bytes)")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -63,6 +63,16 @@ def test_answers_without_keras(arguments, code, tmp_path):
     assert bool(process.stdout) == (code == 0) and bool(errors) == (code == 2)
 
 
+@pytest.mark.parametrize("command", [["finetune"], ["train", "--data"], ["evaluate"]], ids=lambda x: x[0])
+def test_bad_data_is_refused_without_keras_and_leaves_no_run(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    run_folder = [] if command == ["evaluate"] else ["--out", tmp_path / "run"]
+    process = run("-c", RUN, *command, tmp_path / "empty", *run_folder)
+    error, imported = process.stderr.splitlines()
+    assert (process.returncode, imported.strip()) == (2, "imported:") and "no images" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 @pytest.mark.parametrize("first, second", [("vit_tf", "keras"), ("keras", "vit_tf")])
 def test_keras_loads_a_model_after_a_bare_import(first, second, tmp_path):
     path = tmp_path / "model.keras"

@@ -2,37 +2,19 @@ import keras
 import numpy as np
 import pytest
 from conftest import randomize
+from support.distilled import DEPTHS, distilled_vit
 
-from vit_tf import build_vit
 from vit_tf.training.lora import add_lora
 from vit_tf.training.optimizers import averaged_weights, make_optimizer
 
 pytestmark = pytest.mark.every_backend
 
 RATE, DECAY = 1e-2, 0.1
-DEPTHS = {  # of the model below, with two blocks
-    "patches": 0,
-    "patch_norm": 0,
-    "patch_embedding": 0,
-    "patch_encoder": 0,
-    "pre_norm": 0,
-    "block_0": 1,
-    "block_1": 2,
-    "norm": 2,
-    "head": 3,
-    "distillation_head": 3,
-}
-
-
-def tiny_vit(**overrides):
-    small = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16)
-    stem = dict(patch_stem="patches", pre_norm=True, pooling="token", distillation_token=True)
-    return build_vit("vit_cifar10", **{**small, **stem, "num_classes": 3, **overrides})
 
 
 @pytest.fixture(scope="module")
 def shared():
-    return tiny_vit()
+    return distilled_vit()
 
 
 @pytest.fixture
@@ -121,7 +103,7 @@ def test_muon_turns_kernels_of_the_blocks_and_leaves_the_rest_to_adamw(vit):
 
 def test_adapters_are_decayed_at_the_rate_of_their_block():
     """Without gradients a step is the decay alone."""
-    vit = tiny_vit()
+    vit = distilled_vit()
     add_lora(vit, 2)
     randomize(vit)
     variables = vit.trainable_variables
@@ -187,7 +169,7 @@ def test_accumulation_in_a_compiled_step():
     x, y = rng.normal(size=(16, 8, 8, 3)).astype("float32"), rng.integers(0, 3, 16)
     results = []
     for size, accumulation_steps in ((8, 1), (2, 4)):
-        vit = randomize(tiny_vit(distillation_token=False, num_layers=1))
+        vit = randomize(distilled_vit(distillation_token=False, num_layers=1))
         vit.compile(
             make_optimizer(
                 vit, "sgd", 0.1, DECAY, 0.5, clip_norm=0.5, accumulation_steps=accumulation_steps, ema=0.5
@@ -242,7 +224,7 @@ def test_averages_are_those_of_numpy_and_come_and_go_bit_by_bit(vit):
     with averaged_weights(vit, make_optimizer(vit)):  # keeps no average
         assert all((a == b).all() for a, b in zip(values(variables), raw))
     with pytest.raises(ValueError, match="built for other variables"):
-        with averaged_weights(tiny_vit(), optimizer):
+        with averaged_weights(distilled_vit(), optimizer):
             pass
 
 

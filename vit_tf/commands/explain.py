@@ -19,7 +19,9 @@ MOST_IMAGES = 16
 
 
 def add_arguments(parser):
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help=f"files, up to {MOST_IMAGES}")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help=f"files, folders or patterns: up to {MOST_IMAGES} images"
+    )
     add_weights(parser)
     add_model(parser)
     parser.add_argument(
@@ -43,13 +45,15 @@ def number_or_name(text):
 
 
 def run(args):
-    if len(args.images) > MOST_IMAGES:
-        raise ValueError(f"a report shows up to {MOST_IMAGES} images, got {len(args.images)}")
-    if args.out.exists() and not args.out.is_dir():
-        raise ValueError(f"--out must be a folder, and {str(args.out)!r} is a file")
+    from vit_tf.data.image_paths import find_argument
     from vit_tf.preprocessing.decode import read_image
 
-    for path in args.images:
+    images = [path for argument in args.images for path in find_argument(argument)[0]]
+    if len(images) > MOST_IMAGES:
+        raise ValueError(f"a report shows up to {MOST_IMAGES} images, got {len(images)}")
+    if args.out.exists() and not args.out.is_dir():
+        raise ValueError(f"--out must be a folder, and {str(args.out)!r} is a file")
+    for path in images:
         read_image(path)  # an error comes before the slow imports
     check_source(args.weights, args.model)
     import_backend()
@@ -57,7 +61,7 @@ def run(args):
     from vit_tf.commands import explanation_report as report
 
     loaded = classifier.load(args.weights, args.model, headless=True)
-    context = report.ReportContext(loaded, args.images, args.layer, args.class_index)
+    context = report.ReportContext(loaded, images, args.layer, args.class_index)
     args.out.mkdir(parents=True, exist_ok=True)
     remove_earlier(args.out)
     sections = []

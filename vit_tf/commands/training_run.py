@@ -96,19 +96,25 @@ def run_command(args, subcommand, command):
     """Starts a run, or resumes one if `command` is None; returns the exit code."""
     dataset = None
     if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
-        import_for(command)
-        dataset = open_dataset(command["data"])
+        dataset = open_data(command, command["data"])
     folder, command, saved = open_run(args, command, folder_name(command, dataset), subcommand)
     recipe = read_recipe(saved["recipe"]) if saved else make_recipe(command)
-    import_for(command)
-    from vit_tf.training.run import configure
-
-    if saved:
-        note_versions(saved)
-    recipe = configure(recipe)
     with locked(folder):
-        dataset = dataset or open_dataset(saved.get("source", command["data"]) if saved else command["data"])
-        return train(dataset, folder, command, recipe, saved)
+        source = saved.get("source", command["data"]) if saved else command["data"]
+        dataset = dataset or open_data(command, source)
+        import_for(command)
+        from vit_tf.training.run import configure
+
+        if saved:
+            note_versions(saved)
+        return train(dataset, folder, command, configure(recipe), saved)
+
+
+def open_data(command, source):
+    """Opens a data set, before the slow imports where Keras does not download it."""
+    if source in (None, "cifar10"):
+        import_for(command)
+    return open_dataset(source)
 
 
 def import_for(command):
@@ -245,7 +251,7 @@ def report(ending, trainer, folder):
     print(per_class(metrics))
     print(
         f"{metrics['tested_on']} {trainer.task.summary(metrics)} (weights of epoch {metrics['best_epoch']}), "
-        f"{format_duration(metrics['seconds'])} minutes, {metrics['images_per_second']:.0f} images/s; "
+        f"{format_duration(metrics['seconds'])} of training, {metrics['images_per_second']:.0f} images/s; "
         f"everything is in {printable(folder)}\n"
         f"try: vit-tf predict IMAGE --weights {shell_quoted(folder / 'model')}"
     )

@@ -85,7 +85,8 @@ class SingleLabel:
 
     def summary(self, metrics):
         """Returns the main metrics as text."""
-        return f"accuracy {metrics['accuracy']:.2%}, top-5 {metrics['top5_accuracy']:.2%}"
+        top5 = f", top-5 {metrics['top5_accuracy']:.2%}" if len(metrics["classes"]) > 5 else ""
+        return f"accuracy {metrics['accuracy']:.2%}{top5}"
 
 
 class MultiLabel(SingleLabel):
