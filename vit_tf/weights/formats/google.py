@@ -6,28 +6,40 @@ all modules of a block together (LayerNorm_0, MultiHeadDotProductAttention_1, La
 later ones each class alone; scanned ones stack the blocks' weights along a first axis.
 """
 
-import re
+from functools import partial
 
 from vit_tf.checks import listing
-from vit_tf.hub.lazy_tensor import LazyTensor
+from vit_tf.weights.formats.renaming import rename, replace_all
 
 MOST_BLOCKS = 1000
 PREFIXES = ("opt/target/", "params/img/", "params/", "")
 PATCH = "embedding/kernel"
-SIMPLE = {
-    "embedding/bias": "patch_embed.proj.bias",
-    "cls": "cls_token",
-    "Transformer/posembed_input/pos_embedding": "pos_embed",
-    "pos_embedding": "pos_embed",
-    "Transformer/encoder_norm/scale": "norm.weight",
-    "Transformer/encoder_norm/bias": "norm.bias",
-    "head/bias": "head.bias",
-    "MAPHead_0/probe": "attn_pool.latent",
-    "MAPHead_0/LayerNorm_0/scale": "attn_pool.norm.weight",
-    "MAPHead_0/LayerNorm_0/bias": "attn_pool.norm.bias",
-    "pre_logits/bias": "pre_logits.fc.bias",
-}
-MATRICES = {"head/kernel": "head.weight", "pre_logits/kernel": "pre_logits.fc.weight"}
+STACKED = "Transformer/encoderblock/"
+NAMES = [
+    (r"/(kernel|scale)$", "/weight"),
+    (r"^embedding/", "patch_embed.proj."),
+    (r"^cls$", "cls_token"),
+    (r"^(Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
+    (r"^Transformer/encoder_norm/", "norm."),
+    (r"^pre_logits/", "pre_logits.fc."),
+    (r"^head/", "head."),
+    (r"^MAPHead_0/probe$", "attn_pool.latent"),
+    (r"^MAPHead_0/LayerNorm_0/", "attn_pool.norm."),
+    (r"^MAPHead_0/MultiHeadDotProductAttention_\d/query/", "attn_pool.q."),
+    (r"^MAPHead_0/MultiHeadDotProductAttention_\d/key/(\w+)$", r"attn_pool.kv.\1:0"),
+    (r"^MAPHead_0/MultiHeadDotProductAttention_\d/value/(\w+)$", r"attn_pool.kv.\1:1"),
+    (r"^MAPHead_0/MultiHeadDotProductAttention_\d/out/", "attn_pool.proj."),
+    (r"^MAPHead_0/", "attn_pool."),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"\.LayerNorm_0/", ".norm1."),
+    (r"\.LayerNorm_\d/", ".norm2."),
+    (r"\.MultiHeadDotProductAttention_\d/query/(\w+)$", r".attn.qkv.\1:0"),
+    (r"\.MultiHeadDotProductAttention_\d/key/(\w+)$", r".attn.qkv.\1:1"),
+    (r"\.MultiHeadDotProductAttention_\d/value/(\w+)$", r".attn.qkv.\1:2"),
+    (r"\.MultiHeadDotProductAttention_\d/out/", ".attn.proj."),
+    (r"\.MlpBlock_\d/Dense_0/", ".mlp.fc1."),
+    (r"\.MlpBlock_\d/Dense_1/", ".mlp.fc2."),
+]
 
 
 def matches(names):
@@ -37,99 +49,30 @@ def matches(names):
 def from_google(tensors):
     """Returns the tensors under timm's names, and the unused names, such as those of an optimizer."""
     prefix = next(p for p in PREFIXES if p + PATCH in tensors)
-    rest = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     unused = [name for name in tensors if not name.startswith(prefix)]
-    result = {}
-    blocks = {}  # {index, or None for stacked blocks: {name within the block: tensor}}
-    for name, tensor in rest.items():
-        block = re.fullmatch(r"Transformer/encoderblock(?:_(\d+))?/(.+)", name)
-        if block:
-            blocks.setdefault(block[1], {})[block[2]] = tensor
-        elif name == PATCH:
-            result["patch_embed.proj.weight"] = tensor.transpose(3, 2, 0, 1)
-        elif name in MATRICES:
-            result[MATRICES[name]] = tensor.transpose(1, 0)
-        elif name in SIMPLE:
-            result[SIMPLE[name]] = tensor
-        elif not name.startswith("MAPHead_0/"):
-            result[name] = tensor
-    for index, block in blocks.items():
-        if index is None:
-            lengths = {t.shape[0] for t in block.values()}
-            if len(lengths) != 1 or max(lengths) > MOST_BLOCKS:
-                raise ValueError(f"the stacked blocks are {listing(sorted(lengths))} in number")
-            for i in range(lengths.pop()):
-                result |= convert_block({name: t[i] for name, t in block.items()}, f"blocks.{i}.")
-        else:
-            result |= convert_block(block, f"blocks.{index}.")
-    pool = {n.removeprefix("MAPHead_0/"): t for n, t in rest.items() if n.startswith("MAPHead_0/")}
-    result |= convert_pool({n: t for n, t in pool.items() if f"MAPHead_0/{n}" not in SIMPLE})
-    return result, unused
+    tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    tensors = {name: torch_layout(name, tensor) for name, tensor in unstack(tensors).items()}
+    return rename(tensors, partial(replace_all, rules=NAMES)), unused
 
 
-def convert_block(block, prefix):
-    """Returns one block's tensors under timm's names. Unknown names are kept after the prefix."""
-    result, attention, rest = convert_parts(block, prefix)
-    for name, tensor in rest.items():
-        norm = re.fullmatch(r"LayerNorm_(\d)/(scale|bias)", name)
-        if norm:
-            number = 1 if norm[1] == "0" else 2
-            name = f"norm{number}.{'weight' if norm[2] == 'scale' else 'bias'}"
-        result[prefix + name] = tensor
-    names = ("query", "key", "value")
-    return result | convert_attention(attention, names, f"{prefix}attn.qkv", f"{prefix}attn.proj")
+def unstack(tensors):
+    """Returns tensors in which stacked blocks are single blocks."""
+    result = {name: tensor for name, tensor in tensors.items() if not name.startswith(STACKED)}
+    stacked = {name.removeprefix(STACKED): t for name, t in tensors.items() if name.startswith(STACKED)}
+    lengths = {tensor.shape[0] for tensor in stacked.values()}
+    if len(lengths) > 1 or max(lengths, default=0) > MOST_BLOCKS:
+        raise ValueError(f"the stacked blocks are {listing(sorted(lengths))} in number")
+    for i in range(max(lengths, default=0)):
+        result |= {f"Transformer/encoderblock_{i}/{name}": tensor[i] for name, tensor in stacked.items()}
+    return result
 
 
-def convert_parts(tensors, prefix):
-    """Returns (MLP under timm's names, {(part, ending): tensor} of the attention, all other tensors)."""
-    mlps, attention, rest = {}, {}, {}
-    for name, tensor in tensors.items():
-        mlp = re.fullmatch(r"MlpBlock_\d/Dense_([01])/(kernel|bias)", name)
-        part = re.fullmatch(r"MultiHeadDotProductAttention_\d/(query|key|value|out)/(kernel|bias)", name)
-        if mlp:
-            mlps[f"{prefix}mlp.fc{int(mlp[1]) + 1}.{torch_ending(mlp[2])}"] = torch_matrix(tensor)
-        elif part:
-            attention[part.groups()] = tensor
-        else:
-            rest[name] = tensor
-    return mlps, attention, rest
-
-
-def convert_attention(parts, joined, joined_name, out_name):
-    """Joins the projections `(d, heads, k)` called `joined`, and turns `out`, `(heads, k, d)`."""
-    result, parts = {}, dict(parts)
-    for ending in ("kernel", "bias"):
-        if all((name, ending) in parts for name in joined):
-            flat = [flatten_heads(parts.pop((name, ending)), ending) for name in joined]
-            result[f"{joined_name}.{torch_ending(ending)}"] = LazyTensor.concatenate(flat, 0)
-        if ("out", ending) in parts:
-            tensor = parts.pop(("out", ending))
-            if ending == "kernel":
-                tensor = torch_matrix(tensor.reshape(-1, tensor.shape[-1]))
-            result[f"{out_name}.{torch_ending(ending)}"] = tensor
-    # Incomplete parts keep their names, and are reported as unexpected.
-    return result | {f"{joined_name}/{name}/{ending}": tensor for (name, ending), tensor in parts.items()}
-
-
-def flatten_heads(tensor, ending):
-    """Returns `(heads * k, d)` of a kernel `(d, heads, k)`, `(heads * k,)` of a bias."""
-    if ending == "bias":
-        return tensor.reshape(-1)
-    return tensor.reshape(tensor.shape[0], -1).transpose(1, 0)
-
-
-def convert_pool(parts):
-    """Returns the tensors of the attention pooling ("MAPHead_0") under timm's names."""
-    result, attention, rest = convert_parts(parts, "attn_pool.")
-    result |= {f"MAPHead_0/{name}": tensor for name, tensor in rest.items()}
-    query = {key: attention.pop(key) for key in list(attention) if key[0] == "query"}
-    result |= convert_attention(attention, ("key", "value"), "attn_pool.kv", "attn_pool.proj")
-    return result | convert_attention(query, ("query",), "attn_pool.q", "")
-
-
-def torch_ending(ending):
-    return "weight" if ending == "kernel" else "bias"
-
-
-def torch_matrix(tensor):
-    return tensor.transpose(1, 0) if len(tensor.shape) == 2 else tensor
+def torch_layout(name, tensor):
+    """Returns a tensor of Flax in PyTorch's layout, without an axis of heads."""
+    module, _, ending = name.rpartition("/")
+    if module.endswith(("/query", "/key", "/value")):  # (d, heads, k), and a bias (heads, k)
+        tensor = tensor.reshape(-1) if ending == "bias" else tensor.reshape(tensor.shape[0], -1)
+    elif name.endswith("/out/kernel"):  # (heads, k, d)
+        tensor = tensor.reshape(-1, tensor.shape[-1])
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(len(tensor.shape))
+    return tensor.transpose(*axes) if ending == "kernel" and axes else tensor

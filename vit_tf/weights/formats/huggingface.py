@@ -9,65 +9,53 @@ import re
 
 from vit_tf.checks import require, shown
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
-from vit_tf.hub.lazy_tensor import LazyTensor
+from vit_tf.weights.formats.renaming import rename, translate
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
-PREFIXES = tuple(f"{name}." for name in MODEL_TYPES)
-SIMPLE = {
-    "embeddings.cls_token": "cls_token",
-    "embeddings.distillation_token": "dist_token",
-    "embeddings.register_tokens": "reg_token",
-    "embeddings.position_embeddings": "pos_embed",
-    "embeddings.patch_embeddings.projection.weight": "patch_embed.proj.weight",
-    "embeddings.patch_embeddings.projection.bias": "patch_embed.proj.bias",
-    "layernorm.weight": "norm.weight",
-    "layernorm.bias": "norm.bias",
+PREFIX = re.compile(rf"(?:{'|'.join(MODEL_TYPES)})\.")  # of a model with a head
+BLOCK, ENDING = r"(?:encoder\.layer|layers)\.(\d+)\.", r"\.(weight|bias)"
+ATTENTION = rf"{BLOCK}attention\.(?:attention\.)?"
+NAMES = {
+    r"embeddings\.cls_token": "cls_token",
+    r"embeddings\.distillation_token": "dist_token",
+    r"embeddings\.register_tokens": "reg_token",
+    r"embeddings\.position_embeddings": "pos_embed",
+    rf"embeddings\.patch_embeddings\.projection{ENDING}": r"patch_embed.proj.\1",
+    rf"layernorm{ENDING}": r"norm.\1",
+    rf"(?:cls_)?classifier{ENDING}": r"head.\1",
+    rf"distillation_classifier{ENDING}": r"head_dist.\1",
+    rf"{BLOCK}(?:layernorm_before|norm1){ENDING}": r"blocks.\1.norm1.\2",
+    rf"{ATTENTION}(?:query|q_proj){ENDING}": r"blocks.\1.attn.qkv.\2:0",
+    rf"{ATTENTION}(?:key|k_proj){ENDING}": r"blocks.\1.attn.qkv.\2:1",
+    rf"{ATTENTION}(?:value|v_proj){ENDING}": r"blocks.\1.attn.qkv.\2:2",
+    rf"{BLOCK}attention\.(?:output\.dense|o_proj){ENDING}": r"blocks.\1.attn.proj.\2",
+    rf"{BLOCK}layer_scale([12])\.lambda1": r"blocks.\1.ls\2.gamma",
+    rf"{BLOCK}(?:layernorm_after|norm2){ENDING}": r"blocks.\1.norm2.\2",
+    rf"{BLOCK}(?:intermediate\.dense|mlp\.fc1|mlp\.weights_in){ENDING}": r"blocks.\1.mlp.fc1.\2",
+    rf"{BLOCK}mlp\.gate_proj{ENDING}": r"blocks.\1.mlp.fc1.\2:0",
+    rf"{BLOCK}mlp\.up_proj{ENDING}": r"blocks.\1.mlp.fc1.\2:1",
+    rf"{BLOCK}(?:output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj){ENDING}": r"blocks.\1.mlp.fc2.\2",
 }
-HEADS = {"classifier": "head", "cls_classifier": "head", "distillation_classifier": "head_dist"}
-BLOCK = {
-    r"attention\.output\.dense|attention\.o_proj": "attn.proj",
-    r"layernorm_before|norm1": "norm1",
-    r"layernorm_after|norm2": "norm2",
-    r"intermediate\.dense|mlp\.fc1|mlp\.weights_in": "mlp.fc1",
-    r"output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj": "mlp.fc2",
-}
-QKV = {"query": 0, "q_proj": 0, "key": 1, "k_proj": 1, "value": 2, "v_proj": 2}
-GATE = {"gate_proj": 0, "up_proj": 1}
 ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh")
 UNUSED = ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
 
 
 def matches(names):
-    return any(prefix + PATCH in names for prefix in (*PREFIXES, ""))
+    return any(without_prefix(name) == PATCH for name in names)
+
+
+def without_prefix(name):
+    """Returns a name without the model's prefix, such as "vit."."""
+    prefix = PREFIX.match(name)
+    return name[prefix.end() :] if prefix else name
 
 
 def from_huggingface(tensors):
     """Returns (tensors, unused): the tensors under timm's names, and the unused names."""
-    result, unused, joined = {}, [], {}
-    for name, tensor in tensors.items():
-        short = without_prefix(name)
-        module, _, ending = short.rpartition(".")
-        block = re.fullmatch(r"(?:encoder\.layer|layers)\.(\d+)\.(.+)", short)
-        if short in UNUSED:
-            unused.append(name)
-        elif short in SIMPLE:
-            result[SIMPLE[short]] = tensor
-        elif module in HEADS:
-            result[f"{HEADS[module]}.{ending}"] = tensor
-        elif block:
-            add_block_tensor(f"blocks.{block[1]}.", block[2], tensor, result, joined)
-        else:
-            result[name] = tensor
-    is_unique = len(set(map(without_prefix, tensors))) == len(tensors)
-    require(is_unique, "a tensor occurs with and without the model's name before it")
-    return fold_class_position(result | join_parts(joined)), unused
-
-
-def join_parts(joined):
-    """Returns {name: tensor} of {name: {place: part}}: the parts joined along the first axis."""
-    return {
-        name: LazyTensor.concatenate([parts[i] for i in sorted(parts)], 0) for name, parts in joined.items()
-    }
+    unused = [name for name in tensors if without_prefix(name) in UNUSED]
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
+    tensors = rename(tensors, lambda name: translate(without_prefix(name), NAMES) or name)
+    return fold_class_position(tensors), unused
 
 
 def fold_class_position(tensors):
@@ -81,31 +69,6 @@ def fold_class_position(tensors):
     positions = tensors["pos_embed"]
     token = tensors["cls_token"] + positions[:, :1]
     return {**tensors, "cls_token": token, "pos_embed": positions[:, 1:]}
-
-
-def without_prefix(name):
-    """Returns a name without the model's prefix, such as "vit."."""
-    return next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
-
-
-def add_block_tensor(prefix, name, tensor, result, joined):
-    """Adds one tensor of a block to `result`, or to `joined` if several tensors become one."""
-    module, _, ending = name.rpartition(".")
-    scale = re.fullmatch(r"layer_scale([12])\.lambda1", name)
-    part = re.fullmatch(r"attention\.(?:attention\.)?(\w+)", module)
-    gate = re.fullmatch(r"mlp\.(\w+)", module)
-    if scale:
-        result[f"{prefix}ls{scale[1]}.gamma"] = tensor
-    elif part and part[1] in QKV:
-        joined.setdefault(f"{prefix}attn.qkv.{ending}", {})[QKV[part[1]]] = tensor
-    elif gate and gate[1] in GATE:
-        joined.setdefault(f"{prefix}mlp.fc1.{ending}", {})[GATE[gate[1]]] = tensor
-    else:
-        for pattern, name_in_timm in BLOCK.items():
-            if re.fullmatch(pattern, module):
-                result[f"{prefix}{name_in_timm}.{ending}"] = tensor
-                return
-        result[prefix + name] = tensor
 
 
 def variant_from_config(config):

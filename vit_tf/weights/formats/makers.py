@@ -5,20 +5,15 @@ Reference: timm 1.0.31, `checkpoint_filter_fn` in `models/vision_transformer.py`
 
 import math
 import re
+from functools import partial
 
-from vit_tf.weights.formats.huggingface import fold_class_position, join_parts
+from vit_tf.weights.formats.huggingface import fold_class_position
+from vit_tf.weights.formats.renaming import rename, replace_all
 
 
 def has(*expected):
     """Returns a function of the names in a file: whether they include all expected names."""
     return set(expected).issubset
-
-
-def replace_all(name, rules):
-    """Returns a name after all replacements of regular expressions, in order."""
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 # DINOv2 ------------------------------------------------------------------------------------------
@@ -103,27 +98,24 @@ BEIT3 = [
     (r"\.self_attn_layer_norm\.", ".norm1."),
     (r"\.self_attn\.inner_attn_ln\.", ".attn.norm."),
     (r"\.self_attn\.out_proj\.", ".attn.proj."),
-    (r"\.self_attn\.", ".attn."),
+    (r"\.self_attn\.q_proj\.(\w+)$", r".attn.qkv.\1:0"),
+    (r"\.self_attn\.k_proj\.(\w+)$", r".attn.qkv.\1:1"),
+    (r"\.self_attn\.v_proj\.(\w+)$", r".attn.qkv.\1:2"),
     (r"\.final_layer_norm\.", ".norm2."),
     (r"^layer_norm\.", "norm."),
+    (r"^embed_positions\.weight$", "pos_embed"),
 ]
+BEIT3_UNUSED = ("beit3.text_embed.weight", "beit3.vision_embed.mask_token")
 
 
 def from_beit3(tensors):
     """As `from_dinov2`. The image experts (A) are used, the text experts (B) are not."""
-    result, parts, unused = {}, {}, []
-    for name, tensor in tensors.items():
-        timm_name = replace_all(name, BEIT3)
-        part = re.fullmatch(r"(blocks\.\d+\.attn)\.([qkv])_proj\.(weight|bias)", timm_name)
-        if ".B." in name or name in ("beit3.text_embed.weight", "beit3.vision_embed.mask_token"):
-            unused.append(name)
-        elif part:
-            parts.setdefault(f"{part[1]}.qkv.{part[3]}", {})["qkv".index(part[2])] = tensor
-        elif timm_name.endswith("embed_positions.weight"):
-            result["pos_embed"] = tensor[2:].reshape(1, tensor.shape[0] - 2, -1)  # two rows for paddings
-        else:
-            result[timm_name] = tensor
-    return result | join_parts(parts), unused
+    used = {name: t for name, t in tensors.items() if ".B." not in name and name not in BEIT3_UNUSED}
+    result = rename(used, partial(replace_all, rules=BEIT3))
+    if "pos_embed" in result:
+        positions = result["pos_embed"][2:]  # without two rows for paddings
+        result["pos_embed"] = positions.reshape(1, *positions.shape)
+    return result, [name for name in tensors if name not in used]
 
 
 # AIMv2 -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from vit_tf.checks import listing, require, shown
 from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
+from vit_tf.weights.formats.renaming import translate
 
 # Regular expressions for paths of layers and weights, and timm's names for them.
 NAMES = {
@@ -100,12 +101,6 @@ def module_name(path):
     if branch is not None:
         holder = f"{'attns' if kind == 'attention' else 'ffns'}.{branch}.{holder}"
     return name and f"blocks.{index}.{holder}.{name}"
-
-
-def translate(path, names):
-    """Returns the name of the first pattern in `names` that matches a path, or None."""
-    matches = ((re.fullmatch(pattern, path), name) for pattern, name in names.items())
-    return next((match.expand(name) for match, name in matches if match), None)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """lucidrains' vit-pytorch, its `ViT` (https://github.com/lucidrains/vit-pytorch, `vit.py`)."""
 
-from vit_tf.weights.formats.timm import translate
+from vit_tf.weights.formats.renaming import translate
 
 NAMES = {
     r"to_patch_embedding\.1\.(weight|bias)": r"patch_embed.norm_in.\1",
