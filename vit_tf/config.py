@@ -1,6 +1,7 @@
 """`ViTConfig`: every hyperparameter of a plain ViT, its valid values, and the options of its blocks."""
 
 from dataclasses import dataclass, fields
+from math import prod
 from typing import Any
 
 from vit_tf.checks import check_choice, check_int, check_number, check_valid, pair, shown
@@ -185,6 +186,13 @@ class ViTConfig:
     @property
     def num_prefix_tokens(self):
         return int(self.has_class_token) + int(self.distillation_token) + self.num_registers
+
+    @property
+    def least_parameters(self):
+        """A lower bound of the number of parameters: those of positions, blocks and head."""
+        inner_dim = self.num_heads * (self.head_dim or self.hidden_dim // self.num_heads)
+        block = 4 * inner_dim + 2 * self.mlp_dim
+        return self.hidden_dim * (prod(self.grid_size) + self.num_layers * block + self.num_classes)
 
     def block_config(self, index):
         """Returns the `BlockConfig` of encoder block number `index`."""

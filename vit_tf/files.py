@@ -133,8 +133,8 @@ def require_space(folder, num_bytes):
     """
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        found = f"No space left: {num_bytes:,} bytes are needed, {free:,} are free"
-        raise OSError(errno.ENOSPC, found, str(folder))
+        problem = f"No space left: {num_bytes:,} bytes are needed, {free:,} are free"
+        raise OSError(errno.ENOSPC, problem, str(folder))
 
 
 def read_json(path):

@@ -148,8 +148,8 @@ def probabilities(outputs, activation):
         return np.where(outputs >= 0, 1, small) / (1 + small)
     check_choice("activation", activation, ACTIVATIONS)
     low, high = outputs.min(initial=0), outputs.max(initial=0)
-    found = f'`activation="none"` is for probabilities, and these outputs go from {low:.3g} to {high:.3g}'
-    require(low >= -1e-3 and high <= 1 + 1e-3, f'{found}: use "softmax" or "sigmoid" for logits')
+    problem = f'`activation="none"` is for probabilities, and these outputs go from {low:.3g} to {high:.3g}'
+    require(low >= -1e-3 and high <= 1 + 1e-3, f'{problem}: use "softmax" or "sigmoid" for logits')
     return outputs
 
 

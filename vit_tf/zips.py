@@ -25,13 +25,13 @@ def check_members(archive, members, hint, size=None):
     """
     for member in members:
         method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-        found = f"has members packed by {method}, expected deflate, the usual method"
-        require(member.compress_type in BOUNDED_METHODS, f"{found}: {hint}")
+        problem = f"has members packed by {method}, expected deflate, the usual method"
+        require(member.compress_type in BOUNDED_METHODS, f"{problem}: {hint}")
         require(not member.flag_bits & 1, f"has encrypted members: {hint}")
     total = sum(member.file_size for member in members)
     size = os.path.getsize(archive.filename) if size is None else size
-    found = f"claims to unpack to {total:,} bytes, more than {MOST_RATIO} times its {size:,}"
-    require(total <= max(LARGE, MOST_RATIO * size), f"{found}: {hint}")
+    problem = f"claims to unpack to {total:,} bytes, more than {MOST_RATIO} times its {size:,}"
+    require(total <= max(LARGE, MOST_RATIO * size), f"{problem}: {hint}")
 
 
 def read_npy(file, name, size, check_dtype):
@@ -49,9 +49,9 @@ def read_npy(file, name, size, check_dtype):
     shape, is_fortran, dtype = read_header(start)
     check_dtype(dtype)
     promised, held = math.prod(shape) * dtype.itemsize, size - start.tell()
-    found = f"{name} promises {promised:,} bytes (shape {shown(shape)}, {dtype}) but holds {held:,}"
+    problem = f"{name} promises {promised:,} bytes (shape {shown(shape)}, {dtype}) but holds {held:,}"
     is_whole = promised == held and min((0, *shape)) == 0
-    require(is_whole, f"{found}: damaged, download or copy it again")
+    require(is_whole, f"{problem}: damaged, download or copy it again")
     data = bytearray(head[start.tell() :])
     while chunk := file.read(1 << 24):  # to the end, where zipfile checks the checksum
         data += chunk

@@ -4,7 +4,7 @@ from support.memory_errors import TINY
 
 from vit_tf import build_vit, count_flops, memory
 from vit_tf.flops import require_memory, training_bytes
-from vit_tf.flops.memory_estimate import least_bytes, least_parameters
+from vit_tf.flops.memory_estimate import least_bytes
 from vit_tf.variants import get_variant, list_models
 
 GB = 10**9
@@ -15,7 +15,7 @@ def test_the_lower_bound_is_one_and_near(name):
     with keras.StatelessScope(initialize_variables=False):
         parameters = build_vit(name).count_params()
     keras.utils.clear_session()
-    assert 0.5 * parameters < least_parameters(get_variant(name)) <= parameters
+    assert 0.5 * parameters < get_variant(name).least_parameters <= parameters
 
 
 def test_a_training_step_takes_more_than_the_bound():

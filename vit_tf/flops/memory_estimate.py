@@ -32,19 +32,12 @@ def require_memory(
         return
     size = "x".join(map(str, config.image_size))  # type: ignore[arg-type]  # always a pair
     images = "an image" if batch_size == 1 else f"{batch_size} images"
-    costs = f"{least_parameters(config):,} parameters, {prod(config.grid_size):,} patches"
+    costs = f"{config.least_parameters:,} parameters, {prod(config.grid_size):,} patches"
     raise OutOfMemory(
         f"{variant} with {images} of {size} pixels needs at least {gigabytes(needed)} of memory ({costs}), "
         f"and this machine has {gigabytes(total)}: choose smaller images, a larger patch size or a smaller "
         "model or batch"
     )
-
-
-def least_parameters(config):
-    """Returns a lower bound of the number of parameters: those of positions, blocks and head."""
-    head_dim = config.head_dim or config.hidden_dim // config.num_heads
-    block = config.hidden_dim * (4 * config.num_heads * head_dim + 2 * config.mlp_dim)
-    return config.hidden_dim * (prod(config.grid_size) + config.num_classes) + config.num_layers * block
 
 
 def least_bytes(config, batch_size, trains_blocks):
@@ -56,7 +49,7 @@ def least_bytes(config, batch_size, trains_blocks):
     if trains_blocks:
         per_token += config.num_layers * config.hidden_dim
     pixels = prod(config.image_size) * config.in_channels
-    return 4 * least_parameters(config) + batch_size * (pixels + 2 * prod(config.grid_size) * per_token)
+    return 4 * config.least_parameters + batch_size * (pixels + 2 * prod(config.grid_size) * per_token)
 
 
 def training_bytes(network: keras.Model, batch_size: int) -> int | None:

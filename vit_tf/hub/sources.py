@@ -66,10 +66,10 @@ def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Che
         path = find_weights(source, find)
     select = partial(unwrap, prefix=prefix)
     if path.name.endswith(INDEX_ENDING):
-        found = open_parts(path, find or partial(find_in_folder, path.parent), select)
+        unwrapped = open_parts(path, find or partial(find_in_folder, path.parent), select)
     else:
-        found = read_file(path, select)
-    return Checkpoint(str(source), path, found.tensors, config, preprocessor, found.prefix, found.left)
+        unwrapped = read_file(path, select)
+    return Checkpoint(str(source), path, config=config, preprocessor=preprocessor, **vars(unwrapped))
 
 
 def read_source_config(source: str | os.PathLike) -> tuple[dict, dict]:

@@ -63,8 +63,8 @@ def read_open(file):
         file.seek(0)  # a buffer that was just written to is at its end
     data = file.read(MAX_IMAGE_BYTES + 1)
     require(not isinstance(data, str), "the file is open as text: open it with mode 'rb'")
-    found = f"the open file has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image"
-    require(len(data) <= MAX_IMAGE_BYTES, found)
+    problem = f"the open file has more than {MAX_IMAGE_BYTES:,} bytes, the limit for an image"
+    require(len(data) <= MAX_IMAGE_BYTES, problem)
     return data
 
 

@@ -57,8 +57,8 @@ class PreprocessImages(keras.layers.Layer):
         super().__init__(**kwargs)
         self.preprocessing = Preprocessing(**settings)
         interpolation, hint = self.preprocessing.interpolation, "call the Preprocessing on the images instead"
-        found = f"the layer resizes by 'bicubic' or 'bilinear', got {interpolation=}"
-        require(interpolation in ("bicubic", "bilinear"), f"{found}: {hint}")
+        problem = f"the layer resizes by 'bicubic' or 'bilinear', got {interpolation=}"
+        require(interpolation in ("bicubic", "bilinear"), f"{problem}: {hint}")
 
     def build(self, input_shape: Shape) -> None:
         is_rgb = len(input_shape) == 4 and input_shape[-1] == 3

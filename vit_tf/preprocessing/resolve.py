@@ -77,8 +77,8 @@ def from_configs(config, preprocessor):
     except (TypeError, KeyError, IndexError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"the configuration is damaged ({brief(error)}): download it again") from error
     height, width = settings.image_size
-    found = f"the configuration has images of {height:,} x {width:,} pixels"
-    require(height * width <= LARGEST_RESIZED, f"{found}, expected at most {LARGEST_RESIZED:,} in all")
+    problem = f"the configuration has images of {height:,} x {width:,} pixels"
+    require(height * width <= LARGEST_RESIZED, f"{problem}, expected at most {LARGEST_RESIZED:,} in all")
     return settings
 
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -30,31 +31,30 @@ class Sampling:
 
     positions: dict
     kernels: dict
-    whose: str  # the library that does so, for the report
+    reason: str  # why these options, for the report
 
-    def tell(self, options):
+    def describe(self, options):
         offset = f" and an offset of {options['offset']}" if options.get("offset") else ""
         antialias = "with" if options["antialias"] else "without"
-        return f"{options['method']} {antialias} antialias{offset}, {self.whose}"
+        return f"{options['method']} {antialias} antialias{offset}, {self.reason}"
 
 
 def sampling_options(name, weights, method, antialias):
     """Returns the `Sampling`: the user's options, by default those of the format's own library."""
+    check_choice("method", method, resample.METHODS, optional=True)
+    options = {} if method is None else {"method": method, "antialias": True}
+    if antialias is not None:
+        options["antialias"] = antialias
+    if method is not None:
+        return Sampling(options, options, "as asked for")
     positions = resampling(name)
     kernels = {key: positions[key] for key in ("method", "antialias")}
-    whose = f"as {LIBRARIES.get(weights.format, 'timm')} does"
     if weights.format not in LIBRARIES or "reg_token" not in weights.tensors:
         positions |= OWN_WAYS.get(weights.format, {})
     if weights.format == "google":
-        kernels = dict(OWN_WAYS["google"])
-    check_choice("method", method, resample.METHODS, optional=True)
-    options = {} if method is None else {"method": method, "antialias": True}
-    if method is not None:
-        positions, kernels = {}, {}
-    if antialias is not None:
-        options["antialias"] = antialias
-    whose = "as asked for" if options else whose
-    return Sampling({**positions, **options}, {**kernels, **options}, whose)
+        kernels = OWN_WAYS["google"]
+    reason = "as asked for" if options else f"as {LIBRARIES.get(weights.format, 'timm')} does"
+    return Sampling(positions | options, kernels | options, reason)
 
 
 def fit_patches(tensors, shape, sampling, report):
@@ -63,11 +63,11 @@ def fit_patches(tensors, shape, sampling, report):
     patch = tensors.get("patch_embed.proj.weight")
     if patch is None or len(patch.shape) != 4 or 0 in patch.shape or patch.shape[2:] == shape[2:]:
         return tensors
-    found = f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}"
+    sizes = f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}"
     has_norm = "patch_embed.norm_in.weight" in tensors
-    require(not has_norm, f"{found}: with a norm of the cut pixels they cannot be resampled")
-    how = sampling.tell(sampling.kernels)
-    report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}, {how}")
+    require(not has_norm, f"{sizes}: with a norm of the cut pixels they cannot be resampled")
+    description = sampling.describe(sampling.kernels)
+    report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}, {description}")
 
     def resampled(x):
         kernel = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), shape[2:], **sampling.kernels)
@@ -115,7 +115,7 @@ def fit_positions(tensors, encoder, weights, sampling, grid_size, report):
     if old is None or old == new:
         return tensors
     options = sampling.positions
-    report.resampled.append(f"pos_embed: {old} to {new}, {sampling.tell(options)}")
+    report.resampled.append(f"pos_embed: {old} to {new}, {sampling.describe(options)}")
     shape = (1, prefix + new[0] * new[1], table.shape[2])
     # RADIO resizes to a square of the longer side and takes the upper left part.
     side = (max(new), max(new)) if weights.format == "radio" else new
@@ -180,6 +180,6 @@ def fit_channels(tensors, entries, report):
         channels = entry.shape[1]
         if channels != RGB:
             shape = (kernel.shape[0], channels, *kernel.shape[2:])
-            tensors[name] = kernel.map(lambda x, channels=channels: adapt_channels(x, channels), shape)
+            tensors[name] = kernel.map(partial(adapt_channels, channels=channels), shape)
             report.adapted.append(f"{name}: {RGB} input channels to {channels}")
     return tensors

@@ -20,7 +20,7 @@ from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import ALIASES, get_variant
-from vit_tf.weights.claims import check_claims, check_head
+from vit_tf.weights.claims import check_claims
 from vit_tf.weights.fitting import (
     fit_channels,
     fit_patches,
@@ -101,12 +101,13 @@ class TimmWeights:
             return ALIASES.get(variant, variant)
         return model_name(config["model_type"], variant, fields)
 
-    def check_head(self, spec: ViTConfig) -> None:
-        """Raises a ValueError if the head of the weights does not fit a `ViTConfig`."""
-        try:
-            check_head(spec, self.tensors)
-        except ValueError as error:
-            raise ValueError(f"{self.checkpoint.source!r}: {error}") from error
+    def check_head(self, config: ViTConfig) -> None:
+        """Raises a ValueError if the head of the weights does not fit the width of a model's features."""
+        head, width = self.tensors.get("head.weight"), config.hidden_dim
+        widths = (width, 2 * width)  # class token and mean joined
+        if head is not None and head.shape[0] == config.num_classes and head.shape[1] not in widths:
+            problem = f"the weights have a head of {head.shape[1]} features, the model {width}"
+            raise ValueError(f"{self.checkpoint.source!r}: {problem}")
 
     def without_head(self) -> "TimmWeights":
         """Returns these weights without their heads, so that a model starts with new ones."""
@@ -140,8 +141,8 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
             try:
                 tensors, unused = translate(checkpoint.tensors)
             except (ValueError, IndexError, TypeError) as error:
-                found = f"{checkpoint.source!r} has tensors of shapes that a {name} file does not have"
-                raise ValueError(f"{found}: {error}") from error
+                problem = f"has tensors of shapes that a {name} file does not have: {error}"
+                raise ValueError(f"{checkpoint.source!r} {problem}") from error
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
             return TimmWeights(checkpoint, name, tensors, (*unused, *foreign))
@@ -227,8 +228,8 @@ def load_weights(
     tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
     fitting = compare(tensors, entries, report)
     if strict and report.errors:
-        found = f"{report.source!r} ({report.format}) does not fit {model.name!r}; {report.errors}"
-        raise ValueError(f"{found}. {advice(weights)}")
+        names = f"{report.source!r} ({report.format}) does not fit {model.name!r}"
+        raise ValueError(f"{names}; {report.errors}. {advice(weights)}")
     assign(fitting, tensors, entries, report)
     return report
 

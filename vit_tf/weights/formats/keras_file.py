@@ -43,8 +43,8 @@ def check_shapes(model, path):
         datasets = {name: item for name, item in items.items() if isinstance(item, h5py.Dataset)}
         for name, item in datasets.items():
             check_plain(name, item)
-        found = [tuple(item.shape) for name, item in datasets.items() if not name.startswith("optimizer")]
-    loaded, expected = Counter(found), Counter(tuple(variable.shape) for variable in model.weights)
+        shapes = [tuple(item.shape) for name, item in datasets.items() if not name.startswith("optimizer")]
+    loaded, expected = Counter(shapes), Counter(tuple(variable.shape) for variable in model.weights)
     if loaded != expected:
         parts = [f"{n} more of shape {shape} in the file" for shape, n in (loaded - expected).items()]
         parts += [f"{n} more of shape {shape} in the model" for shape, n in (expected - loaded).items()]

@@ -7,9 +7,8 @@ that timm lacks: `patch_embed.norm_in`, the norm of the cut pixels; and `patch_e
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -71,6 +70,7 @@ BLOCK_NAMES = {
 }
 ATTENTION_NAMES = {"qkv": "qkv", **CORE_NAMES, "inner_norm": "norm", "projection": "proj"}
 MLP_NAMES = {"(fc[12])": r"\1", "fc1_gate": "fc1_g", "fc1_value": "fc1_x", "inner_norm": "norm"}
+PARTS = {"attention": ("attns", "attn", ATTENTION_NAMES), "mlp": ("ffns", "mlp", MLP_NAMES)}
 ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
 
 
@@ -96,22 +96,36 @@ def module_name(path):
         name = translate(path, BLOCK_NAMES)
         return name and f"blocks.{index}.{name}"
     kind, branch, path = part.groups()
-    name = translate(path, ATTENTION_NAMES if kind == "attention" else MLP_NAMES)
-    holder = {"attention": "attn", "mlp": "mlp"}[kind]
-    if branch is not None:
-        holder = f"{'attns' if kind == 'attention' else 'ffns'}.{branch}.{holder}"
-    return name and f"blocks.{index}.{holder}.{name}"
+    parent, module, names = PARTS[kind]
+    prefix = module if branch is None else f"{parent}.{branch}.{module}"
+    name = translate(path, names)
+    return name and f"blocks.{index}.{prefix}.{name}"
 
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """One weight of a model: its variable, timm's name and shape, and conversions between the layouts."""
+    """One weight of a model, and how its layout differs from timm's.
 
-    name: str
-    variable: object  # a keras.Variable
-    shape: tuple[int, ...]  # in timm
-    to_keras: Callable[[np.ndarray], np.ndarray]
-    to_timm: Callable[[np.ndarray], np.ndarray]
+    Args:
+        variable: the `keras.Variable`.
+        keras_shape: its shape; for a flat patch kernel, the shape of the convolution's.
+        axes: the axes of `keras_shape` in timm's order.
+    """
+
+    variable: Any
+    keras_shape: tuple[int, ...]
+    axes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in timm."""
+        return tuple(self.keras_shape[axis] for axis in self.axes)
+
+    def to_keras(self, array: np.ndarray) -> np.ndarray:
+        return array.transpose(np.argsort(self.axes)).reshape(self.variable.shape)
+
+    def to_timm(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(self.keras_shape).transpose(self.axes)
 
 
 def weight_mappings(model):
@@ -120,11 +134,11 @@ def weight_mappings(model):
     Raises:
         ValueError: the model has weights without a name in timm, or is quantized.
     """
-    entries, unmapped = {}, []
+    mappings, unmapped = {}, []
     for variable in (variable for layer in model.layers for variable in layer.weights):
         name = timm_name(variable.path)
         if name is not None:
-            entries[name] = make_mapping(name, variable, model)
+            mappings[name] = make_mapping(name, variable, model)
         elif "seed_generator" not in variable.path:
             unmapped.append(variable.path)
     if any(layer.quantization_mode for layer in model._flatten_layers()):
@@ -132,32 +146,22 @@ def weight_mappings(model):
             f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
             "save the weights before `quantize`"
         )
-    if unmapped or "pos_embed" not in entries:
+    if unmapped or "pos_embed" not in mappings:
         raise ValueError(
             f"{model.name!r} is not a plain model of `build_vit`: "
             + (f"its weights are {', '.join(unmapped[:5])}" if unmapped else "it has no position embedding")
         )
-    return entries
+    return mappings
 
 
 def make_mapping(name, variable, model):
     shape = tuple(variable.shape)
-    if name == "patch_embed.proj.weight" and len(shape) == 2:
+    if name == "patch_embed.proj.weight" and len(shape) == 2:  # of a Dense behind `Patches`
         rows, columns = ViTStructure(model).patch_size
-        cut = (rows, columns, shape[0] // (rows * columns), shape[1])
-        return WeightMapping(
-            name,
-            variable,
-            (cut[3], cut[2], rows, columns),
-            lambda x: x.transpose(2, 3, 1, 0).reshape(-1, x.shape[0]),
-            lambda x: x.reshape(cut).transpose(3, 2, 0, 1),
-        )
-    if len(shape) == 2:  # Dense: (in, out), and (out, in) in PyTorch
-        return WeightMapping(name, variable, shape[::-1], np.transpose, np.transpose)
-    if len(shape) == 4:  # convolution: (height, width, in, out), and (out, in, height, width)
-        to_keras, to_timm = (partial(np.transpose, axes=axes) for axes in ((2, 3, 1, 0), (3, 2, 0, 1)))
-        return WeightMapping(name, variable, (*shape[:1:-1], *shape[:2]), to_keras, to_timm)
-    return WeightMapping(name, variable, shape, np.asarray, np.asarray)
+        shape = (rows, columns, shape[0] // (rows * columns), shape[1])
+    # Dense: (in, out), in timm (out, in). Convolution: (height, width, in, out), (out, in, height, width).
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(len(shape), tuple(range(len(shape))))
+    return WeightMapping(variable, shape, axes)
 
 
 def matches(names):
@@ -209,8 +213,8 @@ def variant_from_config(config):
     arguments = {key: value for key, value in arguments.items() if value is not None}
     known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}
     unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
-    found = f"config.json builds {shown(name)} with {listing(unknown)}, which are unknown"
-    require(not unknown, f"{found}: pass the variant and its hyperparameters explicitly")
+    problem = f"config.json builds {shown(name)} with {listing(unknown)}, which are unknown"
+    require(not unknown, f"{problem}: pass the variant and its hyperparameters explicitly")
     size = config_image_size(config)
     fields = {} if size is None else {"image_size": size}
     fields |= {MODEL_ARGS[key]: value for key, value in arguments.items() if key in MODEL_ARGS}
