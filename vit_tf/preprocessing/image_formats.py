@@ -6,8 +6,8 @@ Pillow reads about 40 more. Some of them start other programs, such as Ghostscri
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import resolve_name
 
 SIGNATURE_BYTES = 64  # at the beginning of a file: enough to detect its format
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
@@ -29,20 +29,19 @@ class Format:
         name: the format's name in messages.
         endings: endings of file names, in lower case.
         matches: function from the first bytes of a file to whether the file has this format.
-        module, class_name: the format's subclass of `PIL.Image.Image`.
+        image_class: "module:name" of the format's subclass of `PIL.Image.Image`.
         extra: the extra of vit_tf that installs the module, or "".
     """
 
     name: str
     endings: tuple[str, ...]
     matches: Callable[[bytes], bool]
-    module: str
-    class_name: str
+    image_class: str
     extra: str = ""
 
     @property
     def can_be_read(self):
-        return not self.extra or find_spec(self.module) is not None
+        return not self.extra or find_spec(self.image_class.partition(":")[0]) is not None
 
     @property
     def remedy(self):
@@ -51,7 +50,7 @@ class Format:
 
     def open(self, file):
         """Returns an image of Pillow whose pixels are not decoded yet."""
-        return getattr(import_module(self.module), self.class_name)(file)
+        return resolve_name(self.image_class)(file)
 
 
 def brands(data):
@@ -71,38 +70,31 @@ def is_heif(data):
     return not HEIF_BRANDS.isdisjoint(brands(data)) and not is_avif(data)
 
 
+def is_ppm(data):
+    return data[:1] == b"P" and data[1:2] in b"123456fF" and data[2:3].isspace()
+
+
 def starts_with(*signatures):
     return lambda data: data.startswith(signatures)
 
 
+pillow = "PIL.{0}ImagePlugin:{0}ImageFile".format
 FORMATS = (
+    Format("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), starts_with(b"\xff\xd8\xff"), pillow("Jpeg")),
+    Format("PNG", (".png", ".apng"), starts_with(b"\x89PNG\r\n\x1a\n"), pillow("Png")),
+    Format("WebP", (".webp",), lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", pillow("WebP")),
+    Format("GIF", (".gif",), starts_with(b"GIF8"), pillow("Gif")),
+    Format("BMP", (".bmp", ".dib"), starts_with(b"BM"), pillow("Bmp")),
+    Format("TIFF", (".tif", ".tiff"), starts_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), pillow("Tiff")),
+    Format("AVIF", (".avif", ".avifs"), is_avif, pillow("Avif")),
     Format(
-        *("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), starts_with(b"\xff\xd8\xff")),
-        *("PIL.JpegImagePlugin", "JpegImageFile"),
-    ),
-    Format("PNG", (".png", ".apng"), starts_with(b"\x89PNG\r\n\x1a\n"), "PIL.PngImagePlugin", "PngImageFile"),
-    Format(
-        *("WebP", (".webp",), lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP"),
-        *("PIL.WebPImagePlugin", "WebPImageFile"),
-    ),
-    Format("GIF", (".gif",), starts_with(b"GIF8"), "PIL.GifImagePlugin", "GifImageFile"),
-    Format("BMP", (".bmp", ".dib"), starts_with(b"BM"), "PIL.BmpImagePlugin", "BmpImageFile"),
-    Format(
-        *("TIFF", (".tif", ".tiff"), starts_with(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-        *("PIL.TiffImagePlugin", "TiffImageFile"),
-    ),
-    Format("AVIF", (".avif", ".avifs"), is_avif, "PIL.AvifImagePlugin", "AvifImageFile"),
-    Format(
-        *("JPEG 2000", (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx")),
+        "JPEG 2000",
+        (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
         starts_with(b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"),
-        *("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+        pillow("Jpeg2K"),
     ),
-    Format(
-        *("PPM", (".ppm", ".pgm", ".pbm", ".pnm", ".pfm")),
-        lambda data: data[:1] == b"P" and data[1:2] in b"123456fF" and data[2:3].isspace(),
-        *("PIL.PpmImagePlugin", "PpmImageFile"),
-    ),
-    Format("HEIC", (".heic", ".heif", ".hif"), is_heif, "pillow_heif", "HeifImageFile", extra="heif"),
+    Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), is_ppm, pillow("Ppm")),
+    Format("HEIC", (".heic", ".heif", ".hif"), is_heif, "pillow_heif:HeifImageFile", extra="heif"),
 )
 NAMES = " or ".join([", ".join(format.name for format in FORMATS[:-1]), FORMATS[-1].name])
 ENDINGS = tuple(ending for format in FORMATS for ending in format.endings)
