@@ -11,7 +11,6 @@ from vit_tf.config import AttentionConfig, Shape, Tensor
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
-from vit_tf.layers.norms import make_norm
 from vit_tf.layers.token_dense import TokenDense
 
 
@@ -62,7 +61,7 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         self.core_attention.build((*leading, 3 * inner_dim))
         self.inner_norm = None
         if config.sub_norm:
-            self.inner_norm = make_norm(config.norm, config.norm_epsilon, dtype, "inner_norm")
+            self.inner_norm = self.make_norm("inner_norm")
             self.inner_norm.build((*leading, inner_dim))
         self.projection = TokenDense(d, use_bias=config.projection_bias, dtype=dtype, name="projection")
         self.projection.build((*leading, inner_dim))

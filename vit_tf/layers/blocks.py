@@ -19,7 +19,6 @@ from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
 from vit_tf.layers.mlp import Activation, get_activation, make_mlp
-from vit_tf.layers.norms import make_norm
 from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale
 from vit_tf.layers.token_dense import TokenDense
@@ -59,9 +58,6 @@ class Block(ConfiguredLayer):
         return rematerialize(self, layer_call)
 
     # The layers of all subclasses are made here, so that each option is passed on in one place.
-
-    def make_norm(self, name: str, initial_scale: float | None = None) -> keras.layers.Layer:
-        return make_norm(self.config.norm, self.config.norm_epsilon, self.dtype_policy, name, initial_scale)
 
     def make_attention(self, name: str) -> keras.layers.Layer:
         options = shared_fields(self.config, AttentionConfig)

@@ -9,6 +9,11 @@ from vit_tf.config import Shape
 register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
+def arguments(layer, *names):
+    """Returns those arguments of a layer's constructor that are its attributes, for `get_config`."""
+    return {name: getattr(layer, name) for name in names}
+
+
 class CompositeLayer(keras.layers.Layer):
     """A layer that saves the settings of its parts: frozen, quantized, adapted by LoRA.
 

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 
 from vit_tf.layers.hooks import HookedLayer
+from vit_tf.layers.norms import make_norm
 
 
 class ConfiguredLayer(HookedLayer):
@@ -26,6 +27,9 @@ class ConfiguredLayer(HookedLayer):
         names = {field.name for field in fields(self.config_class)}
         super().__init__(**{key: value for key, value in kwargs.items() if key not in names})
         self.config = self.config_class(**{key: value for key, value in kwargs.items() if key in names})
+
+    def make_norm(self, name: str, initial_scale: float | None = None) -> keras.layers.Layer:
+        return make_norm(self.config.norm, self.config.norm_epsilon, self.dtype_policy, name, initial_scale)
 
     def get_config(self) -> dict[str, Any]:
         options = dict(vars(self.config))

@@ -14,7 +14,6 @@ from vit_tf.layers.chunked_attention import choose_chunk_size, chunked_attention
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
-from vit_tf.layers.norms import make_norm
 
 
 def attention_spec(layer, shape, return_attention_scores):
@@ -71,11 +70,11 @@ class DotProductAttention(ConfiguredLayer):
 
     def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(num_heads=num_heads, **kwargs)
-        config, dtype = self.config, self.dtype_policy
-        self.dropout = keras.layers.Dropout(config.attention_dropout_rate, dtype=dtype, name="dropout")
-        if config.qk_norm:
-            self.query_norm = make_norm(config.norm, config.norm_epsilon, dtype, "query_norm")
-            self.key_norm = make_norm(config.norm, config.norm_epsilon, dtype, "key_norm")
+        rate, dtype = self.config.attention_dropout_rate, self.dtype_policy
+        self.dropout = keras.layers.Dropout(rate, dtype=dtype, name="dropout")
+        if self.config.qk_norm:
+            self.query_norm = self.make_norm("query_norm")
+            self.key_norm = self.make_norm("key_norm")
 
     def build_parts(self, input_shape: Shape) -> None:
         b, n, width = input_shape

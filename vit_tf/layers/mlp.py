@@ -12,7 +12,6 @@ from keras import ops
 from vit_tf.config import MLPConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
-from vit_tf.layers.norms import make_norm
 from vit_tf.layers.token_dense import TokenDense
 
 Activation = str | dict | Callable  # see `get_activation`
@@ -71,14 +70,13 @@ class MLP(ConfiguredLayer):
 
     def build_parts(self, input_shape: Shape) -> None:
         *leading, d = input_shape
-        config = self.config
         self.build_first(input_shape)
         self.inner_norm = None
-        if config.sub_norm:
-            self.inner_norm = make_norm(config.norm, config.norm_epsilon, self.dtype_policy, "inner_norm")
-            self.inner_norm.build((*leading, config.mlp_dim))
+        if self.config.sub_norm:
+            self.inner_norm = self.make_norm("inner_norm")
+            self.inner_norm.build((*leading, self.config.mlp_dim))
         self.fc2 = self.dense(d, "fc2")
-        self.fc2.build((*leading, config.mlp_dim))
+        self.fc2.build((*leading, self.config.mlp_dim))
 
     def build_first(self, input_shape: Shape) -> None:
         self.fc1 = self.dense(self.config.mlp_dim, "fc1", self.config.activation)

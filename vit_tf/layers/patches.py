@@ -12,7 +12,7 @@ from keras import ops
 
 from vit_tf.checks import pair
 from vit_tf.config import Shape, Size, Tensor, grid_size
-from vit_tf.layers.composite import CompositeLayer, register
+from vit_tf.layers.composite import CompositeLayer, arguments, register
 
 
 def token_shape(input_shape, patch_size, width, allow_remainder=False):
@@ -119,10 +119,5 @@ class PatchEmbedding(CompositeLayer):
         return token_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "patch_size": self.patch_size,
-            "use_bias": self.use_bias,
-            "allow_remainder": self.allow_remainder,
-        }
+        names = ("hidden_dim", "patch_size", "use_bias", "allow_remainder")
+        return {**super().get_config(), **arguments(self, *names)}

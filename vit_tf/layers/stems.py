@@ -11,7 +11,7 @@ from keras import ops
 
 from vit_tf.checks import pair, shown
 from vit_tf.config import Shape, Size, Tensor, grid_size
-from vit_tf.layers.composite import CompositeLayer, register
+from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.mlp import Activation, get_activation
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.patches import as_tokens, token_shape
@@ -93,12 +93,9 @@ class OverlapPatchEmbedding(CompositeLayer):
         return token_shape(input_shape, self.patch_size, self.hidden_dim)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "hidden_dim": self.hidden_dim,
-            "patch_size": self.patch_size,
-            "activation": keras.activations.serialize(self.activation),
-        }
+        activation = keras.activations.serialize(self.activation)
+        sizes = arguments(self, "hidden_dim", "patch_size")
+        return {**super().get_config(), **sizes, "activation": activation}
 
 
 @register

@@ -13,7 +13,7 @@ from vit_tf.checks import check_choice, pair
 from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.attention import head_width
 from vit_tf.layers.chunked_attention import softmax
-from vit_tf.layers.composite import CompositeLayer, register
+from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import MLP, Activation, get_activation
 from vit_tf.layers.norms import make_norm
@@ -102,14 +102,8 @@ class PatchEncoder(CompositeLayer):
         return input_shape[0], rows * columns + self.num_prefix_tokens, input_shape[-1]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "grid_size": self.grid_size,
-            "class_token": self.class_token,
-            "distillation_token": self.distillation_token,
-            "num_registers": self.num_registers,
-            "prefix_positions": self.prefix_positions,
-        }
+        names = ("grid_size", "class_token", "distillation_token", "num_registers", "prefix_positions")
+        return {**super().get_config(), **arguments(self, *names)}
 
 
 @register
@@ -161,12 +155,8 @@ class TokenPooling(keras.layers.Layer):
         return input_shape[0], input_shape[-1] * (2 if self.pooling == "token_avg" else 1)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "pooling": self.pooling,
-            "token_index": self.token_index,
-            "num_prefix_tokens": self.num_prefix_tokens,
-        }
+        names = ("pooling", "token_index", "num_prefix_tokens")
+        return {**super().get_config(), **arguments(self, *names)}
 
 
 @register
@@ -252,12 +242,6 @@ class AttentionPooling(HookedLayer):
         return input_shape[0], input_shape[-1]
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "mlp_dim": self.mlp_dim,
-            "activation": keras.activations.serialize(self.activation),
-            "norm": self.norm,
-            "norm_epsilon": self.norm_epsilon,
-            "num_prefix_tokens": self.num_prefix_tokens,
-        }
+        names = ("num_heads", "mlp_dim", "norm", "norm_epsilon", "num_prefix_tokens")
+        activation = keras.activations.serialize(self.activation)
+        return {**super().get_config(), **arguments(self, *names), "activation": activation}

@@ -17,7 +17,7 @@ LONGEST_PATH = 4096  # characters
 URL = re.compile(r"(?i)([a-z][a-z0-9+.-]+:/|data:)")  # one slash: pathlib turns two into one
 
 
-def read_image(source, name=None):
+def read_image(source):
     """Reads an image file of a format in `image_formats.FORMATS`, whatever the ending of its name.
 
     Gray, palette, CMYK and 16-bit images become RGB, transparency is dropped, and the EXIF rotation is
@@ -27,7 +27,6 @@ def read_image(source, name=None):
     Args:
         source: str or path-like, the path of a regular file or of a link to one; or the bytes of a file; or a
             binary file object, such as `io.BytesIO`. A seekable file object is read from its beginning.
-        name: str, the file's name in messages, by default its path.
 
     Returns:
         A `PIL.Image.Image` of mode RGB, wholly in memory: 4 bytes per pixel.
@@ -38,10 +37,8 @@ def read_image(source, name=None):
             header, more than 178 megapixels; or `source` is a URL. The message has one line.
     """
     if isinstance(source, (str, os.PathLike)):
-        return decode(read_path(source), os.fspath(source) if name is None else name)
-    if hasattr(source, "read"):
-        source = read_open(source)
-    return decode(source, name or "")
+        return decode(read_path(source), os.fspath(source))
+    return decode(read_open(source) if hasattr(source, "read") else source)
 
 
 def read_path(path):
