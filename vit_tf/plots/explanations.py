@@ -28,10 +28,13 @@ def attention_heads(image: np.ndarray, maps: np.ndarray, title: str) -> Figure:
         ValueError: an array has another shape.
     """
     (image,), maps = check_images([image]), check_maps(maps)
-    figure, cells = hidden_axes_grid(len(maps) + 1, title, image.shape)
-    show_image(cells[0], image)
-    cells[0].set_title("image", fontsize=8)
-    for i, (axes, values) in enumerate(zip(cells[1:], maps)):
+    columns = min(len(maps) + 1, 4 if len(maps) < 8 else 5)
+    rows = math.ceil((len(maps) + 1) / columns)
+    size = (max(3.2, 1.9 * columns), 0.45 + rows * (0.25 + 1.9 * image.shape[0] / image.shape[1]))
+    figure, grid = hidden_axes(rows, columns, size, title)
+    show_image(grid[0, 0], image)
+    grid[0, 0].set_title("image", fontsize=8)
+    for i, (axes, values) in enumerate(zip(grid.flat[1:], maps)):
         show_map(axes, image, values)
         axes.set_title(f"head {i}, up to {values.max():.1%}", fontsize=8)
     return figure
@@ -62,16 +65,13 @@ def saliency_maps(
         raise ValueError(f"expected maps, and {len(images)} captions for as many images, got {len(captions)}")
     height, width = images[0].shape[:2]
     count = len(columns) + 1
-    figure = Figure(
-        figsize=(2.1 * count, 0.7 + len(images) * (0.3 + 2.05 * height / width)), layout="constrained"
-    )
-    figure.suptitle(printable_text(title, 2.1 * count, 11))
-    grid = figure.subplots(len(images), count, squeeze=False)
+    size = (2.1 * count, 0.7 + len(images) * (0.3 + 2.05 * height / width))
+    figure, grid = hidden_axes(len(images), count, size, title)
     for i, (row, image, caption) in enumerate(zip(grid, images, captions)):
-        show_image(hide_axes(row[0]), image)
+        show_image(row[0], image)
         row[0].set_title(printable_text(caption, 1.9), fontsize=8)
         for axes, (name, values) in zip(row[1:], columns.items()):
-            show_map(hide_axes(axes), image, values[i])
+            show_map(axes, image, values[i])
             axes.set_title(printable_text(name, 1.9), fontsize=8)
     figure.supxlabel("each map from its smallest value (dark) to its largest (bright)", fontsize=8)
     return figure
@@ -166,7 +166,8 @@ def filters(values: np.ndarray, title: str) -> Figure:
     width = 0.8 * columns
     height = width * tiles.shape[0] / tiles.shape[1]
     figure = Figure(figsize=(max(3.2, width), 0.4 + height), layout="constrained")
-    axes = hide_axes(figure.subplots())
+    axes = figure.subplots()
+    axes.set_axis_off()
     axes.set_title(printable_text(title))
     axes.imshow(tiles, interpolation="nearest")
     return figure
@@ -200,11 +201,7 @@ def feature_colours(
     columns = min(len(images), 6)
     rows = math.ceil(len(images) / columns)
     size = (max(3.2, 2 * columns), 0.5 + rows * (0.2 + 4 * height / width))
-    figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(printable_text(title, size[0], 11))
-    grid = figure.subplots(2 * rows, columns, squeeze=False)
-    for axes in grid.flat:
-        hide_axes(axes)
+    figure, grid = hidden_axes(2 * rows, columns, size, title)
     for i, (image, values, caption) in enumerate(zip(images, colours, captions)):
         above, below = grid[2 * (i // columns) :, i % columns][:2]
         show_image(above, image)
@@ -262,23 +259,14 @@ def show_map(axes, image, values):
     )
 
 
-def hidden_axes_grid(n, title, shape):
-    """Returns a figure, and its n axes without ticks and frames, for images of a shape."""
-    columns = min(n, 4 if n <= 8 else 5)
-    rows = math.ceil(n / columns)
-    size = (max(3.2, 1.9 * columns), 0.45 + rows * (0.25 + 1.9 * shape[0] / shape[1]))
+def hidden_axes(rows, columns, size, title):
+    """Returns a figure of a size in inches, and its hidden axes, an array `(rows, columns)`."""
     figure = Figure(figsize=size, layout="constrained")
     figure.suptitle(printable_text(title, size[0], 11))
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes in grid:
-        hide_axes(axes)
-    return figure, grid[:n]
-
-
-def hide_axes(axes):
-    """Returns the axes, without ticks and frame."""
-    axes.set_axis_off()
-    return axes
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
 
 
 def tile(values):
