@@ -74,7 +74,7 @@ __getattr__, __dir__ = lazy_exports(__name__)
 def register_layers(keras):
     """Imports the layers that `keras.saving.load_model` must find by name.
 
-    A module of `vit_tf` may be the first to import Keras. So these modules must not need those above them.
+    Any module of `vit_tf` may be the first to import Keras. So these modules import only lower layers.
     """
     for name in ("layers", "preprocessing.layer", "data.augment.batch"):
         import_module(f"vit_tf.{name}")

@@ -95,7 +95,7 @@ def suggestion(word, words):
 
 
 def brief(error, most=1000):
-    """Returns the message of an error, or a text, on one line; a long one is cut in its middle."""
+    """Returns the message of an error, or a text, on one line; long text is cut in its middle."""
     return cut(" ".join(str(error).split()), most) or type(error).__name__
 
 

@@ -165,7 +165,7 @@ def save(
     config = make_config(model, variant, hyperparameters, preprocessing, labels, problem_type, thresholds)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)  # the folder counts as incomplete until it is there
+    (folder / "config.json").unlink(missing_ok=True)  # without this file, the folder counts as incomplete
     save_weights(model, folder / "model.safetensors", dtype=dtype)
     write_json(folder / "config.json", config)
 

@@ -53,7 +53,7 @@ def check_images(structure, images):
 
     Args:
         structure: the `ViTStructure` of the model.
-        images: what a user gave.
+        images: the argument of the user.
 
     Raises:
         ValueError: the model does not begin with images; or `images` is not an array of at least one image
@@ -67,8 +67,8 @@ def check_images(structure, images):
     except ValueError:
         raise ValueError(f"{takes}, got several shapes: resize them") from None
     if images.dtype.kind not in "fiu" or not images.ndim:
-        what = f"an array of {images.dtype}" if images.ndim else shown(values)
-        raise ValueError(f"{takes}, got {what}: `vit_tf.get_preprocessing` reads image files")
+        got = f"an array of {images.dtype}" if images.ndim else shown(values)
+        raise ValueError(f"{takes}, got {got}: `vit_tf.get_preprocessing` reads image files")
     if images.shape[1:] != expected or not len(images):
         raise ValueError(f"{takes}, got {images.shape}: {shape_hint(images.shape, expected)}")
     if images.dtype.kind in "iu" and structure.normalization is None:
@@ -121,7 +121,7 @@ def as_list(values):
 
 
 def predict_eagerly(model, images):
-    """Returns the outputs of a model for images, at inference; PyTorch keeps nothing for a gradient."""
+    """Returns the outputs of a model for images, at inference; PyTorch keeps no activations."""
     context = nullcontext()
     if keras.backend.backend() == "torch":
         import torch

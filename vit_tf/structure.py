@@ -32,7 +32,7 @@ class ViTStructure:
         blocks: dict from the names of the encoder blocks to the layers, in their order.
         patch_encoder: the `PatchEncoder` with the prefix tokens and the position table, or None.
         poolings: the layers that reduce tokens to features: two in a distilled model, or none.
-        heads: the `Dense` layers behind the pooling.
+        heads: the `Dense` layers after the pooling.
 
     Raises:
         ValueError: the model has no encoder blocks, or only those of a nested model.
@@ -47,8 +47,8 @@ class ViTStructure:
             raise ValueError(f"{shown(name)} has no encoder blocks: give a model of `build_vit`{hint(model)}")
         self.patch_encoder = first_of(self.layers, layers.PatchEncoder)
         self.poolings = [layer for layer in self.layers if isinstance(layer, POOLINGS)]
-        behind = self.layers[self.layers.index(self.poolings[0]) :] if self.poolings else []
-        self.heads = [layer for layer in behind if isinstance(layer, keras.layers.Dense)]
+        pooled = self.layers[self.layers.index(self.poolings[0]) :] if self.poolings else []
+        self.heads = [layer for layer in pooled if isinstance(layer, keras.layers.Dense)]
 
     def named(self, name):
         """Returns the layer of a name, or None."""
@@ -71,7 +71,7 @@ class ViTStructure:
 
     @property
     def patch_embedding(self):
-        """The layer whose kernel embeds the pixels: the stem, or the `Dense` behind `Patches`."""
+        """The layer whose kernel embeds the pixels: the stem, or the `Dense` after `Patches`."""
         return self.named("patch_embedding")
 
     @property
@@ -114,7 +114,7 @@ class ViTStructure:
 
     @property
     def patched_size(self):
-        """Height and width in pixels of what the patches cover: the image without a remainder."""
+        """Height and width in pixels of the area that the patches cover: the image without a remainder."""
         return tuple(count * size for count, size in zip(self.grid_size, self.patch_size))
 
     @property
@@ -179,7 +179,7 @@ def depth(path, num_blocks):
 
     As in timm: 0 for the patch embedding, the prefix tokens, the positions and the norm before the blocks;
     i + 1 for block i; `num_blocks` for the final norm, as for the last block; `num_blocks + 1` for all that
-    follows: pooling, the norm behind it, heads.
+    follows: pooling, the norm after it, heads.
 
     Args:
         path: of a layer or a variable, such as "block_0/attention/qkv/kernel".
@@ -216,7 +216,7 @@ def first_of(parts, kinds):
 
 
 def hint(model):
-    """Returns where the model that was meant may be, as the end of a message."""
+    """Returns the end of a message, which points to a model inside `model`; "" if there is none."""
     if isinstance(getattr(model, "model", None), keras.Model):
         return ", here its `model`"
     inside = any(isinstance(layer, keras.Model) for layer in getattr(model, "layers", []))

@@ -61,7 +61,7 @@ def symbolic_logits(structure):
     if not structure.heads:
         raise ValueError(
             f"{name!r} has no head, and so no classes: build it with `num_classes`, or put a Dense "
-            "behind its features"
+            "after its features"
         )
     outputs = [before_activations(x) for x in keras.tree.flatten(structure.model.output)]
     if len({x.shape for x in outputs}) > 1:
@@ -74,7 +74,7 @@ def symbolic_logits(structure):
 
 def before_activations(tensor):
     """Returns the symbolic tensor before the activations of a head, also before that of its Dense layer."""
-    layer = tensor._keras_history.operation  # whose output the tensor is
+    layer = tensor._keras_history.operation  # the layer that computed the tensor
     if isinstance(layer, ACTIVATIONS):
         return before_activations(layer.input)
     if isinstance(layer, keras.layers.Dense) and layer.activation is not keras.activations.linear:

@@ -38,8 +38,8 @@ def attention_maps(
     Returns:
         Dict from layer names to float32 arrays `(b, heads, q, k)`, without the axis of the heads if they are
         reduced. The last axis sums to one; to 1 - lambda in differential attention. Parallel attentions in
-        one block are averaged. "pooling" comes last and has one row, whatever `queries` is: that of the
-        learned query, over the tokens that the pooling reads, as a rule the patches only.
+        one block are averaged. "pooling" comes last. Independent of `queries`, it has one row, that of the
+        learned query, over the tokens that the pooling reads: the patches, unless `pool_prefix` is true.
 
     Raises:
         ValueError: `model` is not a model of `build_vit`, the images have another shape or type than the

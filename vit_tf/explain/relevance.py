@@ -28,8 +28,8 @@ def attention_rollout(
     """Returns how much of each patch reaches the tokens that the model reads, if only attention mixed tokens.
 
     In each block the attention A of the heads is fused and averaged with the identity, which stands for the
-    residual connection: the rows of (A + I) / 2 sum to one again. The product over the blocks tells from
-    which patches the information of a token comes. Negative values, of differential attention, count as
+    residual connection: the rows of (A + I) / 2 sum to one again. The product over the blocks is the
+    share of each patch in the information of a token. Negative values, of differential attention, count as
     zero.
     Reference: Abnar and Zuidema, "Quantifying Attention Flow in Transformers"
     (https://arxiv.org/abs/2005.00928), section 4.
@@ -124,7 +124,7 @@ def class_relevance(
 
 
 def weighted_by_gradient(structure, images, class_index):
-    """Returns what each block adds to the relevance, and what a learned query reads.
+    """Returns the relevance that each block adds, and that of the tokens for a learned query.
 
     Returns:
         A list of arrays `(b, n, n)`, the sum over parallel attentions in one block; and an array `(b, k)`
@@ -151,7 +151,7 @@ def grad_cam(
     """Returns Grad-CAM of the patch tokens that the attention of a block reads.
 
     Tokens are weighted by the mean gradient of the class's logit over the patches and summed over their d
-    channels; negative sums become zero. The tokens are those behind the norm, because they affect the class
+    channels; negative sums become zero. The tokens are those after the norm, because they affect the class
     through the attention only: pytorch-grad-cam's choice for ViTs. Patch tokens that leave the last block
     have no gradient if the model reads the class token only.
     Reference: Selvaraju et al., "Grad-CAM" (https://arxiv.org/abs/1610.02391), eq. 1 and 2, on tokens.

@@ -1,4 +1,4 @@
-"""How alike the features of layers and of models are."""
+"""The similarity of the features of layers and of models."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Arrays to look at: features as colours, patch filters, similarities of positions."""
+"""Visualisations as arrays: features as colours, patch filters, similarities of positions."""
 
 from typing import Any
 
@@ -125,7 +125,7 @@ def first_kernel(structure):
         kernel = stem.stages[0].kernel
     elif isinstance(stem, layers.PatchEmbedding):
         kernel = stem.projection.kernel
-    else:  # a Dense behind `Patches`
+    else:  # a Dense after `Patches`
         kernel = structure.patch_embedding.kernel
         return to_numpy(kernel).reshape(*stem.patch_size, -1, kernel.shape[-1])
     return to_numpy(kernel)

@@ -8,8 +8,8 @@ from vit_tf.flops.count import count_flops
 from vit_tf.memory import OutOfMemory, gigabytes, total_memory
 from vit_tf.variants import get_variant
 
-# A refusal must be right: swap, and GPU memory beyond the memory of the machine, are allowed for.
-MOST = 2  # times the memory of the machine
+# Times the memory of the machine: leaves room for swap, and for GPU memory beyond it.
+MOST = 2
 
 
 def require_memory(
@@ -52,21 +52,21 @@ def least_bytes(config, batch_size, trains_blocks):
     return 4 * config.least_parameters + batch_size * (pixels + 2 * prod(config.grid_size) * per_token)
 
 
-def training_bytes(network: keras.Model, batch_size: int) -> int | None:
+def training_bytes(model: keras.Model, batch_size: int) -> int | None:
     """Estimates the memory of a training step: weights, gradients, two moments, activations.
 
     The activations are those of `count_flops`: a step with rematerialisation (`--remat`) keeps fewer.
 
     Args:
-        network: a model of `build_vit`.
+        model: a model of `build_vit`.
         batch_size: int.
 
     Returns:
         int, bytes; None for a model that `count_flops` cannot count.
     """
     try:
-        activations = count_flops(network, batch_size).totals.activation_bytes
+        activations = count_flops(model, batch_size).totals.activation_bytes
     except ValueError:
         return None
-    trained = sum(prod(variable.shape) for variable in network.trainable_variables)
-    return 4 * network.count_params() + 12 * trained + activations * bool(trained)
+    trained = sum(prod(variable.shape) for variable in model.trainable_variables)
+    return 4 * model.count_params() + 12 * trained + activations * bool(trained)

@@ -56,7 +56,7 @@ def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Che
     """Opens a file, a folder, `hf:owner/name[@revision]` or "cifar10" and returns its `Checkpoint`.
 
     The ViT may stand under a key or a prefix, see `unwrap`; `prefix` chooses one of several.
-    Tensors are not read yet, except those of an .npz file, whose integrity only reading can show.
+    Tensors are read later, except those of an .npz file, whose integrity only reading can show.
     """
     find, config, preprocessor = file_finder(source), {}, {}
     if find is None:
@@ -127,7 +127,7 @@ def find_on_hub(repository, revision, name):
     """Returns the path of a file in the cache of the hub. A missing file is downloaded."""
     from huggingface_hub import errors, hf_hub_download
 
-    what = f"{name} of hf:{repository}" + (f"@{revision}" if revision else "")
+    file = f"{name} of hf:{repository}" + (f"@{revision}" if revision else "")
     try:
         return Path(hf_hub_download(repository, name, revision=revision))
     except errors.EntryNotFoundError as error:
@@ -137,8 +137,8 @@ def find_on_hub(repository, revision, name):
             reason = "it is not in the cache, and HF_HUB_OFFLINE is set: unset it to download once"
         else:
             cause = brief(error.__cause__ or error)
-            reason = f"it is not in the cache, and the hub cannot be reached ({cause}): see to the network"
-        raise MissingFile(f"{what}: {reason}") from error
+            reason = f"it is not in the cache, and the hub cannot be reached ({cause}): check the network"
+        raise MissingFile(f"{file}: {reason}") from error
     except Exception as error:  # HTTP, disk and transfer errors of several libraries
         reasons = {  # the first is a kind of the second
             errors.GatedRepoError: f"gated: accept its terms on huggingface.co/{repository} and log in",
@@ -146,7 +146,7 @@ def find_on_hub(repository, revision, name):
             errors.RevisionNotFoundError: f"no revision {revision!r}: give a branch, a tag or a commit",
         }
         reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), brief(error))
-        raise ValueError(f"{what} cannot be downloaded: {reason}") from error
+        raise ValueError(f"{file} cannot be downloaded: {reason}") from error
 
 
 def read_configs(find):

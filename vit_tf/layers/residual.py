@@ -1,4 +1,4 @@
-"""What ends a residual branch: LayerScale and DropPath."""
+"""The layers at the end of a residual branch: LayerScale and DropPath."""
 
 from typing import Any
 

@@ -44,7 +44,7 @@ def to_pil_images(images):
 
 
 def to_array(images):
-    """Returns a tensor of Keras's backend, or what else NumPy reads, as an array."""
+    """Returns a tensor of Keras's backend, or anything else that NumPy reads, as an array."""
     if "keras" in sys.modules:  # without Keras there is no tensor of its backend
         from keras import ops
 

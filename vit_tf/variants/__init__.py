@@ -1,4 +1,4 @@
-"""The table of named variants by family: plain data, one line per variant where one line serves.
+"""The table of named variants by family: plain data, as a rule one line per variant.
 
 Names and switches are those of timm 1.0.31 (https://github.com/huggingface/pytorch-image-models,
 `models/vision_transformer.py` and `models/deit.py`), so that the name of a checkpoint says which variant it

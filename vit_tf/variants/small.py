@@ -10,7 +10,7 @@ DROPOUT = dict(dropout_rate=0.1, attention_dropout_rate=0.1)
 TEST = dict(**LAYER_SCALE, num_registers=1)
 
 FAMILIES = {
-    # The Keras tutorial's model with a class token, and our own.
+    # The Keras tutorial's model with a class token, and the model of this package.
     "CIFAR-10": {
         "vit_cifar10_tutorial": ViTConfig(72, 6, 64, 8, 4, 128, **DROPOUT, num_classes=10),
         "vit_cifar10": ViTConfig(

@@ -5,7 +5,9 @@ import re
 
 from vit_tf.checks import require
 
-SMALL, RATIO = 1 << 22, 4  # always allowed values, and allowed described values per stored value
+# A description within SMALL values and FEW_PATCHES is allowed for any weights; a larger one may exceed the
+# stored values and positions by these factors.
+SMALL, RATIO = 1 << 22, 4
 FEW_PATCHES, PATCH_RATIO = 4096, 16
 
 

@@ -17,7 +17,7 @@ RGB = 3
 FIRST_KERNELS = ("patch_embed.proj.weight", "patch_embed.stages.0.weight")
 # How each format's own library resamples a position table, if it differs from timm. For models with
 # registers, transformers and DINOv2's authors do as timm.
-OWN_WAYS = {
+OWN_RESAMPLING = {
     "google": dict(method="bilinear", antialias=False),
     "huggingface": dict(method="bicubic", antialias=False),
     "dinov2": dict(method="bicubic", antialias=False, offset=0.1),
@@ -50,9 +50,9 @@ def sampling_options(name, weights, method, antialias):
     positions = resampling(name)
     kernels = {key: positions[key] for key in ("method", "antialias")}
     if weights.format not in LIBRARIES or "reg_token" not in weights.tensors:
-        positions |= OWN_WAYS.get(weights.format, {})
+        positions |= OWN_RESAMPLING.get(weights.format, {})
     if weights.format == "google":
-        kernels = OWN_WAYS["google"]
+        kernels = OWN_RESAMPLING["google"]
     reason = "as asked for" if options else f"as {LIBRARIES.get(weights.format, 'timm')} does"
     return Sampling(positions | options, kernels | options, reason)
 
@@ -92,7 +92,10 @@ def unfold_kernels(tensors, entries):
 
 
 def unfold_patches(flat, shape, pixels_first):
-    """Returns a flat patch kernel in the model's patch shape, else as squares with its or three channels."""
+    """Returns a flat kernel `(out, values)` as `(out, channels, rows, columns)`; unchanged if no size fits.
+
+    The patches have the model's `shape`, else are squares of as many channels, else squares of RGB.
+    """
     if len(flat.shape) != 2 or 0 in flat.shape:
         return flat
     square = ((channels, math.isqrt(flat.shape[1] // channels)) for channels in (shape[1], RGB))

@@ -81,9 +81,9 @@ class TimmWeights:
     def read_description(self, variant: str | None) -> tuple[Any, dict[str, Any]]:
         fields, config = {}, self.checkpoint.config
         if variant is None and "vit_tf" in config:  # of a folder that vit_tf.classifier wrote
-            own = config_value(config, "vit_tf", dict)
-            variant = config_value(own, "variant", str)
-            fields = config_value(own, "hyperparameters", dict, {})
+            description = config_value(config, "vit_tf", dict)
+            variant = config_value(description, "variant", str)
+            fields = config_value(description, "hyperparameters", dict, {})
         elif variant is None and "architecture" in config:
             variant, fields = timm.variant_from_config(config)
         elif variant is None and config:
@@ -91,11 +91,11 @@ class TimmWeights:
             variant, fields = name_variant(config["model_type"], fields)
         head = self.tensors.get("head.weight")
         if head is not None and (len(head.shape) != 2 or 0 in head.shape):
-            raise ValueError(f"a head of shape {head.shape}, expected two sides")
+            raise ValueError(f"a head of shape {head.shape}, expected two dimensions")
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
 
     def model_name(self, variant: str, fields: dict[str, Any]) -> str:
-        """Returns what to call a model of this description: transformers' have no names of variants."""
+        """Returns the name of a model of this description. Models of transformers have no variant names."""
         config = self.checkpoint.config
         if {"vit_tf", "architecture"} & config.keys() or config.get("model_type") not in MODEL_TYPES:
             return ALIASES.get(variant, variant)
@@ -191,7 +191,7 @@ def load_weights(
             RADIO (models that have a variant's name) "bilinear" without; transformers' "bicubic" without,
             but with it for DINOv2 with registers; DINOv2's makers' as transformers, with their offset of
             0.1. The patch kernel is resampled as timm does.
-        antialias: bool, whether shrinking averages. Defaults to True with a `method`, else see there.
+        antialias: bool, whether shrinking averages. Defaults to True with a `method`, else as without one.
         grid_size: (rows, columns) of the source's position table. Defaults to the grid in its
             metadata or config.json, else to a square, else to the model's grid.
 

@@ -1,4 +1,4 @@
-"""`LoadReport`: what `load_weights` did with each tensor."""
+"""`LoadReport`: the result of `load_weights` for each tensor."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from vit_tf.checks import cut, listing, printable
 
 @dataclass
 class LoadReport:
-    """What `load_weights` did with each tensor. All names are timm's."""
+    """The result of `load_weights` for each tensor. All names are timm's."""
 
     source: str
     format: str
@@ -15,12 +15,12 @@ class LoadReport:
     missing: list[str] = field(default_factory=list)  # in the model, not in the source
     unexpected: list[str] = field(default_factory=list)  # in the source, not in the model
     shape_mismatches: list[str] = field(default_factory=list)  # "name: (shape) in the source, (shape) here"
-    resampled: list[str] = field(default_factory=list)  # "name: what became what"
+    resampled: list[str] = field(default_factory=list)  # "name: (old grid) to (new grid), method"
     new_head: bool = False  # the head keeps random values: the source has none of its width
     unused: list[str] = field(default_factory=list)  # known parts that the model lacks, such as a pooler
     prefix: str = ""  # of the ViT's names in the source: keys and names of wrappers
     left: list[str] = field(default_factory=list)  # tensors outside the ViT: of an optimizer, a loss
-    adapted: list[str] = field(default_factory=list)  # "name: what became what", for other input channels
+    adapted: list[str] = field(default_factory=list)  # "name: 3 input channels to 1"
     not_finite: list[str] = field(default_factory=list)  # tensors that hold NaN or infinity
 
     @property

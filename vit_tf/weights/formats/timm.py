@@ -156,7 +156,7 @@ def weight_mappings(model):
 
 def make_mapping(name, variable, model):
     shape = tuple(variable.shape)
-    if name == "patch_embed.proj.weight" and len(shape) == 2:  # of a Dense behind `Patches`
+    if name == "patch_embed.proj.weight" and len(shape) == 2:  # of a Dense after `Patches`
         rows, columns = ViTStructure(model).patch_size
         shape = (rows, columns, shape[0] // (rows * columns), shape[1])
     # Dense: (in, out), in timm (out, in). Convolution: (height, width, in, out), (out, in, height, width).
