@@ -8,7 +8,7 @@ from support.explained import small, some_images
 
 import vit_tf
 from vit_tf import build_vit, layers, training
-from vit_tf.structure import ViTStructure, block_index
+from vit_tf.structure import ViTStructure, block_index, depth
 
 pytestmark = pytest.mark.every_backend
 
@@ -19,7 +19,7 @@ def tiny_vit(**overrides):
 
 def depths(model, **options):
     structure = ViTStructure(model, **options)
-    return {variable.path: structure.depth(variable.path) for variable in model.weights}
+    return {variable.path: depth(variable.path, structure.num_blocks) for variable in model.weights}
 
 
 def without_positions():

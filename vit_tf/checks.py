@@ -108,16 +108,16 @@ def shown(value, most=100):
     return cut(text, most)
 
 
-def listing(values, limit=10, most=100):
+def listing(values, limit=10):
     """Returns the first values as text, each cut if long, and the number of values if there are more."""
     values = list(values)
-    text = ", ".join(cut(str(value), most) for value in values[:limit])
+    text = ", ".join(cut(str(value)) for value in values[:limit])
     return text + (f", ... ({len(values):,} in all)" if len(values) > limit else "")
 
 
-def quoted(names, limit=5):
-    """Returns the first names in quotes, see `listing` and `shown`."""
-    return listing(map(shown, names), limit)
+def quoted(names):
+    """Returns the first five names in quotes, see `listing` and `shown`."""
+    return listing(map(shown, names), 5)
 
 
 def cut(text, most=100):

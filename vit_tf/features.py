@@ -1,6 +1,5 @@
 """`forward_features`: the tokens that leave chosen blocks; and the input checks that `explain` uses, too."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -122,12 +121,11 @@ def as_list(values):
 
 def predict_eagerly(model, images):
     """Returns the outputs of a model for images, at inference; PyTorch keeps no activations."""
-    context = nullcontext()
-    if keras.backend.backend() == "torch":
-        import torch
+    if keras.backend.backend() != "torch":
+        return model(images, training=False)
+    import torch
 
-        context = torch.no_grad()
-    with context:
+    with torch.no_grad():
         return model(images, training=False)
 
 

@@ -169,10 +169,6 @@ class ViTStructure:
             raise ValueError(f"{self.model.name!r} has no block with a name such as block_0")
         return 1 + max(indices)
 
-    def depth(self, path):
-        """Returns the depth of a layer or variable of this model, see `depth`."""
-        return depth(path, self.num_blocks)
-
 
 def depth(path, num_blocks):
     """Returns how deep a layer or variable lies, as layer-wise learning-rate decay counts it.

@@ -68,7 +68,7 @@ def axes_grid(n, title):
 
 def show_image(axes, image):
     """Draws an image `(h, w, c)` in [0, 255]."""
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255) if image.shape[-1] == 1 else axes.imshow(image)
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)  # the options are those of grey images
 
 
 def show_judged(axes, image, is_correct, caption, **options):

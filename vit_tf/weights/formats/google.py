@@ -70,9 +70,10 @@ def unstack(tensors):
 def torch_layout(name, tensor):
     """Returns a tensor of Flax in PyTorch's layout, without an axis of heads."""
     module, _, ending = name.rpartition("/")
+    if name == PATCH:
+        return tensor.transpose(3, 2, 0, 1)
     if module.endswith(("/query", "/key", "/value")):  # (d, heads, k), and a bias (heads, k)
         tensor = tensor.reshape(-1) if ending == "bias" else tensor.reshape(tensor.shape[0], -1)
     elif name.endswith("/out/kernel"):  # (heads, k, d)
         tensor = tensor.reshape(-1, tensor.shape[-1])
-    axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(len(tensor.shape))
-    return tensor.transpose(*axes) if ending == "kernel" and axes else tensor
+    return tensor.transpose(1, 0) if ending == "kernel" and len(tensor.shape) == 2 else tensor
