@@ -12,25 +12,25 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 SINGLE_LABEL, MULTI_LABEL, REGRESSION = PROBLEM_TYPES
 
 
-@functools.cache
 def imagenet_classes() -> tuple[str, ...]:
     """Returns the names of ImageNet-1k's 1,000 classes in the order of the logits.
 
     The names are WordNet's, taken from timm (tools/make_timm_tables.py): "tench, Tinca tinca". Only "crane"
     occurs twice, for the bird and the machine.
     """
-    return tuple(name for _, name in imagenet_table())
+    return imagenet_table()[1]
+
+
+def imagenet_ids():
+    """Returns the WordNet IDs of ImageNet-1k's classes in the order of the logits: "n01440764"."""
+    return imagenet_table()[0]
 
 
 @functools.cache
-def imagenet_ids():
-    """Returns the WordNet IDs of ImageNet-1k's classes in the order of the logits: "n01440764"."""
-    return tuple(wordnet_id for wordnet_id, _ in imagenet_table())
-
-
 def imagenet_table():
+    """Returns (IDs, names), each a tuple of 1,000 strings."""
     lines = (Path(__file__).parent / "assets" / "imagenet1k_classes.txt").read_text("utf-8").splitlines()
-    return [line.split("\t") for line in lines]
+    return tuple(zip(*(line.split("\t") for line in lines)))
 
 
 def labels_from_config(config):

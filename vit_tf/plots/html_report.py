@@ -42,7 +42,8 @@ def html_page(title, text, cards, sections):
     parts = [f"<h1>{escape(title)}</h1><p>{escape(text)}</p>"]
     parts.append(f'<div class="seen">{"".join(card(*each) for each in cards)}</div>')
     for section in sections:
-        images = [image_tag(png(x), f"{section.title}: {alt}") for x, alt in section.figures.values()]
+        figures = section.figures.values()
+        images = [image_tag(figure.to_png(dpi=130), f"{section.title}: {alt}") for figure, alt in figures]
         parts += [f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>", *images]
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -64,13 +65,6 @@ def card(image, name, classes):
 def image_tag(data, alt):
     """Returns an <img> that contains the bytes of a PNG file."""
     return f'<img alt="{escape(alt)}" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-
-
-def png(figure):
-    """Returns a figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
 
 
 def escape(text):

@@ -42,10 +42,14 @@ FORMATS = (".png", ".svg", ".pdf")
 class Figure(matplotlib.figure.Figure):
     """A Matplotlib figure that a notebook shows without `%matplotlib inline`."""
 
-    def _repr_png_(self):
+    def to_png(self, **options):
+        """Returns the bytes of a PNG file. Options are those of `savefig`."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format="png")
+        self.savefig(buffer, format="png", **options)
         return buffer.getvalue()
+
+    def _repr_png_(self):
+        return self.to_png()
 
 
 Arguments = ParamSpec("Arguments")
