@@ -10,7 +10,7 @@ register = keras.saving.register_keras_serializable(package="vit_tf")
 
 
 def arguments(layer, *names):
-    """Returns those arguments of a layer's constructor that are its attributes, for `get_config`."""
+    """Returns attributes of a layer by name: the arguments of its constructor, for `get_config`."""
     return {name: getattr(layer, name) for name in names}
 
 

@@ -1,9 +1,9 @@
 """Google's npz files: the ViT paper's, AugReg, SAM, FlexiViT and SigLIP, in Flax's names.
 
 Reference: https://github.com/google-research/vision_transformer (`vit_jax/checkpoint.py`) and
-https://github.com/google-research/big_vision (`models/vit.py`). Files from before Flax's linen count
-all modules of a block together (LayerNorm_0, MultiHeadDotProductAttention_1, LayerNorm_2, MlpBlock_3),
-later ones each class alone; scanned ones stack the blocks' weights along a first axis.
+https://github.com/google-research/big_vision (`models/vit.py`). Files from before Flax's linen number
+all modules of a block in one sequence (LayerNorm_0, MultiHeadDotProductAttention_1, LayerNorm_2, MlpBlock_3).
+Later files number each class separately. Scanned models stack the weights of all blocks along a first axis.
 """
 
 from functools import partial
@@ -56,7 +56,7 @@ def from_google(tensors):
 
 
 def unstack(tensors):
-    """Returns tensors in which stacked blocks are single blocks."""
+    """Returns the tensors block by block: scanned blocks, which are stacked along a first axis, are split."""
     result = {name: tensor for name, tensor in tensors.items() if not name.startswith(STACKED)}
     stacked = {name.removeprefix(STACKED): t for name, t in tensors.items() if name.startswith(STACKED)}
     lengths = {tensor.shape[0] for tensor in stacked.values()}
