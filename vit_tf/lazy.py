@@ -31,7 +31,7 @@ def lazy_exports(package):
         if homes[name] == package:
             return import_module(f"{package}.{name}")
         value = getattr(import_module(homes[name]), name)
-        setattr(module, name, value)  # the next use finds it at once
+        setattr(module, name, value)  # later uses do not call this function
         return value
 
     def __dir__():

@@ -14,7 +14,8 @@ from vit_tf.weights import resample
 from vit_tf.weights.formats import vit_pytorch
 
 RGB = 3
-FIRST_KERNELS = ("patch_embed.proj.weight", "patch_embed.stages.0.weight")
+PATCH_KERNEL = "patch_embed.proj.weight"
+FIRST_KERNELS = (PATCH_KERNEL, "patch_embed.stages.0.weight")
 # How each format's own library resamples a position table, if it differs from timm. For models with
 # registers, transformers and DINOv2's authors do as timm.
 OWN_RESAMPLING = {
@@ -57,37 +58,33 @@ def sampling_options(name, weights, method, antialias):
     return Sampling(positions | options, kernels | options, reason)
 
 
-def fit_patches(tensors, shape, sampling, report):
-    """Returns the tensors with a patch kernel of the model's patch size; `shape` is the model's."""
-    tensors = dict(tensors)
-    patch = tensors.get("patch_embed.proj.weight")
-    if patch is None or len(patch.shape) != 4 or 0 in patch.shape or patch.shape[2:] == shape[2:]:
+def fit_patches(tensors, mappings, sampling, report):
+    """Returns the tensors with a patch kernel of the model's patch size."""
+    kernel, mapping = tensors.get(PATCH_KERNEL), mappings.get(PATCH_KERNEL)  # overlapping stems have none
+    if kernel is None or mapping is None or len(kernel.shape) != 4 or 0 in kernel.shape:
         return tensors
-    sizes = f"{report.source!r} has patches of {patch.shape[2:]} and the model of {shape[2:]}"
+    old, new = kernel.shape[2:], mapping.shape[2:]
+    if old == new:
+        return tensors
+    sizes = f"{report.source!r} has patches of {old} and the model of {new}"
     has_norm = "patch_embed.norm_in.weight" in tensors
     require(not has_norm, f"{sizes}: with a norm of the cut pixels they cannot be resampled")
-    description = sampling.describe(sampling.kernels)
-    report.resampled.append(f"patch_embed.proj.weight: {patch.shape[2:]} to {shape[2:]}, {description}")
+    report.resampled.append(f"{PATCH_KERNEL}: {old} to {new}, {sampling.describe(sampling.kernels)}")
 
     def resampled(x):
-        kernel = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), shape[2:], **sampling.kernels)
-        return kernel.transpose(3, 2, 0, 1)
+        x = resample.resample_patch_kernel(x.transpose(2, 3, 1, 0), new, **sampling.kernels)
+        return x.transpose(3, 2, 0, 1)
 
-    tensors["patch_embed.proj.weight"] = patch.map(resampled, (*patch.shape[:2], *shape[2:]))
-    return tensors
+    return {**tensors, PATCH_KERNEL: kernel.map(resampled, (*kernel.shape[:2], *new))}
 
 
-def unfold_kernels(tensors, entries):
+def unfold_kernels(tensors, mappings):
     """Returns the tensors with a four-dimensional patch kernel, if the source has a flat one."""
-    entry, tensors = entries.get("patch_embed.proj.weight"), dict(tensors)
-    if entry is None:
-        return tensors
-    flat = tensors.pop(vit_pytorch.FLAT, None)
-    if flat is not None:
-        tensors["patch_embed.proj.weight"] = unfold_patches(flat, entry.shape, pixels_first=True)
-    patch = tensors.get("patch_embed.proj.weight")
-    if patch is not None and len(patch.shape) == 2 and len(entry.shape) == 4:  # timm's first checkpoints
-        tensors["patch_embed.proj.weight"] = unfold_patches(patch, entry.shape, pixels_first=False)
+    tensors = dict(tensors)
+    for name in (vit_pytorch.FLAT, PATCH_KERNEL):  # the latter is flat in timm's first checkpoints
+        if name in tensors and PATCH_KERNEL in mappings:
+            shape, pixels_first = mappings[PATCH_KERNEL].shape, name == vit_pytorch.FLAT
+            tensors[PATCH_KERNEL] = unfold_patches(tensors.pop(name), shape, pixels_first)
     return tensors
 
 
@@ -147,7 +144,7 @@ def declared_grids(weights):
     rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
     if rows.isdecimal() and columns.isdecimal():
         yield int(rows), int(columns)
-    patch, config = weights.tensors.get("patch_embed.proj.weight"), weights.checkpoint.config
+    patch, config = weights.tensors.get(PATCH_KERNEL), weights.checkpoint.config
     if patch is None or len(patch.shape) != 4 or 0 in patch.shape:
         return
     arguments = config_value(config, "model_args", dict, {})
@@ -173,14 +170,14 @@ def adapt_channels(kernel, channels):
     return repeated * np.float32(RGB / channels)
 
 
-def fit_channels(tensors, entries, report):
+def fit_channels(tensors, mappings, report):
     """Returns the tensors with the first kernel adapted to the model's channels, if the source has RGB."""
     tensors = dict(tensors)
     for name in FIRST_KERNELS:
-        kernel, entry = tensors.get(name), entries.get(name)
-        if kernel is None or entry is None or len(kernel.shape) != 4 or kernel.shape[1] != RGB:
+        kernel, mapping = tensors.get(name), mappings.get(name)
+        if kernel is None or mapping is None or len(kernel.shape) != 4 or kernel.shape[1] != RGB:
             continue
-        channels = entry.shape[1]
+        channels = mapping.shape[1]
         if channels != RGB:
             shape = (kernel.shape[0], channels, *kernel.shape[2:])
             tensors[name] = kernel.map(partial(adapt_channels, channels=channels), shape)

@@ -212,25 +212,24 @@ def load_weights(
         return keras_file.load(model, Path(source))
     grid_size = None if grid_size is None else pair(grid_size, "grid_size")
     weights = source if isinstance(source, TimmWeights) else open_weights(source)
-    entries = timm.weight_mappings(model)
+    mappings = timm.weight_mappings(model)
     report = LoadReport(weights.checkpoint.source, weights.format, unused=list(weights.unused))
     report.prefix, report.left = weights.checkpoint.prefix, list(weights.checkpoint.left)
     tensors = dict(weights.tensors)
-    if "dist_token" not in entries and "reg_token" in entries and "reg_token" not in tensors:
+    if "dist_token" not in mappings and "reg_token" in mappings and "reg_token" not in tensors:
         # A distillation token without a head, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
-    tensors = drop_unused_heads(tensors, entries, report)
+    tensors = drop_unused_heads(tensors, mappings, report)
     sampling = sampling_options(model.name, weights, method, antialias)
-    tensors = unfold_kernels(tensors, entries)
-    tensors = fit_channels(tensors, entries, report)
-    if "patch_embed.proj.weight" in entries:  # an overlapping stem has no such kernel
-        tensors = fit_patches(tensors, entries["patch_embed.proj.weight"].shape, sampling, report)
+    tensors = unfold_kernels(tensors, mappings)
+    tensors = fit_channels(tensors, mappings, report)
+    tensors = fit_patches(tensors, mappings, sampling, report)
     tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
-    fitting = compare(tensors, entries, report)
+    loadable = compare(tensors, mappings, report)
     if strict and report.errors:
         names = f"{report.source!r} ({report.format}) does not fit {model.name!r}"
         raise ValueError(f"{names}; {report.errors}. {advice(weights)}")
-    assign(fitting, tensors, entries, report)
+    assign(loadable, tensors, mappings, report)
     return report
 
 
@@ -241,39 +240,40 @@ def advice(weights):
     return "Name the variant of the weights; `strict=False` loads the tensors that fit"
 
 
-def drop_unused_heads(tensors, entries, report):
+def drop_unused_heads(tensors, mappings, report):
     """Returns the tensors without heads that the model lacks, or has with another width."""
-    head, expected = tensors.get("head.weight"), entries.get("head.weight")
+    head, expected = tensors.get("head.weight"), mappings.get("head.weight")
     if expected is not None:
         report.new_head = head is None or (len(head.shape) == 2 and head.shape[0] != expected.shape[0])
     loses_head = report.new_head or expected is None
     unused = [name for name in HEAD_TENSORS if name in tensors and expected is None]
     # The layer between features and head of the first ViTs is dropped with the head.
-    prefixes = ("pre_logits.",) * loses_head + ("attn_pool.",) * ("attn_pool.latent" not in entries)
+    prefixes = ("pre_logits.",) * loses_head + ("attn_pool.",) * ("attn_pool.latent" not in mappings)
     unused += [name for prefix in prefixes for name in tensors if name.startswith(prefix)]
     report.unused += unused
     dropped = {*unused, *(HEAD_TENSORS if loses_head else ())}
     return {name: tensor for name, tensor in tensors.items() if name not in dropped}
 
 
-def compare(tensors, entries, report):
+def compare(tensors, mappings, report):
     """Sorts the names into the report; returns those that can be loaded."""
-    fitting = []
-    for name, entry in entries.items():
-        if name not in tensors:
+    loadable = []
+    for name, mapping in mappings.items():
+        tensor = tensors.get(name)
+        if tensor is None:
             if not (report.new_head and name in HEAD_TENSORS):
                 report.missing.append(name)
-        elif tensors[name].shape != entry.shape:
-            report.shape_mismatches.append(f"{name}: {tensors[name].shape} in the source, {entry.shape} here")
-        elif (kind := tensors[name].kind) != "f":
-            report.shape_mismatches.append(f"{name}: values of NumPy's kind {kind!r}, floats here")
+        elif tensor.shape != mapping.shape:
+            report.shape_mismatches.append(f"{name}: {tensor.shape} in the source, {mapping.shape} here")
+        elif tensor.kind != "f":
+            report.shape_mismatches.append(f"{name}: values of NumPy's kind {tensor.kind!r}, floats here")
         else:
-            fitting.append(name)
-    report.unexpected += [name for name in tensors if name not in entries]
-    return fitting
+            loadable.append(name)
+    report.unexpected += [name for name in tensors if name not in mappings]
+    return loadable
 
 
-def assign(names, tensors, entries, report):
+def assign(names, tensors, mappings, report):
     """Reads the tensors one by one into the variables, so only one is in memory besides the model."""
     for name in names:
         array = tensors[name].load()
@@ -282,7 +282,7 @@ def assign(names, tensors, entries, report):
             suspicious = not np.isfinite(np.sum(array))
         if suspicious and not np.isfinite(array).all():
             report.not_finite.append(name)
-        entries[name].variable.assign(entries[name].to_keras(array))
+        mappings[name].variable.assign(mappings[name].to_keras(array))
         report.loaded.append(name)
     if report.not_finite:
         warnings.warn(

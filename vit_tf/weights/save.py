@@ -40,9 +40,9 @@ def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32
     if not path.parent.is_dir():
         raise ValueError(f"no folder {str(path.parent)!r} for {path.name!r}: create the folder first")
     arrays = {}
-    for name, entry in timm.weight_mappings(model).items():
-        array = keras.ops.convert_to_numpy(entry.variable.value)
-        arrays[name] = np.ascontiguousarray(entry.to_timm(array), dtype)
+    for name, mapping in timm.weight_mappings(model).items():
+        array = keras.ops.convert_to_numpy(mapping.variable.value)
+        arrays[name] = np.ascontiguousarray(mapping.to_timm(array), dtype)
     grid = "x".join(map(str, ViTStructure(model).grid_size))
     require_space(path.parent, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as partial:

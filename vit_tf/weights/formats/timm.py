@@ -221,27 +221,27 @@ def variant_from_config(config):
     return name, fields | derived_fields(get_variant(name), arguments)
 
 
-def derived_fields(spec, arguments):
+def derived_fields(config, arguments):
     """Returns the hyperparameters that follow from several of timm's arguments, as timm combines them."""
     fields = {}
     if {"embed_dim", "mlp_ratio"} & arguments.keys():
-        ratio = config_value(arguments, "mlp_ratio", (int, float), spec.mlp_dim / spec.hidden_dim)
-        if "mlp_ratio" in arguments and spec.mlp == "swiglu":
+        ratio = config_value(arguments, "mlp_ratio", (int, float), config.mlp_dim / config.hidden_dim)
+        if "mlp_ratio" in arguments and config.mlp == "swiglu":
             ratio /= 2  # timm's width includes both gate and value
-        fields["mlp_dim"] = int(config_value(arguments, "embed_dim", int, spec.hidden_dim) * ratio)
+        fields["mlp_dim"] = int(config_value(arguments, "embed_dim", int, config.hidden_dim) * ratio)
     if "no_embed_class" in arguments:
         fields["prefix_positions"] = not arguments["no_embed_class"]
     if "pre_norm" in arguments:
         fields |= {"pre_norm": arguments["pre_norm"], "patch_bias": not arguments["pre_norm"]}
-    pooling = arguments.get("global_pool", spec.pooling)
+    pooling = arguments.get("global_pool", config.pooling)
     hint = "which gives all tokens: name the variant and a `pooling`"
     require(pooling != "", f"config.json has 'global_pool': '', {hint}")
     reduces = ("avg", "avgmax", "max")
-    has_no_pooled_norm = spec.pooling in reduces and spec.final_norm == "tokens"  # timm's fc_norm=False
+    has_no_pooled_norm = config.pooling in reduces and config.final_norm == "tokens"  # timm's fc_norm=False
     is_pooled = arguments.get("fc_norm", pooling in reduces and not has_no_pooled_norm)
-    has_norm = arguments.get("final_norm", spec.final_norm != "none")
+    has_norm = arguments.get("final_norm", config.final_norm != "none")
     fields["final_norm"] = ("pooled" if is_pooled else "tokens") if has_norm else "none"
     fields["pooling"] = pooling
     if "class_token" not in arguments:
-        fields["class_token"] = spec.has_class_token
+        fields["class_token"] = config.has_class_token
     return fields
