@@ -1,6 +1,7 @@
 import contextlib
 import gc
 import os
+import signal
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,8 +26,15 @@ if keras.backend.backend() == "torch":
     keras.Model.train_on_batch = torch.enable_grad()(keras.Model.train_on_batch)
 
 
+# A shell starts background jobs with Ctrl-C ignored, and processes inherit this. The tests press Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Skips the tests marked `tensorflow_only` on every other backend."""
+    """Applies the markers `fast_cases` and `tensorflow_only`."""
+    mark_slow_cases(items)
     if keras.backend.backend() == "tensorflow":
         return
     for item in items:
@@ -35,6 +43,16 @@ def pytest_collection_modifyitems(items):
                 marker.args[0] if marker.args else "TensorFlow's run of this test stands for all backends"
             )
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def mark_slow_cases(items):
+    """Marks the cases of a test after the first `fast_cases(count)` as slow."""
+    cases = {}
+    for item in items:
+        if marker := item.get_closest_marker("fast_cases"):
+            cases.setdefault((item.path, item.originalname), []).append(item)
+            if len(cases[item.path, item.originalname]) > marker.args[0]:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -95,6 +95,7 @@ def test_defaults_build_vit_b16():
     assert model.get_layer("block_0").attention.qkv.kernel.shape == (768, 2304)
 
 
+@pytest.mark.fast_cases(2)
 @each_family
 def test_keras_file_round_trip(overrides, tmp_path):
     model = small_vit(**overrides)
@@ -104,6 +105,7 @@ def test_keras_file_round_trip(overrides, tmp_path):
     np.testing.assert_allclose(again(x), model(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.fast_cases(2)
 @each_family
 def test_weights_round_trip_by_build_vit(overrides, tmp_path):
     model = small_vit(**overrides)
@@ -113,6 +115,7 @@ def test_weights_round_trip_by_build_vit(overrides, tmp_path):
     np.testing.assert_allclose(again(x), model(x), rtol=0, atol=1e-6)
 
 
+@pytest.mark.fast_cases(2)
 @each_family
 def test_every_trainable_variable_receives_a_gradient(overrides):
     # DropPath at a high rate may drop a branch for the whole batch: 8 images make that unlikely.
@@ -186,6 +189,7 @@ def test_drop_path_rises_linearly():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("overrides", [{}, dict(distillation_token=True), dict(pooling="map", norm="rms")])
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

@@ -240,6 +240,7 @@ def test_the_last_activation_of_a_model(kind):
     assert output_activation(model) == expected
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize(
     "activation, problem_type, expected",
     [
@@ -295,6 +296,7 @@ def folder(tmp_path_factory):
     return write
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize(
     "num_labels, config, expected",
     [
@@ -321,6 +323,7 @@ def test_folders_of_transformers(folder, num_labels, config, expected):
             assert [p for _, p in best] == sorted(by_name.values(), reverse=True)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "num_labels, config, line, entry",
     [
@@ -344,6 +347,7 @@ def test_the_command_prints_them(folder, tmp_path, capsys, num_labels, config, l
         assert text.startswith("*") == each.get("selected", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num_labels, config, caption, whose",
     [

@@ -40,6 +40,7 @@ def test_readme(capsys):
     assert names["attention"].shape == (8, 12, 61, 61) and "vit_base_patch16_224" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_explain_guide():
     (code,) = snippets("docs/guides/explain.md")
     names = {}

@@ -1,10 +1,10 @@
 """`ViTConfig`: every hyperparameter of a plain ViT, its valid values, and the options of its blocks."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
-from vit_tf.checks import check_choice, check_int, check_number, check_valid, pair, shown
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, pair, shown, suggestion
 
 Tensor = Any  # of Keras, on any backend
 Shape = tuple[Any, ...]  # ints, and None for an unknown size
@@ -199,6 +199,22 @@ class ViTConfig:
         options = shared_fields(self, BlockConfig)
         options["drop_path_rate"] *= index / max(1, self.num_layers - 1)
         return BlockConfig(**options, block_index=index)
+
+
+def override(config, settings):
+    """Returns a `ViTConfig` with some fields replaced by those in the dict `settings`.
+
+    Raises:
+        ValueError: an unknown field, or an invalid value.
+    """
+    known = [field.name for field in fields(config)]
+    for name in settings:
+        if name not in known:
+            raise ValueError(
+                f"unknown hyperparameter {shown(name)}{suggestion(name, known)}; "
+                f"the hyperparameters of a variant are {', '.join(known)}"
+            )
+    return replace(config, **settings)
 
 
 def shared_fields(config, config_class):

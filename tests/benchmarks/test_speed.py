@@ -76,6 +76,7 @@ def arguments(folder, *more):
     return [*options, "--out", str(folder), *more]
 
 
+@pytest.mark.slow
 def test_a_run_measures_what_it_can_and_goes_on(rivals, tmp_path, capsys, monkeypatch):
     folder = tmp_path / "out" / "speed"
     assert speed.main(arguments(folder)) == 0
@@ -113,6 +114,7 @@ def test_a_run_measures_what_it_can_and_goes_on(rivals, tmp_path, capsys, monkey
         speed.main(arguments(folder, "--resume"))
 
 
+@pytest.mark.slow
 def test_contestants_take_turns(rivals, tmp_path):
     logs = [tmp_path / name for name in "ab"]
     for name, log in zip("ab", logs):
@@ -253,6 +255,7 @@ def test_flops_of_inference_and_training(monkeypatch):
     assert speed.flops_per_image("tutorial", "", 0) is None
 
 
+@pytest.mark.slow
 @on_tensorflow
 def test_ours_and_the_textbook_are_the_same_model():
     from contestants import ours, textbook

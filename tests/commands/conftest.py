@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,19 +9,28 @@ from PIL import Image
 from vit_tf import build_vit, save_weights
 
 
-@pytest.fixture
-def hub(tmp_path):
-    """A model in a folder laid out as a hub repository, and a photograph's path."""
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    """A model, and a folder laid out as its hub repository with two images and a folder called as a file."""
+    folder = tmp_path_factory.mktemp("repository")
     model = randomize(build_vit("test_vit", image_size=32, num_classes=4))
-    save_weights(model, tmp_path / "model.safetensors")
+    save_weights(model, folder / "model.safetensors")
     config = dict(
         architecture="test_vit",
         label_names=["apple", "pear", "plum", "quince"],
         pretrained_cfg=dict(input_size=[3, 32, 32], mean=[0.4, 0.5, 0.6], std=[0.2, 0.2, 0.3], crop_pct=0.8),
     )
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).integers(0, 256, (2, 50, 70, 3)).astype("uint8")
-    (tmp_path / "folder.keras").mkdir()
+    (folder / "folder.keras").mkdir()
     for i, pixels in enumerate(noise):
-        Image.fromarray(pixels).save(tmp_path / f"obst {i}.png")
+        Image.fromarray(pixels).save(folder / f"obst {i}.png")
+    return model, folder
+
+
+@pytest.fixture
+def hub(repository, tmp_path):
+    """The model of `repository`, and a copy of its folder."""
+    model, folder = repository
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return model, tmp_path

@@ -46,6 +46,7 @@ def own_predictions(weights, folder):
     return logits, np.array([LABELS.index(path.parent.name.lower()) for path in paths])
 
 
+@pytest.mark.slow
 def test_metrics_and_files(capsys, fruits, tmp_path):
     weights, folder = fruits
     logits, labels = own_predictions(weights, folder)
@@ -66,6 +67,7 @@ def test_metrics_and_files(capsys, fruits, tmp_path):
     assert text.endswith("(12 images: all)\n")
 
 
+@pytest.mark.slow
 def test_flip_tta_and_unreadable_images(capsys, fruits):
     weights, folder = fruits
     (folder / "pear" / "bad.png").write_text("words")
@@ -75,6 +77,7 @@ def test_flip_tta_and_unreadable_images(capsys, fruits):
     assert metrics["images"] == 12 and [line for line in errors if "left out: pear/bad.png" in line]
 
 
+@pytest.mark.slow
 def test_parts(capsys, fruits):
     weights, folder = fruits
     files = data.split_files(data.find_images(folder), 0.3, 0.3, seed=0)
@@ -94,6 +97,7 @@ def test_parts(capsys, fruits):
         evaluate(capsys, folder, "--weights", weights, "--part", "test")
 
 
+@pytest.mark.slow
 def test_several_labels_per_image(capsys, fruits, tmp_path):
     weights, folder = fruits
     config = json.loads((weights / "config.json").read_text()) | {
@@ -124,6 +128,7 @@ def test_several_labels_per_image(capsys, fruits, tmp_path):
         evaluate(capsys, folder, "--weights", weights)
 
 
+@pytest.mark.slow
 def test_one_logit_of_two_classes(capsys, fruits):
     weights, folder = fruits
     save_weights(
@@ -135,6 +140,7 @@ def test_one_logit_of_two_classes(capsys, fruits):
     assert metrics["task"] == "binary" and metrics["images"] == 9 and 0 <= metrics["roc_auc"] <= 1
 
 
+@pytest.mark.slow
 def test_cifar10_sample(capsys, tmp_path):
     metrics, _ = evaluate(capsys, "sample")
     assert metrics["accuracy"] > 0.85 and metrics["images"] == 400 and metrics["part"] == "test"

@@ -29,6 +29,7 @@ def photographs(tmp_path_factory):
     return [str(path) for path in paths]
 
 
+@pytest.mark.slow
 def test_report_of_the_model_in_the_package(photographs, tmp_path, capsys):
     out = tmp_path / "new" / "folder"
     explain(*photographs, "--out", str(out))

@@ -104,6 +104,7 @@ def test_a_run_from_flat_files(pets, weights, tmp_path, capsys, monkeypatch):
     assert np.mean(right) == metrics["accuracy"] and targets.shape == (7, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", mostly_slow({name: name for name in training.RECIPES}, ["linear-probe"]))
 def test_recipes(pets, weights, tmp_path, recipe):
     """Each trains what it says: the backbone's weights after a run against those before."""

@@ -98,6 +98,7 @@ def test_a_run_s_folder_is_its_model(hub, tmp_path):
     assert open_checkpoint(folder).path == folder / "model.safetensors"
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("ending", [".safetensors", ".weights.h5", ".keras"])
 def test_convert(capsys, hub, ending):
     model, folder = hub

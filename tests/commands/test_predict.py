@@ -41,6 +41,7 @@ def test_predict(capsys, hub):
     assert lines[1] == f"  {expected[0][0][1]:6.1%}  {expected[0][0][0]}"
 
 
+@pytest.mark.slow
 def test_predict_with_a_bare_file_and_many_images(capsys, hub):
     model, folder = hub
     weights = folder / "model.safetensors"
@@ -50,6 +51,7 @@ def test_predict_with_a_bare_file_and_many_images(capsys, hub):
     assert output.count("class 3") == 9
 
 
+@pytest.mark.slow
 def test_predict_good_files_beside_bad_ones(capsys, hub, monkeypatch):
     _, folder = hub
     monkeypatch.chdir(folder)
@@ -96,6 +98,7 @@ def rows_of(path):
     return list(csv.reader(io.StringIO(path.read_text())))
 
 
+@pytest.mark.slow
 def test_csv(capsys, hub, monkeypatch):
     model, folder = hub
     images = [folder / "obst 0.png", folder / "obst 1.png"]
@@ -116,6 +119,7 @@ def test_csv(capsys, hub, monkeypatch):
     assert run(capsys, images[0], *options, "-")[1] == out.read_text()
 
 
+@pytest.mark.slow
 def test_a_list_of_paths_on_stdin(capsys, hub, monkeypatch):
     _, folder = hub
     images = [str(folder / "obst 0.png"), str(folder / "obst 1.png")]
@@ -128,6 +132,7 @@ def test_a_list_of_paths_on_stdin(capsys, hub, monkeypatch):
     assert code == 2 and "no image at 'missing.png'" in errors
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_whole_lines(capsys, hub, monkeypatch):
     _, folder = hub
     image, out, decode = folder / "obst 0.png", folder / "out.csv", classifier.Classifier.decode
@@ -151,6 +156,7 @@ def test_an_interrupt_leaves_whole_lines(capsys, hub, monkeypatch):
     assert set(sizes) == {2}
 
 
+@pytest.mark.slow
 def test_threshold(capsys, hub):
     _, folder = hub
     image = folder / "obst 0.png"

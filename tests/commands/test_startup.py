@@ -36,6 +36,7 @@ def run(*command, **variables):
     )
 
 
+@pytest.mark.fast_cases(6)
 @pytest.mark.parametrize(
     "arguments, code",
     [
@@ -63,6 +64,7 @@ def test_answers_without_keras(arguments, code, tmp_path):
     assert bool(process.stdout) == (code == 0) and bool(errors) == (code == 2)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("command", [["finetune"], ["train", "--data"], ["evaluate"]], ids=lambda x: x[0])
 def test_bad_data_is_refused_without_keras_and_leaves_no_run(command, tmp_path):
     (tmp_path / "empty").mkdir()
@@ -73,6 +75,7 @@ def test_bad_data_is_refused_without_keras_and_leaves_no_run(command, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first, second", [("vit_tf", "keras"), ("keras", "vit_tf")])
 def test_keras_loads_a_model_after_a_bare_import(first, second, tmp_path):
     path = tmp_path / "model.keras"
@@ -90,6 +93,7 @@ def image(tmp_path):
     return tmp_path / "red.png"
 
 
+@pytest.mark.slow
 def test_start_up_lines_are_left_out_and_others_are_not(image, tmp_path):
     process = run("-m", "vit_tf.commands.main", "predict", image, "--weights", "cifar10")
     assert process.returncode == 0 and len(process.stdout.splitlines()) == 6
@@ -102,6 +106,7 @@ def test_start_up_lines_are_left_out_and_others_are_not(image, tmp_path):
     assert process.stderr.splitlines()[1:] == ["E0000 00:00:1.1 2 gpu.cc:1] no memory", "half a line"]
 
 
+@pytest.mark.slow
 def test_the_user_s_level_of_tensorflow_s_log_counts(image):
     process = run("-m", "vit_tf.commands.main", "predict", image, TF_CPP_MIN_LOG_LEVEL="0")
     assert process.returncode == 0 and "oneDNN custom operations are on" in process.stderr

@@ -41,6 +41,7 @@ def test_image_size_and_classes(capsys):
     assert content["components"][0]["macs"] == 200 * 768 * 768
 
 
+@pytest.mark.slow
 def test_comparison(capsys, tmp_path, monkeypatch):
     drawn = []
     plot = tmp_path / "models.png"

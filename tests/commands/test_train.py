@@ -135,6 +135,7 @@ def test_tensorboard(tiny, archive, tmp_path, monkeypatch):
     assert list((out / "tensorboard").rglob("*tfevents*"))
 
 
+@pytest.mark.slow
 def test_mixed_precision_and_hyperparameters(tiny, archive, tmp_path):
     changes = ["--set", "patch_stem=conv", "layer_scale_init=0.1"]
     out, _ = run(tmp_path, "--data", archive, "--epochs", "1", "--mixed-precision", *changes)
@@ -173,6 +174,7 @@ def test_the_same_command_goes_on(tiny, archive, tmp_path, capsys):
         run(tmp_path, "--data", archive, "--epochs", "3", "--batch-size", "16")
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_trained_further(tiny, archive, tmp_path, capsys):
     arguments = ["--data", archive, "--epochs", "1", "--batch-size", "16"]
     out, _ = run(tmp_path, *arguments)
@@ -194,6 +196,7 @@ def test_a_finished_run_is_trained_further(tiny, archive, tmp_path, capsys):
         main(["train", "--resume", str(out), "--epochs", "2"])
 
 
+@pytest.mark.slow
 def test_best_and_last_weights_are_kept(tiny, archive, tmp_path):
     """`--preset adamw` is as Keras's ModelCheckpoint with save_best_only, and without."""
     options = ["--preset", "adamw", "--epochs", "3", "--batch-size", "16", "--crop", "none", "--no-flip"]
@@ -215,6 +218,7 @@ def test_best_and_last_weights_are_kept(tiny, archive, tmp_path):
         assert (logits.argmax(-1) == y).mean() == pytest.approx(float(row["val_accuracy"]))
 
 
+@pytest.mark.slow
 def test_image_files_are_trained_from_scratch(tiny, tmp_path, capsys):
     for i in range(60):
         path = tmp_path / "images" / ("cat" if i % 2 else "dog") / f"{i}.png"

@@ -26,6 +26,7 @@ def test_a_batch_is_that_of_the_epoch(settings):
         source.batch(-1, 0)
 
 
+@pytest.mark.slow
 def test_fit_trains_on_the_epochs_that_the_trainer_sees():
     model, expected = linear(), linear()
     source = batches(lambda image, generator: np.asarray(AUGMENT(image, generator)), MixUpCutMix())

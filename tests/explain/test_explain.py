@@ -19,6 +19,7 @@ RECORDED = json.loads((FIXTURES / "inside.json").read_text())
 SHAPES = {case["id"]: case for case in json.loads((FIXTURES / "logits.json").read_text())}
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("record", RECORDED, ids=lambda record: record["id"])
 def test_attention_and_features_are_timms(record, tmp_path):
     case = SHAPES[record["id"]]
@@ -42,6 +43,7 @@ ON_JAX = (
 )
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("record", RECORDED, ids=lambda record: record["id"])
 def test_relevance_is_that_of_timms_gradients(record, tmp_path):
     if keras.backend.backend() == "jax" and record["id"] not in ON_JAX:
@@ -102,6 +104,7 @@ def test_maps_are_resized_to_the_image():
     assert not large[:, 8:].any() and not large[:, :, 12:].any()  # no patch covers these
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_rematerialised_models_show_the_same():
     model = small()
@@ -134,6 +137,11 @@ def test_heads_of_ones_own_and_activations():
     two = keras.Model(model.input, [logits, keras.layers.Dense(2)(model.output)])
     with pytest.raises(ValueError, match="outputs of several shapes"):
         vit_tf.class_relevance(two, images)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small()
 
 
 @pytest.mark.tensorflow_only
@@ -192,7 +200,6 @@ def test_heads_of_ones_own_and_activations():
         ),
     ],
 )
-def test_bad_input(call, message):
-    model = small()
+def test_bad_input(call, message, model):
     with pytest.raises(ValueError, match=message):
         call(model, some_images(model))

@@ -12,6 +12,7 @@ from vit_tf.layers.hooks import call_with_hooks
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_the_likeliest_class_is_asked_for():
     model = small(distillation_token=True)

@@ -13,6 +13,7 @@ from vit_tf.structure import ViTStructure
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -28,6 +28,7 @@ def test_rollout_by_hand(monkeypatch):
     np.testing.assert_array_equal(found, [[[0.3125, 0.25]]])
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "fusion, ratio, query", [("mean", 0, None), ("max", 0.5, None), ("min", 0.3, "patches")]
 )
@@ -45,6 +46,7 @@ def test_rollout_is_the_product_of_matrices(fusion, ratio, query):
     np.testing.assert_allclose(found, expected.reshape(2, 2, 3), atol=1e-6)
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_relevance_of_one_block_against_finite_differences():
     model = small(num_layers=1)
@@ -66,6 +68,7 @@ def test_relevance_of_one_block_against_finite_differences():
     np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())  # the step's own error
 
 
+@pytest.mark.slow
 def test_relevance_adds_up_over_blocks_and_asks_for_a_class():
     for overrides in (
         {},
@@ -99,6 +102,7 @@ READS = {  # weights of a class token, a distillation token or register, and six
 }
 
 
+@pytest.mark.fast_cases(2)
 @not_on_jax
 @pytest.mark.parametrize("kind", READS)
 def test_what_the_pooling_reads_is_asked_for(kind):
@@ -113,6 +117,7 @@ def test_what_the_pooling_reads_is_asked_for(kind):
     np.testing.assert_allclose(vit_tf.class_relevance(model, images, 1), found, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_a_learned_query_is_asked_for():
     model = small(pooling="map", class_token=True, num_layers=1)

@@ -16,6 +16,7 @@ def matrix_products(counts):
     return sum(counts.get(kind, 0) for kind in ("MatMul", "BatchMatMulV2", "Conv2D"))
 
 
+@pytest.mark.slow
 @profiled
 def test_vit_b16_agrees_with_the_profiler(vit_b16):
     counts = flops_by_operation(vit_b16, 8)
@@ -23,6 +24,7 @@ def test_vit_b16_agrees_with_the_profiler(vit_b16):
     assert get_flops(vit_b16, 8) == sum(counts.values()) > 281_021_251_584
 
 
+@pytest.mark.fast_cases(1)
 @profiled
 @each_family
 def test_matrix_products_agree_with_the_profiler(overrides):
@@ -33,6 +35,7 @@ def test_matrix_products_agree_with_the_profiler(overrides):
         assert table.totals.parameters == model.count_params()
 
 
+@pytest.mark.fast_cases(1)
 @profiled
 @pytest.mark.parametrize("overrides", [{}, dict(patch_stem="overlap", layer_scale_init=0.1)])
 def test_get_flops_is_the_profilers_own_total(overrides):

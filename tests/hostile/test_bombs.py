@@ -188,6 +188,7 @@ TORCH_BOMBS = {
 }
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("name", TORCH_BOMBS)
 def test_torch_bombs(tmp_path, name):
     refused(open_checkpoint, write_torch(tmp_path / "a.pth", TORCH_BOMBS[name]), "a.pth")
@@ -309,6 +310,7 @@ def test_configs_that_claim_what_is_there(folder):
     assert build_vit(weights=folder, image_size=64, num_classes=9).output_shape == (None, 9)
 
 
+@pytest.mark.slow
 def test_configs_that_claim_a_giant(folder):
     for base, changes in CLAIMS:
         write_config(folder, base, **changes)

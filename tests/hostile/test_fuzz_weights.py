@@ -203,6 +203,7 @@ def format_cases():
     return {case["format"]: case for case in cases if "variant" in case}
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", sorted(format_cases()))
 def test_shapes_of_every_format(tmp_path, name):
     """Tensors of other ranks and kinds under known names, and names left out."""

@@ -71,6 +71,7 @@ def test_predictions_as_json(model, tmp_path, capsys):
     assert {entry["label"] for entry in content["predictions"]} == {"a" + EVIL, "b" + EVIL}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [

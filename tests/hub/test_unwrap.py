@@ -106,6 +106,7 @@ def test_without_a_patch_embedding_names_stay(state):
     assert (set(found.tensors), found.prefix, found.left) == ({"model.layer.weight", "other"}, "", ())
 
 
+@pytest.mark.slow
 def test_nesting_is_bounded(state):
     deep = state
     for _ in range(12):

@@ -9,7 +9,8 @@ from support.gradients import gradients
 from support.numpy_vit import softmax
 
 from vit_tf import build_vit, layers
-from vit_tf.layers.chunked_attention import choose_chunk_size, chunked_attention
+from vit_tf.layers.chunked_attention import chunked_attention
+from vit_tf.layers.core_attention import choose_chunk_size
 
 pytestmark = pytest.mark.every_backend
 
@@ -155,6 +156,7 @@ def test_compiled_training_is_the_same(jit_compile):
         np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_rematerialization_draws_the_masks_of_the_chunks_again():
     options = dict(query_chunk_size=4, attention_dropout_rate=0.4, jit_compile=BACKEND == "jax")
     kept = trained_weights(**options)
@@ -232,6 +234,7 @@ def test_compiled_memory_is_that_of_a_few_chunks():
     assert temporary_bytes(32) < scores / 2  # 16 chunks, of which 4 at a time would be a quarter
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only("TensorFlow's own graph")
 def test_chunks_wait_for_each_other():
     """In the optimised graph each product of scores needs the one before: none can run at the same time."""

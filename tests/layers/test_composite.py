@@ -51,6 +51,7 @@ def test_frozen_layers_stay_frozen(make, shape):
     assert trainable(again) == trainable(layer)  # the whitening stays as it is
 
 
+@pytest.mark.fast_cases(2)
 @each_layer
 def test_each_frozen_part_stays_frozen(make, shape):
     """Every second variable, then the first and the last sublayer, of the layer."""
@@ -96,6 +97,7 @@ FREEZERS = {
 }
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("freezer", FREEZERS.values(), ids=FREEZERS)
 def test_frozen_models(freezer, tmp_path):
     model = tiny_vit()
@@ -112,6 +114,7 @@ def test_frozen_models(freezer, tmp_path):
         assert trainable(in_file(outer, tmp_path)) == expected + [True, True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make_again", [in_file, cloned])
 def test_adapters_stay(make_again, tmp_path):
     model = tiny_vit()
@@ -145,6 +148,7 @@ GATED = dict(mlp="swiglu_split", activation="silu", attention="differential")
 THINGS = dict(block="parallel_things", drop_path_rate=0.1, layer_scale_init=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides, count, mode",
     [

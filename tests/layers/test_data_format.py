@@ -64,6 +64,7 @@ RUNS = {  # name: function of a folder
 }
 
 
+@pytest.mark.fast_cases(4)
 @pytest.mark.parametrize("name", RUNS)
 def test_channels_first_changes_nothing(name, tmp_path):
     found = []

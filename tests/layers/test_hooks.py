@@ -79,6 +79,7 @@ def test_eight_threads_of_one_function(name):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "name, error", [("attention_maps", KeyboardInterrupt), ("class_relevance", ZeroDivisionError)]
 )
@@ -98,6 +99,7 @@ def test_nothing_is_left_behind(monkeypatch, name, error):
     np.testing.assert_allclose(call(model, images), before, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="`predict` compiles nothing there")
 def test_functions_that_are_compiled_meanwhile_are_without_hooks():
     model, images = small(), some_images()

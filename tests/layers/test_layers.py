@@ -76,6 +76,7 @@ def test_mixed_precision(make, shape, policy):
     np.testing.assert_allclose(ops.cast(output, "float32"), plain(x), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.fast_cases(3)
 @each_layer
 def test_every_trainable_variable_receives_a_gradient(make, shape):
     layer = make()

@@ -13,7 +13,10 @@ pytestmark = pytest.mark.every_backend
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_rematerialisation_changes_nothing(dtype, monkeypatch):
-    """Two steps with dropout and DropPath: the second pass must draw what the first drew."""
+    """A step with dropout and DropPath: the second pass must draw what the first drew.
+
+    SGD at rate 1 moves the weights by their gradients, of up to 1. Other draws change these by more than 0.8.
+    """
     keras.config.set_dtype_policy(dtype)
     used = set()
     monkeypatch.setattr(
@@ -33,13 +36,11 @@ def test_rematerialisation_changes_nothing(dtype, monkeypatch):
                 **dict(image_size=16, patch_size=8, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=8),
                 **dict(dropout_rate=0.2, attention_dropout_rate=0.2, drop_path_rate=0.3),
             )
-        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-        losses = [model.train_on_batch(images, np.arange(6)) for _ in range(2)]
-        results.append((losses, [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.variables]))
+        model.compile(keras.optimizers.SGD(1.0), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        loss = model.train_on_batch(images, np.arange(6))
+        results.append((loss, [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.variables]))
     assert used == {"block_0", "block_1"}
-    (losses, kept), (again_losses, again) = results
-    # Under bfloat16 gradients are rounded elsewhere: a step of SGD at 0.01 moves weights by less than this.
-    tolerance = 1e-6 if dtype == "float32" else 1e-3
-    np.testing.assert_allclose(again_losses, losses, rtol=tolerance)
-    for first, second in zip(kept, again):
-        np.testing.assert_allclose(second, first, atol=tolerance)
+    (loss, kept), (again_loss, again) = results
+    np.testing.assert_allclose(again_loss, loss, rtol=1e-6)
+    for first, second in zip(kept, again):  # the states of the seeds among them
+        np.testing.assert_allclose(second, first, atol=1e-5 if dtype == "float32" else 0.05)

@@ -47,6 +47,7 @@ def assert_same(ours, theirs, shape, seed=0):
             np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("shape", [(3, 5, 24), (2, 3, 2, 24), (7, 24)])
 def test_layer_norm(shape, dtype):
@@ -54,6 +55,7 @@ def test_layer_norm(shape, dtype):
     assert_same(LayerNormalization(**options), keras.layers.LayerNormalization(**options), shape)
 
 
+@pytest.mark.fast_cases(3)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "quick_gelu", "silu", "relu", None])
 def test_token_dense(name, dtype):
@@ -62,6 +64,7 @@ def test_token_dense(name, dtype):
     assert_same(*layers, (3, 5, 10))
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_a_kernel():
     import tensorflow as tf
 

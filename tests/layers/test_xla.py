@@ -41,6 +41,7 @@ LAYERS = {  # name: (layer, its input)
 }
 
 
+@pytest.mark.fast_cases(4)
 @pytest.mark.parametrize("name", LAYERS)
 def test_xla_compiles_every_layer(name):
     make, x = LAYERS[name]

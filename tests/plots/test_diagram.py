@@ -11,6 +11,7 @@ def diagram_texts(model):
 DISTILLED = "deit_tiny_distilled_patch16_224"
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize(
     "variant, overrides, expected",
     [

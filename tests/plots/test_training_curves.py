@@ -45,6 +45,7 @@ def test_curves_with_nan(tmp_path):
     plots.save(figure, tmp_path / "curves.svg")
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("k, numbers", [(3, 9), (10, 100), (100, 0)])
 def test_confusion(k, numbers, tmp_path):
     matrix = np.random.default_rng(0).integers(0, 50, (k, k))

@@ -31,6 +31,7 @@ def make_sample(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_script_makes_the_embedded_sample_again(tmp_path, make_sample, capsys):
     from PIL import Image
 

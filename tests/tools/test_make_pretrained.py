@@ -22,6 +22,7 @@ def sample():
     return data.load_cifar10("sample")
 
 
+@pytest.mark.slow
 def test_is_as_accurate_as_it_says(sample):
     said = json.loads((PACKAGED["cifar10"] / "config.json").read_text())["results"]
     assert said["test_images"] == 10_000
@@ -33,6 +34,7 @@ def test_is_as_accurate_as_it_says(sample):
     assert sum(path.stat().st_size for path in PACKAGED["cifar10"].iterdir()) < 8_000_000
 
 
+@pytest.mark.slow
 def test_predict_needs_no_weights(sample, tmp_path, capsys):
     ships = [i for i in range(len(sample.y_test)) if sample.class_names[sample.y_test[i]] == "ship"]
     paths = [tmp_path / f"{i}.png" for i in ships[:10]]
@@ -88,6 +90,7 @@ def test_make_pretrained_refuses_what_got_worse(as_whole, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("place", ["size", "test", "install", "out"])
 def test_make_pretrained_fails_before_the_long_test(as_whole, tmp_path, monkeypatch, place):
     """What comes after the test of all images is tried before it."""

@@ -36,6 +36,7 @@ def run(tmp_path):
     return make_run(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_a_rehearsal_writes_everything_and_changes_nothing(tmp_path, monkeypatch, lora_rank):
     finish, trainer = make_run(tmp_path, Recipe(epochs=1, batch_size=8, crop="none", lora_rank=lora_rank))
@@ -77,6 +78,7 @@ def lossy(folder, model, *arguments, **outputs):
 original_save = classifier.save
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "place, name, replacement, message",
     [
@@ -97,6 +99,7 @@ def test_an_end_that_fails_does_so_before_the_start(run, monkeypatch, place, nam
     assert not list(trainer.folder.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -142,6 +145,7 @@ def commands(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["finetune", "train"])
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), OSError(28, "No space left")])
 def test_a_run_whose_rehearsal_ends_leaves_nothing(command, error, commands, tmp_path, monkeypatch):

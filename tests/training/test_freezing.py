@@ -66,6 +66,7 @@ def test_layers_frozen_as_a_whole_are_thawed(vit):
     assert trained(vit) == paths(vit, "head")
 
 
+@pytest.mark.slow
 def test_frozen_weights_stay_in_a_model_around_it(vit):
     outer = keras.Sequential([keras.layers.Rescaling(2.0), vit, keras.layers.Dense(2, name="outer")])
     outer.build((None, 8, 8, 3))

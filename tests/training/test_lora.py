@@ -57,6 +57,7 @@ def plain():
     return tiny_vit()
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapters_start_at_nothing_and_are_merged_into_the_kernels(kind):
     overrides, names = KINDS[kind]
@@ -86,6 +87,7 @@ def test_adapters_start_at_nothing_and_are_merged_into_the_kernels(kind):
     np.testing.assert_allclose(numpy(vit(images())), adapted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_merged_model_is_saved_and_loaded_as_any_other(tmp_path):
     vit = randomize(tiny_vit())
     vit.predict(images(), verbose=0)  # compiled before there were adapters
@@ -103,6 +105,7 @@ def test_a_merged_model_is_saved_and_loaded_as_any_other(tmp_path):
         assert [v.path for v in model.weights] == [v.path for v in vit.weights]
 
 
+@pytest.mark.slow
 def test_a_compiled_function_around_it_outlives_the_merge():
     """The adapter must not be added a second time."""
     vit = randomize(tiny_vit())
@@ -113,6 +116,7 @@ def test_a_compiled_function_around_it_outlives_the_merge():
     np.testing.assert_allclose(around.predict(images(), verbose=0), adapted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_changes_adapters_and_head_alone():
     vit = randomize(tiny_vit())
     randomize_adapters(add_lora(vit, rank=2))

@@ -7,6 +7,7 @@ from vit_tf.flops import training_bytes
 from vit_tf.training import Recipe
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 def test_a_run_out_of_memory_says_what_a_step_needs(error, tmp_path, monkeypatch, capsys):
     recipe = Recipe(epochs=1, batch_size=8, crop="none")

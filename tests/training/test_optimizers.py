@@ -71,6 +71,7 @@ def sgd_step(weight, gradient, rate, decay, state, step):
     return weight * (1 - rate * decay) + state["v"]
 
 
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("layer_decay", [1.0, 0.5])
 @pytest.mark.parametrize("name, rule", [("adamw", adamw_step), ("sgd", sgd_step)])
 def test_steps_are_those_of_numpy(vit, name, rule, layer_decay):
@@ -138,6 +139,7 @@ def test_the_last_blocks_may_be_frozen(vit):
     check_steps(vit, optimizer, sgd_step, 0.5, steps=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_accumulation_is_a_larger_batch(vit, name):
     """Four gradients make one step with their mean, clipped after it; two steps, average and all."""
@@ -203,6 +205,7 @@ def test_clipping_is_by_the_norm_of_all_gradients(vit):
             np.testing.assert_allclose(old - new, scale * gradient, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_averages_are_those_of_numpy_and_come_and_go_bit_by_bit(vit):
     optimizer = make_optimizer(vit, "adamw", 0.1, ema=0.7)
     variables = vit.trainable_variables
@@ -228,6 +231,7 @@ def test_averages_are_those_of_numpy_and_come_and_go_bit_by_bit(vit):
             pass
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_kerass_callback_validates_the_averages(name):
     model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
@@ -247,6 +251,7 @@ def test_kerass_callback_validates_the_averages(name):
         np.testing.assert_allclose(*values([variable, model.optimizer.average(variable)]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_a_saved_model_goes_on_as_the_other(vit, name, tmp_path):
     optimizer = make_optimizer(

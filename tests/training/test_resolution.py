@@ -23,6 +23,7 @@ def random(*shape):
     return np.random.default_rng(0).normal(size=shape).astype("float32")
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",
     [{}, dict(class_token=True, num_registers=2), dict(class_token=True, prefix_positions=False)],
@@ -39,6 +40,7 @@ def test_equals_a_model_with_resized_positions(overrides):
     assert with_image_size(model, (16, 24)) is model
 
 
+@pytest.mark.slow
 def test_positions_learn_at_a_smaller_size():
     model = small_vit()
     small = with_image_size(model, (8, 12))

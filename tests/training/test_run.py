@@ -8,7 +8,7 @@ from vit_tf.data.augment import batch as augment
 from vit_tf.data.augment.image import HorizontalFlip, RandomErasing, RandomResizedCrop
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.training import Recipe, make_model, make_training_model
-from vit_tf.training.batches import batch_augmentation, image_augmentation, make_mix
+from vit_tf.training.augmentation import batch_augmentation, image_augmentation, make_mix
 from vit_tf.training.tasks import balanced_weights
 from vit_tf.weights import open_named, save_weights
 
@@ -17,6 +17,7 @@ pytestmark = pytest.mark.every_backend
 SIZES = dict(image_size=8, patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=8, num_classes=3)
 
 
+@pytest.mark.slow
 def test_training_model_shares_weights_and_resizes():
     vit = build_vit("vit_cifar10", **SIZES)
     model = make_training_model(vit, (6, 10), [augment.RandomFlip(seed=1)])
@@ -71,6 +72,7 @@ def test_mixing_is_asked_for():
     assert 0 < mixed[0, 0] < 1
 
 
+@pytest.mark.slow
 def test_a_new_head_starts_at_zero_and_a_known_one_is_kept(tmp_path):
     weights = save_weights(build_vit("vit_cifar10", **SIZES), tmp_path / "model.safetensors")
     source = open_named(weights, "vit_cifar10")

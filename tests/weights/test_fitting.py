@@ -11,6 +11,7 @@ from vit_tf.variants import VARIANTS
 from vit_tf.weights import open_weights, resample
 from vit_tf.weights.fitting import adapt_channels
 from vit_tf.weights.naming import BASE, name_variant
+from vit_tf.weights.positions import resample_positions
 
 SIZES = dict(image_size=32, patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=24, num_classes=0)
 HUGGING_FACE = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
@@ -92,7 +93,7 @@ def test_transformers_tables_are_resampled_as_transformers_does(kind, tmp_path):
         report = load_weights(model, weights, strict=False, **given)
         told = "as asked for" if given else "as transformers does"
         assert len(report.resampled) == 1 and report.resampled[0].endswith(told)
-        expected = resample.resample_positions(table, (4, 4), (3, 5), prefix, **{**options, **given})
+        expected = resample_positions(table, (4, 4), (3, 5), prefix, **{**options, **given})
         expected = expected[:, 1:] if kind == "dinov2_with_registers" else expected
         found = model.get_layer("patch_encoder").position_embedding
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -140,7 +141,7 @@ def test_the_offset_of_dinov2_s_makers(old, new):
     scale = (float((new + 0.1) / old),) * 2
     grid = torch.nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic").numpy()
     if old != new:  # the makers leave a table of the same size as it is
-        found = resample.resample_positions(x, (old, old), (new, new), antialias=False, offset=0.1)
+        found = resample_positions(x, (old, old), (new, new), antialias=False, offset=0.1)
         expected = grid.transpose(0, 2, 3, 1).reshape(1, new * new, 3)
         np.testing.assert_allclose(found, expected, atol=1e-4)
 

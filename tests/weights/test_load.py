@@ -133,6 +133,7 @@ def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
     assert not report.errors and "attn_pool.latent" in report.unused and "attn_pool.latent" in str(report)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_tutorial", "vit_pytorch"])
 def test_our_own_architectures_come_back_too(name, tmp_path):
     model = randomize(build_vit(name, hidden_dim=48, num_layers=1))
@@ -190,6 +191,7 @@ def test_a_folder_tells_variant_size_and_classes(tmp_path):
     assert build_vit("test_vit", weights=tmp_path).input_shape == (None, 160, 160, 3)  # the variant's own
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_a_folder_with_model_arguments(tmp_path):
     model, _ = hub_folder(tmp_path, model_args=dict(img_size=64, global_pool="token"))
@@ -349,6 +351,7 @@ def test_averaged_weights_are_taken_first_and_wrappers_names_left_out(saved, tmp
     np.testing.assert_allclose(values(other)[0], values(model)[0] + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize(
     "config",

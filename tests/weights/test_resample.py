@@ -5,7 +5,8 @@ import pytest
 from support.cases import resampling_cases, resampling_input
 from support.paths import FIXTURES
 
-from vit_tf.weights.resample import resample_patch_kernel, resample_positions, resize_matrix
+from vit_tf.weights.positions import resample_positions
+from vit_tf.weights.resample import resample_patch_kernel, resize_matrix
 
 RECORDED = json.loads((FIXTURES / "resampled.json").read_text())
 

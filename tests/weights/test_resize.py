@@ -12,6 +12,7 @@ from support.saved_models import AS_TIMM, SMALL, assert_refused, images, positio
 
 from vit_tf import build_vit, load_weights, resize_model, save_weights
 from vit_tf.weights import resample
+from vit_tf.weights.positions import resample_positions
 
 pytestmark = pytest.mark.every_backend
 
@@ -22,10 +23,10 @@ def test_another_image_size_resamples_the_positions(tmp_path):
     other = small_vit(image_size=(48, 96), num_registers=2)
     report = load_weights(other, path)
     assert report.resampled == [f"pos_embed: (4, 4) to (3, 6), {AS_TIMM}"]
-    expected = resample.resample_positions(positions(model), (4, 4), (3, 6), num_prefix=3)
+    expected = resample_positions(positions(model), (4, 4), (3, 6), num_prefix=3)
     np.testing.assert_array_equal(positions(other), expected)
     load_weights(other, path, method="bilinear", antialias=False)
-    expected = resample.resample_positions(positions(model), (4, 4), (3, 6), 3, "bilinear", False)
+    expected = resample_positions(positions(model), (4, 4), (3, 6), 3, "bilinear", False)
     np.testing.assert_array_equal(positions(other), expected)
 
 
@@ -39,7 +40,7 @@ def test_the_source_s_grid(tmp_path):
     wrong = "pos_embed: (1, 7, 24) in the source, (1, 17, 24) here"
     assert_refused(other, tmp_path / "bare.safetensors", wrong)
     load_weights(other, path, grid_size=(2, 3))
-    expected = resample.resample_positions(positions(model), (2, 3), (4, 4), 1)
+    expected = resample_positions(positions(model), (2, 3), (4, 4), 1)
     np.testing.assert_array_equal(positions(other), expected)
 
 
@@ -78,6 +79,7 @@ def test_another_patch_size_resamples_the_kernel(saved):
     )
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -109,6 +111,7 @@ def test_resize_to_the_same_size_changes_nothing():
     assert again.input_shape == model.input_shape and again.get_layer("normalization") is not None
 
 
+@pytest.mark.slow
 def test_resized_models_can_be_saved_and_trained(tmp_path):
     model = resize_model(small_vit(), image_size=(48, 32))
     model.save(tmp_path / "model.keras")
@@ -152,9 +155,9 @@ def test_the_name_of_a_model_changes_no_weights(tmp_path):
     )
     assert named.name == "encoder"
     np.testing.assert_array_equal(positions(plain), positions(named))
-    expected = resample.resample_positions(positions(model), (4, 4), (5, 5), 0, "bilinear", False)
+    expected = resample_positions(positions(model), (4, 4), (5, 5), 0, "bilinear", False)
     np.testing.assert_array_equal(positions(plain), expected)
     path = save_weights(small_vit(image_size=64), tmp_path / "plain.safetensors")
     radiology = build_vit("vit_b16", weights=path, name="radiology", **sizes)
-    expected = resample.resample_positions(load_file(path)["pos_embed"], (4, 4), (5, 5), 1)
+    expected = resample_positions(load_file(path)["pos_embed"], (4, 4), (5, 5), 1)
     np.testing.assert_array_equal(positions(radiology), expected)

@@ -10,7 +10,7 @@ import keras
 from vit_tf import layers
 from vit_tf.checks import check_int
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
-from vit_tf.layers.chunked_attention import choose_chunk_size
+from vit_tf.layers.core_attention import choose_chunk_size
 
 ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 

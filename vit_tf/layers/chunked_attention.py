@@ -6,23 +6,6 @@ Shapes in the comments: b batch, H heads, n tokens, m queries of a chunk, k head
 import keras
 from keras import ops
 
-# Measured on a CPU with 12 heads. At 4,097 tokens, chunks of 256 to 1,024 queries take the same time, and 512
-# need an eighth of the memory of all queries at once. Training computes the scores twice, a third more work:
-# up to 1,024 tokens (50 MB of scores per image and layer) the saved memory is not worth the time.
-MAX_UNCHUNKED, CHUNK_SIZE = 1024, 512
-
-
-def choose_chunk_size(num_tokens, query_chunk_size=None):
-    """Returns how many queries a chunk has; 0 for no chunks.
-
-    Args:
-        num_tokens: int; None if unknown, which allows no chunks.
-        query_chunk_size: int, 0 for no chunks; None chooses by the number of tokens.
-    """
-    if query_chunk_size is None:
-        query_chunk_size = CHUNK_SIZE if (num_tokens or 0) > MAX_UNCHUNKED else 0
-    return query_chunk_size if num_tokens and num_tokens > query_chunk_size else 0
-
 
 def chunked_attention(query, key, value, chunk_size, dropout_rate=0.0, seed_generator=None):
     """Returns softmax(Q K^T) V with the scores of only one chunk of queries in memory.

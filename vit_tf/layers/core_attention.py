@@ -10,10 +10,27 @@ import keras
 from keras import ops
 
 from vit_tf.config import AttentionConfig, Shape, Tensor, shared_fields
-from vit_tf.layers.chunked_attention import choose_chunk_size, chunked_attention, softmax
+from vit_tf.layers.chunked_attention import chunked_attention, softmax
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
+
+# Measured on a CPU with 12 heads. At 4,097 tokens, chunks of 256 to 1,024 queries take the same time, and 512
+# need an eighth of the memory of all queries at once. Training computes the scores twice, a third more work:
+# up to 1,024 tokens (50 MB of scores per image and layer) the saved memory is not worth the time.
+MAX_UNCHUNKED, CHUNK_SIZE = 1024, 512
+
+
+def choose_chunk_size(num_tokens, query_chunk_size=None):
+    """Returns how many queries a chunk has; 0 for no chunks.
+
+    Args:
+        num_tokens: int; None if unknown, which allows no chunks.
+        query_chunk_size: int, 0 for no chunks; None chooses by the number of tokens.
+    """
+    if query_chunk_size is None:
+        query_chunk_size = CHUNK_SIZE if (num_tokens or 0) > MAX_UNCHUNKED else 0
+    return query_chunk_size if num_tokens and num_tokens > query_chunk_size else 0
 
 
 def attention_spec(layer, shape, return_attention_scores):
@@ -46,8 +63,9 @@ def make_core_attention(config, dtype):
 class DotProductAttention(ConfiguredLayer):
     """softmax(Q K^T / sqrt(k)) V per head, of queries, keys and values that are projected already.
 
-    The softmax runs in float32 under half precision. With few tokens, or when scores are returned, all
-    scores are computed at once; else by the backend's fused kernel, or one chunk of queries at a time.
+    The softmax runs in float32 under half precision. The backend's fused kernel computes the result if there
+    is one (`can_fuse`). Else more than 1,024 tokens are computed one chunk of queries at a time
+    (`choose_chunk_size`), and fewer at once. Scores that are returned are always computed at once.
 
     Args:
         num_heads: int.

@@ -1,12 +1,9 @@
-"""From a recipe to batches, with the augmentation of images and of batches."""
+"""From a recipe to the batches of image files, augmented by `vit_tf.training.augmentation`."""
 
 from vit_tf.checks import pair
 from vit_tf.data import CachedImages, DataLoader, DecodedImages, EvalTransform, ImageFiles
-from vit_tf.data.augment import batch as augment
-from vit_tf.data.augment.image import Compose, HorizontalFlip, RandomErasing, RandomResizedCrop
-from vit_tf.data.augment.mixing import MixUpCutMix
-from vit_tf.data.augment.randaugment import RandAugment
 from vit_tf.preprocessing.transform import Preprocessing
+from vit_tf.training.augmentation import image_augmentation, make_mix
 from vit_tf.training.recipes import Recipe
 from vit_tf.training.tasks import SINGLE_LABEL, SingleLabel
 
@@ -48,41 +45,3 @@ def make_batches(
         shuffle=is_train,
         seed=recipe.seed,
     )
-
-
-def image_augmentation(recipe, image_size, view=None):
-    """Returns the augmentation of single images before they are batched, None for no augmentation.
-
-    Args:
-        recipe: a `Recipe`.
-        image_size: (height, width) in pixels of the batches.
-        view: the transform of evaluation, which gives images that size; None if they have it.
-    """
-    in_graph = recipe.crop in ("pad", "affine")
-    if recipe.crop == "resized":
-        steps = [RandomResizedCrop(image_size, scale=(recipe.crop_scale, 1.0))]
-    else:
-        steps = [view] if view else []
-    if recipe.flip and not in_graph:
-        steps.append(HorizontalFlip())
-    if recipe.randaugment:
-        steps.append(RandAugment(magnitude=recipe.randaugment))
-    if recipe.random_erasing:
-        steps.append(RandomErasing(recipe.random_erasing))
-    return Compose(steps) if steps else None
-
-
-def make_mix(recipe):
-    """Returns the MixUp and CutMix of a recipe, None if it has neither."""
-    return MixUpCutMix(recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
-
-
-def batch_augmentation(recipe, image_size):
-    """Returns the layers that augment whole batches in the training step, for `crop` "pad" and "affine"."""
-    if recipe.crop not in ("pad", "affine"):
-        return []  # see `image_augmentation`
-    if recipe.crop == "pad":
-        crop = augment.RandomCrop(padding=max(1, min(image_size) // 16))
-    else:
-        crop = augment.RandomAffine(rotation=0.02, zoom=0.2)
-    return [augment.RandomFlip(), crop] if recipe.flip else [crop]

@@ -74,7 +74,7 @@ class ArrayDataset:
     def loaders(self, recipe, engine, task, preprocessing):
         """Returns a dict from "train", "validation" and "test" to what the engine loads."""
         from vit_tf.data import DataLoader
-        from vit_tf.training.batches import image_augmentation, make_mix
+        from vit_tf.training.augmentation import image_augmentation, make_mix
 
         if self.channels != 3 and (recipe.crop == "resized" or recipe.randaugment):
             raise ValueError(

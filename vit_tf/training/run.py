@@ -16,7 +16,7 @@ from vit_tf.models import build_vit
 from vit_tf.preprocessing.transform import Preprocessing
 from vit_tf.structure import ViTStructure
 from vit_tf.terminal import shell_quoted
-from vit_tf.training.batches import batch_augmentation
+from vit_tf.training.augmentation import batch_augmentation
 from vit_tf.training.freezing import freeze
 from vit_tf.training.loop.engines import check_recipe
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine

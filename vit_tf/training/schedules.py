@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from vit_tf.checks import shown
 from vit_tf.training.recipes import check_setting
 
@@ -108,6 +110,26 @@ class Schedule:
     def rate(self, progress: float, epochs: float) -> float:
         """Returns the learning rate at that progress, after `epochs`."""
         return self.learning_rate * self.curve(progress, epochs)
+
+    def steps(
+        self, epochs: float, seconds: float, count: int, steps_per_epoch: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns, for each of the next `count` steps, the fraction of the run that is over and the rate.
+
+        Both are those of the middle of a step: at its ends the rate may be 0. The rate of a layer is this one
+        times its factor of layer-wise decay (`vit_tf.training.optimizers`).
+
+        Args:
+            epochs, seconds: float, how much is done.
+            count: int.
+            steps_per_epoch: int.
+
+        Returns:
+            Two float64 arrays (count,).
+        """
+        middles = epochs + (np.arange(count) + 0.5) / steps_per_epoch
+        fractions = np.array([self.progress(middle, seconds) for middle in middles])
+        return fractions, np.array([self.rate(*pair) for pair in zip(fractions, middles)])
 
 
 def recipe_schedule(recipe):

@@ -1,5 +1,8 @@
 """The table of named variants by family: plain data, as a rule one line per variant.
 
+A new variant is a line `"name": ViTConfig(...)` in `FAMILIES` of its family's module; a new module is listed
+in `FAMILIES` below. CONTRIBUTING.md says which tests then pin its size.
+
 Names and switches are those of timm 1.0.31 (https://github.com/huggingface/pytorch-image-models,
 `models/vision_transformer.py` and `models/deit.py`), so that the name of a checkpoint says which variant it
 fits. `num_classes` is that of timm's default checkpoint for the name: 0 for a checkpoint without a head, the
@@ -7,11 +10,10 @@ width of the joint space for CLIP. Comments cite the papers.
 """
 
 import fnmatch
-from dataclasses import fields, replace
 from typing import Any
 
 from vit_tf.checks import cut, shown, suggestion
-from vit_tf.config import ViTConfig
+from vit_tf.config import ViTConfig, override
 from vit_tf.variants import clip, deit, foundation, registers, siglip, small, vit
 
 FAMILIES = {  # label: {name: config}
@@ -82,11 +84,4 @@ def get_variant(name: str, /, **overrides: Any) -> ViTConfig:
             f"unknown variant {shown(name)}{cut(nearest)}: `vit_tf.list_models()` lists the "
             f"{len(VARIANTS)} names"
         )
-    known = [field.name for field in fields(ViTConfig)]
-    for override in overrides:
-        if override not in known:
-            raise ValueError(
-                f"unknown hyperparameter {shown(override)}{suggestion(override, known)}; "
-                f"the hyperparameters of a variant are {', '.join(known)}"
-            )
-    return replace(VARIANTS[name], **overrides)
+    return override(VARIANTS[name], overrides)

@@ -1,4 +1,7 @@
-"""Fits the tensors of a checkpoint to a model: input channels, flat kernels, patch sizes, position grids."""
+"""Fits the tensors of a checkpoint to a model: input channels, flat kernels, patch sizes.
+
+Position tables are fitted in `vit_tf.weights.positions`.
+"""
 
 import math
 from dataclasses import dataclass
@@ -6,9 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from vit_tf.checks import check_choice, pair, require
-from vit_tf.hub.config_values import config_image_size, config_value
-from vit_tf.hub.readers import read_metadata
+from vit_tf.checks import check_choice, require
 from vit_tf.variants import resampling
 from vit_tf.weights import resample
 from vit_tf.weights.formats import vit_pytorch
@@ -104,57 +105,6 @@ def unfold_patches(flat, shape, pixels_first):
     if pixels_first:
         return flat.reshape(-1, rows, columns, channels).transpose(0, 3, 1, 2)
     return flat.reshape(-1, channels, rows, columns)
-
-
-def fit_positions(tensors, encoder, weights, sampling, grid_size, report):
-    """Returns the tensors with a position table of the model's grid."""
-    table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
-    if table is None or len(table.shape) != 3 or table.shape[0] != 1 or 0 in table.shape:
-        return tensors
-    old = source_grid(table.shape[1] - prefix, new, weights, grid_size)
-    if old is None or old == new:
-        return tensors
-    options = sampling.positions
-    report.resampled.append(f"pos_embed: {old} to {new}, {sampling.describe(options)}")
-    shape = (1, prefix + new[0] * new[1], table.shape[2])
-    # RADIO resizes to a square of the longer side and takes the upper left part.
-    side = (max(new), max(new)) if weights.format == "radio" else new
-
-    def resampled(x):
-        x = resample.resample_positions(x, old, side, prefix, **options)
-        patches = x[:, prefix:].reshape(*side, -1)[: new[0], : new[1]]
-        return np.concatenate([x[:, :prefix], patches.reshape(1, -1, x.shape[-1])], axis=1)
-
-    return {**tensors, "pos_embed": table.map(resampled, shape)}
-
-
-def source_grid(count, model_grid, weights, grid_size):
-    """Returns (rows, columns) of a table of `count` patches; None if no rectangle fits."""
-    if grid_size is not None and math.prod(grid_size) != count:
-        raise ValueError(f"`{grid_size=}` does not have the {count} patches of the source's table")
-    side = round(max(count, 0) ** 0.5)
-    for grid in (grid_size, *declared_grids(weights), (side, side), model_grid):
-        if grid is not None and grid[0] * grid[1] == count and count:
-            return tuple(grid)
-    return None
-
-
-def declared_grids(weights):
-    """Yields the grids that the file's metadata and the config.json declare."""
-    rows, _, columns = read_metadata(weights.checkpoint.path).get("grid_size", "").partition("x")
-    if rows.isdecimal() and columns.isdecimal():
-        yield int(rows), int(columns)
-    patch, config = weights.tensors.get(PATCH_KERNEL), weights.checkpoint.config
-    if patch is None or len(patch.shape) != 4 or 0 in patch.shape:
-        return
-    arguments = config_value(config, "model_args", dict, {})
-    for size in (
-        config_value(arguments, "img_size", (int, list)),
-        config_image_size(config),
-        config_value(config, "image_size", (int, list)),
-    ):
-        if size is not None:
-            yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))
 
 
 def adapt_channels(kernel, channels):

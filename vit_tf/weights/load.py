@@ -1,6 +1,6 @@
 """Loading weights from any source into a model, completely or not at all.
 
-Position tables and patch kernels of other sizes are resampled by `vit_tf.weights.resample`.
+Position tables of another grid are resampled in `vit_tf.weights.positions`.
 """
 
 import os
@@ -24,13 +24,13 @@ from vit_tf.weights.claims import check_claims
 from vit_tf.weights.fitting import (
     fit_channels,
     fit_patches,
-    fit_positions,
     sampling_options,
     unfold_kernels,
 )
 from vit_tf.weights.formats import google, huggingface, keras_file, makers, timm, vit_pytorch
 from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
+from vit_tf.weights.positions import fit_positions
 
 # Tensors that training scripts save beside a ViT, and that no ViT uses.
 FOREIGN = re.compile(

@@ -1,6 +1,6 @@
-"""Resampling of position tables and patch kernels, in NumPy.
+"""The matrix of a 1-D resize, that of `torch.nn.functional.interpolate`, and the resampling of patch kernels.
 
-Both use the matrix of a 1-D resize, which is that of `torch.nn.functional.interpolate`.
+Position tables are resampled with the same matrix in `vit_tf.weights.positions`.
 """
 
 import numpy as np
@@ -48,41 +48,6 @@ def kernel(x, method, a):
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a
     return np.where(x <= 1, near, np.where(x < 2, far, 0))
-
-
-def resample_positions(
-    table,
-    old_grid,
-    new_grid,
-    num_prefix=0,
-    method="bicubic",
-    antialias=True,
-    align_corners=False,
-    offset=0.0,
-):
-    """Resamples a position table to another grid. Both grids may be rectangular.
-
-    Args:
-        table: array `(1, num_prefix + rows * columns, d)`.
-        old_grid, new_grid: (rows, columns).
-        num_prefix: int, the number of first rows, which belong to prefix tokens and do not change.
-        method: "bicubic" or "bilinear".
-        antialias, align_corners, offset: see `resize_matrix`.
-
-    Returns:
-        float32 array `(1, num_prefix + new rows * new columns, d)`: timm's `resample_abs_pos_embed`.
-    """
-    table = np.asarray(table, "float32")
-    prefix, patches = table[:, :num_prefix], table[0, num_prefix:]
-    if tuple(old_grid) == tuple(new_grid):
-        return table
-    rows, columns = (
-        resize_matrix(old, new, method, antialias, align_corners, offset)
-        for old, new in zip(old_grid, new_grid)
-    )
-    grid = patches.reshape(*old_grid, -1).astype("float64")
-    grid = np.einsum("rh,cw,hwd->rcd", rows, columns, grid, optimize=True)
-    return np.concatenate([prefix, grid.reshape(1, -1, grid.shape[-1]).astype("float32")], axis=1)
 
 
 def resample_patch_kernel(weights, new_size, method="bicubic", antialias=True):

@@ -9,6 +9,7 @@ from vit_tf.checks import check_choice, pair
 from vit_tf.config import grid_size
 from vit_tf.structure import ViTStructure
 from vit_tf.weights import resample
+from vit_tf.weights.positions import resample_positions
 
 
 def resize_model(
@@ -80,7 +81,7 @@ def copy_weights(old, new, old_patch, new_patch, options):
         target = targets[source.path]
         value = keras.ops.convert_to_numpy(source.value)
         if source.path.endswith("position_embedding"):
-            value = resample.resample_positions(
+            value = resample_positions(
                 value, old.grid_size, new.grid_size, old.num_prefix_positions, **options
             )
         elif old.name == "patch_embedding" and source.shape != target.shape:

@@ -72,6 +72,7 @@ def test_config_and_keras_file_round_trip(make, tmp_path):
     np.testing.assert_array_equal(augmented(again, x), augmented(model, x))
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_a_saved_model_loads_after_import_vit_tf(tmp_path):
     inputs = keras.Input(SHAPE[1:])

@@ -141,6 +141,7 @@ def test_each_image_is_blended_by_its_own_draw(compiled):
     assert blend(images, labels, None)[0] is images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mixup, cutmix", [(0.4, 0), (0.4, 1.0)])
 def test_draws_for_each_image(mixup, cutmix):
     jax = pytest.importorskip("jax")

@@ -106,10 +106,8 @@ def whole(tmp_path_factory):
     return trainer, state(trainer), trainer.progress
 
 
-@pytest.mark.parametrize(
-    "step",  # within an epoch, before a validation, in the next epoch
-    [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 3, 4])  # within an epoch, before a validation, in the next epoch
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, step):
     trainer, expected, progress = whole
     first = make(tmp_path, compiled=True)
@@ -133,6 +131,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, 
         np.testing.assert_array_equal(second.best_weights[name], trainer.best_weights[name])
 
 
+@pytest.mark.slow
 def test_history_and_checkpoints_of_a_whole_run(whole):
     trainer, _, progress = whole
     assert progress.finished and (progress.epoch, progress.step, progress.batch) == (2, 6, 0)
@@ -161,6 +160,7 @@ def test_the_best_weights_are_averaged_ones_of_the_best_epoch(whole):
     )
 
 
+@pytest.mark.slow
 def test_every_rate_is_the_schedules(tmp_path):
     trainer = make(tmp_path, curve=lambda progress, epoch: 1 - progress)
     rates, original = [], trainer.engine.training_model.train_on_batch
@@ -207,6 +207,7 @@ def test_patience_ends_a_run(tmp_path):
     assert (trainer.progress.best["epoch"], trainer.progress.best["val_accuracy"]) == (2, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_the_last_weights_may_be_the_best(tmp_path):
     trainer = make(tmp_path, epochs=3, monitor="last")
@@ -249,6 +250,7 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
     assert int(again.engine.optimizer.iterations) == 9  # two batches per step
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_the_loss_may_say_which_weights_are_the_best(tmp_path):
     trainer = make(tmp_path, epochs=3, monitor="loss")
@@ -259,6 +261,7 @@ def test_the_loss_may_say_which_weights_are_the_best(tmp_path):
     assert (trainer.progress.best["epoch"], trainer.progress.best["val_loss"]) == (2, 0.5)
 
 
+@pytest.mark.slow
 def test_class_weights_weigh_the_gradient(tmp_path):
     """An image of a class of weight 0 teaches nothing: only the bias of the decay-free head would move."""
     trainer = make(tmp_path, class_weights=np.zeros(K, "float32"))
@@ -274,6 +277,7 @@ def test_class_weights_weigh_the_gradient(tmp_path):
     assert trainer.progress.rows[0]["loss"] == 0
 
 
+@pytest.mark.slow
 def test_a_nan_stops_the_run_with_the_last_good_state(tmp_path):
     batches = data()
     trainer = make(tmp_path, train=batches, checkpoint_minutes=0)
@@ -325,6 +329,7 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, capsys):
     assert fresh.progress.step == 0
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_a_request_after_the_last_validation_is_heard(tmp_path):
     trainer = make(tmp_path, epochs=1)

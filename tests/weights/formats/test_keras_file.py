@@ -6,6 +6,7 @@ from vit_tf import load_weights
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_keras_files_fit_whole_or_not_at_all(tmp_path):
     model = small_vit()

@@ -197,6 +197,7 @@ def sizes(name):
     return {**found, "image_size": [side, side], "num_layers": 1}
 
 
+@pytest.mark.fast_cases(4)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout, tmp_path):
     write, name = LAYOUTS[layout]

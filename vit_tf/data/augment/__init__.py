@@ -1,7 +1,8 @@
 """Augmentation: of single images with Pillow, of batches as Keras layers, and mixing of batches.
 
 `image` and `randaugment` run in the threads of a `DataLoader`, on images of any size. `batch` runs inside the
-training step, on the device. `mixing` has MixUp and CutMix for both.
+training step, on the device. `mixing` has MixUp and CutMix for both. `vit_tf.training.augmentation`
+says which of them a recipe uses, and where each runs.
 `RandomErasing` here is the layer; `vit_tf.data.augment.image.RandomErasing` erases in single images.
 """
 

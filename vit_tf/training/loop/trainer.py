@@ -212,23 +212,12 @@ class Trainer:
         return self.schedule.progress(self.stage_epochs, self.stage_seconds)
 
     def next_steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns, for each of the next steps, the fraction of the schedule that is over and the rate.
-
-        Both are those of the middle of a step: at its ends the rate may be 0. The rate of a layer is this one
-        times its factor of layer-wise decay (`vit_tf.training.optimizers`).
-
-        Args:
-            count: int, how many steps.
-
-        Returns:
-            Two float64 arrays (count,).
-        """
-        seconds = self.stage_seconds
-        middles = self.stage_epochs + (np.arange(count) + 0.5) / self.engine.steps_per_epoch
-        fractions = np.array([self.schedule.progress(middle, seconds) for middle in middles])
-        return fractions, np.array([self.schedule.rate(*pair) for pair in zip(fractions, middles)])
+        """Returns `Schedule.steps` of the next `count` steps."""
+        per_epoch = self.engine.steps_per_epoch
+        return self.schedule.steps(self.stage_epochs, self.stage_seconds, count, per_epoch)
 
     def train_epoch(self) -> None:
+        """Trains the rest of an epoch: the engine yields after each batch, or once for the whole epoch."""
         progress = self.progress
         with closing(self.engine.train(progress.epoch, progress.batch, self.next_steps)) as results:
             started = time.perf_counter()

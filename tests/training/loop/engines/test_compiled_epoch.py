@@ -18,6 +18,7 @@ from vit_tf.commands.main import main
 from vit_tf.data import DataLoader
 from vit_tf.data.augment.mixing import MixUpCutMix
 from vit_tf.training import Recipe, ending, presets
+from vit_tf.training.augmentation import device_augmentation
 from vit_tf.training.loop.checkpoints import to_arrays
 from vit_tf.training.loop.engines import check_recipe
 from vit_tf.training.loop.interrupts import Interrupted
@@ -29,7 +30,6 @@ import jax
 
 from vit_tf.training import make_optimizer, make_trainer
 from vit_tf.training.loop.engines import epoch_functions as device
-from vit_tf.training.loop.engines.compiled_epoch import make_augmentation
 
 pytestmark = pytest.mark.every_backend
 
@@ -120,7 +120,7 @@ def test_epoch_is_that_of_keras():
         network.optimizer.build(network.trainable_variables)
         networks.append(network)
     ours, theirs = networks
-    augmentation = make_augmentation(Recipe(crop="none", flip=False), (SIDE, SIDE, 3))
+    augmentation = device_augmentation(Recipe(crop="none", flip=False), (SIDE, SIDE, 3))
     groups = device.groups(ours, augmentation, ours.optimizer)
     epoch = device.make_epoch(device.make_step(ours, augmentation, ours.optimizer, loss), 8)
     key = jax.random.key(5)
@@ -248,10 +248,10 @@ def test_diverging_run_says_so(tmp_path):
 # ---------------------------------------------------------------------------------------------------
 def test_augmentation_model():
     recipe = Recipe(crop="affine", randaugment=5.0, random_erasing=0.5)
-    model = make_augmentation(recipe, (SIDE, SIDE, 3))
+    model = device_augmentation(recipe, (SIDE, SIDE, 3))
     names = [layer.__class__.__name__ for layer in model.layers[1:]]
     assert names == ["RandomFlip", "RandomAffine", "RandomAffine", "RandomColor", "RandomErasing"]
-    none = make_augmentation(Recipe(crop="none", flip=False), (SIDE, SIDE, 1))
+    none = device_augmentation(Recipe(crop="none", flip=False), (SIDE, SIDE, 1))
     grey = arrays(2)[0][..., :1]
     np.testing.assert_array_equal(none(grey, training=True), grey)
 

@@ -6,9 +6,8 @@ import jax
 import keras
 import numpy as np
 
-from vit_tf.data.augment import batch as augment
 from vit_tf.data.loader import as_targets
-from vit_tf.training.batches import batch_augmentation, make_mix
+from vit_tf.training.augmentation import device_augmentation, make_mix
 from vit_tf.training.loop.engines.epoch_functions import (
     assign,
     groups,
@@ -133,25 +132,5 @@ def make_engine(model, recipe, optimizer, train, validation):
     """Returns the `CompiledEpochEngine` of a model by a recipe; arguments as of `make_trainer`."""
     loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing)
     model.compile(optimizer, loss)
-    augmentation = make_augmentation(recipe, train.images.shape[1:])
+    augmentation = device_augmentation(recipe, train.images.shape[1:])
     return CompiledEpochEngine(model, augmentation, train, validation, mix=make_mix(recipe), seed=recipe.seed)
-
-
-def make_augmentation(recipe, image_shape):
-    """Returns the augmentation of images as a model from (b, h, w, c) to the same shape.
-
-    RandAugment is replaced by rotation, zoom and colours, each drawn uniformly up to RandAugment's own limit
-    at that magnitude (at 10: 30 degrees, 30 %, factors from 0.1 to 1.9).
-    """
-    layers = batch_augmentation(recipe, image_shape[:2])
-    if recipe.randaugment:
-        share = recipe.randaugment / 10
-        layers.append(augment.RandomAffine(rotation=share / 12, zoom=0.3 * share, dtype="float32"))
-        layers.append(augment.RandomColor(0.9 * share, dtype="float32"))
-    if recipe.random_erasing:
-        layers.append(augment.RandomErasing(recipe.random_erasing, dtype="float32"))
-    images = keras.Input(image_shape, name="images")
-    x = images
-    for layer in layers or [keras.layers.Identity(dtype="float32")]:
-        x = layer(x)
-    return keras.Model(images, x, name="augmentation")
