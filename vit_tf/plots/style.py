@@ -42,7 +42,7 @@ FORMATS = (".png", ".svg", ".pdf")
 class Figure(matplotlib.figure.Figure):
     """A Matplotlib figure that a notebook shows without `%matplotlib inline`."""
 
-    def to_png(self, **options):
+    def to_png(self, **options: Any) -> bytes:
         """Returns the bytes of a PNG file. Options are those of `savefig`."""
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", **options)
