@@ -1,0 +1,34 @@
+"""The export formats: their files, precisions, runtimes and extras. Plain data, importable without Keras."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """An export format.
+
+    Args:
+        file: the name of the model's main file in the exported folder.
+        precisions: the values of `precision` that `vit_tf.export` takes for the format.
+        runtime: the runtime of `vit_tf.deploy.runtimes` that reads the folder.
+        modules: the modules that writing and checking it needs.
+        extra: the extra of vit_tf that installs the modules; None for what vit_tf itself requires.
+    """
+
+    file: str
+    precisions: tuple[str, ...]
+    runtime: str
+    modules: tuple[str, ...]
+    extra: str | None
+
+
+FORMATS = {
+    "savedmodel": Format("saved_model.pb", ("float32",), "savedmodel", ("tensorflow",), None),
+    "onnx": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),
+    "openvino": Format(
+        "model.xml", ("float32", "float16", "bfloat16"), "openvino", ("openvino",), "openvino"
+    ),
+    "litert": Format("model.tflite", ("float32", "float16"), "litert", ("ai_edge_litert",), "litert"),
+    "web": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),
+}
+MANIFEST = "vit_tf.json"  # in every exported folder

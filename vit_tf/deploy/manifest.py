@@ -1,0 +1,94 @@
+"""vit_tf.json: what an exported folder holds, read and written without Keras."""
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from vit_tf.checks import check_choice, check_valid, shown
+from vit_tf.deploy.formats import FORMATS, MANIFEST
+from vit_tf.files import read_json, write_json
+from vit_tf.preprocessing.transform import Preprocessing
+
+INPUTS = ("normalized", "uint8")  # what the model's graph takes: float32 after `Preprocessing`, or pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """The description of an exported folder.
+
+    Args:
+        format: a key of `vit_tf.deploy.formats.FORMATS`.
+        precision: of the weights and the computation: "float32", "float16", "bfloat16" or "int8".
+        input_kind: one of `INPUTS`. Images come as (b, h, w, 3), in the order red, green, blue.
+        input_name, output_names: names in the graph.
+        image_size: (height, width) in pixels.
+        num_outputs: int, the number of logits; features if `labels` is None and the model has no head.
+        preprocessing: fields of a `Preprocessing`.
+        labels: class names or None, see `vit_tf.classifier.Classifier`.
+        problem_type: one of `vit_tf.labels.PROBLEM_TYPES`.
+        activation: what the graph ends in: "linear", or "softmax" or "sigmoid" for probabilities.
+        thresholds: numbers or None, see `Classifier`.
+        source: text that names where the weights came from.
+        variant: the name of the model.
+        versions: dict of package names to versions, of what wrote the folder.
+        agreement: the measured agreement with the Keras model: see `vit_tf.deploy.agreement`.
+        quantization: dict of settings and results, None for a model that is not quantized.
+    """
+
+    format: str
+    precision: str
+    input_kind: str
+    input_name: str
+    output_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    num_outputs: int
+    preprocessing: dict[str, Any]
+    labels: tuple[str, ...] | None
+    problem_type: str
+    activation: str
+    thresholds: tuple[float, ...] | None
+    source: str
+    variant: str
+    versions: dict[str, str] = field(default_factory=dict)
+    agreement: dict[str, Any] = field(default_factory=dict)
+    quantization: dict[str, Any] | None = None
+
+    def __post_init__(self):
+        check_choice("format", self.format, FORMATS)
+        check_choice("input_kind", self.input_kind, INPUTS)
+        for name in ("output_names", "image_size", "labels", "thresholds"):
+            value = getattr(self, name)
+            check_valid(name, value, isinstance(value, (list, tuple)), "a list", optional=True)
+            object.__setattr__(self, name, None if value is None else tuple(value))
+        self.make_preprocessing()  # raises a ValueError for invalid fields
+
+    def make_preprocessing(self) -> Preprocessing:
+        """Returns the `Preprocessing` of the model."""
+        return Preprocessing(**self.preprocessing)
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_json(Path(folder) / MANIFEST, asdict(manifest))
+
+
+def read_manifest(folder: str | Path) -> Manifest:
+    """Returns the `Manifest` of an exported folder.
+
+    Raises:
+        ValueError: there is no vit_tf.json, or it is damaged.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.is_file():
+        raise ValueError(
+            f"{str(folder)!r} is no exported folder: it has no {MANIFEST}; `vit-tf export` writes one"
+        )
+    content = read_json(path)
+    known = {item.name for item in fields(Manifest)}
+    if unknown := sorted(content.keys() - known):
+        raise ValueError(
+            f"{str(path)!r} has unknown fields {shown(unknown)}: was it written by a newer version?"
+        )
+    try:
+        return Manifest(**content)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
