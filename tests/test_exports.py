@@ -32,6 +32,7 @@ def test_public_names():
         "class_relevance",
         "count_flops",
         "decode_predictions",
+        "export",
         "features_to_rgb",
         "forward_features",
         "get_flops",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vit_tf import variants as variants
     from vit_tf import weights as weights
     from vit_tf.classifier import load
+    from vit_tf.deploy.exporting import export
     from vit_tf.explain import (
         attention_distance,
         attention_maps,
@@ -50,6 +51,7 @@ __all__ = [
     "class_relevance",
     "count_flops",
     "decode_predictions",
+    "export",
     "features_to_rgb",
     "forward_features",
     "get_flops",

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from vit_tf.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from vit_tf.deploy.exporting import export
     from vit_tf.deploy.manifest import Manifest, read_manifest
 
-__all__ = ["Manifest", "read_manifest"]
+__all__ = ["Manifest", "export", "read_manifest"]
 __getattr__, __dir__ = lazy_exports(__name__)

@@ -1,0 +1,70 @@
+"""The agreement of an exported model with the Keras model: both run on the same real images.
+
+Shapes: n images, k outputs.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_tf.checks import require
+from vit_tf.deploy.manifest import Manifest
+
+# The largest difference that passes, relative to the largest output of the Keras model.
+BOUNDS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+BATCH_SIZES = (16, 5)  # the last batch of 5 is not full
+
+
+def compare(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
+    """Returns how far outputs are from those that are expected.
+
+    Args:
+        outputs, expected: arrays (n, k), one per output of the model, float.
+
+    Returns:
+        A dict: "largest_difference", of all outputs, relative to the largest expected absolute value;
+        "top1_agreement", the fraction of images for which the first output has its maximum at the same place.
+
+    Raises:
+        ValueError: the number or the shapes of the outputs differ, or an output is not finite.
+    """
+    shapes, wanted = ([np.shape(x) for x in arrays] for arrays in (outputs, expected))
+    require(shapes == wanted, f"the exported model's outputs have the shapes {shapes}, expected {wanted}")
+    is_finite = all(np.isfinite(x).all() for x in outputs)
+    require(is_finite, "the exported model's outputs have NaN or infinite values")
+    largest = max(np.abs(x).max(initial=0) for x in expected)
+    difference = max(np.abs(np.asarray(x, "float64") - y).max(initial=0) for x, y in zip(outputs, expected))
+    same = np.argmax(outputs[0], axis=-1) == np.argmax(expected[0], axis=-1)
+    return {
+        "largest_difference": float(difference / max(largest, np.finfo("float32").tiny)),
+        "top1_agreement": float(np.mean(same)),
+    }
+
+
+def run_batches(run: Callable[[Any], Any], images: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+    """Returns the outputs (n, k) of `run`, a function from a batch to a tuple of arrays, for all images."""
+    batches = [run(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
+    return tuple(np.concatenate(parts) for parts in zip(*batches))
+
+
+def check_agreement(
+    folder: str | Path, manifest: Manifest, images: np.ndarray, expected: Sequence[np.ndarray]
+) -> dict[str, Any]:
+    """Runs the model of an exported folder with its own runtime, and compares it with the Keras model.
+
+    Args:
+        folder: the exported folder.
+        manifest: its `Manifest`.
+        images: the inputs of the exported graph (n, h, w, 3).
+        expected: the outputs of the Keras model for the same images, arrays (n, k).
+
+    Returns:
+        A dict for `Manifest.agreement`: the results of `compare`, "bound", "images", "batch_sizes" and
+        "runtime".
+
+    Raises:
+        ValueError: the runtime cannot read the folder, or the difference exceeds the bound.
+    """
+    raise NotImplementedError
