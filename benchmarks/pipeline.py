@@ -24,11 +24,12 @@ import tensorflow as tf
 from PIL import Image
 
 import vit_tf
+from vit_tf.cores import num_cores
 from vit_tf.data.augment.image import Compose, EvalTransform, HorizontalFlip, RandomErasing, RandomResizedCrop
 from vit_tf.data.augment.mixing import MixUpCutMix
 from vit_tf.data.augment.randaugment import RandAugment
 from vit_tf.data.decoded_images import CachedImages, DecodedImages
-from vit_tf.data.loader import DataLoader, num_cores
+from vit_tf.data.loader import DataLoader
 from vit_tf.preprocessing import get_preprocessing
 
 VARIANT, IMAGE_SIZE, CACHED_SIDE = "vit_small_patch16_224", 224, 256

@@ -58,7 +58,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from vit_tf import build_vit, count_flops, files, plots
 from vit_tf.commands import main as cli
-from vit_tf.data.loader import num_cores
+from vit_tf.cores import num_cores
 
 KINDS = ("limit", "inference", "training", "resolution", "tutorial")
 PRECISIONS = ("float32", "bfloat16")

@@ -7,7 +7,6 @@ grain provides the threads, their order of delivery and the prefetching.
 Shapes: n images of a data set, b images of a batch, h rows, w columns, c channels, k classes.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
@@ -18,6 +17,7 @@ import keras
 import numpy as np
 
 from vit_tf.checks import check_int, check_valid, require
+from vit_tf.cores import num_cores
 from vit_tf.data.image_data import checked_labels
 
 LARGEST_SEED = 2**32 - 1
@@ -232,11 +232,6 @@ def permutation(num_images, seed, epoch):
     order = make_generator(seed, epoch, ORDER, 0).permutation(num_images)
     order.flags.writeable = False
     return order
-
-
-def num_cores():
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def call(function, *args):
