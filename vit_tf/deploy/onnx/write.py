@@ -1,0 +1,115 @@
+"""`write_onnx`: a Keras model as an ONNX file, written layer by layer."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import onnx
+
+from vit_tf.checks import check_choice, require, shown
+from vit_tf.deploy.onnx import attention, keras_layers, layers  # noqa: F401  # they fill the table of emitters
+from vit_tf.deploy.onnx.emitters import emit, emit_model
+from vit_tf.deploy.onnx.graph import Graph, Tensor, save
+from vit_tf.deploy.onnx.preprocessing import emit_pixels
+from vit_tf.preprocessing import Preprocessing
+from vit_tf.structure import ViTStructure
+
+PRECISIONS = ("float32", "float16")
+LOWEST_OPSET, HIGHEST_OPSET = 20, 25
+
+
+def write_onnx(
+    model: keras.Model,
+    path: str | os.PathLike,
+    precision: str = "float32",
+    opset: int = 20,
+    preprocessing: Preprocessing | None = None,
+    attention_output: bool = False,
+) -> tuple[str, ...]:
+    """Writes a model as an ONNX file: one emitter per layer, without another converter.
+
+    The batch size is free, the image size is fixed. The input is "images" (b, h, w, 3). The outputs are
+    float32: "logits", for two heads also "distillation_logits"; "features" for a model without a head. More
+    than 1 GiB of weights go into a second file, `path` with ".data" appended.
+
+    Args:
+        model: a model of `build_vit`, or a functional or Sequential model around one.
+        path: the file to write.
+        precision: "float32", or "float16" for weights and computation in half precision; mean, variance and
+            softmax, and all that follows the pooling, stay in float32.
+        opset: int from 20, the version of ONNX's operators. From 23 on, attention is the operator Attention.
+        preprocessing: a `Preprocessing`, for uint8 pixels of `model`'s image size as input, which the graph
+            normalises. A model with its own `normalization` only takes them as they are. None for the
+            model's own input, float32.
+        attention_output: bool, whether the attention probabilities of the last block are the last output,
+            "attention" (b, heads, n, n).
+
+    Returns:
+        The names of the outputs.
+
+    Raises:
+        ValueError: the model has a layer or activation that the writer does not know, is quantized, or does
+            not take images of a known size.
+    """
+    check_choice("precision", precision, PRECISIONS)
+    problem = f"`opset` must be an int from {LOWEST_OPSET} to {HIGHEST_OPSET}, got {shown(opset)}"
+    require(type(opset) is int and LOWEST_OPSET <= opset <= HIGHEST_OPSET, problem)
+    check_model(model)
+    graph = Graph(precision, opset)
+    images = graph.input("images", "float32" if preprocessing is None else "uint8")
+    x = images if preprocessing is None else emit_pixels(graph, model, images, preprocessing)
+    results, scores = emit_all(graph, model, x, attention_output)
+    outputs = {name: (graph.cast(x, "float32"), shape) for name, x, shape in results}
+    if scores is not None:
+        heads, tokens = watched_block(model).config.num_heads, ViTStructure(model, nested=True).num_tokens
+        outputs["attention"] = (graph.cast(scores, "float32"), ("batch", heads, tokens, tokens))
+    proto = graph.finish({images: ("batch", *model.input_shape[1:])}, outputs)
+    save(proto, graph.weights, opset, Path(path))
+    onnx.checker.check_model(str(path), full_check=True)
+    return tuple(outputs)
+
+
+def check_model(model):
+    require(isinstance(model, keras.Model), f"`model` must be a `keras.Model`, got {type(model).__name__}")
+    shape = getattr(model, "input_shape", None)
+    takes_images = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]
+    hint = "give a model of `build_vit`, or one around it, with a fixed image size"
+    require(
+        takes_images, f"{shown(model.name)} does not take images (b, h, w, c), but {shown(shape)}: {hint}"
+    )
+
+
+def watched_block(model):
+    """Returns the last encoder block."""
+    return list(ViTStructure(model, nested=True).blocks.values())[-1]
+
+
+def emit_all(graph: Graph, model: Any, x: Tensor, attention_output: bool) -> tuple[list, Tensor | None]:
+    """Adds the nodes of a model; returns (name, tensor, shape) of its outputs, and attention or None."""
+    watched = watched_block(model) if attention_output else None
+    found: list[Tensor] = []
+
+    def on_call(graph, layer, *args, **kwargs):
+        if isinstance(layer, keras.Model):
+            return emit_model(graph, layer, *args, on_call=on_call)
+        if layer is not watched:
+            return emit(graph, layer, *args, **kwargs)
+        y, scores = emit(graph, layer, *args, return_attention_scores=True)
+        found.append(scores)
+        return y
+
+    results = keras.tree.flatten(emit_model(graph, model, x, on_call=on_call))
+    shapes = [("batch", *output.shape[1:]) for output in model.outputs]
+    names = output_names(model, len(results))
+    return list(zip(names, results, shapes)), found[0] if found else None
+
+
+def output_names(model, count):
+    """Returns the names of a model's outputs."""
+    try:
+        heads = ViTStructure(model, nested=True).heads
+    except ValueError:  # no blocks
+        heads = [True]
+    names = ["logits" if heads else "features", "distillation_logits" if heads else "distillation_features"]
+    return names[:count] if count <= 2 else [*names, *(f"output_{i}" for i in range(2, count))]
