@@ -13,88 +13,205 @@ from support.cases import small
 from support.marks import mostly_slow
 
 from vit_tf import build_vit, list_models
-from vit_tf.deploy.onnx import write_onnx
+from vit_tf.deploy.onnx import graph, write_onnx
+from vit_tf.layers.mlp import quick_gelu
 from vit_tf.preprocessing import Preprocessing
 
 SMALL = dict(
     image_size=(16, 24), patch_size=8, hidden_dim=12, num_layers=2, num_heads=3, mlp_dim=20, num_classes=5
 )
-FAST = (  # one of each kind of layer
-    *("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "vit_small_patch14_reg4_dinov2"),
-    *("vit_base_patch16_siglip_224", "vit_small_patch16_18x2_224", "vit_base_patch16_rpn_224", "vit_cifar10"),
-    *("vit_giant_patch14_dinov2", "vit_base_patch32_plus_256", "vit_base_patch16_clip_quickgelu_224"),
+FAST = (  # one of each family
+    *("vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"),
+    *("vit_base_patch16_clip_quickgelu_224", "vit_cifar10"),
 )
+FEATURES = {  # what no fast variant has
+    "patches": dict(patch_stem="patches", patch_norm=True, embedding_norm=True, pooling="token_avg"),
+    "overlap": dict(patch_stem="overlap", pooling="avgmax", final_norm="pooled"),
+    "remainder": dict(image_size=(20, 26), allow_remainder=True, pooling="max"),
+    "distilled": dict(distillation_token=True),
+    "differential": dict(attention="differential", hidden_dim=24, qk_norm=True),
+    "differential_scaling": dict(attention="differential", hidden_dim=24, block="parallel_scaling"),
+    "parallel_scaling": dict(block="parallel_scaling", qk_norm=True, qkv_bias=False, layer_scale_init=0.3),
+    "parallel_things": dict(block="parallel_things", final_norm="none", layer_scale_init=0.3),
+    "res_post": dict(block="res_post", layer_scale_init=0.4),
+    "rms": dict(mlp="swiglu_split", norm="rms", embedding_norm=True, projection_bias=False, qk_norm=True),
+    "swiglu": dict(mlp="swiglu", activation="silu", num_registers=2, prefix_positions=False),
+    "sub_norm": dict(sub_norm=True, head_dim=7, pool_prefix=True, pooling="avg", class_token=True),
+    "dropout": dict(dropout_rate=0.1, attention_dropout_rate=0.1, drop_path_rate=0.3),
+    "features": dict(num_classes=0),
+    "grey": dict(in_channels=1),
+}
 
 
 def small_vit(**overrides):
     return randomize(build_vit("vit_b16", **{**SMALL, **overrides}))
 
 
-def session(path):
+def run(path, **inputs):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, inputs)
 
 
 def images(model, count, seed=0):
     return np.random.default_rng(seed).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
-def expected(model, x):
-    return [ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x))]
+def outputs(model, x):
+    return [ops.convert_to_numpy(y) for y in keras.tree.flatten(model(x, training=False))]
 
 
 def assert_agrees(model, path, tolerance=1e-4, **options):
     """The written file gives the Keras model's outputs at two batch sizes."""
-    names = write_onnx(model, path, **options)
-    run = session(path).run
+    write_onnx(model, path, **options)
     for count in (1, 3):
         x = images(model, count)
-        results = run(names, {"images": x})
-        for result, reference in zip(results, expected(model, x)):
-            assert result.dtype == np.float32 and result.shape == reference.shape
-            assert np.abs(result - reference).max() <= tolerance * np.abs(reference).max()
+        for result, expected in zip(run(path, images=x), outputs(model, x), strict=True):
+            assert result.dtype == np.float32 and result.shape == expected.shape
+            assert np.abs(result - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def operators(path):
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
 @pytest.mark.parametrize("name", mostly_slow({name: name for name in list_models()}, FAST))
 def test_every_variant_agrees_with_keras(name, tmp_path):
-    assert_agrees(randomize(build_vit(name, **small(name))), tmp_path / "model.onnx")
+    assert_agrees(randomize(build_vit(name, **small(name) | dict(num_layers=1))), tmp_path / "model.onnx")
+
+
+@pytest.mark.fast_cases(15)
+@pytest.mark.parametrize("overrides", FEATURES.values(), ids=FEATURES)
+@pytest.mark.parametrize("opset", [20, 23])
+def test_every_option_agrees_with_keras(overrides, opset, tmp_path):
+    assert_agrees(small_vit(**overrides), tmp_path / "model.onnx", opset=opset)
+
+
+@pytest.mark.fast_cases(2)
+@pytest.mark.parametrize("activation", ["relu", "relu6", "tanh", "elu", "mish", "hard_silu", "leaky_relu"])
+def test_activations_of_keras(activation, tmp_path):
+    assert_agrees(small_vit(num_layers=1, activation=activation), tmp_path / "model.onnx")
 
 
 def test_the_nodes_of_a_plain_model_are_few(tmp_path):
     write_onnx(small_vit(), tmp_path / "model.onnx")
-    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "model.onnx").graph.node)
-    assert nodes == dict(
-        Transpose=10, Conv=1, Reshape=9, Pad=1, Add=14, LayerNormalization=5, MatMul=13, Split=2, Mul=2,
-        Softmax=2, Gelu=2, Gather=1,
-    )  # fmt: skip
+    assert operators(tmp_path / "model.onnx") == dict(
+        **dict(Transpose=10, Conv=1, Reshape=9, Pad=1, Add=14, LayerNormalization=5, MatMul=13, Split=2),
+        **dict(Mul=2, Softmax=2, Gelu=2, Gather=1),
+    )
+    write_onnx(small_vit(), tmp_path / "model.onnx", opset=23)
+    assert operators(tmp_path / "model.onnx") == dict(
+        **dict(Transpose=2, Conv=1, Reshape=1, Pad=1, Add=14, LayerNormalization=5, MatMul=9, Split=2),
+        **dict(Attention=2, Gelu=2, Gather=1),
+    )
+
+
+def test_layer_scale_adds_no_nodes(tmp_path):
+    for name, overrides in (("plain", {}), ("scaled", dict(layer_scale_init=0.4))):
+        write_onnx(small_vit(**overrides), tmp_path / name)
+    assert operators(tmp_path / "plain") == operators(tmp_path / "scaled")
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_half_precision(opset, tmp_path):
+    overrides = dict(norm="rms", layer_scale_init=1e-5, qk_norm=True, mlp="swiglu")
+    for name, model in (("rms", small_vit(**overrides)), ("map", small_vit(pooling="map"))):
+        path = tmp_path / name
+        assert_agrees(model, path, 2e-2, precision="float16", opset=opset)
+        types = Counter(tensor.data_type for tensor in onnx.load(path).graph.initializer)
+        assert types[onnx.TensorProto.FLOAT16] > types[onnx.TensorProto.FLOAT]
+
+
+def test_half_precision_refuses_weights_that_overflow(tmp_path):
+    model = small_vit()
+    model.get_layer("block_0").mlp.fc1.kernel.assign(1e5 * ops.ones((12, 20)))
+    with pytest.raises(ValueError, match="'block_0/mlp/fc1/kernel' has values above 65,504"):
+        write_onnx(model, tmp_path / "model.onnx", precision="float16")
 
 
 def test_pixels_are_normalised_inside(tmp_path):
-    model, preprocessing = small_vit(), Preprocessing((16, 24), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    write_onnx(model, tmp_path / "model.onnx", preprocessing=preprocessing)
+    colours = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    preprocessing = Preprocessing((16, 24), crop_fraction=1.0, **colours)
     pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 24, 3), "uint8")
-    (result,) = session(tmp_path / "model.onnx").run(None, {"images": pixels})
-    (reference,) = expected(model, preprocessing(pixels))
-    np.testing.assert_allclose(result, reference, atol=1e-4 * np.abs(reference).max())
+    plain, own = small_vit(), small_vit(include_preprocessing=preprocessing)
+    for model, x in ((plain, preprocessing(pixels)), (own, pixels)):
+        write_onnx(model, tmp_path / "model.onnx", preprocessing=preprocessing)
+        (result,) = run(tmp_path / "model.onnx", images=pixels)
+        (expected,) = outputs(model, x)
+        np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_attention_of_the_last_block(tmp_path):
-    model = small_vit()
-    names = write_onnx(model, tmp_path / "model.onnx", attention_output=True)
+@pytest.mark.fast_cases(2)
+@pytest.mark.parametrize("overrides", [{}, FEATURES["differential"], FEATURES["parallel_things"]])
+@pytest.mark.parametrize("opset", [20, 23])
+def test_attention_of_the_last_block(overrides, opset, tmp_path):
+    model = small_vit(**overrides)
+    names = write_onnx(model, tmp_path / "model.onnx", opset=opset, attention_output=True)
     assert names == ("logits", "attention")
-    _, attention = session(tmp_path / "model.onnx").run(None, {"images": images(model, 2)})
-    assert attention.shape == (2, 3, 7, 7)
-    np.testing.assert_allclose(attention.sum(-1), 1, rtol=1e-5)
+    x = images(model, 2)
+    logits, attention = run(tmp_path / "model.onnx", images=x)
+    np.testing.assert_allclose(logits, outputs(model, x)[0], atol=1e-4)
+    block = model.get_layer("block_1")
+    _, expected = block(keras.Model(model.input, block.input)(x), return_attention_scores=True)
+    np.testing.assert_allclose(attention, ops.convert_to_numpy(expected), atol=1e-5)
 
 
-def test_an_unknown_layer_is_named(tmp_path):
+def test_names_of_the_outputs(tmp_path):
+    path = tmp_path / "model.onnx"
+    assert write_onnx(small_vit(num_classes=0), path) == ("features",)
+    model = small_vit(distillation_token=True, separate_heads=True)
+    assert write_onnx(model, path) == ("logits", "distillation_logits")
+    assert_agrees(model, path)
+    assert [x.name for x in onnx.load(path).graph.input] == ["images"]
+
+
+def test_a_model_with_more_layers_around(tmp_path):
+    backbone = small_vit(num_classes=0)
+    x = keras.Input((16, 24, 3))
+    y = keras.layers.RandomFlip()(x)
+    y = backbone(keras.layers.Rescaling(0.5, offset=-0.1)(y))
+    y = keras.layers.Dropout(0.1)(keras.layers.BatchNormalization()(y))
+    first = keras.layers.Dense(7, activation="softmax")(keras.layers.LayerNormalization()(y))
+    second = keras.layers.Dense(2, activation=quick_gelu)(keras.layers.Dense(4, "relu")(y))
+    both = keras.layers.Concatenate()([first, second])
+    model = randomize(keras.Model(x, [first, keras.layers.Reshape((3, 3))(both), both]))
+    model.layers[4].moving_variance.assign(np.arange(1.0, 13.0))
+    assert_agrees(model, tmp_path / "model.onnx")
+    sequential = randomize(keras.Sequential([keras.Input((16, 24, 3)), backbone, keras.layers.Dense(3)]))
+    assert_agrees(sequential, tmp_path / "model.onnx")
+
+
+def test_lora_is_merged(tmp_path):
+    model = small_vit()
+    model.get_layer("block_0").attention.qkv.enable_lora(2)
+    model.get_layer("head").enable_lora(2)
+    assert_agrees(randomize(model), tmp_path / "model.onnx")
+
+
+def test_large_weights_go_into_a_second_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "LARGEST_IN_FILE", 1000)
+    assert_agrees(small_vit(), tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx.data").stat().st_size > 20 * (tmp_path / "model.onnx").stat().st_size / 100
+
+
+def test_unsupported_models_are_refused_by_name(tmp_path):
     class Doubled(keras.layers.Layer):
         def call(self, x):
             return 2 * x
 
-    model = small_vit()
-    model = keras.Model(model.input, Doubled(name="twice")(model.output))
-    with pytest.raises(ValueError, match="does not know the layer 'twice' .Doubled."):
-        write_onnx(model, tmp_path / "model.onnx")
-    assert not list(tmp_path.iterdir())
+    def refused(model, *words, **options):
+        with pytest.raises(ValueError) as caught:
+            write_onnx(model, tmp_path / "model.onnx", **options)
+        assert all(word in str(caught.value) for word in words), caught.value
+        assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+    model = small_vit(num_layers=1)
+    refused(keras.Model(model.input, Doubled(name="twice")(model.output)), "'twice' (Doubled)")
+    refused(keras.Model(model.input, ops.sin(model.output)), "(Sin)")
+    refused(small_vit(num_layers=1, activation=lambda x: x), "activation '<lambda>'")
+    refused(keras.Model(model.get_layer("block_0").input, model.output), "does not take images")
+    refused(model, "`precision` must be one of", precision="bfloat16")
+    refused(model, "`opset` must be an int from 20", opset=17)
+    refused(model, "needs `preprocessing`", encoded=True)
+    model.get_layer("block_0").mlp.fc1.quantize("int8")
+    refused(model, "'fc1' is quantized by Keras")

@@ -48,7 +48,7 @@ def emit_dot_product(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) ->
                 graph.reshape(emit(graph, norm, graph.reshape(x, 0, 0, heads, core.head_width)), 0, 0, -1)
                 for norm, x in ((core.query_norm, query), (core.key_norm, key))
             )
-        options = dict(q_num_heads=heads, kv_num_heads=heads, scale=scale)
+        options: dict[str, Any] = dict(q_num_heads=heads, kv_num_heads=heads, scale=scale)
         if qkv.dtype == "float16":
             options["softmax_precision"] = 1  # float32
         return graph.add("Attention", query, key, value, **options), None

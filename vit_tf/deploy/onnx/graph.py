@@ -14,9 +14,12 @@ from vit_tf.checks import shown
 
 PRODUCER = "vit_tf"
 LARGEST_IN_FILE = 1 << 30  # bytes of weights in the model's file; protobuf's limit is 2 GiB
+LEAST_OUTSIDE = 1024  # bytes of a weight in a second file; shapes must be in the model's
+HALF_LIMIT = 65_504  # the largest float16
 TYPES = {
     "float32": onnx.TensorProto.FLOAT,
     "float16": onnx.TensorProto.FLOAT16,
+    "float64": onnx.TensorProto.DOUBLE,
     "uint8": onnx.TensorProto.UINT8,
     "int64": onnx.TensorProto.INT64,
     "bool": onnx.TensorProto.BOOL,
@@ -76,11 +79,10 @@ class Graph:
         Raises:
             ValueError: the array has values that float16 cannot hold.
         """
-        array = np.asarray(values, "float32").astype(like.dtype)
-        name = self.unique_name(name)
-        if like.dtype == "float16" and np.isinf(array).any():
+        array, name = np.asarray(values, "float32"), self.unique_name(name)
+        if like.dtype == "float16" and np.abs(array).max(initial=0) > HALF_LIMIT:
             raise ValueError(f"the weight {shown(name)} has values above 65,504: choose precision 'float32'")
-        self.weights[name] = np.ascontiguousarray(array)
+        self.weights[name] = np.ascontiguousarray(array, like.dtype)
         return Tensor(name, like.dtype)
 
     def ints(self, *values: int) -> Tensor:
@@ -179,15 +181,17 @@ def save(graph: onnx.GraphProto, weights: dict[str, np.ndarray], opset: int, pat
         ir_version=helper.find_min_ir_version_for(opsets),
         producer_name=PRODUCER,
     )
-    sizes = {name: array.nbytes for name, array in weights.items()}
-    if sum(sizes.values()) <= LARGEST_IN_FILE:
-        tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
-        model.graph.initializer.extend(tensors)
+    initializers = model.graph.initializer
+    if sum(array.nbytes for array in weights.values()) <= LARGEST_IN_FILE:
+        initializers.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
     else:
         data = path.with_name(f"{path.name}.data")
         with open(data, "wb") as file:
             for name, array in weights.items():
-                model.graph.initializer.append(write_external(file, data.name, name, array))
+                if array.nbytes < LEAST_OUTSIDE:
+                    initializers.append(numpy_helper.from_array(array, name))
+                else:
+                    initializers.append(write_external(file, data.name, name, array))
     onnx.save_model(model, str(path))
     return model
 

@@ -11,7 +11,7 @@ from vit_tf.checks import check_choice, require, shown
 from vit_tf.deploy.onnx import attention, keras_layers, layers  # noqa: F401  # they fill the table of emitters
 from vit_tf.deploy.onnx.emitters import emit, emit_model
 from vit_tf.deploy.onnx.graph import Graph, Tensor, save
-from vit_tf.deploy.onnx.preprocessing import emit_pixels
+from vit_tf.deploy.onnx.preprocessing import emit_decoded, emit_normalized
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.structure import ViTStructure
 
@@ -25,6 +25,7 @@ def write_onnx(
     precision: str = "float32",
     opset: int = 20,
     preprocessing: Preprocessing | None = None,
+    encoded: bool = False,
     attention_output: bool = False,
 ) -> tuple[str, ...]:
     """Writes a model as an ONNX file: one emitter per layer, without another converter.
@@ -42,6 +43,9 @@ def write_onnx(
         preprocessing: a `Preprocessing`, for uint8 pixels of `model`'s image size as input, which the graph
             normalises. A model with its own `normalization` only takes them as they are. None for the
             model's own input, float32.
+        encoded: bool. True makes the input "encoded", the bytes of one image file as a vector of uint8. The
+            graph decodes, resizes and crops the image as `preprocessing` does, which must be given. Runtimes
+            need the operator ImageDecoder: ONNX's reference evaluator has it, ONNX Runtime does not.
         attention_output: bool, whether the attention probabilities of the last block are the last output,
             "attention" (b, heads, n, n).
 
@@ -57,17 +61,34 @@ def write_onnx(
     require(type(opset) is int and LOWEST_OPSET <= opset <= HIGHEST_OPSET, problem)
     check_model(model)
     graph = Graph(precision, opset)
-    images = graph.input("images", "float32" if preprocessing is None else "uint8")
-    x = images if preprocessing is None else emit_pixels(graph, model, images, preprocessing)
+    x, inputs = emit_input(graph, model, preprocessing, encoded)
     results, scores = emit_all(graph, model, x, attention_output)
     outputs = {name: (graph.cast(x, "float32"), shape) for name, x, shape in results}
     if scores is not None:
         heads, tokens = watched_block(model).config.num_heads, ViTStructure(model, nested=True).num_tokens
         outputs["attention"] = (graph.cast(scores, "float32"), ("batch", heads, tokens, tokens))
-    proto = graph.finish({images: ("batch", *model.input_shape[1:])}, outputs)
+    proto = graph.finish(inputs, outputs)
     save(proto, graph.weights, opset, Path(path))
     onnx.checker.check_model(str(path), full_check=True)
     return tuple(outputs)
+
+
+def emit_input(
+    graph: Graph, model: Any, preprocessing: Preprocessing | None, encoded: bool
+) -> tuple[Tensor, dict[Tensor, tuple]]:
+    """Adds the nodes before the model; returns its input, and the input of the graph with its shape."""
+    sizes = [size or name for size, name in zip(model.input_shape[1:], ("height", "width", "channels"))]
+    shape: tuple = ("batch", *sizes)
+    if preprocessing is None:
+        require(not encoded, "`encoded=True` needs `preprocessing`, which says how images are resized")
+        images = graph.input("images", "float32")
+        return images, {images: shape}
+    if encoded:
+        source = graph.input("encoded", "uint8")
+        pixels, shape = emit_decoded(graph, source, preprocessing), ("length",)
+    else:
+        source = pixels = graph.input("images", "uint8")
+    return emit_normalized(graph, model, pixels, preprocessing), {source: shape}
 
 
 def check_model(model):
@@ -107,9 +128,13 @@ def emit_all(graph: Graph, model: Any, x: Tensor, attention_output: bool) -> tup
 
 def output_names(model, count):
     """Returns the names of a model's outputs."""
+    kind, second = "logits", "output_1"
     try:
-        heads = ViTStructure(model, nested=True).heads
+        structure = ViTStructure(model, nested=True)
     except ValueError:  # no blocks
-        heads = [True]
-    names = ["logits" if heads else "features", "distillation_logits" if heads else "distillation_features"]
-    return names[:count] if count <= 2 else [*names, *(f"output_{i}" for i in range(2, count))]
+        structure = None
+    if structure is not None:
+        kind = "logits" if structure.heads else "features"
+        if structure.named("distillation_pooling") is not None:
+            second = f"distillation_{kind}"
+    return [kind, second, *(f"output_{i}" for i in range(2, count))][:count]
