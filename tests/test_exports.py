@@ -25,6 +25,7 @@ FILES = [
 
 def test_public_names():
     assert sorted(vit_tf.__all__) == [
+        "Predictor",
         "attention_distance",
         "attention_maps",
         "attention_rollout",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vit_tf import weights as weights
     from vit_tf.classifier import load
     from vit_tf.deploy.exporting import export
+    from vit_tf.deploy.predictor import Predictor
     from vit_tf.explain import (
         attention_distance,
         attention_maps,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from vit_tf.weights import load_weights, resize_model, save_weights
 
 __all__ = [
+    "Predictor",
     "attention_distance",
     "attention_maps",
     "attention_rollout",

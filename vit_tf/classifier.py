@@ -9,7 +9,6 @@ import keras
 
 from vit_tf.files import write_json
 from vit_tf.labels import (
-    MULTI_LABEL,
     REGRESSION,
     SINGLE_LABEL,
     check_problem_type,
@@ -19,16 +18,7 @@ from vit_tf.labels import (
     thresholds_from_config,
 )
 from vit_tf.models import build_vit
-from vit_tf.predictions import (
-    DEFAULT_THRESHOLD,
-    check_labels,
-    check_outputs,
-    decode_predictions,
-    decode_values,
-    default_activation,
-    detect_activation,
-    output_activation,
-)
+from vit_tf.predictions import check_labels, decode_outputs, output_activation
 from vit_tf.preprocessing import Preprocessing, get_preprocessing, timm_table
 from vit_tf.variants import get_variant
 from vit_tf.weights import open_named, save_weights
@@ -78,23 +68,8 @@ class Classifier:
         probability of the second label. A regression gives (label, value) for all outputs. See
         `decode_predictions`.
         """
-        if self.problem_type == REGRESSION:
-            return decode_values(outputs, self.labels)
-        thresholds = self.thresholds
-        if thresholds is None and self.problem_type == MULTI_LABEL:
-            thresholds = DEFAULT_THRESHOLD
-        outputs = check_outputs(outputs)
-        return decode_predictions(
-            outputs, top, self.labels, activation=self.activation(outputs), thresholds=thresholds
-        )
-
-    def activation(self, outputs):
-        """Returns how outputs (b, k) become probabilities: by "softmax", "sigmoid" or "none"."""
-        default = default_activation(self.problem_type, outputs.shape[1])
         last = output_activation(self.model)
-        if last == "linear":
-            return default
-        return "none" if last in ("softmax", "sigmoid") else detect_activation(outputs, default)
+        return decode_outputs(outputs, top, self.labels, self.problem_type, self.thresholds, last)
 
 
 def load(source: str | PathLike, variant: str | None = None, headless: bool = False) -> Classifier:

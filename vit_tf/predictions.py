@@ -1,10 +1,12 @@
-"""Decodes the outputs of a classifier: probabilities, and the most probable classes of each image."""
+"""Decodes the outputs of a classifier: probabilities, and the most probable classes of each image.
+
+Importing this module does not import Keras.
+"""
 
 import os
 from collections import namedtuple
 from typing import Any
 
-import keras
 import numpy as np
 
 from vit_tf.checks import check_choice, check_int, require, shown
@@ -18,6 +20,7 @@ from vit_tf.labels import (
     problem_type_from_config,
     thresholds_from_config,
 )
+from vit_tf.preprocessing.images import to_array
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 DEFAULT_THRESHOLD = 0.5
@@ -111,6 +114,41 @@ def decode_predictions(
     return [ranked(*pair, names, top, thresholds) for pair in zip(outputs, scores)]
 
 
+def decode_outputs(outputs, top, labels, problem_type, thresholds, last):
+    """Returns the predictions of a model's outputs (b, k), per image a list of pairs, highest first.
+
+    A multi-label model gives all labels that reach their threshold, marked as `selected`, and others up to
+    `top`. A single logit with two labels gives the probability of the second label. A regression gives
+    (label, value) for all outputs.
+
+    Args:
+        outputs: (b, k), the outputs of the model.
+        top: int, the number of classes per image.
+        labels: k names, two for a single logit, or None: see `decode_predictions`.
+        problem_type: one of `vit_tf.labels.PROBLEM_TYPES`.
+        thresholds: k numbers or None. None means 0.5 for a multi-label model.
+        last: the activation that the model ends in, see `output_activation`.
+    """
+    if problem_type == REGRESSION:
+        return decode_values(outputs, labels)
+    if thresholds is None and problem_type == MULTI_LABEL:
+        thresholds = DEFAULT_THRESHOLD
+    outputs = check_outputs(outputs)
+    activation = remaining_activation(outputs, problem_type, last)
+    return decode_predictions(outputs, top, labels, activation=activation, thresholds=thresholds)
+
+
+def remaining_activation(outputs, problem_type, last):
+    """Returns how outputs (b, k) become probabilities: by "softmax", "sigmoid" or "none".
+
+    Args: as for `decode_outputs`.
+    """
+    default = default_activation(problem_type, outputs.shape[1])
+    if last == "linear":
+        return default
+    return "none" if last in ("softmax", "sigmoid") else detect_activation(outputs, default)
+
+
 def decode_values(outputs, labels=None):
     """Returns the outputs of a regression: per image a list of `Value`, in the order of the outputs.
 
@@ -184,6 +222,8 @@ def output_activation(model):
         "linear", "softmax", "sigmoid" or the name of another activation; None if the graph does not show it,
         as for a subclassed model or an unknown last layer.
     """
+    import keras
+
     return common_activation(keras.tree.flatten(getattr(model, "outputs", None) or []))
 
 
@@ -195,6 +235,8 @@ def common_activation(tensors):
 
 def activation_behind(tensor):
     """Returns the activation that produced a symbolic tensor, see `output_activation`."""
+    import keras
+
     layer = tensor._keras_history.operation
     if isinstance(layer, keras.Model):
         return output_activation(layer)
@@ -215,8 +257,11 @@ def ranked(outputs, scores, names, top, thresholds):
     if len(names) > len(scores):  # one output with two names is the probability of the second
         scores = outputs = np.array([1 - scores[0], scores[0]])
         selected = selected if thresholds is None else [not selected[0], selected[0]]
+    order = np.argsort(-outputs, kind="stable")
+    if not any(selected):
+        order = order[:top]
     predictions = []
-    for rank, i in enumerate(np.argsort(-outputs, kind="stable")):
+    for rank, i in enumerate(order):
         if rank < top or selected[i]:
             predictions.append(Prediction(names[i], float(scores[i])))
             predictions[-1].selected = selected[i]
@@ -225,10 +270,8 @@ def ranked(outputs, scores, names, top, thresholds):
 
 def check_outputs(outputs):
     """Returns outputs as float64 (b, k); raises a ValueError for a wrong rank, NaN or infinity."""
-    if keras.ops.is_tensor(outputs):
-        outputs = keras.ops.convert_to_numpy(outputs)
     try:
-        outputs = np.asarray(outputs, "float64")
+        outputs = np.asarray(to_array(outputs), "float64")
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"`logits` must be an array of numbers, got {shown(outputs)}") from error
     expected = "(b, num_classes) or (num_classes,)"

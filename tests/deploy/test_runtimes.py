@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from support.exported import expected_logits, make_manifest, random_images, write_folder
 
+from vit_tf.deploy import extras
 from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.runtimes import RUNTIMES, choose_runtime, open_runtime, opening
 
@@ -91,20 +92,22 @@ def test_openvino_computes_in_the_precision_of_the_manifest(folders, precision, 
 # The choice
 # ---------------------------------------------------------------------------------------------------
 def test_auto_takes_the_first_installed_runtime(monkeypatch):
-    installed = set(RUNTIMES)
-    monkeypatch.setattr(opening, "is_installed", lambda name: name in installed)
+    missing = set()
+    for module in (opening, extras):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name in missing else name)
     manifest = make_manifest("onnx")
     assert choose_runtime(manifest) == "onnxruntime"  # the format's own
     assert choose_runtime(manifest, "auto") == "openvino"
     quantized = make_manifest("onnx", precision="int8", quantization={"method": "dynamic"})
     assert choose_runtime(quantized, "auto") == "onnxruntime"
-    installed.remove("openvino")
+    missing.add("openvino")
     assert choose_runtime(manifest, "auto") == "onnxruntime"
-    installed.remove("onnxruntime")
-    with pytest.raises(ValueError, match=r"^onnxruntime is not installed: run pip install 'vit_tf\[onnx\]'$"):
-        choose_runtime(manifest, "auto")
-    with pytest.raises(ValueError, match=r"openvino is not installed: run pip install 'vit_tf\[openvino\]'$"):
-        choose_runtime(make_manifest("openvino"))
+    missing.add("onnxruntime")
+    for name, runtime in (("auto", "onnxruntime"), ("openvino", "openvino")):
+        extra = {"onnxruntime": "onnx", "openvino": "openvino"}[runtime]
+        message = rf"^the runtime '{runtime}' needs {runtime}: pip install 'vit_tf\[{extra}\]'$"
+        with pytest.raises(ValueError, match=message):
+            choose_runtime(manifest, name)
 
 
 def test_another_runtime(folders):

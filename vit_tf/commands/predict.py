@@ -4,22 +4,23 @@
     vit-tf predict cat.jpg --weights hf:timm/NAME             # by published weights
     vit-tf predict photos 'more/*.png' --weights runs/pets    # images in a folder, and of a pattern
     find . -name '*.jpg' | vit-tf predict - --csv labels.csv  # paths from stdin, one per line
+    vit-tf predict photos --weights EXPORTED --runtime openvino --csv a.csv --resume
 
-Results are written while the command runs: after Ctrl-C the output has whole lines for the images so far.
+SOURCE may also be a folder of `vit-tf export`. Results are written while the command runs: after Ctrl-C the
+output has whole lines for the images so far, and --resume goes on with the others.
 Images that cannot be read are named on stderr and left out. The exit code is then 1, or 2 if no image could
 be classified. A star marks a label that reaches its threshold; such labels are always printed. A regression
 model gives its values.
 """
 
-import csv
 import os
 import sys
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
 
 from vit_tf import terminal
 from vit_tf.checks import brief, printable
 from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_source
+from vit_tf.commands.prediction_table import PredictionTable
 from vit_tf.commands.startup import import_backend
 
 HELP = "classify images"
@@ -42,53 +43,97 @@ def add_arguments(parser):
         help="lowest probability of a predicted label; default, for models with several labels per image: as "
         "stored with the weights, or 0.5",
     )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images in memory (8)")
+    parser.add_argument(
+        "--runtime",
+        metavar="R",
+        default="auto",
+        help="what computes: keras for weights; openvino, onnxruntime, litert or savedmodel for a folder of "
+        "`vit-tf export`; default: auto, the fastest that is installed",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (8)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
+    )
     output = parser.add_mutually_exclusive_group()
     output.add_argument(
         "--json", action="store_true", help="print JSON only: a list, with one line per image"
     )
     output.add_argument("--csv", metavar="FILE", help="write one row per image to FILE; - prints CSV only")
-    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    existing.add_argument(
+        "--resume", action="store_true", help="go on with FILE: leave out the images that have a row in it"
+    )
 
 
 def run(args):
     """Returns the exit code: 0, 1 if some images have no prediction, 2 if all of them."""
-    check_arguments(args)
-    paths, problems = find_images(args.images)
+    runtime = check_arguments(args)
+    paths, num_problems = find_images(args.images)
     if not paths:
         return 2
     if args.weights == DEFAULT_WEIGHTS:
         print("note: cifar10 is a small model of ten classes: --weights takes others", file=sys.stderr)
-    import_backend()
-    from vit_tf.classifier import load
-
-    classifier = with_threshold(load(args.weights, args.model), args.threshold)
+    predictor = open_predictor(args, runtime)
+    table = PredictionTable(predictor, args.top)
+    if args.resume:
+        done = table.open_rows(args.csv)
+        paths = [path for path in paths if path not in done]
+        if not paths:
+            print(f"every image has a row in {printable(args.csv)}")
+            return 1 if num_problems else 0
     is_scrolling = sys.stdout.isatty() and args.csv in (None, "-")  # the results show the progress
     bar = terminal.track(paths, "predicting", disable=is_scrolling or len(paths) <= args.batch_size)
     count = 0
-    with output_of(args, classifier) as write:
-        for names, images in readable_batches(bar, classifier.preprocessing, args.batch_size):
-            outputs = classifier.model.predict_on_batch(images)
-            for name, predictions in zip(names, classifier.decode(outputs, args.top)):
-                write(name, predictions)
-                count += 1
+    with output_of(args, table) as write:
+        for path, predictions in predictor.stream(bar, args.top, on_error=print_problem):
+            write(path, predictions)
+            count += 1
     if args.csv not in (None, "-"):
         print(f"wrote {count:,} rows to {printable(args.csv)}")
     if not count:
         return 2
-    return 1 if problems or count < len(paths) else 0
+    return 1 if num_problems or count < len(paths) else 0
 
 
 def check_arguments(args):
-    for name in ("top", "batch_size"):
-        if getattr(args, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} must be at least 1, got {getattr(args, name)}")
+    """Returns the name of the runtime; raises a ValueError for arguments that cannot be used."""
+    for name in ("top", "batch_size", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     if args.threshold is not None and not 0 <= args.threshold <= 1:
         raise ValueError(f"--threshold must be a probability from 0 to 1, got {args.threshold}")
+    if args.resume and args.csv in (None, "-"):
+        raise ValueError("--resume goes on with a file: add --csv FILE")
     if args.csv not in (None, "-"):
-        check_new_file("--csv", args.csv, args.force)
+        check_new_file("--csv", args.csv, args.force or args.resume)
+    from vit_tf.deploy.manifest import exported_folder, read_manifest
+    from vit_tf.deploy.runtimes import choose_keras, choose_runtime
+
+    folder = exported_folder(args.weights)
+    if folder is not None:
+        return choose_runtime(read_manifest(folder), args.runtime)
+    runtime = choose_keras(args.weights, args.runtime)
     check_source(args.weights, args.model)
+    return runtime
+
+
+def open_predictor(args, runtime):
+    if runtime in ("keras", "savedmodel"):
+        import_backend()
+    from vit_tf.deploy.predictor import Predictor
+
+    predictor = Predictor(
+        args.weights,
+        args.runtime,
+        batch_size=args.batch_size,
+        threads=args.threads,
+        thresholds=args.threshold,
+        variant=args.model,
+    )
+    predictor.require_head()
+    return predictor
 
 
 def find_images(arguments):
@@ -112,44 +157,8 @@ def paths_from_stdin():
     return [os.fsdecode(path) for path in text.split(b"\0" if b"\0" in text else b"\n") if path.strip()]
 
 
-def with_threshold(classifier, threshold):
-    """Returns a `Classifier` whose labels all have this threshold; None keeps what they have."""
-    from vit_tf.labels import REGRESSION
-
-    if threshold is None:
-        return classifier
-    if classifier.problem_type == REGRESSION:
-        raise ValueError("--threshold is for classes, and this is a regression model: leave it out")
-    return replace(classifier, thresholds=(threshold,) * classifier.model.output_shape[-1])
-
-
-def output_of(args, classifier):
-    """Returns the context of the output that the options ask for."""
-    from vit_tf.labels import REGRESSION
-
-    if args.csv is None:
-        return json_output() if args.json else text_output()
-    is_classifier = classifier.problem_type != REGRESSION
-    num_labels = max(classifier.model.output_shape[-1], len(classifier.labels or ()))
-    return csv_output(args.csv, min(args.top, num_labels) if is_classifier else num_labels, is_classifier)
-
-
-def readable_batches(paths, preprocessing, batch_size):
-    """Yields ([paths], images (b, h, w, c)) of the files that can be read; names the others on stderr."""
-    import numpy as np
-
-    names, images = [], []
-    for path in paths:
-        try:
-            images.append(preprocessing(path))
-            names.append(path)
-        except (ValueError, OSError) as error:
-            print_error(error)
-        if len(names) == batch_size:
-            yield names, np.concatenate(images)
-            names, images = [], []
-    if names:
-        yield names, np.concatenate(images)
+def print_problem(_, error):
+    print_error(error)
 
 
 def print_error(error):
@@ -159,6 +168,13 @@ def print_error(error):
 # ---------------------------------------------------------------------------------------------------
 # Output: each context gives a function `(path, predictions)` that writes the lines of an image
 # ---------------------------------------------------------------------------------------------------
+def output_of(args, table):
+    """Returns the context of the output that the options ask for."""
+    if args.csv is None:
+        return json_output() if args.json else text_output()
+    return table.output(args.csv, append=args.resume)
+
+
 @contextmanager
 def text_output():
     def write(path, predictions):
@@ -186,36 +202,3 @@ def json_output():
         yield write
     finally:
         print("[]" if separator == "[" else "\n]")
-
-
-@contextmanager
-def csv_output(path, columns, is_classifier):
-    """Each row has the image, the predicted labels joined by |, and labels with their probabilities.
-
-    Args:
-        path: of the file, or - for stdout.
-        columns: int, how many labels have columns.
-        is_classifier: bool; the row of a regression has the image and the labels with their values.
-    """
-    header = ["image", "predicted"] if is_classifier else ["image"]
-    for i in range(1, columns + 1):
-        header += [f"label_{i}", f"probability_{i}" if is_classifier else f"value_{i}"]
-    options = dict(newline="", encoding="utf-8", errors="surrogateescape", buffering=1)
-    with nullcontext(sys.stdout) if path == "-" else open(path, "w", **options) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-
-        def write(path, predictions):
-            row = [path, "|".join(predicted_labels(predictions))] if is_classifier else [path]
-            for label, number in predictions[:columns]:
-                row += [label, f"{number:.6g}"]
-            writer.writerow(row)
-
-        yield write
-
-
-def predicted_labels(predictions):
-    """Returns the labels that reach their thresholds; without thresholds the likeliest one."""
-    if predictions[0].selected is None:
-        return [predictions[0].label]
-    return [each.label for each in predictions if each.selected]

@@ -11,6 +11,7 @@ from vit_tf.lazy import lazy_exports
 if TYPE_CHECKING:
     from vit_tf.deploy.exporting import export
     from vit_tf.deploy.manifest import Manifest, read_manifest
+    from vit_tf.deploy.predictor import Predictor
 
-__all__ = ["Manifest", "export", "read_manifest"]
+__all__ = ["Manifest", "Predictor", "export", "read_manifest"]
 __getattr__, __dir__ = lazy_exports(__name__)

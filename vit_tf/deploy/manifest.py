@@ -1,15 +1,20 @@
 """vit_tf.json: what an exported folder holds, read and written without Keras."""
 
 from dataclasses import asdict, dataclass, field, fields
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from vit_tf.checks import check_choice, check_valid, shown
+from vit_tf.checks import check_choice, check_int, check_valid, pair, require, shown
 from vit_tf.deploy.formats import FORMATS, MANIFEST
 from vit_tf.files import read_json, write_json
+from vit_tf.labels import REGRESSION, check_problem_type, check_thresholds
+from vit_tf.predictions import check_labels
 from vit_tf.preprocessing.transform import Preprocessing
 
 INPUTS = ("normalized", "uint8")  # what the model's graph takes: float32 after `Preprocessing`, or pixels
+PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +61,20 @@ class Manifest:
     def __post_init__(self):
         check_choice("format", self.format, FORMATS)
         check_choice("input_kind", self.input_kind, INPUTS)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("activation", self.activation, ACTIVATIONS)
+        check_problem_type(self.problem_type)
+        check_int("num_outputs", self.num_outputs, 1)
         for name in ("output_names", "image_size", "labels", "thresholds"):
             value = getattr(self, name)
             check_valid(name, value, isinstance(value, (list, tuple)), "a list", optional=True)
             object.__setattr__(self, name, None if value is None else tuple(value))
-        self.make_preprocessing()  # raises a ValueError for invalid fields
+        size = pair(self.make_preprocessing().image_size, "image_size")  # checks the fields, too
+        expected = f"`image_size` must be that of the preprocessing, {size}"
+        require(self.image_size == size, f"{expected}, got {shown(self.image_size)}")
+        check_labels(self.labels, self.num_outputs, self.problem_type != REGRESSION)
+        if self.thresholds is not None:
+            check_thresholds(self.thresholds, self.num_outputs)
 
     def make_preprocessing(self) -> Preprocessing:
         """Returns the `Preprocessing` of the model."""
@@ -69,6 +83,18 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_json(Path(folder) / MANIFEST, asdict(manifest))
+
+
+def exported_folder(source: Any) -> Path | None:
+    """Returns the exported folder that a source names, also by its main file; None for other sources."""
+    if not isinstance(source, (str, PathLike)):
+        return None
+    path = Path(source)
+    folder = path.parent if path.name in {format.file for format in FORMATS.values()} else path
+    try:
+        return folder if (folder / MANIFEST).is_file() else None
+    except (OSError, ValueError):  # too long for a name
+        return None
 
 
 def read_manifest(folder: str | Path) -> Manifest:

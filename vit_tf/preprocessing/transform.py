@@ -70,11 +70,22 @@ class Preprocessing:
             object.__setattr__(self, name, tuple(float(value) for value in values))
 
     def __call__(self, images: Any) -> np.ndarray:
+        return self.normalize(self.pixels(images))
+
+    def pixels(self, images: Any) -> np.ndarray:
+        """Returns images of `image_size`, not normalised: uint8 `(b, H, W, 3)`.
+
+        Args:
+            images: as for a call.
+        """
         from vit_tf.preprocessing.images import to_pil_images
 
-        resized = [np.asarray(self.resize_and_crop(image)) for image in to_pil_images(images)]
+        return np.stack([np.asarray(self.resize_and_crop(image)) for image in to_pil_images(images)])
+
+    def normalize(self, pixels: np.ndarray) -> np.ndarray:
+        """Returns `(x / 255 - mean) / std` of pixels `(b, H, W, 3)`, float32."""
         mean, std = np.array([self.mean, self.std], "float32")
-        return (np.stack(resized).astype("float32") / 255 - mean) / std
+        return (pixels.astype("float32") / 255 - mean) / std
 
     def to_pixels(self, x: np.ndarray) -> np.ndarray:
         """Undoes the normalisation: returns float32 `(b, H, W, 3)` in [0, 255], to be drawn.

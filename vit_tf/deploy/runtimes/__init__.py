@@ -9,7 +9,7 @@ from vit_tf.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vit_tf.deploy.runtimes.interface import Runtime, Signature
-    from vit_tf.deploy.runtimes.opening import RUNTIMES, choose_runtime, open_runtime, require_installed
+    from vit_tf.deploy.runtimes.opening import RUNTIMES, choose_keras, choose_runtime, open_runtime
 
-__all__ = ["RUNTIMES", "Runtime", "Signature", "choose_runtime", "open_runtime", "require_installed"]
+__all__ = ["RUNTIMES", "Runtime", "Signature", "choose_keras", "choose_runtime", "open_runtime"]
 __getattr__, __dir__ = lazy_exports(__name__)

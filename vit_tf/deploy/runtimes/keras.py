@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from vit_tf.deploy.runtimes.interface import Runtime, Signature
+from vit_tf.structure import ViTStructure
 
 
 class KerasRuntime(Runtime):
@@ -24,17 +25,22 @@ class KerasRuntime(Runtime):
 
     def compute(self, images):
         with self.lock:
-            outputs = self.model.predict_on_batch(images)
+            outputs = self.model.predict_on_batch(images.astype("float32", copy=False))
         return [np.asarray(output, "float32") for output in keras.tree.flatten(outputs)]
 
 
 def signature_of(model):
-    """Returns the `Signature` of a model of `build_vit`."""
-    names = {layer.name for layer in model.layers}
-    has_head = "head" in names
+    """Returns the `Signature` of a model of `build_vit`, or of a model that extends one."""
+    try:
+        structure = ViTStructure(model, nested=True)
+    except ValueError:  # another kind of model
+        takes_pixels, has_head = False, True
+    else:
+        takes_pixels, has_head = structure.normalization is not None, bool(structure.heads)
+    kind = "logits" if has_head else "features"
     return Signature(
-        input_kind="uint8" if "normalization" in names else "normalized",
+        input_kind="uint8" if takes_pixels else "normalized",
         image_size=tuple(model.input_shape[1:3]),
         num_outputs=model.outputs[0].shape[-1],
-        output_names=("logits" if has_head else "features", "distillation_logits")[: len(model.outputs)],
+        output_names=(kind, f"distillation_{kind}")[: len(model.outputs)],
     )

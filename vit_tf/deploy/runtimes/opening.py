@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vit_tf.checks import brief, check_choice, check_int
+from vit_tf.checks import brief, check_choice, check_int, shown
 from vit_tf.cores import num_cores
+from vit_tf.deploy.extras import require_modules
 from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.manifest import Manifest, read_manifest
 
@@ -23,26 +24,24 @@ class RuntimeEntry:
 
     Args:
         formats: keys of `FORMATS`; none for Keras, which takes models in memory and sources of weights.
-        package: the module that must be installed.
-        install: what `pip install` takes.
+        module: the module that must be installed.
+        extra: the extra of vit_tf that installs the module; None for what vit_tf itself requires.
         class_name: the `Runtime` in the module of `vit_tf.deploy.runtimes` with the runtime's name.
     """
 
     formats: tuple[str, ...]
-    package: str
-    install: str
+    module: str
+    extra: str | None
     class_name: str
 
 
 # In the order in which `auto` tries them.
 RUNTIMES = {
-    "openvino": RuntimeEntry(
-        ("openvino", "onnx", "web"), "openvino", "'vit_tf[openvino]'", "OpenVinoRuntime"
-    ),
-    "onnxruntime": RuntimeEntry(("onnx", "web"), "onnxruntime", "'vit_tf[onnx]'", "OnnxRuntime"),
-    "litert": RuntimeEntry(("litert",), "ai_edge_litert", "'vit_tf[litert]'", "LiteRtRuntime"),
-    "savedmodel": RuntimeEntry(("savedmodel",), "tensorflow", "tensorflow", "SavedModelRuntime"),
-    "keras": RuntimeEntry((), "keras", "keras tensorflow", "KerasRuntime"),
+    "openvino": RuntimeEntry(("openvino", "onnx", "web"), "openvino", "openvino", "OpenVinoRuntime"),
+    "onnxruntime": RuntimeEntry(("onnx", "web"), "onnxruntime", "onnx", "OnnxRuntime"),
+    "litert": RuntimeEntry(("litert",), "ai_edge_litert", "litert", "LiteRtRuntime"),
+    "savedmodel": RuntimeEntry(("savedmodel",), "tensorflow", None, "SavedModelRuntime"),
+    "keras": RuntimeEntry((), "keras", None, "KerasRuntime"),
 }
 
 
@@ -107,12 +106,28 @@ def choose_runtime(manifest: Manifest, runtime: str | None = None) -> str:
     return name
 
 
+def choose_keras(source: Any, runtime: str = AUTO) -> str:
+    """Returns "keras", the runtime of models in memory and of sources of weights.
+
+    Raises:
+        ValueError: another runtime than "keras" or "auto".
+    """
+    check_choice("runtime", runtime, (*RUNTIMES, AUTO))
+    if runtime not in ("keras", AUTO):
+        raise ValueError(
+            f"{runtime} reads folders of `vit-tf export`, and {shown(source)} is none: export it first, or "
+            "choose the runtime 'keras'"
+        )
+    require_installed("keras")
+    return "keras"
+
+
 def is_installed(runtime: str) -> bool:
-    """Whether the package of a runtime is installed."""
-    return find_spec(RUNTIMES[runtime].package) is not None
+    """Whether the module of a runtime is installed."""
+    return find_spec(RUNTIMES[runtime].module) is not None
 
 
 def require_installed(runtime: str) -> None:
-    """Raises a ValueError, with the command that installs it, unless a runtime is installed."""
-    if not is_installed(runtime):
-        raise ValueError(f"{runtime} is not installed: run pip install {RUNTIMES[runtime].install}")
+    """Raises a ValueError that names the extra to install unless a runtime is installed."""
+    entry = RUNTIMES[runtime]
+    require_modules([entry.module], entry.extra, f"the runtime {runtime!r}")
