@@ -1,0 +1,262 @@
+"""The folder of the page, and the page itself in a real browser, against the numbers of the Keras model."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import randomize
+from PIL import Image
+from support.browser import Browser, can_run, served
+from support.photos import photo
+
+import vit_tf
+from vit_tf.deploy.manifest import Manifest, write_manifest
+from vit_tf.deploy.web import page
+from vit_tf.deploy.web.runtime_files import RuntimeFiles, load_runtime_files
+from vit_tf.labels import PROBLEM_TYPES, REGRESSION, imagenet_classes
+from vit_tf.preprocessing import Preprocessing
+from vit_tf.structure import ViTStructure
+
+pytest.importorskip("onnx")
+
+SHARED_MEMORY = [
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Embedder-Policy", "require-corp"),
+]
+LISTEN = "document.addEventListener('vit_tf:result', (event) => { window.latestResult = event.detail; })"
+RESULT = """({
+  logits: Array.from(Object.values(latestResult.outputs)[0].data),
+  pixels: Array.from(latestResult.pixels),
+  attention: Array.from(latestResult.attention),
+  predictions: latestResult.predictions,
+  lines: Array.from(document.querySelectorAll("#predictions li"), (item) => item.innerText.split("\\n")),
+  answer: document.querySelector("#answer").innerText,
+})"""
+ERROR = "!document.querySelector('#error').hidden && document.querySelector('#error').textContent"
+# Gives a file to the page as a paste or a drop does.
+GIVE = """(async () => {{
+  const data = new DataTransfer();
+  const response = await fetch("{name}");
+  if (response.ok) data.items.add(new File([await response.blob()], "{name}", {{ type: "image/png" }}));
+  const options = {{ bubbles: true, cancelable: true }};
+  document.body.dispatchEvent("{event}" === "paste"
+    ? new ClipboardEvent("paste", {{ clipboardData: data, ...options }})
+    : new DragEvent("drop", {{ dataTransfer: data, ...options }}));
+}})()"""
+
+
+def describe(model, preprocessing, **fields):
+    """Returns the `Manifest` of a page."""
+    options = dict(
+        format="web",
+        precision="float32",
+        input_kind="normalized",
+        input_name="images",
+        output_names=("logits",),
+        image_size=model.input_shape[1:3],
+        num_outputs=model.output_shape[-1],
+        preprocessing=preprocessing.to_dict(),
+        labels=None,
+        problem_type=PROBLEM_TYPES[0],
+        activation="linear",
+        thresholds=None,
+        source="a test",
+        variant=model.name,
+    )
+    return Manifest(**{**options, **fields})
+
+
+def small_model(**options):
+    settings = dict(image_size=16, patch_size=8, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8) | options
+    return randomize(vit_tf.build_vit("vit_tiny_patch16_224", **{"num_classes": 3, **settings}))
+
+
+@pytest.fixture
+def runtime(monkeypatch):
+    """Small files instead of those of ONNX Runtime Web."""
+    files = RuntimeFiles("1.2.3", b"export {};", b"\0asm")
+    monkeypatch.setattr(page, "load_runtime_files", lambda folder: files)
+
+
+def write_small(folder, **fields):
+    """Writes the page of a small model; returns the content of page.json."""
+    model = small_model()
+    page.write(model, describe(model, Preprocessing(16), **fields), folder)
+    return json.loads((folder / "page.json").read_text())
+
+
+@pytest.mark.tensorflow_only("the ONNX writer's own tests run on every backend")
+class TestFolder:
+    def test_files(self, tmp_path, runtime):
+        content = write_small(tmp_path, labels=("a", "b", "c"))
+        names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+        assets = {path.name for path in page.ASSETS.iterdir()} - {"onnxruntime_license.txt"}
+        runtime_names = {"LICENSE.txt", "ort.wasm.bundle.min.js", "ort-wasm-simd-threaded.wasm"}
+        assert names == {*assets, "model.onnx", "page.json", *(f"onnxruntime/{x}" for x in runtime_names)}
+        assert content == {
+            "labels": ["a", "b", "c"],
+            "attention": {
+                "output": "attention",
+                "query": "the class token",
+                "queries": [0, 1],
+                "patches": [1, 5],
+                "grid": [2, 2],
+                "covered": [1.0, 1.0],
+            },
+            "onnxruntime_web": "1.2.3",
+        }
+
+    def test_references_between_the_files(self):
+        texts = {path.name: path.read_text() for path in page.ASSETS.iterdir()}
+        for name in ("app.js", "style.css"):
+            assert f'"{name}"' in texts["index.html"]
+        for name in ("attention", "predictions", "preprocessing"):
+            assert f'from "./{name}.js"' in texts["app.js"]
+        assert f'"./{page.RUNTIME_FOLDER}/{page.RUNTIME_SCRIPT}"' in texts["worker.js"]
+        assert f'"{page.RUNTIME_FOLDER}/{page.WEBASSEMBLY}"' in texts["worker.js"]
+        scripts = "".join(text for name, text in texts.items() if name.endswith((".js", ".css")))
+        assert "://" not in scripts  # nothing comes from elsewhere
+
+    def test_default_labels(self):
+        manifest = describe(small_model(), Preprocessing(16))
+        structure = ViTStructure(small_model(num_classes=1000))
+        assert page.page_labels(structure, replace(manifest, num_outputs=1000)) == list(imagenet_classes())
+        values = replace(manifest, problem_type=REGRESSION)
+        assert page.page_labels(structure, values) == ["value 0", "value 1", "value 2"]
+        assert page.page_labels(ViTStructure(small_model(num_classes=0)), manifest) == []
+
+    def test_layout_without_class_token_and_with_registers(self):
+        average = ViTStructure(small_model(class_token=False, pooling="avg"))
+        layout = page.attention_layout(average)
+        assert (layout["query"], layout["queries"]) == ("the average patch", [0, 4])
+        registers = page.attention_layout(ViTStructure(small_model(num_registers=3)))
+        assert (registers["queries"], registers["patches"]) == ([0, 1], [4, 8])
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return vit_tf.load("cifar10")
+
+
+@pytest.fixture(scope="module")
+def folder(classifier, tmp_path_factory):
+    """The page of the packaged model, and images beside it."""
+    if not can_run():
+        pytest.skip("Chromium is not installed")
+    try:
+        load_runtime_files()
+    except ValueError as error:
+        pytest.skip(str(error))
+    folder = tmp_path_factory.mktemp("demo")
+    options = dict(labels=classifier.labels, problem_type=classifier.problem_type)
+    manifest = describe(classifier.model, classifier.preprocessing, **options)
+    page.write(classifier.model, manifest, folder)
+    write_manifest(folder, manifest)
+    Image.fromarray(photo(90, 61)).save(folder / "tall.png")
+    Image.fromarray(photo(300, 400, seed=1)).save(folder / "large.png")
+    upright = Image.fromarray(photo(120, 80, seed=2))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: to be turned by 90 degrees
+    upright.save(folder / "turned.jpg", quality=95, exif=exif)
+    (folder / "damaged.png").write_bytes((folder / "large.png").read_bytes()[:500])
+    (folder / "empty.png").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser(folder, tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+def open_page(browser, url):
+    """Opens the page, and waits until the model is loaded; returns the number of its threads."""
+    browser.open(url)
+    browser.evaluate(LISTEN)
+    return int(browser.wait_for("document.body.dataset.threads"))
+
+
+def result_of(browser):
+    """Returns the result that the page shows next."""
+    browser.wait_for("window.latestResult && !document.querySelector('#result').classList.contains('busy')")
+    result = browser.evaluate(RESULT)
+    browser.evaluate("window.latestResult = null")
+    return result
+
+
+def check_result(result, classifier, path, pixel_tolerance=0):
+    """Compares what the page shows of an image file with the Keras model."""
+    inputs = classifier.preprocessing(path)
+    pixels = classifier.preprocessing.to_pixels(inputs)
+    found = np.reshape(result["pixels"], pixels.shape)
+    assert np.abs(found - pixels).max() <= pixel_tolerance + 0.01
+    if pixel_tolerance:  # the decoders differ: compare the models on the same pixels
+        inputs = classifier.preprocessing(found)
+    logits = classifier.model(inputs, training=False).numpy()
+    np.testing.assert_allclose(result["logits"], logits[0], atol=1e-5 * np.abs(logits).max())
+    (maps,) = vit_tf.attention_maps(classifier.model, inputs, layers=[-1], reduce="mean").values()
+    np.testing.assert_allclose(result["attention"], maps[0].mean(axis=0), atol=1e-6)
+    (expected,) = classifier.decode(logits)
+    assert [(x["label"], round(x["share"], 4)) for x in result["predictions"]] == [
+        (label, round(probability, 4)) for label, probability in expected
+    ]
+    assert [label for label, _ in result["lines"]] == [label for label, _ in expected]
+    assert expected[0].label in result["answer"]
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow_only("the browser runs the exported model")
+class TestInABrowser:
+    def test_numbers(self, browser, folder, classifier):
+        browser.events.clear()
+        with served(folder) as url:
+            assert open_page(browser, url) == 1
+            for name, tolerance in (("tall.png", 0), ("large.png", 0), ("turned.jpg", 3)):
+                browser.choose_files("#file", folder / name)
+                check_result(result_of(browser), classifier, folder / name, tolerance)
+            for event in ("paste", "drop"):
+                browser.evaluate(GIVE.format(event=event, name="tall.png"))
+                check_result(result_of(browser), classifier, folder / "tall.png")
+            requests = [
+                x["params"]["request"]["url"]
+                for x in browser.events
+                if x["method"] == "Network.requestWillBeSent"
+            ]
+            assert requests and all(address.startswith((url, "data:")) for address in requests)
+            assert not [
+                x for x in browser.events if x["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+            ]
+
+    def test_bad_files(self, browser, folder, classifier):
+        with served(folder) as url:
+            open_page(browser, url)
+            for name, problem in (
+                ("damaged.png", "“damaged.png” is not an image that this browser can read"),
+                ("empty.png", "“empty.png” is empty"),
+                ("page.json", "“page.json” is not an image"),
+            ):
+                browser.choose_files("#file", folder / name)
+                browser.wait_for(f"({ERROR} || '').includes({json.dumps(problem)})")
+            browser.evaluate(GIVE.format(event="paste", name="missing"))
+            browser.wait_for(f"({ERROR} || '').includes('The clipboard has no image')")
+            browser.evaluate(GIVE.format(event="drop", name="missing"))
+            browser.wait_for(f"({ERROR} || '').includes('not a file')")
+            browser.choose_files("#file", folder / "tall.png")
+            check_result(result_of(browser), classifier, folder / "tall.png")
+            assert browser.evaluate(ERROR) is False
+
+    def test_threads(self, browser, folder, classifier):
+        with served(folder, SHARED_MEMORY) as url:
+            threads = open_page(browser, url)
+            assert threads == min(browser.evaluate("navigator.hardwareConcurrency"), 8)
+            browser.choose_files("#file", folder / "tall.png")
+            check_result(result_of(browser), classifier, folder / "tall.png")
+
+    def test_missing_model(self, browser, folder, tmp_path):
+        shutil.copytree(folder, tmp_path / "demo")
+        (tmp_path / "demo" / "model.onnx").unlink()
+        with served(tmp_path / "demo") as url:
+            browser.open(url)
+            assert "model.onnx is missing on the server (404)" in browser.wait_for(ERROR)
