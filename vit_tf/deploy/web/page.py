@@ -32,7 +32,7 @@ def write(
     opset: int | None = None,
     onnxruntime_web: str | os.PathLike | None = None,
 ) -> None:
-    """Writes everything but vit_tf.json into a folder: see `vit_tf.deploy.exporting.WRITERS`.
+    """Writes everything but vit_tf.json into a folder: the writer of the format "web" for `vit_tf.deploy.export`.
 
     This is the page itself, model.onnx with the attention of the last block as an additional output, the
     files of ONNX Runtime Web, and page.json with what the page needs beside vit_tf.json.
