@@ -39,6 +39,8 @@ FEATURES = {  # what no fast variant has
     "sub_norm": dict(sub_norm=True, head_dim=7, pool_prefix=True, pooling="avg", class_token=True),
     "dropout": dict(dropout_rate=0.1, attention_dropout_rate=0.1, drop_path_rate=0.3),
     "features": dict(num_classes=0),
+    "chunks": dict(query_chunk_size=3, patch_size=4),
+    "chunks_differential": dict(query_chunk_size=3, attention="differential", hidden_dim=24),
     "grey": dict(in_channels=1),
 }
 
@@ -80,7 +82,7 @@ def test_every_variant_agrees_with_keras(name, tmp_path):
     assert_agrees(randomize(build_vit(name, **small(name) | dict(num_layers=1))), tmp_path / "model.onnx")
 
 
-@pytest.mark.fast_cases(15)
+@pytest.mark.fast_cases(17)
 @pytest.mark.parametrize("overrides", FEATURES.values(), ids=FEATURES)
 @pytest.mark.parametrize("opset", [20, 23])
 def test_every_option_agrees_with_keras(overrides, opset, tmp_path):

@@ -1,8 +1,9 @@
 """Emitters of self-attention.
 
-Shapes in the comments: b batch, n tokens, H heads, k head width.
+Shapes in the comments: b batch, n tokens, m chosen queries, H heads, k head width.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from vit_tf.deploy.onnx.activations import softmax
 from vit_tf.deploy.onnx.emitters import emit, emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
 from vit_tf.deploy.onnx.keras_layers import emit_dense, emit_rms_norm
+from vit_tf.layers.chunked_attention import split_evenly
+from vit_tf.layers.core_attention import choose_chunk_size
 
 Scored = tuple[Tensor, Tensor | None]  # an output, and the attention probabilities if they were wanted
 
@@ -56,9 +59,14 @@ def emit_dot_product(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) ->
     if core.config.qk_norm:
         query, key = emit(graph, core.query_norm, query), emit(graph, core.key_norm, key)
     query, value = graph.transpose(query, 0, 2, 1, 3), graph.transpose(value, 0, 2, 1, 3)  # (b, H, n, k)
-    query = graph.add("Mul", query, graph.scalar(scale, query))
-    scores = softmax(graph, graph.add("MatMul", query, graph.transpose(key, 0, 2, 3, 1)))  # (b, H, n, n)
-    return join_heads(graph, graph.add("MatMul", scores, value), core), scores
+    query, key = graph.add("Mul", query, graph.scalar(scale, query)), graph.transpose(key, 0, 2, 3, 1)
+
+    def weigh(query: Tensor) -> tuple[Tensor, Tensor]:
+        scores = softmax(graph, graph.add("MatMul", query, key))  # (b, H, m, n)
+        return graph.add("MatMul", scores, value), scores
+
+    x, scores = weigh(query) if with_scores else (in_chunks(graph, core, query, 2, weigh), None)
+    return join_heads(graph, x, core), scores
 
 
 def emit_differential(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -> Scored:
@@ -69,15 +77,32 @@ def emit_differential(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -
         query, key = emit(graph, core.query_norm, query), emit(graph, core.key_norm, key)
     query, key = graph.transpose(query, 0, 2, 3, 1, 4), graph.transpose(key, 0, 2, 3, 4, 1)
     query = graph.add("Mul", query, graph.scalar(width**-0.5, query))
-    pair = softmax(graph, graph.add("MatMul", query, key))  # (b, H, 2, n, n)
-    factors = np.array([1, -learned_lambda(core)]).reshape(2, 1, 1)
-    pair = graph.add("Mul", pair, graph.weight(factors, "factors", pair))
-    scores = graph.add("ReduceSum", pair, graph.ints(2), keepdims=0)  # (b, H, n, n)
     value = graph.transpose(graph.reshape(value, 0, 0, heads, core.head_width), 0, 2, 1, 3)
-    x = graph.add("MatMul", scores, value)
+    factors = graph.weight(np.array([1, -learned_lambda(core)]).reshape(2, 1, 1), "factors", query)
+
+    def weigh(query: Tensor) -> tuple[Tensor, Tensor]:
+        pair = graph.add("Mul", softmax(graph, graph.add("MatMul", query, key)), factors)  # (b, H, 2, m, n)
+        scores = graph.add("ReduceSum", pair, graph.ints(2), keepdims=0)  # (b, H, m, n)
+        return graph.add("MatMul", scores, value), scores
+
+    x, scores = weigh(query) if with_scores else (in_chunks(graph, core, query, 3, weigh), None)
     with graph.scope(core.head_norm.name):
         x = emit_rms_norm(graph, core.head_norm, x, 1 - core.lambda_init)
     return join_heads(graph, x, core), scores
+
+
+def in_chunks(graph: Graph, core: Any, query: Tensor, axis: int, weigh: Callable) -> Tensor:
+    """Returns the weighted values (b, H, n, k) of queries, whose tokens lie at `axis`.
+
+    Above 1,024 tokens the scores of one chunk of queries at a time are in memory, as in Keras.
+    """
+    size = choose_chunk_size(graph.num_tokens, core.config.query_chunk_size)
+    if not size:
+        return weigh(query)[0]
+    chunks = split_evenly(graph.num_tokens, size)
+    sizes = graph.ints(*(chunk.stop - chunk.start for chunk in chunks))
+    queries = graph.add_outputs("Split", len(chunks), query, sizes, axis=axis)
+    return graph.add("Concat", *(weigh(query)[0] for query in queries), axis=2)
 
 
 CORES = {layers.DotProductAttention: emit_dot_product, layers.DifferentialAttention: emit_differential}

@@ -40,9 +40,11 @@ class Graph:
     Args:
         precision: "float32" or "float16", of weights and computation between the image and the pooling.
         opset: int, the version of ONNX's operators.
+        num_tokens: int, the number of tokens in the blocks; None if unknown.
     """
 
-    def __init__(self, precision: str = "float32", opset: int = 20):
+    def __init__(self, precision: str = "float32", opset: int = 20, num_tokens: int | None = None):
+        self.num_tokens = num_tokens
         self.precision = precision
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []

@@ -60,13 +60,14 @@ def write_onnx(
     problem = f"`opset` must be an int from {LOWEST_OPSET} to {HIGHEST_OPSET}, got {shown(opset)}"
     require(type(opset) is int and LOWEST_OPSET <= opset <= HIGHEST_OPSET, problem)
     check_model(model)
-    graph = Graph(precision, opset)
+    structure = find_structure(model)
+    graph = Graph(precision, opset, structure and structure.num_tokens)
     x, inputs = emit_input(graph, model, preprocessing, encoded)
     results, scores = emit_all(graph, model, x, attention_output)
     outputs = {name: (graph.cast(x, "float32"), shape) for name, x, shape in results}
     if scores is not None:
-        heads, tokens = watched_block(model).config.num_heads, ViTStructure(model, nested=True).num_tokens
-        outputs["attention"] = (graph.cast(scores, "float32"), ("batch", heads, tokens, tokens))
+        heads, count = watched_block(model).config.num_heads, graph.num_tokens
+        outputs["attention"] = (graph.cast(scores, "float32"), ("batch", heads, count, count))
     proto = graph.finish(inputs, outputs)
     save(proto, graph.weights, opset, Path(path))
     onnx.checker.check_model(str(path), full_check=True)
@@ -101,6 +102,14 @@ def check_model(model):
     )
 
 
+def find_structure(model):
+    """Returns the `ViTStructure` of a model; None for a model without blocks."""
+    try:
+        return ViTStructure(model, nested=True)
+    except ValueError:
+        return None
+
+
 def watched_block(model):
     """Returns the last encoder block."""
     return list(ViTStructure(model, nested=True).blocks.values())[-1]
@@ -129,10 +138,7 @@ def emit_all(graph: Graph, model: Any, x: Tensor, attention_output: bool) -> tup
 def output_names(model, count):
     """Returns the names of a model's outputs."""
     kind, second = "logits", "output_1"
-    try:
-        structure = ViTStructure(model, nested=True)
-    except ValueError:  # no blocks
-        structure = None
+    structure = find_structure(model)
     if structure is not None:
         kind = "logits" if structure.heads else "features"
         if structure.named("distillation_pooling") is not None:
