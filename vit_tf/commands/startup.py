@@ -16,17 +16,18 @@ START_UP_LINES = re.compile(
 )
 
 
-def import_backend(trains=False):
+def import_backend(trains=False, log_level=1):
     """Imports Keras and starts its backend. What they write on the standard error is passed on.
 
     TensorFlow's start-up lines are left out, unless the user has set TF_CPP_MIN_LOG_LEVEL. A command that
-    `trains` sets seeds, for which Keras imports TensorFlow on every backend.
+    `trains` sets seeds, for which Keras imports TensorFlow on every backend. `log_level` is TensorFlow's: 1
+    leaves out informational lines, 2 warnings, too.
     """
     if "keras" in sys.modules:
         return
     is_quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ and hasattr(os, "fork")
     if is_quiet:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"  # no informational lines later on
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = str(log_level)  # also for later lines
     with leaving_at_once(), without_lines(START_UP_LINES) if is_quiet else nullcontext():
         import keras
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from vit_tf.checks import require
 from vit_tf.deploy.manifest import Manifest
+from vit_tf.deploy.runtimes import open_runtime
 
 # The largest difference that passes, relative to the largest output of the Keras model.
 BOUNDS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+ENCODED_BOUND = 5e-2  # resizing in the graph differs from Pillow's by up to 1/255 per pixel
 BATCH_SIZES = (16, 5)  # the last batch of 5 is not full
 
 
@@ -67,4 +69,41 @@ def check_agreement(
     Raises:
         ValueError: the runtime cannot read the folder, or the difference exceeds the bound.
     """
-    raise NotImplementedError
+    runtime = open_runtime(folder, manifest)
+    results = [compare(run_batches(runtime.run, images, size), expected) for size in BATCH_SIZES]
+    agreement: dict[str, Any] = {
+        "largest_difference": max(result["largest_difference"] for result in results),
+        "top1_agreement": min(result["top1_agreement"] for result in results),
+        "bound": BOUNDS[manifest.precision],
+        "images": len(images),
+        "batch_sizes": list(BATCH_SIZES),
+        "runtime": runtime.name,
+    }
+    is_close = agreement["largest_difference"] <= agreement["bound"]
+    require(is_close, f"the exported model does not agree with the Keras model: {summary(agreement)}")
+    return agreement
+
+
+def check_encoded(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
+    """Returns the results of `compare` for the signature that takes encoded images.
+
+    Raises:
+        ValueError: the difference exceeds `ENCODED_BOUND`.
+    """
+    agreement = {**compare(outputs, expected), "bound": ENCODED_BOUND, "images": len(expected[0])}
+    difference = agreement["largest_difference"]
+    problem = (
+        f"the outputs for encoded images differ by {difference:.1e} of the largest (bound {ENCODED_BOUND})"
+    )
+    require(difference <= ENCODED_BOUND, f"{problem}: export without preprocessing, and preprocess outside")
+    return agreement
+
+
+def summary(agreement: dict[str, Any]) -> str:
+    """Returns the results of `check_agreement` as a line of text."""
+    sizes = " and ".join(map(str, agreement["batch_sizes"]))
+    return (
+        f"largest difference {agreement['largest_difference']:.1e} of the largest output "
+        f"(bound {agreement['bound']:.0e}), top-1 agreement {agreement['top1_agreement']:.1%} "
+        f"({agreement['images']} images in batches of {sizes}, by {agreement['runtime']})"
+    )

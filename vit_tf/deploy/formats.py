@@ -26,7 +26,7 @@ FORMATS = {
     "savedmodel": Format("saved_model.pb", ("float32",), "savedmodel", ("tensorflow",), None),
     "onnx": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),
     "openvino": Format(
-        "model.xml", ("float32", "float16", "bfloat16"), "openvino", ("openvino",), "openvino"
+        "model.xml", ("float32", "float16", "bfloat16"), "openvino", ("openvino", "onnx"), "openvino"
     ),
     "litert": Format("model.tflite", ("float32", "float16"), "litert", ("ai_edge_litert",), "litert"),
     "web": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),

@@ -5,7 +5,7 @@ from collections import deque
 from vit_tf.deploy.runtimes.interface import Runtime
 
 # OpenVINO computes in bfloat16 by default where the processor has it: the hint is always set.
-PRECISION_HINTS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "int8": "f32"}
+PRECISION_HINTS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
 class OpenVinoRuntime(Runtime):
@@ -13,9 +13,9 @@ class OpenVinoRuntime(Runtime):
 
     Args:
         path: of model.xml or model.onnx.
-        manifest: its `Manifest`. Its `precision` sets that of the computation: for "float16", float32 where
-            the processor has no instructions for float16; for "int8", float32 in the layers that are not
-            quantized.
+        manifest: its `Manifest`. Its `precision` sets that of the computation: float32 for "float16"
+            weights, because "f16" means bfloat16 on a processor without float16; for "int8", float32 in the
+            layers that are not quantized.
         threads: int, the number of threads that compute.
     """
 

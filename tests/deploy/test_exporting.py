@@ -1,0 +1,284 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from conftest import randomize
+from support.export_cases import SHAPES, small_classifier
+
+import vit_tf
+from vit_tf import build_vit, export
+from vit_tf.classifier import Classifier
+from vit_tf.data.augment import batch
+from vit_tf.deploy import exporting, onnx_file, read_manifest
+from vit_tf.deploy.agreement import BOUNDS
+from vit_tf.deploy.runtimes import open_runtime
+from vit_tf.preprocessing import Preprocessing
+
+pytestmark = pytest.mark.tensorflow_only
+
+FORMATS = ("onnx", "savedmodel", "openvino", "litert")
+IMAGES = np.random.default_rng(0).normal(size=(3, 48, 64, 3)).astype("float32")
+
+
+def tiny(**options):
+    sizes = dict(image_size=(8, 16), patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=16)
+    return randomize(build_vit("vit_tiny_patch16_224", num_classes=3, **{**sizes, **options}))
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ---------------------------------------------------------------------------------------------------
+# Every format of every kind of model
+# ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.fast_cases(4)
+@pytest.mark.parametrize("kind", ["cifar10", *SHAPES])
+def test_exports_agree(out, kind, format):
+    classifier = small_classifier(kind)
+    manifest = export(classifier, out, format=format)
+    assert manifest == read_manifest(out)
+    assert manifest.agreement["largest_difference"] <= BOUNDS["float32"] == 1e-4
+    assert manifest.agreement["images"] == 64
+    assert len(manifest.output_names) == len(classifier.model.outputs)
+    assert manifest.labels == classifier.labels
+    assert left(out.parent) == ["out"]
+
+
+@pytest.mark.fast_cases(0)
+@pytest.mark.parametrize(
+    "format, precision",
+    [("onnx", "float16"), ("openvino", "float16"), ("openvino", "bfloat16"), ("litert", "float16")],
+)
+def test_half_precision(out, format, precision):
+    manifest = export("cifar10", out, format=format, precision=precision)
+    assert manifest.precision == precision
+    assert manifest.agreement["top1_agreement"] >= 0.95
+    full = 4 * vit_tf.load("cifar10").model.count_params()
+    assert sum(path.stat().st_size for path in out.iterdir()) < 0.7 * full
+
+
+@pytest.mark.fast_cases(1)
+@pytest.mark.parametrize("format", ["onnx", "savedmodel", "openvino", "litert"])
+def test_preprocessing_in_the_graph(out, format):
+    settings = Preprocessing((8, 16), crop_fraction=1, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    classifier = Classifier(tiny(), settings, None)
+    manifest = export(classifier, out, format=format, preprocessing=True)
+    assert manifest.input_kind == "uint8"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3)).astype("uint8")
+    (outputs,) = open_runtime(out, manifest).run(pixels)
+    np.testing.assert_allclose(outputs, classifier.model(settings(pixels)), rtol=1e-4, atol=1e-5)
+    assert ("encoded" in manifest.agreement) == (format == "savedmodel")
+
+
+@pytest.mark.slow
+def test_encoded_images(out):
+    import tensorflow as tf
+
+    classifier = vit_tf.load("cifar10")
+    manifest = export(classifier, out, format="savedmodel", preprocessing=True)
+    assert manifest.agreement["encoded"]["largest_difference"] < 0.02
+    model = tf.saved_model.load(str(out))
+    png = tf.io.encode_png(np.full((50, 70, 3), 90, "uint8"))
+    outputs = model.signatures["encoded_images"](image_bytes=tf.stack([png, png, png]))["logits"]
+    expected = classifier.model(classifier.preprocessing([np.full((50, 70, 3), 90, "uint8")]))
+    np.testing.assert_allclose(outputs, np.repeat(expected, 3, axis=0), atol=1e-3)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Models with more than a ViT
+# ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        lambda: batch.RandomFlip(),
+        lambda: keras.layers.RandomFlip(),
+        lambda: keras.Sequential([keras.layers.RandomRotation(0.5), keras.layers.RandomBrightness(0.9)]),
+    ],
+    ids=["ours", "Keras", "nested"],
+)
+@pytest.mark.parametrize(
+    "format", [FORMATS[0], *[pytest.param(x, marks=pytest.mark.slow) for x in FORMATS[1:]]]
+)
+def test_augmentation_is_left_out(out, augmentation, format):
+    vit = tiny(name="vit")
+    images = keras.Input((8, 16, 3), name="photos")
+    model = keras.Model(images, vit(augmentation()(images)))
+    manifest = export(Classifier(model, Preprocessing((8, 16)), None), out, format=format)
+    images = IMAGES[:, :8, :16]
+    (outputs,) = open_runtime(out, manifest).run(images)
+    np.testing.assert_allclose(outputs, vit(images), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.fast_cases(1)
+@pytest.mark.parametrize("format", ["onnx", "savedmodel"])
+def test_a_model_that_normalizes_takes_pixels(out, format):
+    settings = Preprocessing((8, 16), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
+    vit = tiny(include_preprocessing=settings)
+    model = keras.Sequential([keras.Input((8, 16, 3)), keras.layers.RandomFlip(), vit])
+    manifest = export(model, out, format=format)
+    assert manifest.input_kind == "uint8"
+    np.testing.assert_allclose(manifest.preprocessing["mean"], settings.mean, rtol=1e-5)
+    np.testing.assert_allclose(manifest.preprocessing["std"], settings.std, rtol=1e-5)
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3)).astype("uint8")
+    (outputs,) = open_runtime(out, manifest).run(pixels)
+    np.testing.assert_allclose(outputs, vit(pixels.astype("float32")), rtol=1e-4, atol=1e-5)
+
+
+def test_probabilities(out):
+    manifest = export(tiny(classifier_activation="softmax"), out, format="onnx")
+    assert manifest.activation == "softmax"
+
+
+def test_the_exported_model_does_not_change(out):
+    model = tiny()
+    before = model(IMAGES[:, :8, :16])
+    layers = len(model.layers)
+    export(model, out, format="onnx")
+    np.testing.assert_array_equal(model(IMAGES[:, :8, :16]), before)
+    assert len(model.layers) == layers
+
+
+# ---------------------------------------------------------------------------------------------------
+# Folders
+# ---------------------------------------------------------------------------------------------------
+def test_several_image_sizes(out):
+    manifests = export(tiny(), out, format="onnx", image_size=[(8, 16), 12])
+    assert [manifest.image_size for manifest in manifests] == [(8, 16), (12, 12)]
+    assert left(out) == ["12x12", "8x16"]
+    assert read_manifest(out / "12x12") == manifests[1]
+    assert manifests[1].preprocessing["image_size"] == [12, 12]
+
+
+def test_force_replaces_only_exported_folders(out):
+    model = tiny()
+    export(model, out, format="onnx")
+    with pytest.raises(ValueError, match="already exists: choose another name, or add --force"):
+        export(model, out, format="onnx")
+    (out / "old").touch()
+    export(model, out, format="onnx", force=True)
+    assert "old" not in left(out) and left(out.parent) == ["out"]
+    other = out.parent / "precious"
+    other.mkdir()
+    (other / "thesis.txt").touch()
+    with pytest.raises(ValueError, match="is no exported folder"):
+        export(model, other, format="onnx", force=True)
+    assert left(other) == ["thesis.txt"]
+
+
+def write_wrong(model, manifest, folder, opset):
+    """A writer whose model has other weights."""
+    wrong = keras.models.clone_model(model)
+    for weight in wrong.weights:
+        weight.assign(weight + 0.1)
+    onnx_file.write(wrong, manifest, folder)
+
+
+def write_truncated(model, manifest, folder, opset):
+    onnx_file.write(model, manifest, folder)
+    path = folder / "model.onnx"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def write_on_a_full_disk(model, manifest, folder, opset):
+    (folder / "half").write_text("written")
+    raise RuntimeError("variables/part-00000; No space left on device")
+
+
+@pytest.mark.parametrize(
+    "write, error, message",
+    [
+        (write_wrong, ValueError, "does not agree with the Keras model: largest difference"),
+        (write_truncated, ValueError, "model.onnx' cannot be opened by onnxruntime"),
+        (write_on_a_full_disk, OSError, "No space left on device"),
+    ],
+)
+def test_nothing_is_left_after_an_error(monkeypatch, out, write, error, message):
+    module = type("Writer", (), {"write": staticmethod(write)})
+    model = tiny()
+    export(model, out, format="onnx")
+    before = (out / "vit_tf.json").read_text()
+    monkeypatch.setattr(exporting, "import_module", lambda name: module)
+    for path in (out, out.parent / "other"):
+        with pytest.raises(error, match=message):
+            export(model, path, format="onnx", force=True)
+    assert left(out.parent) == ["out"]
+    assert (out / "vit_tf.json").read_text() == before
+
+
+def test_a_full_disk_is_found_before_writing(monkeypatch, out):
+    monkeypatch.setattr("vit_tf.files.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(OSError, match="No space left"):
+        export(tiny(), out, format="onnx")
+    assert left(out.parent) == []
+
+
+# ---------------------------------------------------------------------------------------------------
+# Mistakes
+# ---------------------------------------------------------------------------------------------------
+def half(precision):
+    keras.config.set_dtype_policy(f"mixed_{precision}")
+    return tiny()
+
+
+@pytest.mark.parametrize(
+    "make, options, message",
+    [
+        (tiny, dict(format="onxx"), "`format` must be one of .*did you mean 'onnx'"),
+        (tiny, dict(format="savedmodel", precision="float16"), "must be one of float32, got 'float16'"),
+        (tiny, dict(format="onnx", opset=7), "`opset` must be an int of at least 20"),
+        (tiny, dict(format="litert", opset=20), "`opset` is for ONNX, not for litert"),
+        (tiny, dict(format="litert", layout="triton"), "layout triton is for the format onnx or openvino"),
+        (tiny, dict(format="onnx", image_size=[]), "`image_size` must be"),
+        (tiny, dict(format="onnx", image_size=[8, (8, 8)]), "a list of different sizes"),
+        (lambda: "missing", dict(format="onnx"), "no file or folder 'missing'"),
+        (lambda: 7, dict(format="onnx"), "must be a Keras model, a Classifier or a source, got 7"),
+        (lambda: tiny(name="x"), dict(format="onnx"), "no checkpoint is called 'x'"),
+        (lambda: tiny(in_channels=1), dict(format="onnx"), "must take images"),
+        (lambda: half("bfloat16"), dict(format="onnx"), "computes in bfloat16"),
+        (
+            lambda: Classifier(tiny(), Preprocessing((8, 16)), ("a", "b")),
+            dict(format="onnx"),
+            "`labels` must be 3 names",
+        ),
+        (
+            lambda: Classifier(tiny(), Preprocessing((16, 8)), None),
+            dict(format="onnx"),
+            r"must make images of \(8, 16\) pixels",
+        ),
+        (
+            lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]),
+            dict(format="onnx"),
+            "no layer that cuts images into patches",
+        ),
+    ],
+)
+def test_mistakes(out, make, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        export(make(), out, **options)
+    assert "\n" not in str(caught.value)
+    assert left(out.parent) == []
+
+
+@pytest.mark.parametrize("format, extra", [("onnx", "onnx"), ("openvino", "openvino"), ("litert", "litert")])
+def test_a_missing_extra_is_named(monkeypatch, out, format, extra):
+    monkeypatch.setattr("vit_tf.deploy.extras.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=rf"pip install 'vit_tf\[{extra}\]'"):
+        export("cifar10", out, format=format)
+
+
+def test_manifest(out):
+    export("cifar10", out, format="onnx", opset=23)
+    content = json.loads((out / "vit_tf.json").read_text())
+    assert content["source"] == "cifar10" and content["variant"] == "vit_cifar10"
+    assert content["labels"][:2] == ["airplane", "automobile"]
+    assert content["output_names"] == ["logits"] and content["num_outputs"] == 10
+    assert {"vit_tf", "keras", "onnx", "onnxruntime"} <= content["versions"].keys()
+    assert content["agreement"]["batch_sizes"] == [16, 5]

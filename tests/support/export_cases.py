@@ -1,0 +1,29 @@
+"""Small models of the kinds whose exports are compared with Keras."""
+
+from conftest import randomize
+
+from support.cases import small
+from vit_tf import build_vit, get_preprocessing, load
+from vit_tf.classifier import Classifier
+
+SHAPES = {
+    "plain": ("vit_tiny_patch16_224", {}),
+    "distilled": ("deit_tiny_distilled_patch16_224", {"separate_heads": True}),
+    "registers": ("vit_small_patch14_reg4_dinov2", {}),
+    "siglip": ("vit_base_patch16_siglip_224", {}),
+    "swiglu": ("vit_giant_patch14_reg4_dinov2", {}),
+    "features": ("vit_small_patch14_reg4_dinov2", {"num_classes": 0}),
+    "parallel_scaling": ("vit_tiny_patch16_224", {"block": "parallel_scaling"}),
+    "differential": ("vit_tiny_patch16_224", {"attention": "differential", "num_heads": 2}),
+    "many_tokens": ("vit_tiny_patch16_224", {"image_size": (132, 136), "patch_size": 4, "num_layers": 1}),
+}
+
+
+def small_classifier(kind):
+    """Returns a `Classifier` with random weights of a kind in `SHAPES`, or the packaged one for "cifar10"."""
+    if kind == "cifar10":
+        return load("cifar10")
+    variant, options = SHAPES[kind]
+    model = randomize(build_vit(variant, **{**small(variant), **options}))
+    labels = None if options.get("num_classes") == 0 else ("ant", "bee", "cow", "dog", "elk")
+    return Classifier(model, get_preprocessing(variant, model.input_shape[1:3]), labels)

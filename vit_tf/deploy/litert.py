@@ -1,0 +1,36 @@
+"""LiteRT files (.tflite), by TensorFlow's converter."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import keras
+
+from vit_tf.deploy import savedmodel
+from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.manifest import Manifest
+
+
+def write(model: keras.Model, manifest: Manifest, folder: Path, opset: Any = None) -> None:
+    """Writes model.tflite into a folder, see `vit_tf.deploy.exporting.WRITERS`.
+
+    The names of the input and the outputs are in its signature "serving_default"; the positions of two
+    outputs may be swapped. With the precision "float16" the weights are float16, and LiteRT computes in
+    float32.
+    """
+    savedmodel.require_tensorflow("litert")
+    with TemporaryDirectory(dir=folder.parent) as temporary:
+        savedmodel.write(model, manifest, Path(temporary))
+        content = convert(temporary, manifest.precision)
+    (folder / FORMATS["litert"].file).write_bytes(content)
+
+
+def convert(saved_model, precision):
+    """Returns the bytes of a .tflite file of a SavedModel, which needs LiteRT's own operators alone."""
+    import tensorflow as tf
+
+    converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signature_keys=["serving_default"])
+    if precision == "float16":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()

@@ -1,0 +1,222 @@
+"""`Subject`: what is exported: a model with its preprocessing and labels, and how it is checked."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from io import BytesIO
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from vit_tf import __version__
+from vit_tf.checks import require, shown
+from vit_tf.classifier import Classifier, load
+from vit_tf.data import load_cifar10
+from vit_tf.deploy.agreement import run_batches
+from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.inference_model import make_inference_model
+from vit_tf.deploy.manifest import Manifest
+from vit_tf.labels import REGRESSION
+from vit_tf.predictions import check_labels, output_activation
+from vit_tf.preprocessing import Preprocessing, get_preprocessing
+from vit_tf.structure import ViTStructure
+from vit_tf.weights import resize_model
+
+MOST_IMAGES, FEWEST_IMAGES = 64, 8
+FLOPS = 4e12  # of the check's images; ViT-B at 224 pixels needs 2.2e12 for all 64
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to export.
+
+    Args:
+        model: the flat model for inference, from normalised images.
+        reference: the Keras model that the exported one is compared with.
+        reference_takes_pixels: bool, whether `reference` normalises inside.
+        classifier: a `Classifier`: preprocessing, labels, problem type and thresholds of `model`.
+        takes_pixels: bool, whether the exported graph normalises inside.
+        source: text that names where the weights came from.
+    """
+
+    model: keras.Model
+    reference: keras.Model
+    reference_takes_pixels: bool
+    classifier: Classifier
+    takes_pixels: bool
+    source: str
+
+    @property
+    def variant(self):
+        return self.model.name
+
+    @property
+    def image_size(self):
+        """(height, width) in pixels."""
+        return tuple(self.model.input_shape[1:3])
+
+    @property
+    def output_names(self):
+        kind = "logits" if ViTStructure(self.model).heads else "features"
+        return (kind, f"distillation_{kind}")[: len(self.model.outputs)]
+
+    def resized(self, image_size):
+        """Returns the subject for another image size, (height, width)."""
+        if image_size == self.image_size:
+            return self
+        model = resize_model(self.model, image_size)
+        settings = replace(self.classifier.preprocessing, image_size=image_size)
+        classifier = replace(self.classifier, model=model, preprocessing=settings)
+        return replace(
+            self, model=model, reference=model, reference_takes_pixels=False, classifier=classifier
+        )
+
+    def describe(self, format: str, precision: str) -> Manifest:
+        """Returns the `Manifest` of an exported folder, without its agreement."""
+        activation = output_activation(self.model)
+        return Manifest(
+            format=format,
+            precision=precision,
+            input_kind="uint8" if self.takes_pixels else "normalized",
+            input_name="images",
+            output_names=self.output_names,
+            image_size=self.image_size,
+            num_outputs=self.model.outputs[0].shape[-1],
+            preprocessing=self.classifier.preprocessing.to_dict(),
+            labels=self.classifier.labels,
+            problem_type=self.classifier.problem_type,
+            activation=activation if activation in ("softmax", "sigmoid") else "linear",
+            thresholds=self.classifier.thresholds,
+            source=self.source,
+            variant=self.variant,
+            versions=versions(format),
+        )
+
+    @property
+    def num_check_images(self):
+        """The number of images of the check: fewer for large models."""
+        flops = 2 * self.model.count_params() * ViTStructure(self.model).num_tokens
+        return int(np.clip(FLOPS // flops, FEWEST_IMAGES, MOST_IMAGES))
+
+    def check_images(self):
+        """Returns images of CIFAR-10 as the exported graph takes them, and the Keras model's outputs."""
+        pixels, normalized = prepare(self.sample(self.num_check_images), self.classifier.preprocessing)
+        return pixels if self.takes_pixels else normalized, self.expected(pixels, normalized)
+
+    def check_files(self):
+        """Returns the bytes of PNG and JPEG files, and the Keras model's outputs."""
+        images = [np.tile(image, (3, 2, 1)) for image in self.sample(FEWEST_IMAGES)]  # not square
+        files = [encoded(image, kind) for image, kind in zip(images, ("PNG", "JPEG") * FEWEST_IMAGES)]
+        decoded = [np.asarray(Image.open(BytesIO(file))) for file in files]
+        return files, self.expected(*prepare(decoded, self.classifier.preprocessing))
+
+    def sample(self, count):
+        """Returns test images of CIFAR-10, uint8 (count, 32, 32, 3), of all classes."""
+        images = load_cifar10("sample").x_test
+        return images[:: len(images) // count][:count]
+
+    def expected(self, pixels, normalized):
+        """Returns the Keras model's outputs, arrays (n, k), of images that are not and are normalised."""
+
+        def run(batch):
+            outputs = keras.tree.flatten(self.reference(batch, training=False))
+            return tuple(keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in outputs)
+
+        inputs = pixels.astype("float32") if self.reference_takes_pixels else normalized
+        return run_batches(run, inputs, 16)
+
+
+def encoded(image, kind):
+    """Returns the bytes of an image file."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return file.getvalue()
+
+
+def prepare(images, preprocessing):
+    """Returns images (n, h, w, 3) resized as uint8 pixels, and normalised as float32."""
+    pixels = np.stack([np.asarray(preprocessing.resize_and_crop(Image.fromarray(x))) for x in images])
+    mean, std = np.array([preprocessing.mean, preprocessing.std], "float32")
+    return pixels, (pixels.astype("float32") / 255 - mean) / std
+
+
+def open_subject(
+    model_or_source: Any, variant: str | None = None, preprocessing: bool | Preprocessing = False
+) -> Subject:
+    """Returns the `Subject` of a Keras model, a `Classifier`, or a source of `vit_tf.load`.
+
+    Args: as of `vit_tf.export`.
+
+    Raises:
+        ValueError: there is no such source, the model cannot be exported, or its preprocessing is unknown.
+    """
+    is_source = isinstance(model_or_source, (str, os.PathLike))
+    opened = load(model_or_source, variant, headless=True) if is_source else model_or_source
+    is_model = isinstance(opened, keras.Model)
+    is_known = is_model or isinstance(opened, Classifier)
+    expected = "`model_or_source` must be a Keras model, a Classifier or a source"
+    require(is_known, f"{expected}, got {shown(model_or_source)}")
+    reference: Any = opened if is_model else opened.model  # type: ignore[union-attr]
+    check_dtype(reference)
+    inference = make_inference_model(reference)
+    settings = preprocessing if isinstance(preprocessing, Preprocessing) else None
+    if settings is None:
+        settings = model_preprocessing(inference) if is_model else opened.preprocessing
+    size = tuple(inference.model.input_shape[1:3])
+    got = f"got {settings.image_size}"
+    require(settings.image_size == size, f"the preprocessing must make images of {size} pixels, {got}")
+    described = Classifier(reference, settings, None) if is_model else opened
+    if not ViTStructure(inference.model).heads:
+        described = replace(described, labels=None, thresholds=None)
+    check_outputs(inference.model, described)
+    return Subject(
+        model=inference.model,
+        reference=reference,
+        reference_takes_pixels=inference.scale is not None,
+        classifier=replace(described, model=inference.model, preprocessing=settings),
+        takes_pixels=bool(preprocessing) or inference.scale is not None,
+        source=os.fspath(model_or_source) if is_source else f"the Keras model {reference.name}",
+    )
+
+
+def model_preprocessing(inference):
+    """Returns the `Preprocessing` of a bare model: by its own normalisation, else by its name."""
+    size = tuple(inference.model.input_shape[1:3])
+    if inference.scale is not None:
+        mean, std = inference.statistics
+        return Preprocessing(size, crop_fraction=1.0, mean=mean, std=std)
+    try:
+        return get_preprocessing(inference.model.name, size)
+    except ValueError as error:
+        raise ValueError(
+            f"no checkpoint is called {inference.model.name!r}, so the preprocessing is unknown: give it as "
+            "`preprocessing=Preprocessing(...)`, or export a Classifier"
+        ) from error
+
+
+def check_outputs(model, classifier):
+    """Raises a ValueError for labels or thresholds of another model."""
+    num_outputs = model.outputs[0].shape[-1]
+    if classifier.labels is not None:
+        check_labels(classifier.labels, num_outputs, classifier.problem_type != REGRESSION)
+    if classifier.thresholds is not None:
+        expected = f"`thresholds` must be {num_outputs} numbers, one per output"
+        require(len(classifier.thresholds) == num_outputs, f"{expected}, got {len(classifier.thresholds)}")
+
+
+def check_dtype(model):
+    """Raises a ValueError for a model that computes in half precision."""
+    dtypes = {layer.compute_dtype for layer in model._flatten_layers(include_self=False)}
+    halves = sorted(dtypes & {"float16", "bfloat16"})
+    problem = f"{model.name!r} computes in {', '.join(halves)}, and the exported model is compared in float32"
+    require(not halves, f"{problem}: build it under the dtype policy float32, and load its weights")
+
+
+def versions(format):
+    """Returns the versions of the packages that write a format, a dict."""
+    packages = ("keras", keras.backend.backend(), *FORMATS[format].modules)
+    return {"vit_tf": __version__, **{name: version(name) for name in packages}}
