@@ -1,10 +1,12 @@
-"""What Keras's quantization costs on the packaged CIFAR-10 model: accuracy, changed answers and file size.
+"""What int8 costs the packaged CIFAR-10 model: accuracy, changed answers, file size and speed.
 
-    python benchmarks/quantization.py --data cifar10.npz
+    python benchmarks/quantization.py --data cifar10.npz                       # Keras's own modes
+    python benchmarks/quantization.py --data cifar10.npz --runtime openvino    # `vit_tf.deploy.quantize`
 
-`--data` takes what `scripts/train_cifar10.py --data` takes. Each quantized model is saved as `.keras`, loaded
-again, and tested on all test images. Keras quantizes the kernels of dense layers. The convolutions of the
-stem stay float32.
+`--data` takes what `scripts/train_cifar10.py --data` takes. Each quantized model is written to disk, loaded
+again, and tested on all test images. Without `--runtime`, Keras quantizes the kernels of dense layers in each
+of its modes. With it, `vit_tf.deploy.quantize` chooses the settings on validation images, and the test images
+only test what it chose.
 """
 
 import argparse
@@ -16,21 +18,33 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import numpy as np
 
 import vit_tf
 from vit_tf import data
 from vit_tf.commands import main as cli
 
 MODES = (None, "int8", "int4", "float8")
+RUNTIMES = ("openvino", "onnxruntime", "litert", "keras")
+BATCH_SIZE = 250
+HELD_OUT = 5000  # all validation images
 
 
 def main(arguments=None):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="CIFAR-10")
+    parser.add_argument("--runtime", nargs="+", choices=RUNTIMES, help="quantize for these runtimes")
     parser.add_argument("--limit", type=int, help="test only the first N images", metavar="N")
     args = parser.parse_args(arguments)
     test = data.load_cifar10(args.data)
     images, labels = test.x_test[: args.limit], test.y_test[: args.limit]
+    if args.runtime:
+        compare_runtimes(args.data, args.runtime, images, labels)
+    else:
+        compare_modes(images, labels)
+
+
+def compare_modes(images, labels):
     print("| weights | accuracy | changed answers | `.keras` file, MB |\n|---|---:|---:|---:|")
     reference = None
     for mode in MODES:
@@ -51,7 +65,38 @@ def measure(mode, images):
         path = Path(folder, "model.keras")
         model.save(path)
         model, megabytes = keras.models.load_model(path), path.stat().st_size / 1e6
-    return model.predict(images, batch_size=250, verbose=0).argmax(-1), megabytes
+    return model.predict(images, batch_size=BATCH_SIZE, verbose=0).argmax(-1), megabytes
+
+
+def compare_runtimes(source, runtimes, images, labels):
+    """Prints the test accuracy of what `quantize` chose for each runtime, and the report of what it tried."""
+    from vit_tf.commands.quantize import print_report
+    from vit_tf.deploy import quantize
+    from vit_tf.deploy.runtimes import open_runtime
+
+    classifier = vit_tf.load("cifar10")
+    inputs = np.concatenate([classifier.preprocessing(list(part)) for part in np.array_split(images, 10)])
+    expected = classifier.model.predict(inputs, batch_size=BATCH_SIZE, verbose=0).argmax(-1)
+    rows = [
+        "| runtime | settings | accuracy | changed answers | MB | speed |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
+    rows.append(f"| Keras, float32 | | {(expected == labels).mean():.2%} | | | |")
+    for runtime in runtimes:
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / runtime
+            manifest = quantize("cifar10", folder, source, runtime=runtime, held_out=HELD_OUT, progress=print)
+            run = open_runtime(folder, manifest).run
+            parts = np.array_split(inputs, max(1, len(inputs) // BATCH_SIZE))
+            answers = np.concatenate([run(part)[0] for part in parts]).argmax(-1)
+        report = manifest.quantization
+        print_report(report)
+        rows.append(
+            f"| {runtime} | {report['name']} | {(answers == labels).mean():.2%} | "
+            f"{(answers != expected).mean():.2%} | {report['bytes_after'] / 1e6:.2f} | "
+            f"{report['speed_ratio']:.2f} x |"
+        )
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ from conftest import randomize
 from PIL import Image
 
 from vit_tf import build_vit, data, load, save_weights
-from vit_tf.commands.evaluation import match_classes
 from vit_tf.commands.main import main
 from vit_tf.labels import imagenet_classes
 from vit_tf.predictions import probabilities
+from vit_tf.training.evaluation import match_classes
 from vit_tf.training.metrics import expected_calibration_error
 
 LABELS = ("apple", "pear", "plum", "quince")

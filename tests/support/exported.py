@@ -136,10 +136,23 @@ def write_litert(path, dtype):
         path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
 
 
+def write_keras(path, dtype):
+    import keras
+
+    images = keras.Input((*SIZE, 3), dtype=dtype, name="images")
+    mean = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1.0)(images))
+    head = keras.layers.Dense(4, use_bias=False)
+    logits = head(mean)
+    model = keras.Model(images, [logits, keras.layers.Add()([logits, logits])])
+    head.set_weights([WEIGHTS])
+    model.save(path)
+
+
 WRITERS = {
     "onnx": write_onnx,
     "web": write_onnx,
     "openvino": write_openvino,
     "savedmodel": write_savedmodel,
     "litert": write_litert,
+    "keras": write_keras,
 }

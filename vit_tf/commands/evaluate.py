@@ -61,7 +61,7 @@ def run(args):
     if args.out and args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out must be a folder, and {str(args.out)!r} is a file")
     check_source(args.weights, args.model)
-    from vit_tf.commands import evaluation
+    from vit_tf.training import evaluation
 
     images, part = evaluation.load_images(args.data, args.part, args.weights)
     import_backend()

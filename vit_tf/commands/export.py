@@ -19,16 +19,16 @@ from pathlib import Path
 
 from vit_tf.commands.options import add_model, check_source, parse_image_size
 from vit_tf.commands.startup import import_backend
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.formats import EXPORTED, FORMATS
 from vit_tf.deploy.layouts import LAYOUTS
 
-HELP = f"write a model for other runtimes: {', '.join(FORMATS)}"
+HELP = f"write a model for other runtimes: {', '.join(EXPORTED)}"
 
 
 def add_arguments(parser):
     parser.add_argument("source", metavar="SOURCE", help="the weights, see `vit-tf --help`")
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
-    parser.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(FORMATS))
+    parser.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(EXPORTED))
     precisions = dict.fromkeys(name for entry in FORMATS.values() for name in entry.precisions)
     parser.add_argument(
         "--precision", default="float32", metavar="P", help=f"{', '.join(precisions)} (float32)"

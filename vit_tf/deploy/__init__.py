@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vit_tf.deploy.exporting import export
     from vit_tf.deploy.manifest import Manifest, read_manifest
     from vit_tf.deploy.predictor import Predictor
+    from vit_tf.deploy.quantizing import quantize
 
-__all__ = ["Manifest", "Predictor", "export", "read_manifest"]
+__all__ = ["Manifest", "Predictor", "export", "quantize", "read_manifest"]
 __getattr__, __dir__ = lazy_exports(__name__)

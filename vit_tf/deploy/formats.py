@@ -9,7 +9,8 @@ class Format:
 
     Args:
         file: the name of the model's main file in the exported folder.
-        precisions: the values of `precision` that `vit_tf.export` takes for the format.
+        precisions: the values of `precision` that `vit_tf.export` takes for the format; none for a format
+            that only `vit_tf.deploy.quantize` writes.
         runtime: the runtime of `vit_tf.deploy.runtimes` that reads the folder.
         modules: the modules that writing and checking it needs.
         extra: the extra of vit_tf that installs the modules; None for what vit_tf itself requires.
@@ -30,5 +31,7 @@ FORMATS = {
     ),
     "litert": Format("model.tflite", ("float32", "float16"), "litert", ("ai_edge_litert",), "litert"),
     "web": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),
+    "keras": Format("model.keras", (), "keras", ("keras",), None),
 }
+EXPORTED = tuple(name for name, entry in FORMATS.items() if entry.precisions)
 MANIFEST = "vit_tf.json"  # in every exported folder

@@ -1,4 +1,4 @@
-"""Keras itself, on its backend: for models in memory."""
+"""Keras itself, on its backend: for models in memory and for .keras files."""
 
 from threading import Lock
 
@@ -27,6 +27,20 @@ class KerasRuntime(Runtime):
         with self.lock:
             outputs = self.model.predict_on_batch(images.astype("float32", copy=False))
         return [np.asarray(output, "float32") for output in keras.tree.flatten(outputs)]
+
+
+class KerasFileRuntime(KerasRuntime):
+    """A .keras file, which `vit_tf.deploy.quantize` wrote: see `KerasRuntime`.
+
+    Args:
+        path: of model.keras.
+        manifest: its `Manifest`.
+        threads: ignored: the backend decides.
+    """
+
+    def __init__(self, path, manifest, threads):
+        super().__init__(keras.models.load_model(path, compile=False))
+        self.signature = manifest
 
 
 def signature_of(model):

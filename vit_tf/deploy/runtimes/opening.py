@@ -23,7 +23,7 @@ class RuntimeEntry:
     """A runtime: which formats it reads, and what must be installed.
 
     Args:
-        formats: keys of `FORMATS`; none for Keras, which takes models in memory and sources of weights.
+        formats: keys of `FORMATS`. Keras also takes models in memory and sources of weights.
         module: the module that must be installed.
         extra: the extra of vit_tf that installs the module; None for what vit_tf itself requires.
         class_name: the `Runtime` in the module of `vit_tf.deploy.runtimes` with the runtime's name.
@@ -41,7 +41,7 @@ RUNTIMES = {
     "onnxruntime": RuntimeEntry(("onnx", "web"), "onnxruntime", "onnx", "OnnxRuntime"),
     "litert": RuntimeEntry(("litert",), "ai_edge_litert", "litert", "LiteRtRuntime"),
     "savedmodel": RuntimeEntry(("savedmodel",), "tensorflow", None, "SavedModelRuntime"),
-    "keras": RuntimeEntry((), "keras", None, "KerasRuntime"),
+    "keras": RuntimeEntry(("keras",), "keras", None, "KerasFileRuntime"),
 }
 
 

@@ -14,8 +14,8 @@ class OpenVinoRuntime(Runtime):
     Args:
         path: of model.xml or model.onnx.
         manifest: its `Manifest`. Its `precision` sets that of the computation: float32 for "float16"
-            weights, because "f16" means bfloat16 on a processor without float16; for "int8", float32 in the
-            layers that are not quantized.
+            weights, because "f16" means bfloat16 on a processor without float16. In the layers of an "int8"
+            model that are not quantized, it is the "float_precision" of `quantization`, or float32.
         threads: int, the number of threads that compute.
     """
 
@@ -25,8 +25,9 @@ class OpenVinoRuntime(Runtime):
         import openvino
 
         super().__init__(manifest)
+        precision = (manifest.quantization or {}).get("float_precision", manifest.precision)
         hints = {
-            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[manifest.precision],
+            "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
             "PERFORMANCE_HINT": "LATENCY",  # all threads work on one batch
             "INFERENCE_NUM_THREADS": threads,
         }
