@@ -28,7 +28,7 @@ from vit_tf.commands.parser import Parser, run
 
 # Each is a module of this package with HELP, add_arguments(parser) and run(args), which returns the exit
 # code. Its docstring describes the command. Neither importing it nor add_arguments() imports Keras.
-COMMANDS = tuple("predict evaluate finetune train explain list summary convert export quantize".split())
+COMMANDS = tuple("predict evaluate finetune train explain list summary convert export quantize serve".split())
 
 
 def entry(*words):

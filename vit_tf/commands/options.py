@@ -37,6 +37,24 @@ def check_source(source, variant=None):
         raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
 
 
+def check_runtime(runtime, source, variant=None):
+    """Returns the name of the runtime that predicts with a source: an exported folder, or weights.
+
+    Raises:
+        ValueError: the runtime is unknown, is not installed or does not read the source; or see
+            `check_source`.
+    """
+    from vit_tf.deploy.manifest import exported_folder, read_manifest
+    from vit_tf.deploy.runtimes import choose_keras, choose_runtime
+
+    folder = exported_folder(source)
+    if folder is not None:
+        return choose_runtime(read_manifest(folder), runtime)
+    name = choose_keras(source, runtime)
+    check_source(source, variant)
+    return name
+
+
 def check_new_file(name, path, force):
     """Raises a ValueError, with the argument's name, unless a file can be written at its path."""
     path = Path(path)

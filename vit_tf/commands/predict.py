@@ -19,7 +19,7 @@ from contextlib import contextmanager
 
 from vit_tf import terminal
 from vit_tf.checks import brief, printable
-from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_source
+from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_runtime
 from vit_tf.commands.prediction_table import PredictionTable
 from vit_tf.commands.startup import import_backend
 
@@ -108,15 +108,7 @@ def check_arguments(args):
         raise ValueError("--resume goes on with a file: add --csv FILE")
     if args.csv not in (None, "-"):
         check_new_file("--csv", args.csv, args.force or args.resume)
-    from vit_tf.deploy.manifest import exported_folder, read_manifest
-    from vit_tf.deploy.runtimes import choose_keras, choose_runtime
-
-    folder = exported_folder(args.weights)
-    if folder is not None:
-        return choose_runtime(read_manifest(folder), args.runtime)
-    runtime = choose_keras(args.weights, args.runtime)
-    check_source(args.weights, args.model)
-    return runtime
+    return check_runtime(args.runtime, args.weights, args.model)
 
 
 def open_predictor(args, runtime):
