@@ -13,7 +13,8 @@ from vit_tf.deploy.onnx.emitters import emit, emit_model
 from vit_tf.deploy.onnx.graph import Graph, Tensor, save
 from vit_tf.deploy.onnx.preprocessing import emit_decoded, emit_normalized
 from vit_tf.preprocessing import Preprocessing
-from vit_tf.structure import ViTStructure
+from vit_tf.preprocessing.layer import PreprocessImages
+from vit_tf.structure import ViTStructure, flat_layers
 
 PRECISIONS = ("float32", "float16")
 LOWEST_OPSET, HIGHEST_OPSET = 20, 25
@@ -95,10 +96,12 @@ def emit_input(
 def check_model(model):
     require(isinstance(model, keras.Model), f"`model` must be a `keras.Model`, got {type(model).__name__}")
     shape = getattr(model, "input_shape", None)
-    takes_images = isinstance(shape, tuple) and len(shape) == 4 and None not in shape[1:]
-    hint = "give a model of `build_vit`, or one around it, with a fixed image size"
+    takes_images = isinstance(shape, tuple) and len(shape) == 4 and shape[-1] is not None
+    if takes_images and None in shape[1:]:
+        takes_images = any(isinstance(layer, PreprocessImages) for layer in flat_layers(model))
+    problem = f"{shown(model.name)} does not take images (b, h, w, c), but {shown(shape)}"
     require(
-        takes_images, f"{shown(model.name)} does not take images (b, h, w, c), but {shown(shape)}: {hint}"
+        takes_images, f"{problem}: give a model of `build_vit`, or one around it, with a fixed image size"
     )
 
 
