@@ -1,6 +1,12 @@
+import re
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
+from support.exported import write_folder
+from support.service import noise_bytes
 
 from vit_tf.commands import main as cli
 from vit_tf.commands import serve
@@ -47,3 +53,24 @@ def test_a_port_in_use():
         port = str(taken.getsockname()[1])
         with pytest.raises(OSError, match=f"in use: 127.0.0.1 port {port}"):
             cli.main(["serve", "cifar10", "--port", port])
+
+
+@pytest.mark.slow
+def test_a_run(tmp_path):
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("onnxruntime")
+    folder = write_folder(tmp_path / "out")
+    command = [sys.executable, "-m", "vit_tf.commands.main", "serve", str(folder), "--port", "0"]
+    options = ["--runtime", "onnxruntime", "--threads", "1"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*command, *options], **pipes) as process:
+        line = process.stdout.readline()
+        assert line.startswith(f"serving {folder} by onnxruntime at http://127.0.0.1:")
+        url = re.search(r"http://[\d.:]+", line)[0]
+        file = {"file": ("a.png", noise_bytes(30, 20))}
+        transport = httpx.HTTPTransport(retries=50)  # the service listens soon
+        with httpx.Client(transport=transport, timeout=20) as client:
+            answer = client.post(f"{url}/predict?top=1", files=file)
+            assert answer.status_code == 200 and len(answer.json()["results"][0]["predictions"]) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=20) == ("", "") and process.returncode == 0

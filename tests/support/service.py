@@ -43,8 +43,8 @@ class FakePredictor:
     def read(self, image):
         return self.preprocessing(image)[0]
 
-    def compute(self, batch):
-        images = np.stack(batch[1])
+    def compute(self, arrays):
+        images = np.stack(arrays)
         self.gate.wait(10)
         if self.error:
             raise self.error
@@ -89,7 +89,7 @@ def main(seconds, settings):
 
     predictor = FakePredictor()
     compute = predictor.compute
-    predictor.compute = lambda batch: time.sleep(seconds) or compute(batch)
+    predictor.compute = lambda arrays: time.sleep(seconds) or compute(arrays)
     bound = bind("127.0.0.1", 0)
     app = create_app(predictor, ServiceSettings(**settings))
     print(bound.getsockname()[1], flush=True)

@@ -197,7 +197,7 @@ class Predictor:
             read = map_ahead(readers, self.read, each_image(images), 2 * self.batch_size + self.threads)
             batches = self._collect(read, on_error)
             # One batch waits while another one computes.
-            for (batch, _), outputs in map_ahead(computer, self._compute, batches, 1):
+            for (batch, _), outputs in map_ahead(computer, lambda batch: self.compute(batch[1]), batches, 1):
                 yield batch, outputs.result()
 
     def read(self, image: Any) -> np.ndarray:
@@ -206,6 +206,11 @@ class Predictor:
         if self.runtime.signature.input_kind == "normalized":
             pixels = self.preprocessing.normalize(pixels)
         return pixels[0]
+
+    def compute(self, arrays: list[np.ndarray]) -> np.ndarray:
+        """Returns the outputs (b, k) of a batch of arrays that `read` returned; two heads are averaged."""
+        outputs = self.runtime.run(np.stack(arrays))
+        return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
 
     def _collect(self, read, on_error):
         """Yields batches `([images], [arrays])` of images that could be read."""
@@ -229,11 +234,6 @@ class Predictor:
             yield images, arrays
         if failure is not None:
             raise failure
-
-    def _compute(self, batch):
-        """Returns the outputs (b, k) of a batch `([images], [arrays])`."""
-        outputs = self.runtime.run(np.stack(batch[1]))
-        return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
 
     def require_head(self) -> None:
         """Raises a ValueError for a model without a head."""

@@ -9,7 +9,9 @@ def predictor():
 
 @pytest.fixture
 def make_client(predictor):
-    """A function from settings to an `httpx.AsyncClient`, whose requests reach the service without a socket.
+    """A function from a predictor, by default the fake one, and settings to an `httpx.AsyncClient`.
+
+    The requests of the client reach the service without a socket.
 
     Its attribute `service` is the `Service`.
     """
@@ -17,8 +19,8 @@ def make_client(predictor):
     pytest.importorskip("fastapi")
     from vit_tf.deploy.service import ServiceSettings, create_app
 
-    def make(**settings):
-        app = create_app(predictor, ServiceSettings(**{"batch_size": 4, **settings}))
+    def make(served=predictor, **settings):
+        app = create_app(served, ServiceSettings(**{"batch_size": 4, **settings}))
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://service")
         client.service = app.state.service
         clients.append(client)

@@ -7,6 +7,7 @@ from hypothesis import given
 from support.damage import BUDGET, BYTE_EDITS, damaged_bytes
 from support.service import LABELS, finish, image_bytes, noise_bytes, until
 
+from vit_tf.deploy.predictor import Predictor
 from vit_tf.deploy.service import ServiceSettings
 
 RED = ("a.png", image_bytes("red"))
@@ -34,6 +35,29 @@ def test_predict(make_client):
             first["predictions"][:1],
             second["predictions"][:1],
         ]
+
+    finish(main())
+
+
+@pytest.mark.parametrize("kind", ["normalized", "uint8"])
+def test_the_predictions_are_those_of_the_predictor(tmp_path, make_client, kind):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from support.exported import write_folder
+
+    predictor = Predictor(write_folder(tmp_path / "out", input_kind=kind), "onnxruntime", threads=1)
+
+    async def main():
+        client = make_client(predictor)
+        files = [(f"{size}.png", noise_bytes(*size)) for size in [(9, 7), (40, 30), (5, 50)]]
+        results = (await post(client, *files, params={"top": 2})).json()["results"]
+        expected = predictor.predict([data for _, data in files], top=2)
+        for result, predictions in zip(results, expected, strict=True):
+            answers = [(each["label"], each["probability"]) for each in result["predictions"]]
+            assert answers == [(label, pytest.approx(p, abs=1e-6)) for label, p in predictions]
+        client.service.warm_up()
+        health = (await client.get("/health")).json()
+        assert health["model"] == {"model": "linear", "precision": "float32", "runtime": "onnxruntime"}
 
     finish(main())
 

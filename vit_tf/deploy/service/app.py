@@ -128,8 +128,7 @@ class Service:
         """Computes a black image, alone and in a full batch: the first batches of a runtime take long."""
         black = self.predictor.read(Image.new("RGB", self.predictor.preprocessing.image_size[::-1]))
         for count in sorted({1, self.settings.batch_size}):
-            inputs = [black] * count
-            self.predictor.compute((inputs, inputs))
+            self.predictor.compute([black] * count)
 
     def close(self):
         self.decoders.shutdown()
@@ -169,7 +168,7 @@ class Service:
     def compute(self, inputs):
         """Returns the outputs of a batch of inputs. Runs in a thread."""
         start = time.perf_counter()
-        outputs = self.predictor.compute((inputs, inputs))
+        outputs = self.predictor.compute(inputs)
         self.metrics.model_seconds.observe(time.perf_counter() - start)
         self.metrics.batch_images.observe(len(inputs))
         return outputs
