@@ -42,12 +42,14 @@ async function fetchJSON(path) {
 /** Describes the model. All names come from files, and are set as text, never as HTML. */
 function introduce() {
   const { labels, image_size: size } = description;
-  const few = labels.length && labels.length <= MOST_LISTED;
-  const knows = few
-    ? ` It knows these classes alone: ${labels.join(", ")}.`
-    : labels.length ? ` It knows ${labels.length.toLocaleString("en")} classes.` : "";
+  const names = labels.length <= MOST_LISTED ? `: ${labels.join(", ")}` : "";
+  const count = labels.length.toLocaleString("en");
+  const isExclusive = description.problem_type.startsWith("single_label");
+  const limits = isExclusive ? " Anything else is taken for one of them." : "";
+  const classes = ` It knows ${count} classes${names}.${limits}`;
+  const isClassifier = labels.length > 1 && description.problem_type !== "regression";
   element("introduction").textContent =
-    `A Vision Transformer runs in this browser.${knows} Your images stay on this device.`;
+    `A Vision Transformer runs in this browser.${isClassifier ? classes : ""} Your images stay on this device.`;
   if (!labels.length) element("introduction").parentElement.querySelector("h1").textContent = "Where does it look?";
   document.title = `${document.querySelector("h1").textContent} (${description.variant})`;
   const facts = {
@@ -164,6 +166,7 @@ function drawSeen(bitmap, name) {
     `What the model sees, scaled to ${description.image_size.join(" × ")} pixels`;
   element("result").classList.add("busy");
   element("result").hidden = false;
+  element("answer").hidden = false;
   element("answer").textContent = isReady ? "Computing …" : "Waiting for the model …";
   element("predictions").replaceChildren();
   element("timing").textContent = "";
@@ -183,6 +186,7 @@ function receive(message) {
   } else if (message.type === "ready") {
     isReady = true;
     element("loading").hidden = true;
+    element("protected").hidden = message.isExact;
     document.body.dataset.threads = message.threads; // for tests: the page is ready
     if (waiting) send(waiting);
     waiting = null;
@@ -204,6 +208,7 @@ function show({ outputs, pixels, milliseconds }) {
   const predictions = description.labels.length ? decode(logits, description) : [];
   const map = page.attention ? attentionMap(outputs[page.attention.output], page.attention) : null;
   element("answer").textContent = headline(predictions);
+  element("answer").hidden = !predictions.length;
   element("announcement").textContent = predictions.length ? `${predictions[0].label}, ${predictions[0].text}` : "Done";
   element("predictions").replaceChildren(...predictions.map(line));
   element("timing").textContent =

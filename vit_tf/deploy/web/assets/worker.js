@@ -35,7 +35,7 @@ async function load() {
     ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
     : 1;
   session = await ort.InferenceSession.create(new Uint8Array(model), { executionProviders: ["wasm"] });
-  self.postMessage({ type: "ready", threads: ort.env.wasm.numThreads });
+  self.postMessage({ type: "ready", threads: ort.env.wasm.numThreads, isExact: readsExactPixels() });
 }
 
 async function request(path) {
@@ -90,4 +90,14 @@ function sourceOf(bitmap) {
     return context.getImageData(0, 0, width, count).data;
   };
   return { width, height, rows };
+}
+
+/** Whether the browser returns the pixels of a canvas as they are. Some add noise, so that pages cannot track users. */
+function readsExactPixels() {
+  const side = 32;
+  const context = new OffscreenCanvas(side, side).getContext("2d", { willReadFrequently: true });
+  const written = new ImageData(side, side);
+  written.data.forEach((_, i) => (written.data[i] = i % 4 === 3 ? 255 : (i * i * 7) % 256));
+  context.putImageData(written, 0, 0);
+  return context.getImageData(0, 0, side, side).data.every((value, i) => value === written.data[i]);
 }
