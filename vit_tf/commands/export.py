@@ -4,6 +4,7 @@
     vit-tf export runs/pets out --format openvino --precision bfloat16
     vit-tf export hf:timm/NAME out --format savedmodel --preprocessing
     vit-tf export runs/pets out --format litert --precision float16
+    vit-tf export runs/pets demo --format web                        # a page that runs the model
     vit-tf export runs/pets models --format openvino --layout ovms   # for OpenVINO Model Server
 
 OUT is a folder with the model's file and vit_tf.json, which has the labels, the preprocessing and the
@@ -43,6 +44,11 @@ def add_arguments(parser):
     )
     parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (20)")
     parser.add_argument("--layout", metavar="SERVER", help=f"write the folders of {', '.join(LAYOUTS)}")
+    parser.add_argument(
+        "--onnxruntime-web",
+        metavar="DIR",
+        help="for web: a copy of the npm package onnxruntime-web, which npm downloads otherwise",
+    )
     add_model(parser)
     parser.add_argument("--force", action="store_true", help="replace an exported folder OUT")
 
@@ -50,9 +56,12 @@ def add_arguments(parser):
 def run(args):
     from vit_tf.deploy.exporting import check_settings
     from vit_tf.deploy.folders import check_new_folder
+    from vit_tf.deploy.web.runtime_files import prepare_runtime_files
 
-    check_settings(args.format, args.precision, args.opset, args.layout)
+    check_settings(args.format, args.precision, args.opset, args.layout, args.onnxruntime_web)
     check_new_folder(args.out, args.force)
+    if args.format == "web":
+        prepare_runtime_files(args.onnxruntime_web)
     sizes = None if args.image_size is None else parse_sizes(args.image_size)
     check_source(args.source, args.model)
     import_backend(log_level=2)  # LiteRT's converter warns of its own defaults
@@ -69,6 +78,7 @@ def run(args):
         layout=args.layout,
         force=args.force,
         variant=args.model,
+        onnxruntime_web=args.onnxruntime_web,
         progress=say,
     )
     return 0

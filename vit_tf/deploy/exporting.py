@@ -48,6 +48,7 @@ def export(
     layout: str | None = None,
     force: bool = False,
     variant: str | None = None,
+    onnxruntime_web: str | PathLike | None = None,
     progress: Callable[[str], Any] | None = None,
 ) -> Manifest | list[Manifest]:
     """Writes a model as a folder for another runtime, and checks it there against the Keras model.
@@ -71,6 +72,8 @@ def export(
         layout: "tfserving", "ovms" or "triton": writes the folders that this server reads.
         force: bool, whether to replace an exported folder at `path`.
         variant: name of the variant if `model_or_source` is a bare file of weights.
+        onnxruntime_web: for "web", a local copy of the npm package onnxruntime-web, which npm downloads
+            otherwise.
         progress: function that is called with a line of text per stage.
 
     Returns:
@@ -81,7 +84,7 @@ def export(
             or an exported model whose outputs differ from the Keras model's. Nothing is left at `path`.
         OSError: the disk is full, or the folder cannot be written to.
     """
-    check_settings(format, precision, opset, layout)
+    check_settings(format, precision, opset, layout, onnxruntime_web)
     check_new_folder(path, force)
     say = progress or (lambda line: None)
     from vit_tf.deploy.subject import open_subject
@@ -94,7 +97,8 @@ def export(
         for subject, name in zip(subjects, folder_names(subjects, layout, isinstance(image_size, list))):
             folder = layouts.version_folder(partial, name, layout)
             folder.mkdir(parents=True, exist_ok=True)
-            models[name] = write_checked(subject, folder, format, precision, opset, say)
+            options = {} if onnxruntime_web is None else {"onnxruntime_web": onnxruntime_web}
+            models[name] = write_checked(subject, folder, format, precision, opset, say, **options)
         if layout:
             layouts.write_server_files(partial, models, layout)
         megabytes = folder_size(partial) / 1e6
@@ -103,7 +107,13 @@ def export(
     return manifests if isinstance(image_size, list) else manifests[0]
 
 
-def check_settings(format: str, precision: str, opset: int | None, layout: str | None) -> None:
+def check_settings(
+    format: str,
+    precision: str,
+    opset: int | None,
+    layout: str | None,
+    onnxruntime_web: str | PathLike | None = None,
+) -> None:
     """Raises a ValueError for settings that do not fit each other, or a missing extra, without Keras."""
     check_choice("format", format, WRITERS)
     precisions = FORMATS[format].precisions
@@ -114,6 +124,8 @@ def check_settings(format: str, precision: str, opset: int | None, layout: str |
         check_int("opset", opset, LOWEST_OPSET)
     layouts.check_layout(layout, format)
     require_modules(FORMATS[format].modules, FORMATS[format].extra, f"the format {format}")
+    is_for_it = format == "web" or onnxruntime_web is None
+    require(is_for_it, f"`onnxruntime_web` is for the format web, not for {format}")
 
 
 def image_sizes(sizes, own):
@@ -131,7 +143,7 @@ def folder_names(subjects, layout, is_list):
     return [layouts.size_name(x.image_size) if is_list else "" for x in subjects]
 
 
-def write_checked(subject, folder: Path, format, precision, opset, say) -> Manifest:
+def write_checked(subject, folder: Path, format, precision, opset, say, **options) -> Manifest:
     """Writes an exported folder and checks it; returns its `Manifest`."""
     from vit_tf.deploy import savedmodel
     from vit_tf.deploy.agreement import check_agreement, check_encoded, summary
@@ -140,7 +152,7 @@ def write_checked(subject, folder: Path, format, precision, opset, say) -> Manif
     height, width = manifest.image_size
     say(f"writing {format} in {precision}, for {manifest.input_kind} images of {height} x {width} pixels")
     require_space(folder, 3 * 4 * subject.model.count_params())  # with temporary files
-    import_module(WRITERS[format]).write(subject.model, manifest, folder, opset)
+    import_module(WRITERS[format]).write(subject.model, manifest, folder, opset, **options)
     write_manifest(folder, manifest)
     say(f"comparing with the Keras model on {subject.num_check_images} images")
     images, expected = subject.check_images()

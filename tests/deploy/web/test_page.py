@@ -13,7 +13,7 @@ from support.photos import photo
 
 import vit_tf
 from vit_tf.deploy.manifest import Manifest, write_manifest
-from vit_tf.deploy.web import page
+from vit_tf.deploy.web import page, runtime_files
 from vit_tf.deploy.web.runtime_files import RuntimeFiles, load_runtime_files
 from vit_tf.labels import PROBLEM_TYPES, REGRESSION, imagenet_classes
 from vit_tf.preprocessing import Preprocessing
@@ -108,6 +108,25 @@ class TestFolder:
             "onnxruntime_web": "1.2.3",
         }
 
+    def test_export(self, tmp_path):
+        package = tmp_path / "package"
+        package.mkdir()
+        (package / runtime_files.SCRIPT).write_bytes(b"/* ONNX Runtime Web v1.2.3 */")
+        (package / runtime_files.WEBASSEMBLY).write_bytes(b"\0asm")
+        options = dict(preprocessing=Preprocessing(16), onnxruntime_web=package)
+        manifest = vit_tf.export(small_model(), tmp_path / "demo", format="web", **options)
+        assert (manifest.format, manifest.input_kind) == ("web", "uint8")
+        assert manifest.agreement["top1_agreement"] == 1
+        assert (tmp_path / "demo" / "index.html").is_file()
+
+    def test_export_without_a_copy_of_the_runtime(self, tmp_path):
+        with pytest.raises(ValueError, match="is no copy of ONNX Runtime Web"):
+            options = dict(preprocessing=Preprocessing(16), onnxruntime_web=tmp_path)
+            vit_tf.export(small_model(), tmp_path / "demo", format="web", **options)
+        with pytest.raises(ValueError, match="`onnxruntime_web` is for the format web, not for onnx"):
+            vit_tf.export("cifar10", tmp_path / "demo", format="onnx", onnxruntime_web=tmp_path)
+        assert not list(tmp_path.iterdir())
+
     def test_references_between_the_files(self):
         texts = {path.name: path.read_text() for path in page.ASSETS.iterdir()}
         for name in ("app.js", "style.css"):
@@ -131,6 +150,7 @@ class TestFolder:
         average = ViTStructure(small_model(class_token=False, pooling="avg"))
         layout = page.attention_layout(average)
         assert (layout["query"], layout["queries"]) == ("the average patch", [0, 4])
+        assert page.attention_layout(ViTStructure(small_model(image_size=1024, num_heads=4))) is None
         registers = page.attention_layout(ViTStructure(small_model(num_registers=3)))
         assert (registers["queries"], registers["patches"]) == ([0, 1], [4, 8])
 

@@ -22,6 +22,7 @@ RUNTIME_SCRIPT = "ort.wasm.bundle.min.js"  # not .mjs, which not every web serve
 RUNTIME_LICENSE = "onnxruntime_license.txt"
 PAGE = "page.json"
 ATTENTION = "attention"  # the output's name in the graph
+MOST_ATTENTION = 256 << 20  # bytes
 DEFAULT_OPSET = 20
 
 
@@ -32,7 +33,7 @@ def write(
     opset: int | None = None,
     onnxruntime_web: str | os.PathLike | None = None,
 ) -> None:
-    """Writes everything but vit_tf.json into a folder: the writer of the format "web" for `vit_tf.deploy.export`.
+    """Writes everything but vit_tf.json into a folder, for `vit_tf.export`.
 
     This is the page itself, model.onnx with the attention of the last block as an additional output, the
     files of ONNX Runtime Web, and page.json with what the page needs beside vit_tf.json.
@@ -52,7 +53,10 @@ def write(
     runtime = load_runtime_files(onnxruntime_web)  # first, since there may be no network
     path = folder / FORMATS["web"].file
     preprocessing = manifest.make_preprocessing() if manifest.input_kind == "uint8" else None
-    write_onnx(model, path, manifest.precision, opset or DEFAULT_OPSET, preprocessing, attention_output=True)
+    structure = ViTStructure(model)
+    layout = attention_layout(structure)
+    options = dict(preprocessing=preprocessing, attention_output=layout is not None)
+    write_onnx(model, path, manifest.precision, opset or DEFAULT_OPSET, **options)
     is_whole = not path.with_name(f"{path.name}.data").exists()
     require(is_whole, f"{manifest.variant} is too large for a browser: try --precision float16")
     for asset in ASSETS.iterdir():
@@ -63,10 +67,9 @@ def write(
     (runtime_folder / RUNTIME_SCRIPT).write_bytes(runtime.script)
     (runtime_folder / WEBASSEMBLY).write_bytes(runtime.webassembly)
     shutil.copyfile(ASSETS / RUNTIME_LICENSE, runtime_folder / "LICENSE.txt")
-    structure = ViTStructure(model)
     page = {
         "labels": page_labels(structure, manifest),
-        "attention": attention_layout(structure),
+        "attention": layout,
         "onnxruntime_web": runtime.version,
     }
     write_json(folder / PAGE, page)
@@ -82,11 +85,15 @@ def page_labels(structure: ViTStructure, manifest: Manifest) -> list[str]:
     return list(check_labels(labels, manifest.num_outputs, manifest.problem_type != REGRESSION))
 
 
-def attention_layout(structure: ViTStructure) -> dict[str, Any]:
+def attention_layout(structure: ViTStructure) -> dict[str, Any] | None:
     """Returns where the tokens lie in the attention of the last block, for attention.js.
 
-    The page shows the row of the class token, or the mean of the rows of the patches.
+    The page shows the row of the class token, or the mean of the rows of the patches. None stands for an
+    attention that is too large for a browser.
     """
+    last = list(structure.blocks.values())[-1]
+    if 4 * last.config.num_heads * structure.num_tokens**2 > MOST_ATTENTION:
+        return None
     slices = structure.token_slices
     queries = slices.get("class_token", slices[PATCHES])
     sides = zip(structure.patched_size, structure.image_size)

@@ -52,12 +52,24 @@ def load_runtime_files(folder: str | os.PathLike | None = None) -> RuntimeFiles:
     """
     if folder is not None:
         return read_folder(Path(folder))
-    archive = cache_folder() / f"{PACKAGE}-{VERSION}.tgz"
+    archive = archive_path()
     try:
         return read_archive(archive)
     except (OSError, ValueError):  # not there yet, or damaged
         download(archive)
     return read_archive(archive)
+
+
+def prepare_runtime_files(folder: str | os.PathLike | None = None) -> None:
+    """Downloads ONNX Runtime Web unless it is in the cache. For the rest see `load_runtime_files`."""
+    if folder is not None:
+        read_folder(Path(folder))
+    elif not archive_path().is_file():
+        download(archive_path())
+
+
+def archive_path():
+    return cache_folder() / f"{PACKAGE}-{VERSION}.tgz"
 
 
 def read_folder(folder):
