@@ -55,8 +55,8 @@ def write(
     preprocessing = manifest.make_preprocessing() if manifest.input_kind == "uint8" else None
     structure = ViTStructure(model)
     layout = attention_layout(structure)
-    options = dict(preprocessing=preprocessing, attention_output=layout is not None)
-    write_onnx(model, path, manifest.precision, opset or DEFAULT_OPSET, **options)
+    opset, watches = opset or DEFAULT_OPSET, layout is not None
+    write_onnx(model, path, manifest.precision, opset, preprocessing, attention_output=watches)
     is_whole = not path.with_name(f"{path.name}.data").exists()
     require(is_whole, f"{manifest.variant} is too large for a browser: try --precision float16")
     for asset in ASSETS.iterdir():
