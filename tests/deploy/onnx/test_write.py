@@ -13,7 +13,7 @@ from support.cases import small
 from support.marks import mostly_slow
 
 from vit_tf import build_vit, list_models
-from vit_tf.deploy.onnx import graph, write_onnx
+from vit_tf.deploy.onnx import emitters, graph, write_onnx
 from vit_tf.layers.mlp import quick_gelu
 from vit_tf.preprocessing import Preprocessing
 
@@ -217,3 +217,14 @@ def test_unsupported_models_are_refused_by_name(tmp_path):
     refused(model, "needs `preprocessing`", encoded=True)
     model.get_layer("block_0").mlp.fc1.quantize("int8")
     refused(model, "'fc1' is quantized by Keras")
+
+
+def test_a_layer_of_a_user_can_be_registered(tmp_path, monkeypatch):
+    class Doubled(keras.layers.Layer):
+        def call(self, x):
+            return 2 * x
+
+    monkeypatch.setattr(emitters, "EMITTERS", dict(emitters.EMITTERS))
+    emitters.emits(Doubled)(lambda graph, layer, x: graph.add("Add", x, x))
+    model = small_vit(num_layers=1)
+    assert_agrees(keras.Model(model.input, Doubled()(model.output)), tmp_path / "model.onnx")

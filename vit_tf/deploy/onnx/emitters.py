@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import listing, shown
+from vit_tf.checks import shown
 from vit_tf.deploy.onnx.graph import Graph, Tensor
 
 EMITTERS: dict[type, Callable[..., Any]] = {}
@@ -34,10 +34,9 @@ def emit(graph: Graph, layer: Any, *inputs: Any, **arguments: Any) -> Any:
         return emit_model(graph, layer, *inputs)
     emitter = EMITTERS.get(type(layer))
     if emitter is None:  # a subclass may compute something else
-        known = sorted({kind.__name__ for kind in EMITTERS})
         raise ValueError(
-            f"the ONNX writer does not know the layer {shown(layer.name)} ({type(layer).__name__}): replace "
-            f"it by layers of vit_tf or by {listing(known, 100)}"
+            f"the ONNX writer does not know the layer {shown(layer.name)} ({type(layer).__name__}): export a "
+            "model without it, or register a function for its class by `vit_tf.deploy.onnx.emitters.emits`"
         )
     if getattr(layer, "quantization_mode", None) is not None:
         raise ValueError(
