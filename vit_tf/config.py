@@ -211,8 +211,8 @@ def override(config, settings):
     for name in settings:
         if name not in known:
             raise ValueError(
-                f"unknown hyperparameter {shown(name)}{suggestion(name, known)}; "
-                f"the hyperparameters of a variant are {', '.join(known)}"
+                f"unknown hyperparameter {shown(name)}{suggestion(name, known)}: "
+                "`python -m pydoc vit_tf.config.ViTConfig` lists them"
             )
     return replace(config, **settings)
 

@@ -118,8 +118,8 @@ def read_arrays(archive):
     """Returns the arrays of an .npz file. The announced sizes are checked before anything is unpacked."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = ", ".join(name for name in ARRAYS if name not in members)
-    found = f"{missing} missing, it holds {', '.join(sorted(members)[:10]) or 'nothing'}"
-    require(not missing, f"{found}: expected the arrays {', '.join(ARRAYS)}")
+    names = ", ".join(sorted(members)[:10]) or "no arrays"
+    require(not missing, f"{missing} missing: expected the arrays {', '.join(ARRAYS)}, got {names}")
     total = sum(members[name].file_size for name in ARRAYS)
     require(total <= MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: expected at most {MAX_NPZ_BYTES:,}")
     check_members(archive, [members[name] for name in ARRAYS], "save it with np.savez")
