@@ -189,7 +189,7 @@ def test_a_finished_run_is_trained_further(tiny, archive, tmp_path, capsys):
     before = (out / "metrics.json").read_text()
     assert main(["train", "--resume", str(out)]) == 0  # nothing is left to do
     assert (out / "metrics.json").read_text() == before
-    with pytest.raises(ValueError, match="takes no seed beside it"):
+    with pytest.raises(ValueError, match="cannot be combined with seed"):
         main(["train", "--resume", str(out), "--epochs", "2", "--seed", "3"])
     (out / "metrics.json").unlink()  # as before the end of the run
     with pytest.raises(ValueError, match="has not ended"):
@@ -278,7 +278,8 @@ def test_errors_come_before_keras_is_imported(tmp_path):
         (["--variant", "vit_cifar"], "did you mean 'vit_cifar10'"),
         (["--set", "num_layers"], "NAME=VALUE, such as num_layers=6, got 'num_layers'"),
         (["--set", "patch_stem=con"], "did you mean 'conv'"),
-        (["--set", "layers=6"], "layers"),
+        (["--set", "layers=6"], "unknown hyperparameter 'layers' .did you mean 'num_layers'"),
+        (["--set", "nonsense=1"], "'nonsense': `python -m pydoc vit_tf.config.ViTConfig` lists them"),
         (["--data", "missing.npz"], "missing.npz"),
         (["--preset", "lonk"], "did you mean 'long'"),
         (["--task", "binary"], "arrays have one class per image"),
@@ -323,7 +324,7 @@ def test_a_run_outlives_its_output_and_ctrl_c_saves(archive, tmp_path):
     with process.stderr:
         errors = process.stderr.read()
     assert process.wait(60) == 130
-    assert errors.count("note: <stdout> cannot be written to (Broken pipe), the run goes on") == 1
+    assert errors.count("note: <stdout> cannot be written to (Broken pipe), the run continues") == 1
     assert "stopping after this batch" in errors and "Traceback" not in errors
     assert len((out / "history.csv").read_text().splitlines()) >= 6
     assert list((out / "checkpoints").glob("step-*"))

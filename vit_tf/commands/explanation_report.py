@@ -1,4 +1,4 @@
-"""The report of `vit-tf explain`: what it knows of the model and the images, and its sections."""
+"""The report of `vit-tf explain`: the model and the images, and the sections about them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 import vit_tf
 from vit_tf import plots
-from vit_tf.checks import printable
+from vit_tf.checks import check_int, printable
 from vit_tf.explain.gradient import symbolic_logits
 from vit_tf.explain.relevance import pooled_tokens, pooling_weights
 from vit_tf.features import select_blocks
@@ -52,7 +52,9 @@ class ReportContext:
         self.model = loaded.model
         self.structure = ViTStructure(self.model)
         (self.layer,) = select_blocks(self.structure, layer)
-        self.class_index = self.check_class(class_index)
+        self.class_index = class_index
+        if class_index is not None:
+            check_int("--class", class_index, 0, symbolic_logits(self.structure)[0].shape[-1] - 1)
         self.x = loaded.preprocessing(paths)
         height, width = self.structure.patched_size
         self.images = loaded.preprocessing.to_pixels(self.x)[:, :height, :width]
@@ -77,13 +79,6 @@ class ReportContext:
         ]
         if len(predictions[0]) > logits.shape[-1]:  # a single logit is that of the second label
             self.target = printable(loaded.labels[1])
-
-    def check_class(self, index):
-        if index is not None:
-            num_classes = symbolic_logits(self.structure)[0].shape[-1]
-            if not 0 <= index < num_classes:
-                raise ValueError(f"--class must be from 0 to {num_classes - 1} for this model, got {index}")
-        return index
 
     def one_by_one(self, function, *args):
         """Returns a function of model and images for all images, with the memory of one."""
@@ -144,8 +139,8 @@ def heads_section(context, title, name, maps):
     text = "Each head has its own scale; the title gives the largest value."
     figures = {}
     for i, caption in enumerate(context.captions):
-        what = caption.replace("\n", ": ")
-        figures[f"{name}_{i}"] = plots.attention_heads(context.images[i], maps[i], what), what
+        shows = caption.replace("\n", ": ")
+        figures[f"{name}_{i}"] = plots.attention_heads(context.images[i], maps[i], shows), shows
     return Section(title, text, figures)
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from vit_tf import terminal
-from vit_tf.checks import brief, printable
+from vit_tf.checks import brief, check_int, check_number, printable
 from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_source
 from vit_tf.commands.startup import import_backend
 
@@ -44,9 +44,7 @@ def add_arguments(parser):
     )
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images in memory (8)")
     output = parser.add_mutually_exclusive_group()
-    output.add_argument(
-        "--json", action="store_true", help="print JSON only: a list, with one line per image"
-    )
+    output.add_argument("--json", action="store_true", help="print only JSON: a list, one line per image")
     output.add_argument("--csv", metavar="FILE", help="write one row per image to FILE; - prints CSV only")
     parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
 
@@ -80,19 +78,17 @@ def run(args):
 
 
 def check_arguments(args):
-    for name in ("top", "batch_size"):
-        if getattr(args, name) < 1:
-            option = f"--{name.replace('_', '-')}"
-            raise ValueError(f"{option} must be at least 1, got {getattr(args, name)}")
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        raise ValueError(f"--threshold must be a probability from 0 to 1, got {args.threshold}")
+    check_int("--top", args.top, 1)
+    check_int("--batch-size", args.batch_size, 1)
+    if args.threshold is not None:
+        check_number("--threshold", args.threshold, "[0, 1]")
     if args.csv not in (None, "-"):
         check_new_file("--csv", args.csv, args.force)
     check_source(args.weights, args.model)
 
 
 def find_images(arguments):
-    """Returns the paths of the images that arguments stand for, and how many arguments stand for none."""
+    """Returns the paths of the images that arguments name, and the number of arguments without an image."""
     from vit_tf.data.image_paths import find_image_paths
 
     names = []
@@ -124,7 +120,7 @@ def with_threshold(classifier, threshold):
 
 
 def output_of(args, classifier):
-    """Returns the context of the output that the options ask for."""
+    """Returns the context manager of the output that the options select."""
     from vit_tf.labels import REGRESSION
 
     if args.csv is None:
@@ -162,9 +158,8 @@ def print_error(error):
 @contextmanager
 def text_output():
     def write(path, predictions):
-        star = {True: "*"}
         lines = [
-            f"{star.get(each.selected, ' ')} {each.text:>6}  {printable(each.label)}" for each in predictions
+            f"{'*' if each.selected else ' '} {each.text:>6}  {printable(each.label)}" for each in predictions
         ]
         print("\n".join([printable(path), *lines]), flush=True)
 
