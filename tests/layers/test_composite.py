@@ -214,6 +214,7 @@ def test_bad_quantization(mode):
 CHUNKS = {"chunks": (lambda: EncoderBlock(2, 16, query_chunk_size=2), TOKENS)}
 
 
+@pytest.mark.fast_cases(6)
 @pytest.mark.parametrize("make, shape", mostly_slow({**LAYERS, **CHUNKS}, [*FAST, *CHUNKS]))
 def test_empty_batch(make, shape):
     layer = make()
