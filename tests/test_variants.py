@@ -92,5 +92,5 @@ def test_unknown_variant(name):
 
 
 def test_unknown_hyperparameter_lists_those_there_are():
-    with pytest.raises(ValueError, match="did you mean 'mlp_dim'.*pydoc vit_tf.config.ViTConfig"):
+    with pytest.raises(ValueError, match="did you mean 'mlp_dim'.*hidden_dim, num_layers"):
         get_variant("vit_b16", mpl_dim=3)

@@ -211,8 +211,8 @@ def override(config, settings):
     for name in settings:
         if name not in known:
             raise ValueError(
-                f"unknown hyperparameter {shown(name)}{suggestion(name, known)}: "
-                "`python -m pydoc vit_tf.config.ViTConfig` lists them"
+                f"unknown hyperparameter {shown(name)}{suggestion(name, known)}; "
+                f"the hyperparameters are {', '.join(known)}"
             )
     return replace(config, **settings)
 

@@ -58,8 +58,8 @@ class AfterImport:
     def find_spec(self, name, path=None, target=None):
         if name != self.name:
             return None
-        specs = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
-        spec = next(filter(None, specs), None)
+        finders = [x for x in sys.meta_path if x is not self and hasattr(x, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
         if spec and spec.loader:
             execute = spec.loader.exec_module
 

@@ -192,7 +192,7 @@ def test_a_finished_run_is_trained_further(tiny, archive, tmp_path, capsys):
     before = (out / "metrics.json").read_text()
     assert main(["train", "--resume", str(out)]) == 0  # nothing is left to do
     assert (out / "metrics.json").read_text() == before
-    with pytest.raises(ValueError, match="cannot be combined with seed"):
+    with pytest.raises(ValueError, match="cannot be combined with --seed"):
         main(["train", "--resume", str(out), "--epochs", "2", "--seed", "3"])
     (out / "metrics.json").unlink()  # as before the end of the run
     with pytest.raises(ValueError, match="has not ended"):
@@ -282,7 +282,7 @@ def test_errors_come_before_keras_is_imported(tmp_path):
         (["--set", "num_layers"], "NAME=VALUE, such as num_layers=6, got 'num_layers'"),
         (["--set", "patch_stem=con"], "did you mean 'conv'"),
         (["--set", "layers=6"], "unknown hyperparameter 'layers' .did you mean 'num_layers'"),
-        (["--set", "nonsense=1"], "'nonsense': `python -m pydoc vit_tf.config.ViTConfig` lists them"),
+        (["--set", "nonsense=1"], "'nonsense'; the hyperparameters are image_size"),
         (["--data", "missing.npz"], "missing.npz"),
         (["--preset", "lonk"], "did you mean 'long'"),
         (["--task", "binary"], "arrays have one class per image"),

@@ -57,7 +57,7 @@ def test_another_command_is_refused(run):
 
 
 def test_resume_takes_nothing_beside_it(run):
-    with pytest.raises(ValueError, match="cannot be combined with seed, flip, data"):
+    with pytest.raises(ValueError, match="cannot be combined with --seed, --flip, DATA"):
         open_run(arguments(resume=run, seed=0, flip=False, data="pets"), None, "", NAME)
     with pytest.raises(ValueError, match="leave --out out"):
         open_run(arguments(run, run), None, "", NAME)

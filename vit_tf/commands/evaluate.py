@@ -30,7 +30,9 @@ def add_arguments(parser):
     parser.add_argument("data", metavar="DATA", help="labelled images, see above")
     add_weights(parser)
     add_model(parser)
-    parser.add_argument("--part", choices=("test", "validation", "train", "all"), help="of DATA, see above")
+    parser.add_argument(
+        "--part", choices=("test", "validation", "train", "all"), help="part of DATA, see above"
+    )
     parser.add_argument(
         "--match",
         choices=("name", "known", "order"),
@@ -41,7 +43,7 @@ def add_arguments(parser):
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (32)")
     parser.add_argument("--flip-tta", action="store_true", help="average over an image and its mirror image")
     parser.add_argument(
-        "--max-bad", type=float, default=0.01, metavar="X", help="maximum fraction of unreadable files (0.01)"
+        "--max-bad", type=float, default=0.01, metavar="X", help="largest share of unreadable files (0.01)"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write metrics and figures to this folder")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON only")

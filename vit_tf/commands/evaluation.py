@@ -148,14 +148,14 @@ def encode(images, outputs, num_labels, task):
 
     `outputs` is what `match_classes` returned.
     """
-    is_multi_label = images.is_multi_label
-    classes = images.labels if is_multi_label else np.eye(len(images.class_names), dtype=bool)[images.labels]
-    targets = np.zeros((len(classes), num_labels), bool)
+    if not images.is_multi_label:
+        labels = outputs[images.labels]
+        images, labels = images.subset(np.flatnonzero(labels >= 0)), labels[labels >= 0]
+        is_single = task.name != "multi-label"
+        return images, task.encode(labels) if is_single else np.eye(num_labels, dtype=bool)[labels]
+    targets = np.zeros((len(images.labels), num_labels), bool)
     for column in np.flatnonzero(outputs >= 0):
-        targets[:, outputs[column]] |= classes[:, column]
-    if not is_multi_label:
-        has_label = targets.any(axis=1)
-        images, targets = images.subset(np.flatnonzero(has_label)), targets[has_label]
+        targets[:, outputs[column]] |= images.labels[:, column]
     if task.name == "multi-label":
         return images, targets
     problem = "the model takes one class per image, and some images of DATA have several or none"

@@ -111,8 +111,8 @@ def relevance(context):
     figure = plots.saliency_maps(
         list(context.images), maps, context.captions, context.titled("relevant patches")
     )
-    shows = f"{', '.join(maps)} over {', '.join(context.names)}"
-    yield Section("Relevant patches", text, {"relevance": (figure, shows)})
+    description = f"{', '.join(maps)} over {', '.join(context.names)}"
+    yield Section("Relevant patches", text, {"relevance": (figure, description)})
 
 
 def heads(context):
@@ -139,8 +139,8 @@ def heads_section(context, title, name, maps):
     text = "Each head has its own scale; the title gives the largest value."
     figures = {}
     for i, caption in enumerate(context.captions):
-        shows = caption.replace("\n", ": ")
-        figures[f"{name}_{i}"] = plots.attention_heads(context.images[i], maps[i], shows), shows
+        description = caption.replace("\n", ": ")
+        figures[f"{name}_{i}"] = plots.attention_heads(context.images[i], maps[i], description), description
     return Section(title, text, figures)
 
 
@@ -155,8 +155,8 @@ def features(context):
     text = "Three principal components of all patches as red, green and blue: similar patches look alike."
     caption = context.titled(f"features of the patches after {context.layer}")
     figure = plots.feature_colours(list(context.images), colours, caption, context.names)
-    shows = f"colours of the patches of {', '.join(context.names)}"
-    yield Section(title, text, {"features": (figure, shows)})
+    description = f"colours of the patches of {', '.join(context.names)}"
+    yield Section(title, text, {"features": (figure, description)})
     patches = {name: x.reshape(-1, x.shape[-1]) for name, x in by_block.items()}
     matrix = vit_tf.linear_cka(patches, patches)
     text = (
@@ -166,8 +166,8 @@ def features(context):
     figure = plots.similarity_matrix(
         matrix, list(by_block), list(by_block), context.titled("similarity of the blocks")
     )
-    shows = f"first and last block: {matrix[0, -1]:.2f}"
-    yield Section("Similarity of the blocks", text, {"cka": (figure, shows)})
+    description = f"first and last block: {matrix[0, -1]:.2f}"
+    yield Section("Similarity of the blocks", text, {"cka": (figure, description)})
 
 
 def distances(context):
@@ -179,16 +179,16 @@ def distances(context):
     side = max(context.structure.image_size)
     figure = plots.attention_distances(distance, context.titled("attention distance of the heads"), side)
     first, last = distance[0].mean(), distance[-1].mean()
-    shows = f"{first:.0f} pixels in the first block, {last:.0f} in the last, mean of the heads"
-    yield Section("Attention distance of the heads", text, {"distances": (figure, shows)})
+    description = f"{first:.0f} pixels in the first block, {last:.0f} in the last, mean of the heads"
+    yield Section("Attention distance of the heads", text, {"distances": (figure, description)})
 
 
 def positions(context):
     similarity = vit_tf.position_similarity(context.model)
     text = "The cosine similarity of each position embedding to all others."
     figure = plots.position_similarities(similarity, context.titled("similarity of the positions"))
-    shows = "one map per position of the grid"
-    yield Section("Similarity of the positions", text, {"positions": (figure, shows)})
+    description = "one map per position of the grid"
+    yield Section("Similarity of the positions", text, {"positions": (figure, description)})
 
 
 def patch_filters(context):
@@ -199,8 +199,8 @@ def patch_filters(context):
 
 def structure(context):
     text = "Output shapes, parameters and multiply-adds for one image; bars show the shares."
-    shows = f"{counted(context.structure.blocks, 'block')}, {context.model.count_params():,} parameters"
-    yield Section("Stages of the model", text, {"diagram": (plots.model_diagram(context.model), shows)})
+    description = f"{counted(context.structure.blocks, 'block')}, {context.model.count_params():,} parameters"
+    yield Section("Stages of the model", text, {"diagram": (plots.model_diagram(context.model), description)})
 
 
 SECTIONS = (relevance, heads, features, distances, positions, patch_filters, structure)

@@ -39,7 +39,7 @@ def run(args):
 
 
 def make_command(args):
-    """Returns the `new_command` of the arguments."""
+    """Returns everything that decides what the run does, see `new_command`."""
     if args.data is None:
         raise ValueError("DATA is missing: give a folder, a zip or a CSV of images, or --resume RUN")
     weights = absolute(args.weights)

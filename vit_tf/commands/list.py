@@ -38,7 +38,7 @@ def run(args):
     width = max(map(len, names))
     for name in names:
         print(f"{name:{width}}  {family(name)}: {switches(get_variant(name)) or 'plain'}")
-    print(f"{len(names)} variants")
+    print(f"{len(names)} variant{'s' * (len(names) > 1)}")
     return 0
 
 
@@ -71,7 +71,7 @@ def model_row(name):
 
 
 def count(name, num_layers):
-    """Returns (parameters, MACs) of a variant. All blocks have the same, so one and two blocks are built."""
+    """Returns (parameters, MACs) of a variant. All blocks cost the same, so one and two are built."""
     from vit_tf.flops import count_flops
     from vit_tf.models import build_vit
 

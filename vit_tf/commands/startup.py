@@ -34,8 +34,9 @@ def import_backend(trains=False):
             keras.ops.zeros(1)  # looks for GPUs, which writes lines, too
         elif trains:
             keras.utils.set_random_seed(0)
-    # grain warns on import if JAX is not installed.
-    logging.getLogger("absl").addFilter(lambda record: "load jax profiler" not in record.getMessage())
+    # grain warns on import if JAX is not installed, and TensorFlow if a run has several image or batch sizes.
+    for logger, words in (("absl", "load jax profiler"), ("tensorflow", "tf.function retracing")):
+        logging.getLogger(logger).addFilter(lambda record, words=words: words not in record.getMessage())
 
 
 @contextmanager

@@ -52,7 +52,7 @@ def run(args):
 
 
 def make_command(args):
-    """Returns the `new_command` of the arguments."""
+    """Returns everything that decides what the run does, see `new_command`."""
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
     name = args.preset or ("gpu" if args.engine == "compiled-epoch" else "default")

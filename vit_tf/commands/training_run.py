@@ -45,7 +45,7 @@ def add_run_options(parser):
         "--resume",
         metavar="RUN",
         help="continue the run in this folder with its own options; with --epochs or --minutes, train a "
-        "finished run further, by a new learning-rate schedule",
+        "finished run further, with a new learning-rate schedule",
     )
     add_settings(parser)
 

@@ -21,7 +21,7 @@ from vit_tf.zips import check_members, read_npy
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 SAMPLE_PATH = Path(__file__).parents[1] / "assets" / "cifar10_sample.png"
 SAMPLE_TRAIN_PER_CLASS, SAMPLE_TEST_PER_CLASS = 160, 40
-SAMPLE_NOTE = "this is the embedded sample of 2,000 real images, results say nothing about the full data set"
+SAMPLE_NOTE = "this is the embedded sample of 2,000 real images; results say nothing about the full data set"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MAX_NPZ_BYTES = 4 << 30
 

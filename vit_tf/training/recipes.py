@@ -59,7 +59,9 @@ class Recipe:
     clip_norm: float | None = setting(None, "maximum norm of all gradients together", POSITIVE)
     batch_size: int = setting(32, "images per batch", (1,))
     accumulation_steps: int = setting(1, "batches per optimizer step, by the mean of gradients", (1,))
-    ema: float | None = setting(None, "momentum, such as 0.999, of averaged weights that are kept", MOMENTUM)
+    ema: float | None = setting(
+        None, "momentum, such as 0.999, of averaged weights, which are validated", MOMENTUM
+    )
     # Trained weights
     freeze: str = setting(
         "none",

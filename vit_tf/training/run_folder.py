@@ -68,9 +68,10 @@ def open_run(args, command, name, subcommand):
         settings = {name: getattr(args, name) for name in STAGE_SETTINGS if name in args}
         own = ("run", "resume", *settings)
         if others := [name for name in vars(args) if name not in own and is_given(args, name)]:
+            options = [f"--{name.replace('_', '-')}" if name != "data" else "DATA" for name in others]
             raise ValueError(
-                f"--resume continues a run with its own options, and cannot be combined with "
-                f"{', '.join(others)}: leave them out, or start a new run"
+                "--resume continues a run with its own options, and cannot be combined with "
+                f"{', '.join(options)}: leave them out, or start a new run"
             )
         if settings:
             saved = further_stage(folder, saved, settings)
@@ -80,7 +81,7 @@ def open_run(args, command, name, subcommand):
 
 
 def is_given(args, name):
-    """Whether an option was given: a setting that was not is no attribute, any other option is None."""
+    """Whether an option was given. `args` lacks a setting that was not; any other option is None then."""
     return name in Recipe.__dataclass_fields__ or getattr(args, name) is not None
 
 
@@ -179,7 +180,7 @@ def check_same_command(folder, saved, command):
         changes = ", ".join(f"{name} {saved.get(name)!r} (now {command.get(name)!r})" for name in differing)
         raise ValueError(
             f"{str(folder)!r} holds a run with {changes}: give --resume {shell_quoted(folder)} alone to "
-            "continue it, or another --out to start a new run"
+            "continue it (with --epochs N if it has ended), or another --out to start a new run"
         )
 
 

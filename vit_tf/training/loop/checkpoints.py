@@ -55,6 +55,7 @@ class Checkpoints:
                 save_file(arrays, partial, metadata={"state": json.dumps(state)})
             except SafetensorError as error:
                 raise OSError(errno.EIO, f"cannot be written: {error}", str(self.folder)) from error
+            # Set before the end of the scope, which renames the file.
             path = self.folder / f"step-{step:08d}-{sha256(partial)[:16]}.safetensors"
         self.prune(path)
         return path
