@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from vit_tf import files
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 
 ROWS = {
     "recipe": ("the recipe", []),

@@ -22,7 +22,7 @@ import numpy as np
 
 import vit_tf
 from vit_tf import plots
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 
 
 def main(arguments=None):

@@ -374,6 +374,6 @@ def write_table(path, results):
 
 
 if __name__ == "__main__":
-    from vit_tf.commands import main as cli
+    from vit_tf.commands import parser as cli
 
     cli.run(main)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 import vit_tf
 from vit_tf import data
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 from vit_tf.structure import ViTStructure
 
 BATCH = 200

@@ -22,7 +22,7 @@ import numpy as np
 
 import vit_tf
 from vit_tf import data
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 
 MODES = (None, "int8", "int4", "float8")
 RUNTIMES = ("openvino", "onnxruntime", "litert", "keras")

@@ -57,7 +57,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vit_tf import build_vit, count_flops, files, plots
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 from vit_tf.cores import num_cores
 
 KINDS = ("limit", "inference", "training", "resolution", "tutorial")

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from vit_tf import data, files
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 
 ROOT = Path(__file__).parents[1]
 PAIR = ("cat", "dog")

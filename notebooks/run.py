@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 from vit_tf.files import atomic_path
 
 FOLDER = Path(__file__).parent

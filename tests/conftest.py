@@ -34,7 +34,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
     """Applies the markers `fast_cases` and `tensorflow_only`."""
-    mark_slow_cases(items)
+    mark_further_cases(items)
     if keras.backend.backend() == "tensorflow":
         return
     for item in items:
@@ -45,14 +45,15 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=reason))
 
 
-def mark_slow_cases(items):
-    """Marks the cases of a test after the first `fast_cases(count)` as slow."""
+def mark_further_cases(items):
+    """Marks the cases of a test after the first `fast_cases(count)` as `slow` and `tensorflow_only`."""
     cases = {}
     for item in items:
         if marker := item.get_closest_marker("fast_cases"):
             cases.setdefault((item.path, item.originalname), []).append(item)
             if len(cases[item.path, item.originalname]) > marker.args[0]:
                 item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.tensorflow_only)
 
 
 @pytest.fixture(autouse=True)

@@ -129,6 +129,7 @@ def test_every_trainable_variable_receives_a_gradient(overrides):
         )
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, overrides",

@@ -153,7 +153,7 @@ def test_a_command_without_a_reader_ends_and_a_run_goes_on(monkeypatch, capfd):
         for _ in range(2):
             print("a line")
             terminal.console().print("a line")
-    assert capfd.readouterr().err.count("the run goes on") == 1
+    assert capfd.readouterr().err.count("the run continues") == 1
 
 
 def test_a_full_disk_under_the_output_is_an_error_of_a_command(monkeypatch):

@@ -17,7 +17,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from vit_tf import classifier, data, files, terminal
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 from vit_tf.hub.sources import PACKAGED
 
 MOST_BYTES = 8_000_000

@@ -3,12 +3,11 @@
 Importing this package imports neither Keras nor a backend: each name is imported when it is first used.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from wrapt import when_imported
-
-from vit_tf.lazy import lazy_exports
+from vit_tf.lazy import AfterImport, lazy_exports
 
 if TYPE_CHECKING:
     from vit_tf import data as data
@@ -74,11 +73,16 @@ __version__ = "0.2.0"
 __getattr__, __dir__ = lazy_exports(__name__)
 
 
-@when_imported("keras")
-def register_layers(keras):
+def register_layers():
     """Imports the layers that `keras.saving.load_model` must find by name.
 
     Any module of `vit_tf` may be the first to import Keras. So these modules import only lower layers.
     """
     for name in ("layers", "preprocessing.layer", "data.augment.batch"):
         import_module(f"vit_tf.{name}")
+
+
+if "keras" in sys.modules:
+    register_layers()
+else:
+    sys.meta_path.insert(0, AfterImport("keras", register_layers))

@@ -73,7 +73,8 @@ def check_valid(name, value, is_valid, expected, optional=False, hint=""):
     """Raises a ValueError that says what the argument `name` must be, unless its value is valid."""
     if not is_valid and not (optional and value is None):
         alternative = " or None" if optional else ""
-        raise ValueError(f"`{name}` must be {expected}{alternative}, got {shown(value)}{hint}")
+        label = name if name.startswith("--") else f"`{name}`"
+        raise ValueError(f"{label} must be {expected}{alternative}, got {shown(value)}{hint}")
 
 
 def pair(value, name):

@@ -212,7 +212,7 @@ def override(config, settings):
         if name not in known:
             raise ValueError(
                 f"unknown hyperparameter {shown(name)}{suggestion(name, known)}; "
-                f"the hyperparameters of a variant are {', '.join(known)}"
+                f"the hyperparameters are {', '.join(known)}"
             )
     return replace(config, **settings)
 

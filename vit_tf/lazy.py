@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when they are first used (PEP 562)."""
+"""Imports that wait: of public names until they are used (PEP 562), of layers until Keras is imported."""
 
 import ast
 import sys
@@ -38,3 +38,34 @@ def lazy_exports(package):
         return sorted({*vars(module), *homes})
 
     return __getattr__, __dir__
+
+
+class AfterImport:
+    """A finder of `sys.meta_path` that calls a function after the import of one module.
+
+    The other finders find the module. `wrapt.when_imported` does the same, but importing wrapt takes 60 ms,
+    in which `vit-tf` cannot handle Ctrl-C yet.
+
+    Args:
+        name: of the module, which was not imported before.
+        function: callable without arguments.
+    """
+
+    def __init__(self, name, function):
+        self.name = name
+        self.function = function
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        finders = [x for x in sys.meta_path if x is not self and hasattr(x, "find_spec")]
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in finders)), None)
+        if spec and spec.loader:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                self.function()
+
+            spec.loader.exec_module = exec_module
+        return spec

@@ -63,7 +63,7 @@ def json_escape(match):
 class LastingStream:
     """A text stream that ends the command when its reader is gone, except inside `outliving`."""
 
-    is_needed = True  # class attribute: holds for all streams
+    is_needed = True  # for all streams
 
     def __init__(self, stream):
         self.stream = stream
@@ -93,7 +93,9 @@ class LastingStream:
             if not self.has_failed:
                 self.has_failed = True
                 name = getattr(self.stream, "name", "the output")
-                tell(f"note: {printable(name)} cannot be written to ({error.strerror}), the run goes on\n")
+                write_stderr(
+                    f"note: {printable(name)} cannot be written to ({error.strerror}), the run continues\n"
+                )
 
 
 class EscapingStream:
@@ -181,7 +183,7 @@ def silence(stream):
         pass
 
 
-def tell(text):
+def write_stderr(text):
     """Writes directly to the standard error, and ignores errors."""
     try:
         os.write(2, text.encode())

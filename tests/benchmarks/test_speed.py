@@ -6,7 +6,7 @@ import pytest
 from support.paths import ROOT
 
 from vit_tf import build_vit, count_flops
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.append(str(BENCHMARKS))

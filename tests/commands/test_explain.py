@@ -100,7 +100,7 @@ def test_bad_input(photographs, tmp_path):
         explain(str(tmp_path / "text.png"), *out)
     with pytest.raises(ValueError, match="up to 16 images, got 17"):
         explain(*photographs[:1] * 17)
-    with pytest.raises(ValueError, match="must be from 0 to 9 for this model, got 10"):
+    with pytest.raises(ValueError, match="must be an int from 0 to 9, got 10"):
         explain(photographs[0], "--class", "10", *out)
     with pytest.raises(ValueError, match="no block 9"):
         explain(photographs[0], "--layer", "9", *out)

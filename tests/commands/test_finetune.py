@@ -239,6 +239,6 @@ def test_bad_data_sets(tmp_path):
         (tmp_path / "few" / label).mkdir(parents=True)
         for i in range(count):
             picture(generator, 100).save(tmp_path / "few" / label / f"{i}.png")
-    for name, message in (("empty", "no images"), ("few", "'dog' has 1")):
+    for name, message in (("empty", "it is empty"), ("few", "'dog' has 1")):
         with pytest.raises(ValueError, match=message):
             run(tmp_path / name, tmp_path / "run")

@@ -9,13 +9,14 @@ from keras import ops
 
 from vit_tf import build_vit, load, save_weights
 from vit_tf.commands import main as cli
+from vit_tf.commands.parser import run
 from vit_tf.hub.sources import open_checkpoint
 from vit_tf.variants import VARIANTS
 
 
 def exit_code(main):
     with pytest.raises(SystemExit) as caught:
-        cli.run(main)
+        run(main)
     return caught.value.code
 
 
@@ -39,13 +40,13 @@ def test_exit_codes(capsys):
 
 def test_other_errors_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        cli.run(failing(ZeroDivisionError()))
+        run(failing(ZeroDivisionError()))
 
 
 def test_traceback_on_request(monkeypatch):
     monkeypatch.setenv("VIT_TF_TRACEBACK", "1")
     with pytest.raises(ValueError):
-        cli.run(failing(ValueError("a")))
+        run(failing(ValueError("a")))
 
 
 def test_sigterm_is_like_ctrl_c(capsys):
@@ -128,7 +129,7 @@ def test_convert(capsys, hub, ending):
         (["convert", "FOLDER", "FOLDER/folder.keras", "--force"], "is a folder"),
         (["predict", "missing.jpg", "--weights", "FOLDER"], "no image at 'missing.jpg'"),
         (["predict", "FOLDER/config.json", "--weights", "FOLDER"], "not an image"),
-        (["predict", "FOLDER/obst 0.png", "--weights", "FOLDER", "--top", "0"], "at least 1"),
+        (["predict", "FOLDER/obst 0.png", "--weights", "FOLDER", "--top", "0"], "positive int"),
         (["predict", "FOLDER/obst 0.png", "--weights", "missing.npz"], "no file or folder"),
         (["convert", "FOLDER", "FOLDER/out.pth"], "OUT must end in .safetensors, .weights.h5, .keras"),
         (["convert", "FOLDER", "FOLDER/nowhere/out.keras"], "no folder"),

@@ -196,9 +196,9 @@ def test_threshold(capsys, hub):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--top", "0"], "--top must be at least 1, got 0"),
-        (["--batch-size", "0"], "--batch-size must be at least 1"),
-        (["--threshold", "1.5"], "--threshold must be a probability from 0 to 1, got 1.5"),
+        (["--top", "0"], "--top. must be a positive int, got 0"),
+        (["--batch-size", "0"], "--batch-size. must be a positive int"),
+        (["--threshold", "1.5"], r"--threshold. must be a number in \[0, 1\], got 1.5"),
         (["--csv", "nowhere/a.csv"], "there is no folder 'nowhere' for --csv 'a.csv'"),
         (["--weights", "missing.npz"], "no file or folder 'missing.npz'"),
         (["--model", "vit_b17"], "did you mean 'vit_b16'"),

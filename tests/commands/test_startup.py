@@ -71,8 +71,21 @@ def test_bad_data_is_refused_without_keras_and_leaves_no_run(command, tmp_path):
     run_folder = [] if command == ["evaluate"] else ["--out", tmp_path / "run"]
     process = run("-c", RUN, *command, tmp_path / "empty", *run_folder)
     error, imported = process.stderr.splitlines()
-    assert (process.returncode, imported.strip()) == (2, "imported:") and "no images" in error
+    assert (process.returncode, imported.strip()) == (2, "imported:") and "it is empty" in error
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_ctrl_c_during_the_first_imports_is_one_line():
+    interrupt = """
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "vit_tf.commands.parser":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+"""
+    process = run("-c", RUN.replace("entry()", f"{interrupt}entry()"), "list")
+    assert (process.returncode, process.stderr) == (130, "interrupted\nimported:\n")
 
 
 @pytest.mark.slow

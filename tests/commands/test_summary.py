@@ -67,7 +67,7 @@ def test_comparison(capsys, tmp_path, monkeypatch):
         (["resnet*"], "no variant matches 'resnet"),
         (["vit_b16", "--image-size", "225"], "nearest are 224 and 240"),
         (["vit_b16", "--image-size", "1x2x3"], "224 or 224x288"),
-        (["vit_b16", "--batch-size", "0"], "must be positive"),
+        (["vit_b16", "--batch-size", "0"], "must be a positive int"),
         (["vit_b16", "--plot", "models.txt"], "must end in .png"),
         (["vit_b16", "--plot", "missing/models.png"], "no folder 'missing'"),
     ],

@@ -290,17 +290,17 @@ def test_empty_file(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.npz", "a.tar.gz", "folder"])
 def test_folder_without_batches(tmp_path, name):
     write_folder(tmp_path / name, {"cat.jpg": b"x", "dog.jpg": b"x"})
-    assert_refused(tmp_path / name, "no CIFAR-10 batches in it, it holds cat.jpg, dog.jpg: expected .npz")
+    assert_refused(tmp_path / name, r"it has no CIFAR-10 batches \(cat.jpg, dog.jpg\): expected .npz")
 
 
 def test_empty_folder(tmp_path):
-    assert_refused(tmp_path, "no CIFAR-10 batches in it, it holds nothing: expected .npz")
+    assert_refused(tmp_path, r"it has no CIFAR-10 batches \(it is empty\): expected .npz")
 
 
 def test_folder_with_two_data_sets(tmp_path, arrays):
     write_folder(tmp_path / "one", batch_files(arrays))
     write_folder(tmp_path / "two", batch_files(arrays, "binary"))
-    assert_refused(tmp_path, "several folders in it have batches, it holds one, two")
+    assert_refused(tmp_path, r"several folders in it have CIFAR-10 batches \(one, two\)")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "data_batch_1", "a.npy", "a.gz"])
@@ -340,7 +340,7 @@ def test_missing_batch_is_named(tmp_path, arrays, kind, container):
         path = write_zip(tmp_path / container, files)
     else:
         path = write_tar(tmp_path / container, files, "w:gz")
-    assert_refused(path, f"{name} missing of its six batches, it holds .*'test_batch")
+    assert_refused(path, f"{name} missing: expected six batches, got .*'test_batch")
 
 
 @pytest.mark.parametrize("container", ["a.tar", "a.zip"])
@@ -349,7 +349,7 @@ def test_archive_without_batches(tmp_path, container):
         path = write_zip(tmp_path / container, {"cat.jpg": b"x"})
     else:
         path = write_tar(tmp_path / container, {"cat.jpg": b"x"}, "w")
-    assert_refused(path, r"data_batch_1, .*test_batch missing of its six batches, it holds \[\]")
+    assert_refused(path, r"data_batch_1, .*test_batch missing: expected six batches, got \[\]")
 
 
 # ---------------------------------------------------------------- the arrays

@@ -76,7 +76,7 @@ def test_split_folders_under_other_names(tmp_path, folders, wrapper, kind):
     names = [*expected, *unlabelled]
     files = find_images(write(tmp_path, names) if kind == "folder" else write_zip(tmp_path / "a.zip", names))
     assert table(files) == expected
-    said = [f"the folder {f.split('/')[0]!r} is taken for {s}" for f, s in folders.items() if f != "train"]
+    said = [f"the folder {f.split('/')[0]!r} is used as {s}" for f, s in folders.items() if f != "train"]
     assert sorted(files.notes[: len(said)]) == sorted(said)
     assert len(files.notes) == len(said) + bool(unlabelled)
 
@@ -91,13 +91,13 @@ def test_a_split_may_lack_classes(tmp_path):
 )
 def test_folders_that_may_be_parts_are_asked_about(tmp_path, folders):
     write(tmp_path, [f"{folder}/{label}/1.jpg" for folder in folders for label in ("cats", "dogs")])
-    with pytest.raises(ValueError, match="all hold the folders 'cats', 'dogs', which are classes or"):
+    with pytest.raises(ValueError, match="all contain the folders 'cats', 'dogs', which are classes or"):
         find_images(tmp_path)
 
 
 def test_classes_that_hold_the_same_folders_are_noted(tmp_path):
     files = find_images(write(tmp_path, [f"{a}/{b}/1.jpg" for a in ("owl", "cat") for b in ("in", "out")]))
-    note = "the folders 'cat', 'owl' all hold the folders 'in', 'out', and are taken for the classes"
+    note = "the folders 'cat', 'owl' all contain the folders 'in', 'out', and are used as the classes"
     assert files.class_names == ("cat", "owl") and files.notes == (note,)
 
 
@@ -235,10 +235,10 @@ def test_symbolic_links(tmp_path):
 @pytest.mark.parametrize(
     ("names", "match"),
     [
-        ([], "no images, it holds nothing: expected one folder per class"),
+        ([], "it is empty: expected one folder per class"),
         (
             ["a.txt", "b/c.jxl"],
-            "no images, it holds 'a.txt', 'b/c.jxl'; .*: 1 .txt, 1 .jxl: expected",
+            "it has no images, only 'a.txt', 'b/c.jxl'; .*: 1 .txt, 1 .jxl: expected",
         ),
         (["cat/1.jpg", "cat/2.jpg"], "fewer than two classes in 2 images; 2 images lie in no class"),
         (["1.jpg", "IMG_2.jpg"], "fewer than two classes in 2 images"),

@@ -121,7 +121,7 @@ def test_check_images_notes_copies(tmp_path):
     assert good.notes[0] == "an earlier note" and len(good.notes) == 4
     for (names, where), note in zip(groups.items(), good.notes[1:]):
         first, second = names.split()
-        assert note.startswith(f"1 image is there several times {where}")
+        assert note.startswith(f"1 image occurs several times {where}")
         assert note.endswith(f"such as {first!r} and {second!r}")
 
 

@@ -13,7 +13,7 @@ from vit_tf.structure import ViTStructure
 pytestmark = pytest.mark.every_backend
 
 
-@pytest.mark.slow
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",
     [

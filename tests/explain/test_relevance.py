@@ -68,6 +68,7 @@ def test_relevance_of_one_block_against_finite_differences():
     np.testing.assert_allclose(found, expected, atol=2e-3 * expected.max())  # the step's own error
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.slow
 def test_relevance_adds_up_over_blocks_and_asks_for_a_class():
     for overrides in (

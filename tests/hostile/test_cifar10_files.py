@@ -59,7 +59,7 @@ def test_truncated_archive(tmp_path, arrays, name, share):
         write_tar(tmp_path / name, batch_files(arrays), "w:gz" if name.endswith("gz") else "w")
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(len(content) * share)])
-    assert_refused(tmp_path / name, "damaged or incomplete .*: download or copy it again|missing of its six")
+    assert_refused(tmp_path / name, "damaged or incomplete .*: download or copy it again|missing: expected")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
@@ -226,7 +226,7 @@ def test_npz_of_objects(tmp_path, arrays):
 
 def test_npz_without_the_arrays(tmp_path, arrays):
     np.savez(tmp_path / "a.npz", train_images=arrays[0], y_train=arrays[1])
-    match = "x_train, x_test, y_test missing, it holds train_images, y_train: expected the arrays x_train, y"
+    match = "x_train, x_test, y_test missing: expected the arrays x_train, .*, got train_images, y_train"
     assert_refused(tmp_path / "a.npz", match)
 
 
@@ -266,7 +266,7 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path, arrays):
             info = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
             info.type, info.linkname = kind, str(secret)
             archive.addfile(info)
-        assert_refused(path, "data_batch_1 missing of its six batches")
+        assert_refused(path, "data_batch_1 missing: expected six batches")
 
 
 def test_links_in_a_zip_are_not_read(tmp_path, arrays):
@@ -277,7 +277,7 @@ def test_links_in_a_zip_are_not_read(tmp_path, arrays):
         info = zipfile.ZipInfo("cifar-10-batches-py/data_batch_1")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
-    assert_refused(path, "data_batch_1 missing of its six batches")
+    assert_refused(path, "data_batch_1 missing: expected six batches")
 
 
 def test_nothing_is_extracted(tmp_path, arrays, monkeypatch):

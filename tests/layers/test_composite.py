@@ -148,7 +148,7 @@ GATED = dict(mlp="swiglu_split", activation="silu", attention="differential")
 THINGS = dict(block="parallel_things", drop_path_rate=0.1, layer_scale_init=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides, count, mode",
     [
@@ -214,6 +214,7 @@ def test_bad_quantization(mode):
 CHUNKS = {"chunks": (lambda: EncoderBlock(2, 16, query_chunk_size=2), TOKENS)}
 
 
+@pytest.mark.fast_cases(6)
 @pytest.mark.parametrize("make, shape", mostly_slow({**LAYERS, **CHUNKS}, [*FAST, *CHUNKS]))
 def test_empty_batch(make, shape):
     layer = make()
@@ -222,7 +223,7 @@ def test_empty_batch(make, shape):
     assert tuple(layer(empty).shape) == layer.compute_output_shape((0, *shape[1:]))
 
 
-@pytest.mark.slow
+@pytest.mark.fast_cases(6)
 @each_layer
 def test_keras_layer_harness(make, shape):
     layer = make()

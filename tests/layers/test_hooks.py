@@ -68,6 +68,7 @@ def test_threads_give_the_single_threads_numbers():
             np.testing.assert_array_equal(value, expected[name], err_msg=name)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["attention_maps", "class_relevance", "grad_cam"])
 def test_eight_threads_of_one_function(name):

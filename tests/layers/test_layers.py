@@ -37,6 +37,7 @@ def test_config_has_every_constructor_argument(make, shape):
     assert arguments <= set(layer.get_config())
 
 
+@pytest.mark.fast_cases(6)
 @each_layer
 def test_keras_file_round_trip(make, shape, tmp_path):
     inputs = keras.Input(shape[1:])

@@ -139,6 +139,7 @@ def test_the_last_blocks_may_be_frozen(vit):
     check_steps(vit, optimizer, sgd_step, 0.5, steps=1)
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_accumulation_is_a_larger_batch(vit, name):
@@ -251,6 +252,7 @@ def test_kerass_callback_validates_the_averages(name):
         np.testing.assert_allclose(*values([variable, model.optimizer.average(variable)]))
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_a_saved_model_goes_on_as_the_other(vit, name, tmp_path):

@@ -34,7 +34,7 @@ def test_a_new_run(tmp_path, monkeypatch):
 
 def test_the_same_command_goes_on_and_so_does_resume(run):
     assert open_run(arguments(run), COMMAND, "", NAME)[2]["command"] == COMMAND
-    folder, command, saved = open_run(arguments(resume=run, seed=None, tensorboard=None), None, "", NAME)
+    folder, command, saved = open_run(arguments(resume=run, tensorboard=None), None, "", NAME)
     assert (folder, command, saved["recipe"]) == (run, COMMAND, {})
 
 
@@ -57,7 +57,7 @@ def test_another_command_is_refused(run):
 
 
 def test_resume_takes_nothing_beside_it(run):
-    with pytest.raises(ValueError, match="takes no seed, flip, data beside it"):
+    with pytest.raises(ValueError, match="cannot be combined with --seed, --flip, DATA"):
         open_run(arguments(resume=run, seed=0, flip=False, data="pets"), None, "", NAME)
     with pytest.raises(ValueError, match="leave --out out"):
         open_run(arguments(run, run), None, "", NAME)

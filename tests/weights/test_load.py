@@ -247,7 +247,7 @@ def test_shapes_that_a_format_does_not_have(saved, tmp_path):
         {"embedding/kernel": np.ones((2, 2, 3, 4)), names[0]: np.ones((2, 4)), names[1]: np.ones((3, 4))},
     ):
         np.savez(tmp_path / "odd.npz", **arrays)
-        assert_refused(model, tmp_path / "odd.npz", "odd.npz", "shapes that a google file does not have")
+        assert_refused(model, tmp_path / "odd.npz", "odd.npz", "tensors that a google file does not have")
 
 
 @pytest.mark.tensorflow_only

@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from vit_tf import files, terminal
-from vit_tf.checks import printable
+from vit_tf.checks import check_int, printable
 from vit_tf.commands.options import add_model, add_weights, check_source
 from vit_tf.commands.startup import import_backend
 
@@ -41,23 +41,16 @@ def add_arguments(parser):
         "out; order: the classes of DATA, sorted, are the model's outputs in their order",
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (32)")
+    parser.add_argument("--flip-tta", action="store_true", help="average over an image and its mirror image")
     parser.add_argument(
-        "--flip-tta", action="store_true", help="average logits over each image and its mirror image"
-    )
-    parser.add_argument(
-        "--max-bad",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help="allowed share of unreadable images (0.01)",
+        "--max-bad", type=float, default=0.01, metavar="X", help="largest share of unreadable files (0.01)"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write metrics and figures to this folder")
     parser.add_argument("--json", action="store_true", help="print the metrics as JSON only")
 
 
 def run(args):
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be at least 1, got {args.batch_size}")
+    check_int("--batch-size", args.batch_size, 1)
     if args.out and args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out must be a folder, and {str(args.out)!r} is a file")
     check_source(args.weights, args.model)

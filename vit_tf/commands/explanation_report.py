@@ -1,4 +1,4 @@
-"""The report of `vit-tf explain`: what it knows of the model and the images, and its sections."""
+"""The report of `vit-tf explain`: the model and the images, and the sections about them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 
 import vit_tf
 from vit_tf import plots
-from vit_tf.checks import printable
+from vit_tf.checks import check_int, printable
 from vit_tf.explain.gradient import symbolic_logits
 from vit_tf.explain.relevance import pooled_tokens, pooling_weights
 from vit_tf.features import select_blocks
@@ -52,7 +52,9 @@ class ReportContext:
         self.model = loaded.model
         self.structure = ViTStructure(self.model)
         (self.layer,) = select_blocks(self.structure, layer)
-        self.class_index = self.check_class(class_index)
+        self.class_index = class_index
+        if class_index is not None:
+            check_int("--class", class_index, 0, symbolic_logits(self.structure)[0].shape[-1] - 1)
         self.x = loaded.preprocessing(paths)
         height, width = self.structure.patched_size
         self.images = loaded.preprocessing.to_pixels(self.x)[:, :height, :width]
@@ -77,13 +79,6 @@ class ReportContext:
         ]
         if len(predictions[0]) > logits.shape[-1]:  # a single logit is that of the second label
             self.target = printable(loaded.labels[1])
-
-    def check_class(self, index):
-        if index is not None:
-            num_classes = symbolic_logits(self.structure)[0].shape[-1]
-            if not 0 <= index < num_classes:
-                raise ValueError(f"--class must be from 0 to {num_classes - 1} for this model, got {index}")
-        return index
 
     def one_by_one(self, function, *args):
         """Returns a function of model and images for all images, with the memory of one."""
@@ -116,8 +111,8 @@ def relevance(context):
     figure = plots.saliency_maps(
         list(context.images), maps, context.captions, context.titled("relevant patches")
     )
-    shows = f"{', '.join(maps)} over {', '.join(context.names)}"
-    yield Section("Relevant patches", text, {"relevance": (figure, shows)})
+    description = f"{', '.join(maps)} over {', '.join(context.names)}"
+    yield Section("Relevant patches", text, {"relevance": (figure, description)})
 
 
 def heads(context):
@@ -144,8 +139,8 @@ def heads_section(context, title, name, maps):
     text = "Each head has its own scale; the title gives the largest value."
     figures = {}
     for i, caption in enumerate(context.captions):
-        what = caption.replace("\n", ": ")
-        figures[f"{name}_{i}"] = plots.attention_heads(context.images[i], maps[i], what), what
+        description = caption.replace("\n", ": ")
+        figures[f"{name}_{i}"] = plots.attention_heads(context.images[i], maps[i], description), description
     return Section(title, text, figures)
 
 
@@ -160,8 +155,8 @@ def features(context):
     text = "Three principal components of all patches as red, green and blue: similar patches look alike."
     caption = context.titled(f"features of the patches after {context.layer}")
     figure = plots.feature_colours(list(context.images), colours, caption, context.names)
-    shows = f"colours of the patches of {', '.join(context.names)}"
-    yield Section(title, text, {"features": (figure, shows)})
+    description = f"colours of the patches of {', '.join(context.names)}"
+    yield Section(title, text, {"features": (figure, description)})
     patches = {name: x.reshape(-1, x.shape[-1]) for name, x in by_block.items()}
     matrix = vit_tf.linear_cka(patches, patches)
     text = (
@@ -171,8 +166,8 @@ def features(context):
     figure = plots.similarity_matrix(
         matrix, list(by_block), list(by_block), context.titled("similarity of the blocks")
     )
-    shows = f"first and last block: {matrix[0, -1]:.2f}"
-    yield Section("Similarity of the blocks", text, {"cka": (figure, shows)})
+    description = f"first and last block: {matrix[0, -1]:.2f}"
+    yield Section("Similarity of the blocks", text, {"cka": (figure, description)})
 
 
 def distances(context):
@@ -184,16 +179,16 @@ def distances(context):
     side = max(context.structure.image_size)
     figure = plots.attention_distances(distance, context.titled("attention distance of the heads"), side)
     first, last = distance[0].mean(), distance[-1].mean()
-    shows = f"{first:.0f} pixels in the first block, {last:.0f} in the last, mean of the heads"
-    yield Section("Attention distance of the heads", text, {"distances": (figure, shows)})
+    description = f"{first:.0f} pixels in the first block, {last:.0f} in the last, mean of the heads"
+    yield Section("Attention distance of the heads", text, {"distances": (figure, description)})
 
 
 def positions(context):
     similarity = vit_tf.position_similarity(context.model)
     text = "The cosine similarity of each position embedding to all others."
     figure = plots.position_similarities(similarity, context.titled("similarity of the positions"))
-    shows = "one map per position of the grid"
-    yield Section("Similarity of the positions", text, {"positions": (figure, shows)})
+    description = "one map per position of the grid"
+    yield Section("Similarity of the positions", text, {"positions": (figure, description)})
 
 
 def patch_filters(context):
@@ -204,8 +199,8 @@ def patch_filters(context):
 
 def structure(context):
     text = "Output shapes, parameters and multiply-adds for one image; bars show the shares."
-    shows = f"{counted(context.structure.blocks, 'block')}, {context.model.count_params():,} parameters"
-    yield Section("Stages of the model", text, {"diagram": (plots.model_diagram(context.model), shows)})
+    description = f"{counted(context.structure.blocks, 'block')}, {context.model.count_params():,} parameters"
+    yield Section("Stages of the model", text, {"diagram": (plots.model_diagram(context.model), description)})
 
 
 SECTIONS = (relevance, heads, features, distances, positions, patch_filters, structure)

@@ -12,13 +12,7 @@ folder holds everything that the run writes; `vit-tf predict --weights RUN/model
 """
 
 from vit_tf.commands.options import check_source
-from vit_tf.commands.training_run import (
-    add_data_options,
-    add_run_options,
-    check_command,
-    data_options,
-    run_command,
-)
+from vit_tf.commands.training_run import add_run_options, new_command, run_command
 from vit_tf.training.datasets import absolute
 from vit_tf.training.presets import RECIPES
 
@@ -37,30 +31,19 @@ def add_arguments(parser):
         metavar="NAME[,NAME]",
         help=f"settings to start from: {', '.join(RECIPES)}, or several with commas (full)",
     )
-    add_data_options(parser)
     add_run_options(parser)
 
 
 def run(args):
-    return run_command(args, "finetune", None if args.resume else make_command(args))
+    return run_command(args, "finetune", make_command)
 
 
 def make_command(args):
-    """Returns everything that decides what a run does, ready for JSON; a ValueError names a wrong option."""
+    """Returns everything that decides what the run does, see `new_command`."""
     if args.data is None:
         raise ValueError("DATA is missing: give a folder, a zip or a CSV of images, or --resume RUN")
-    command = {
-        "name": "finetune",
-        "data": absolute(args.data),
-        "preset": args.recipe or "full",
-        "engine": "train-batch",
-        "variant": args.model or (None if args.weights else DEFAULT_MODEL),
-        "weights": absolute(args.weights),
-        "hyperparameters": {},
-        "tensorboard": False,
-        **data_options(args),
-    }
-    if command["weights"]:
-        check_source(command["weights"], command["variant"])
-    check_command(command)
-    return command
+    weights = absolute(args.weights)
+    variant = args.model or (None if weights else DEFAULT_MODEL)
+    if weights:
+        check_source(weights, variant)
+    return new_command(args, "finetune", args.recipe or "full", "train-batch", variant, weights=weights)

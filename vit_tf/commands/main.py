@@ -24,8 +24,6 @@ import argparse
 import sys
 from importlib import import_module
 
-from vit_tf.commands.parser import Parser, run
-
 # Each is a module of this package with HELP, add_arguments(parser) and run(args), which returns the exit
 # code. Its docstring describes the command. Neither importing it nor add_arguments() imports Keras.
 COMMANDS = tuple("predict evaluate finetune train explain list summary convert export quantize serve".split())
@@ -33,6 +31,11 @@ COMMANDS = tuple("predict evaluate finetune train explain list summary convert e
 
 def entry(*words):
     """Runs the command of the process's arguments, which follow `words`, and exits."""
+    try:
+        from vit_tf.commands.parser import run
+    except KeyboardInterrupt:  # later ones are handled by `run`
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
     run(lambda: main([*words, *sys.argv[1:]]))
 
 
@@ -43,6 +46,8 @@ def main(arguments=None):
 
 
 def parse_arguments(arguments):
+    from vit_tf.commands.parser import Parser
+
     parser = Parser("vit-tf", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name in arguments[:1] if arguments[:1] and arguments[0] in COMMANDS else COMMANDS:

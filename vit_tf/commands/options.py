@@ -14,7 +14,7 @@ def add_weights(parser):
         "--weights",
         metavar="SOURCE",
         default=DEFAULT_WEIGHTS,
-        help="see `vit-tf --help`; default: the CIFAR-10 model in this package",
+        help="see `vit-tf --help`; default: %(default)s",
     )
 
 

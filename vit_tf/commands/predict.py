@@ -18,7 +18,7 @@ import sys
 from contextlib import contextmanager
 
 from vit_tf import terminal
-from vit_tf.checks import brief, printable
+from vit_tf.checks import brief, check_int, check_number, printable
 from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_runtime
 from vit_tf.commands.prediction_table import PredictionTable
 from vit_tf.commands.startup import import_backend
@@ -55,9 +55,7 @@ def add_arguments(parser):
         "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
     )
     output = parser.add_mutually_exclusive_group()
-    output.add_argument(
-        "--json", action="store_true", help="print JSON only: a list, with one line per image"
-    )
+    output.add_argument("--json", action="store_true", help="print only JSON: a list, one line per image")
     output.add_argument("--csv", metavar="FILE", help="write one row per image to FILE; - prints CSV only")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE if it exists")
@@ -98,12 +96,11 @@ def run(args):
 
 def check_arguments(args):
     """Returns the name of the runtime; raises a ValueError for arguments that cannot be used."""
-    for name in ("top", "batch_size", "threads"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if args.threshold is not None and not 0 <= args.threshold <= 1:
-        raise ValueError(f"--threshold must be a probability from 0 to 1, got {args.threshold}")
+    check_int("--top", args.top, 1)
+    check_int("--batch-size", args.batch_size, 1)
+    check_int("--threads", args.threads, 1, optional=True)
+    if args.threshold is not None:
+        check_number("--threshold", args.threshold, "[0, 1]")
     if args.resume and args.csv in (None, "-"):
         raise ValueError("--resume goes on with a file: add --csv FILE")
     if args.csv not in (None, "-"):
@@ -129,7 +126,7 @@ def open_predictor(args, runtime):
 
 
 def find_images(arguments):
-    """Returns the paths of the images that arguments stand for, and how many arguments stand for none."""
+    """Returns the paths of the images that arguments name, and the number of arguments without an image."""
     from vit_tf.data.image_paths import find_image_paths
 
     names = []
@@ -170,9 +167,8 @@ def output_of(args, table):
 @contextmanager
 def text_output():
     def write(path, predictions):
-        star = {True: "*"}
         lines = [
-            f"{star.get(each.selected, ' ')} {each.text:>6}  {printable(each.label)}" for each in predictions
+            f"{'*' if each.selected else ' '} {each.text:>6}  {printable(each.label)}" for each in predictions
         ]
         print("\n".join([printable(path), *lines]), flush=True)
 

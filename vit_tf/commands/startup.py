@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 
 from vit_tf import terminal
 
-# What TensorFlow writes at its start on any machine, of no use to the reader. 303: there is no CUDA driver.
+# What TensorFlow writes at its start on every machine. 303: there is no CUDA driver.
 START_UP_LINES = re.compile(
     rb"^I\d{4} |^WARNING: All log messages before absl::InitializeLog|^To enable the following instructions:"
     rb"|failed call to cuInit: .*UNKNOWN ERROR \(303\)"
@@ -35,8 +35,9 @@ def import_backend(trains=False, log_level=1):
             keras.ops.zeros(1)  # looks for GPUs, which writes lines, too
         elif trains:
             keras.utils.set_random_seed(0)
-    # grain warns on import if JAX is not installed.
-    logging.getLogger("absl").addFilter(lambda record: "load jax profiler" not in record.getMessage())
+    # grain warns on import if JAX is not installed, and TensorFlow if a run has several image or batch sizes.
+    for logger, words in (("absl", "load jax profiler"), ("tensorflow", "tf.function retracing")):
+        logging.getLogger(logger).addFilter(lambda record, words=words: words not in record.getMessage())
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def leaving_at_once():
     """A scope in which Ctrl-C ends the process: an import may turn a KeyboardInterrupt into other errors."""
 
     def leave(*_):
-        terminal.tell("interrupted\n")
+        terminal.write_stderr("interrupted\n")
         os._exit(130)
 
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
@@ -60,7 +61,7 @@ def leaving_at_once():
 def without_lines(pattern):
     """A scope in which lines of the standard error that match a pattern are dropped.
 
-    A child process passes on all others at once, so that no last words of a crash are lost.
+    A child process passes on all others at once, so that the lines before a crash are not lost.
     """
     original = os.dup(2)
     source, target = os.pipe()

@@ -12,7 +12,7 @@ FLOPs are not MACs: a multiply-add is two floating-point operations.
 import os
 
 from vit_tf import terminal
-from vit_tf.checks import shown
+from vit_tf.checks import check_int, require, shown
 from vit_tf.commands.options import add_model, add_sizes, check_source, sizes
 from vit_tf.commands.startup import import_backend
 from vit_tf.variants import ALIASES, VARIANTS, get_variant, list_models
@@ -42,8 +42,7 @@ def add_arguments(parser):
 
 
 def run(args):
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be positive, got {args.batch_size}")
+    check_int("--batch-size", args.batch_size, 1)
     options = sizes(args)
     names = expand(args.names, args.model, options)
     import_backend()
@@ -69,22 +68,18 @@ def expand(names, variant, options):
     Raises:
         ValueError: a name is neither a variant nor weights, or an option does not fit it.
     """
-    expanded = []
+    expanded = {}  # a set with an order
     for name in names:
+        is_pattern = set("*?[") & set(name) and not is_source(name)
+        matches = list_models(name) if is_pattern else [name]
+        require(matches, f"no variant matches {shown(name)}: `vit-tf list` shows all")
+        expanded |= dict.fromkeys(matches)
+    for name in expanded:
         if is_source(name):
             check_source(name, variant)
-            matches = [name]
-        elif set("*?[") & set(name):
-            matches = list_models(name)
         else:
-            matches = [name]
-        if not matches:
-            raise ValueError(f"no variant matches {shown(name)}: `vit-tf list` shows all")
-        expanded += [match for match in matches if match not in expanded]
-    for name in expanded:
-        if not is_source(name):
             get_variant(name, **options)
-    return expanded
+    return list(expanded)
 
 
 def is_source(name):

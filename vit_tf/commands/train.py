@@ -15,14 +15,7 @@ The run's folder holds everything that the run writes; `vit-tf predict --weights
 import importlib.util
 import json
 
-from vit_tf.commands.training_run import (
-    add_data_options,
-    add_run_options,
-    check_command,
-    data_options,
-    run_command,
-)
-from vit_tf.training.datasets import absolute
+from vit_tf.commands.training_run import add_run_options, new_command, run_command
 from vit_tf.training.loop.engines import ENGINES
 from vit_tf.training.presets import PRESETS, TRAINING, get_preset
 
@@ -50,39 +43,26 @@ def add_arguments(parser):
         metavar="NAME=VALUE",
         help="hyperparameters of the variant, as of build_vit, such as patch_stem=conv num_layers=6",
     )
-    parser.add_argument(
-        "--tensorboard", action="store_true", default=None, help="write TensorBoard logs, too"
-    )
-    add_data_options(parser)
+    parser.add_argument("--tensorboard", action="store_true", default=None, help="write TensorBoard logs")
     add_run_options(parser)
 
 
 def run(args):
-    return run_command(args, "train", None if args.resume else make_command(args))
+    return run_command(args, "train", make_command)
 
 
 def make_command(args):
-    """Returns everything that decides what a run does, ready for JSON; a ValueError names a wrong option."""
-    if args.tensorboard and not is_installed("tensorboard"):
+    """Returns everything that decides what the run does, see `new_command`."""
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard needs the package tensorboard: pip install tensorboard")
-    preset_name = args.preset or ("gpu" if args.engine == "compiled-epoch" else "default")
-    preset = get_preset(preset_name)
-    command = {
-        "name": "train",
-        "data": absolute(args.data),
-        "preset": preset_name,
-        "engine": args.engine or preset.engine,
-        "variant": args.variant or preset.variant or PRESETS["default"].variant,
-        "weights": None,
-        "hyperparameters": {
-            **({} if args.variant else preset.hyperparameters),
-            **parse_hyperparameters(args.set or []),
-        },
-        "tensorboard": bool(args.tensorboard),
-        **data_options(args),
-    }
-    check_command(command)
-    return command
+    name = args.preset or ("gpu" if args.engine == "compiled-epoch" else "default")
+    preset = get_preset(name)
+    engine = args.engine or preset.engine
+    variant = args.variant or preset.variant or PRESETS["default"].variant
+    hyperparameters = {} if args.variant else preset.hyperparameters
+    hyperparameters = {**hyperparameters, **parse_hyperparameters(args.set or [])}
+    tensorboard = bool(args.tensorboard)
+    return new_command(args, "train", name, engine, variant, hyperparameters, tensorboard=tensorboard)
 
 
 def parse_hyperparameters(words):
@@ -97,10 +77,3 @@ def parse_hyperparameters(words):
         except json.JSONDecodeError:
             values[name] = text
     return values
-
-
-def is_installed(package):
-    try:
-        return importlib.util.find_spec(package) is not None
-    except ValueError:  # blocked
-        return False

@@ -10,7 +10,7 @@ from vit_tf.commands.options import parse_image_size
 from vit_tf.commands.settings import add_settings, given_settings
 from vit_tf.commands.startup import import_backend
 from vit_tf.terminal import printable, shell_quoted
-from vit_tf.training.datasets import open_dataset
+from vit_tf.training.datasets import absolute, open_dataset
 from vit_tf.training.loop.engines import ENGINES, check_recipe
 from vit_tf.training.presets import make_recipe
 from vit_tf.training.recipes import read_recipe
@@ -24,8 +24,8 @@ FRACTIONS = {"validation_fraction": 0.1, "test_fraction": 0.1, "max_bad": 0.01} 
 # ---------------------------------------------------------------------------------------------------
 # Command
 # ---------------------------------------------------------------------------------------------------
-def add_data_options(parser):
-    """Adds the options about images and their labels; `data_options` reads them."""
+def add_run_options(parser):
+    """Adds the options about images and labels, the run's folder, and the settings."""
     parser.add_argument("--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH; default: the model's")
     parser.add_argument(
         "--task",
@@ -34,45 +34,49 @@ def add_data_options(parser):
         "multi-label, as the labels are",
     )
     parser.add_argument(
-        "--validation-fraction", type=float, metavar="X", help="if the data has no such split (0.1)"
+        "--validation-fraction", type=float, metavar="X", help="if DATA lacks this split (0.1)"
     )
-    parser.add_argument("--test-fraction", type=float, metavar="X", help="if image files have none (0.1)")
     parser.add_argument(
-        "--max-bad", type=float, metavar="X", help="maximum fraction of unreadable files (0.01)"
+        "--test-fraction", type=float, metavar="X", help="if image files lack this split (0.1)"
     )
-
-
-def add_run_options(parser):
-    """Adds the options about the run's folder, and the settings."""
+    parser.add_argument("--max-bad", type=float, metavar="X", help="largest share of unreadable files (0.01)")
     parser.add_argument("--out", help="the run's folder (runs/NAME-TIME); a run in it is continued")
     parser.add_argument(
         "--resume",
         metavar="RUN",
-        help="continue the run in this folder as it began; --epochs or --minutes beside it train a finished "
-        "run further, with a new learning-rate schedule",
+        help="continue the run in this folder with its own options; with --epochs or --minutes, train a "
+        "finished run further, with a new learning-rate schedule",
     )
     add_settings(parser)
 
 
-def data_options(args):
-    """Returns the options of `add_data_options` and the settings, for a command."""
-    fractions = {name: getattr(args, name) for name in FRACTIONS}
-    return {
+def new_command(args, name, preset, engine, variant, hyperparameters=None, weights=None, tensorboard=False):
+    """Returns everything that decides what a run does, ready for JSON.
+
+    Raises:
+        ValueError: an option is wrong. The checks do not import Keras.
+    """
+    command = {
+        "name": name,
+        "data": absolute(args.data),
+        "preset": preset,
+        "engine": engine,
+        "variant": variant,
+        "weights": weights,
+        "hyperparameters": hyperparameters or {},
+        "tensorboard": tensorboard,
         "image_size": args.image_size and list(parse_image_size(args.image_size)),
         "task": args.task,
-        **{name: FRACTIONS[name] if value is None else value for name, value in fractions.items()},
+        **FRACTIONS,
+        **{key: getattr(args, key) for key in FRACTIONS if getattr(args, key) is not None},
         "settings": given_settings(args),
     }
-
-
-def check_command(command):
-    """Raises a ValueError that names the first wrong option of a command, without Keras."""
-    check_recipe(command["engine"], make_recipe(command))
-    if command["variant"]:
-        get_variant(command["variant"], **command["hyperparameters"])
-    data = command["data"]
-    if data not in (None, "cifar10", "sample") and not os.path.exists(data):
-        open_dataset(data)  # says that there is no such path, and suggests others
+    check_recipe(engine, make_recipe(command))
+    if variant:
+        get_variant(variant, **command["hyperparameters"])
+    if command["data"] not in (None, "cifar10", "sample") and not os.path.exists(command["data"]):
+        open_dataset(command["data"])  # says that there is no such path, and suggests others
+    return command
 
 
 def require_engine_backend(engine):
@@ -92,16 +96,15 @@ def require_engine_backend(engine):
         raise ValueError(f"--engine {engine} needs JAX: pip install 'jax[cuda13]', or jax without a GPU")
 
 
-def run_command(args, subcommand, command):
-    """Starts a run, or resumes one if `command` is None; returns the exit code."""
-    dataset = None
+def run_command(args, subcommand, make_command):
+    """Starts the run of `make_command(args)`, or resumes a run with --resume; returns the exit code."""
+    dataset, command = None, None if args.resume else make_command(args)
     if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
         dataset = open_data(command, command["data"])
     folder, command, saved = open_run(args, command, folder_name(command, dataset), subcommand)
     recipe = read_recipe(saved["recipe"]) if saved else make_recipe(command)
     with locked(folder):
-        source = saved.get("source", command["data"]) if saved else command["data"]
-        dataset = dataset or open_data(command, source)
+        dataset = dataset or open_data(command, (saved or {}).get("source", command["data"]))
         import_for(command)
         from vit_tf.training.run import configure
 

@@ -21,7 +21,7 @@ from vit_tf.zips import check_members, read_npy
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 SAMPLE_PATH = Path(__file__).parents[1] / "assets" / "cifar10_sample.png"
 SAMPLE_TRAIN_PER_CLASS, SAMPLE_TEST_PER_CLASS = 160, 40
-SAMPLE_NOTE = "this is the embedded sample of 2,000 real images, results say nothing about the full data set"
+SAMPLE_NOTE = "this is the embedded sample of 2,000 real images; results say nothing about the full data set"
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 MAX_NPZ_BYTES = 4 << 30
 
@@ -118,8 +118,8 @@ def read_arrays(archive):
     """Returns the arrays of an .npz file. The announced sizes are checked before anything is unpacked."""
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     missing = ", ".join(name for name in ARRAYS if name not in members)
-    found = f"{missing} missing, it holds {', '.join(sorted(members)[:10]) or 'nothing'}"
-    require(not missing, f"{found}: expected the arrays {', '.join(ARRAYS)}")
+    names = ", ".join(sorted(members)[:10]) or "no arrays"
+    require(not missing, f"{missing} missing: expected the arrays {', '.join(ARRAYS)}, got {names}")
     total = sum(members[name].file_size for name in ARRAYS)
     require(total <= MAX_NPZ_BYTES, f"its arrays take {total:,} bytes: expected at most {MAX_NPZ_BYTES:,}")
     check_members(archive, [members[name] for name in ARRAYS], "save it with np.savez")

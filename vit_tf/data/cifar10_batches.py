@@ -40,7 +40,7 @@ def read_batches(path):
         if path.name.lower().endswith(".zip"):
             archive = zipfile.ZipFile(unpacked)
             infos = [i for i in archive.infolist() if not i.is_dir() and not S_ISLNK(i.external_attr >> 16)]
-            zips.check_members(archive, infos, "zip it anew", len(unpacked.getvalue()))
+            zips.check_members(archive, infos, "zip the folder again", len(unpacked.getvalue()))
             files = [(i.filename, partial(archive.open, i)) for i in infos]
         else:
             archive = tarfile.open(fileobj=unpacked, mode="r:")
@@ -57,19 +57,19 @@ def read_batches(path):
 
 def batch_folder(path):
     entries = sorted(path.iterdir())
-    found = [f for f in (path, *entries) if any(os.path.isfile(f / name) for name in BATCH_FILES)]
-    there = ", ".join(entry.name for entry in found or entries[:10]) or "nothing"
-    problem = "several folders in it have batches" if found else "no CIFAR-10 batches in it"
-    require(path in found or len(found) == 1, f"{problem}, it holds {there}: {EXPECTED}")
-    return found[0]
+    folders = [f for f in (path, *entries) if any(os.path.isfile(f / name) for name in BATCH_FILES)]
+    names = ", ".join(entry.name for entry in folders or entries[:10]) or "it is empty"
+    problem = "several folders in it have CIFAR-10 batches" if folders else "it has no CIFAR-10 batches"
+    require(path in folders or len(folders) == 1, f"{problem} ({names}): {EXPECTED}")
+    return folders[0]
 
 
 def read_bounded(file, limit, name):
     data = bytearray()
     while chunk := file.read(1 << 20):  # one large read would allocate `limit` bytes at once
         data += chunk
-        found = f"{name} unpacks to more than {limit:,} bytes"
-        require(len(data) <= limit, f"{found}: this is not an original file of CIFAR-10")
+        problem = f"{name} unpacks to more than {limit:,} bytes"
+        require(len(data) <= limit, f"{problem}: this is not an original file of CIFAR-10")
     return bytes(data)
 
 
@@ -77,7 +77,7 @@ def arrays_from_batches(batches):
     is_binary = sum(name.endswith(".bin") for name in batches) * 2 > len(batches)
     suffix, parse = (".bin", parse_binary) if is_binary else ("", parse_pickle)
     missing = ", ".join(name + suffix for name in BATCHES if name + suffix not in batches)
-    require(not missing, f"{missing} missing of its six batches, it holds {sorted(batches)}")
+    require(not missing, f"{missing} missing: expected six batches, got {sorted(batches)}")
     parsed = [parse(batches.pop(name + suffix), name + suffix) for name in BATCHES]
     arrays = []
     for part in (parsed[:-1], parsed[-1:]):
@@ -89,8 +89,8 @@ def arrays_from_batches(batches):
 
 def parse_binary(data, name):
     """Returns (pixels uint8 [n, 3072], labels uint8 [n]) of records of 1 label and 3,072 pixels."""
-    found = f"{name} has {len(data):,} bytes, not a whole number of records of {1 + PIXELS:,}"
-    require(data and len(data) % (1 + PIXELS) == 0, f"{found}: truncated, download or copy it again")
+    problem = f"{name} has {len(data):,} bytes, not a whole number of records of {1 + PIXELS:,}"
+    require(data and len(data) % (1 + PIXELS) == 0, f"{problem}: truncated, download or copy it again")
     records = np.frombuffer(data, np.uint8).reshape(-1, 1 + PIXELS)
     return records[:, 1:], records[:, 0]
 

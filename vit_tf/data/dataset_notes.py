@@ -49,11 +49,11 @@ def copy_notes(files, digests):
     notes = []
     for copies, where in (
         (in_labels, "with different labels: one of them is wrong"),
-        (in_splits, "in different splits: what is learnt there is tested"),
-        (same, "with the same label: a split may part them"),
+        (in_splits, "in different splits: a model is tested with images that it was trained on"),
+        (same, "with the same label: a split may separate them"),
     ):
         if copies:
             first = " and ".join(shown(files.names[i]) for i in copies[0][:3])
-            count = "1 image is" if len(copies) == 1 else f"{len(copies):,} images are"
-            notes.append(f"{count} there several times {where}, such as {first}")
+            count = "1 image occurs" if len(copies) == 1 else f"{len(copies):,} images occur"
+            notes.append(f"{count} several times {where}, such as {first}")
     return notes

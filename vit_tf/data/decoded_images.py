@@ -57,9 +57,9 @@ class CachedImages:
         needed = len(images) * sum(self[index].nbytes for index in measured) // max(len(measured), 1)
         free = free_memory()
         if free is not None and needed > free / 2:
-            found = f"{len(images):,} images of {side} pixels need about {needed:,} bytes of memory"
+            problem = f"{len(images):,} images of {side} pixels need about {needed:,} bytes of memory"
             limit = f"half of the free memory is {free // 2:,}"
-            raise ValueError(f"{found}, {limit}: choose a smaller `side`, or do without the cache")
+            raise ValueError(f"{problem}, {limit}: choose a smaller `side`, or do without the cache")
 
     def __len__(self) -> int:
         return len(self.images)

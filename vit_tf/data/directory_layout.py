@@ -128,9 +128,9 @@ def label_images(paths):
     Raises:
         ValueError: there are no images or fewer than two classes, or folders may be either classes or splits.
     """
-    there = quoted(sorted(paths.others) or sorted(paths.folders)) or "nothing"
-    found = "; ".join([f"no images, it holds {there}", *left_out_as_no_images(paths)])
-    require(paths.images, f"{found}: {EXPECTED_LAYOUTS}")
+    names = quoted(sorted(paths.others) or sorted(paths.folders))
+    problem = f"it has no images, only {names}" if names else "it is empty"
+    require(paths.images, f"{'; '.join([problem, *left_out_as_no_images(paths)])}: {EXPECTED_LAYOUTS}")
     for depth in range(MAX_WRAPPERS):
         groups = by_folder(paths.images, depth)
         if len(groups) != 1 or SPLIT_OF_NAME.keys() & {folder.lower() for folder in groups}:
@@ -140,7 +140,7 @@ def label_images(paths):
     notes = left_out_as_no_images(paths)
     if labelled:
         notes += [
-            f"the folder {shown(folder)} is taken for {split}"
+            f"the folder {shown(folder)} is used as {split}"
             for folder, split in split_of.items()
             if folder.lower() not in SPLIT_OF_NAME and any(name in labelled for name in groups[folder])
         ]
@@ -153,9 +153,9 @@ def label_images(paths):
     empty = empty_folders(paths)
     if empty:
         notes.append(f"no image in the folder {quoted(empty)}, left out")
-    found = f"fewer than two classes in {len(paths.images):,} images"
+    problem = f"fewer than two classes in {len(paths.images):,} images"
     is_enough = len({label for label, _ in labelled.values()}) > 1
-    require(is_enough, f"{'; '.join([found, *notes])}: {EXPECTED_LAYOUTS}")
+    require(is_enough, f"{'; '.join([problem, *notes])}: {EXPECTED_LAYOUTS}")
     return labelled, tuple(notes)
 
 
@@ -228,11 +228,11 @@ def folders_inside(groups, depth):
     names = sorted(next(iter(inside), ()))
     if len(groups) < 2 or len(inside) > 1 or len(names) < 2:
         return []
-    found = f"the folders {quoted(sorted(groups))} all hold the folders {quoted(names)}"
+    problem = f"the folders {quoted(sorted(groups))} all contain the folders {quoted(names)}"
     is_parts = all(FOLD.fullmatch(folder) or split_in(folder) is not None for folder in groups)
     hint = "rename them to train, val and test, pass one alone, or write a table of path, label, split"
-    require(not is_parts, f"{found}, which are classes or parts: {hint}")
-    return [f"{found}, and are taken for the classes"]
+    require(not is_parts, f"{problem}, which are classes or parts: {hint}")
+    return [f"{problem}, and are used as the classes"]
 
 
 def label_splits(groups, split_of, depth):

@@ -60,8 +60,8 @@ class ImageFiles:
         is_equal = len(set(counts)) == 1
         require(is_equal, f"names, labels and splits number {counts}: expected one each per file")
         unknown = set(self.splits) - {*SPLITS, None}
-        found = f"unknown splits {quoted(map(str, unknown))}"
-        require(not unknown, f"{found}: expected {', '.join(SPLITS)} or None")
+        problem = f"unknown splits {quoted(map(str, unknown))}"
+        require(not unknown, f"{problem}: expected {', '.join(SPLITS)} or None")
         object.__setattr__(self, "root", Path(self.root))
         for field_name in ("class_names", "names", "splits", "notes"):
             object.__setattr__(self, field_name, tuple(getattr(self, field_name)))
@@ -94,14 +94,14 @@ class ImageFiles:
         """
         indices = np.asarray(indices)
         if indices.dtype == bool:
-            found = f"the mask has shape {indices.shape}"
-            require(indices.shape == (len(self),), f"{found}: expected [{len(self)}], one per file")
+            problem = f"the mask has shape {indices.shape}"
+            require(indices.shape == (len(self),), f"{problem}: expected [{len(self)}], one per file")
             indices = np.flatnonzero(indices)
         indices = np.unique(indices) if indices.size else np.zeros(0, np.int64)
         require(indices.dtype.kind in "iu", f"indices are {indices.dtype}: expected integers or a bool mask")
         is_inside = not len(indices) or 0 <= indices[0] <= indices[-1] < len(self)
-        found = f"indices reach from {indices[:1]} to {indices[-1:]}"
-        require(is_inside, f"{found}: expected 0 to {len(self) - 1}")
+        problem = f"indices reach from {indices[:1]} to {indices[-1:]}"
+        require(is_inside, f"{problem}: expected 0 to {len(self) - 1}")
         names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
         return replace(self, names=names, labels=self.labels[indices], splits=splits)
 
@@ -168,8 +168,8 @@ def find_at(root):
         labelled, notes = read_labels(root)
     names = tuple(sorted(labelled))
     class_names, labels = encode_labels([labelled[name][0] for name in names])
-    found = f"only the class {quoted(class_names)}" if class_names else "no images"
-    require(len(class_names) > 1, f"{found}: expected images of at least two classes")
+    problem = f"only the class {quoted(class_names)}" if class_names else "no images"
+    require(len(class_names) > 1, f"{problem}: expected images of at least two classes")
     splits = tuple(labelled[name][1] for name in names)
     notes = (*notes, *class_notes(class_names, labels))
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
@@ -224,10 +224,10 @@ def check_images(
         pool.shutdown(wait=False, cancel_futures=True)
     bad = [(name, reason) for name, (reason, _) in zip(files.names, checks) if reason]
     first = "; ".join(f"{shown(name)}: {reason}" for name, reason in bad[:5])
-    found = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
+    problem = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
     share = np.ceil(len(bad) / max(len(files), 1) * 1000) / 1000
     hint = f"repair or remove them, or leave them out with --max-bad {share:g}"
-    require(len(bad) <= max_bad * len(files), f"{found}; {hint}")
+    require(len(bad) <= max_bad * len(files), f"{problem}; {hint}")
     notes = (*files.notes, *copy_notes(files, [digest for _, digest in checks]))
     good = files.subset(np.array([not reason for reason, _ in checks], bool))
     return replace(good, notes=notes), bad

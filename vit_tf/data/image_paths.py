@@ -38,18 +38,14 @@ def find_argument(argument):
         return find_in_folder(argument)
     if URL.match(argument) or len(argument) > LONGEST_PATH or os.path.lexists(argument):
         return [argument], []  # reading reports whether this is an image
-    found = f"no image at {shown(argument)}"
-    require(glob.has_magic(argument), f"{found}: there is no such file")
+    problem = f"no image at {shown(argument)}"
+    require(glob.has_magic(argument), f"{problem}: there is no such file")
     matches = sorted(glob.glob(argument, recursive=True), key=natural_key)
-    require(matches, f"{found}: no file matches this pattern")
-    paths, notes = [], []
-    for match in matches:
-        # `**` matches folders as well as the files in them.
-        if "**" not in argument or not os.path.isdir(match):
-            paths_of_match, left_out = find_argument(match)
-            paths += paths_of_match
-            notes += left_out
-    return paths, notes
+    require(matches, f"{problem}: no file matches this pattern")
+    if "**" in argument:  # it matches folders as well as the files in them
+        matches = [match for match in matches if not os.path.isdir(match)]
+    results = [find_argument(match) for match in matches]
+    return [path for paths, _ in results for path in paths], [note for _, notes in results for note in notes]
 
 
 def find_in_folder(folder):

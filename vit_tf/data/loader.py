@@ -21,7 +21,7 @@ from vit_tf.cores import num_cores
 from vit_tf.data.image_data import checked_labels
 
 LARGEST_SEED = 2**32 - 1
-# What a generator is for is part of its seed, so that no two generators draw the same numbers.
+# The purpose of a generator is part of its seed, so that no two generators draw the same numbers.
 ORDER, IMAGE, MIX = range(3)
 
 
@@ -205,8 +205,8 @@ class DataLoader(keras.utils.PyDataset):
     def _stacked_batch(self, epoch, order, positioned_images):
         positions, images = zip(*positioned_images)
         shapes = sorted({image.shape for image in images})
-        found = f"the images of a batch must have the same size, got {shapes[0]} and {shapes[-1]}"
-        require(len(shapes) == 1, f"{found}: pass a `transform` that resizes or crops them")
+        problem = f"the images of a batch must have the same size, got {shapes[0]} and {shapes[-1]}"
+        require(len(shapes) == 1, f"{problem}: pass a `transform` that resizes or crops them")
         return self._labelled(epoch, order, positions[0] // self.batch_size, np.stack(images))
 
     def _array_batch(self, epoch, order, index):
@@ -258,13 +258,13 @@ def check_labels(labels, num_images, num_classes):
     expected = (num_images, num_classes) if is_multi_label else (num_images,)
     columns = f"bool labels of shape {expected}, one column per class"
     kind = columns if is_multi_label else "one integer label per image"
-    found = f"got {num_images} images and labels {labels.dtype} of shape {labels.shape}"
-    require(num_images and labels.shape == expected, f"expected at least one image and {kind}, {found}")
+    problem = f"got {num_images} images and labels {labels.dtype} of shape {labels.shape}"
+    require(num_images and labels.shape == expected, f"expected at least one image and {kind}, {problem}")
     return checked_labels(labels, num_classes)
 
 
 def check_image(image):
     """Raises a ValueError unless an array is an image (h, w, c), uint8 or float32."""
-    found = f"got {image.dtype} of shape {image.shape}: pass a `transform` that returns such images"
+    problem = f"got {image.dtype} of shape {image.shape}: pass a `transform` that returns such images"
     is_valid = image.ndim == 3 and image.dtype in (np.uint8, np.float32)
-    require(is_valid, f"expected images (h, w, c) of uint8 or float32, {found}")
+    require(is_valid, f"expected images (h, w, c) of uint8 or float32, {problem}")

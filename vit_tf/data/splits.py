@@ -74,9 +74,9 @@ def split_files(
     check_number("validation_fraction", validation_fraction, "(0, 1)")
     check_number("test_fraction", test_fraction, "[0, 1)")
     check_int("seed", seed, 0, math.inf)
-    found = f"validation_fraction and test_fraction are {validation_fraction} and {test_fraction}"
+    problem = f"validation_fraction and test_fraction are {validation_fraction} and {test_fraction}"
     is_below_one = validation_fraction + test_fraction < 1
-    require(is_below_one, f"{found}: expected a sum below 1, training needs a part")
+    require(is_below_one, f"{problem}: expected a sum below 1, training needs a part")
     splits = np.array([split or "train" for split in files.splits], object)
     parts = {"test": test_fraction, "validation": validation_fraction}
     parts = {split: fraction for split, fraction in parts.items() if fraction and split not in files.splits}
@@ -95,10 +95,10 @@ def require_enough(files, pool, parts):
     counts = class_counts(files.labels[pool], len(files.class_names))
     need = 1 + len(parts)
     short = [f"{name!r} has {n}" for name, n in zip(files.class_names, counts) if n < need]
-    found = f"{len(short)} classes have too few images to train with ({', '.join(short[:5])})"
+    problem = f"{len(short)} classes have too few images to train with ({', '.join(short[:5])})"
     where = " and ".join(["training", *reversed(parts)])
     hint = f"expected {need} or more, one for {where} each; add images or leave the class out"
-    require(not short, f"{found}: {hint}")
+    require(not short, f"{problem}: {hint}")
 
 
 def write_split(files: ImageFiles, path: str | os.PathLike) -> None:
@@ -135,8 +135,7 @@ def read_split(files: ImageFiles, path: str | os.PathLike) -> ImageFiles:
     try:
         return splits_of_rows(files, read_rows(path))
     except ValueError as error:
-        problem = error
-    raise ValueError(brief(f"{str(path)!r}: {problem}"))
+        raise ValueError(brief(f"{str(path)!r}: {error}")) from None
 
 
 def splits_of_rows(files, rows):
@@ -155,8 +154,8 @@ def splits_of_rows(files, rows):
         if name not in index:
             gone.append(name)
             continue
-        found = f"{name!r} was of the class {label!r} and is now of {now[index[name]]!r}"
-        require(now[index[name]] == label, f"{found}: move it back")
+        problem = f"{name!r} was of the class {label!r} and is now of {now[index[name]]!r}"
+        require(now[index[name]] == label, f"{problem}: move it back")
         splits[name] = split or None
         prints[name] = "".join(cells[3:])
     new = sorted(set(files.names) - set(splits))
@@ -164,7 +163,7 @@ def splits_of_rows(files, rows):
     missing = f"missing images ({len(gone):,}): {quoted(gone)}"
     require(not gone, f"{missing}{added}; restore the missing images, or start a new run")
     subset = files.subset(sorted(index[name] for name in splits))
-    notes = describe_changes(files, subset, prints)
+    notes = describe_changes(new, subset, prints)
     splits = tuple(splits[name] for name in subset.names)
     return replace(with_used_classes(subset), splits=splits, notes=notes)
 
@@ -183,10 +182,9 @@ def with_used_classes(files):
     return replace(files, class_names=tuple(files.class_names[i] for i in used), labels=labels)
 
 
-def describe_changes(files, known, prints):
-    """Returns what is new or has changed since a split was made, one line each."""
+def describe_changes(new, known, prints):
+    """Returns notes on images that are new or have changed since a split was made."""
     notes = []
-    new = sorted(set(files.names) - set(known.names))
     if new:
         notes.append(
             f"files that are new since the run began, or unreadable, are left out ({len(new):,}): "

@@ -48,8 +48,8 @@ class ImageArchive:
             self._add(member)
         total = sum(member.file_size for member in self._members.values())
         is_bomb = total > max(BOMB_BYTES, BOMB_RATIO * self.path.stat().st_size)
-        found = f"its images unpack to {total:,} bytes, over {BOMB_RATIO} times its size"
-        require(not is_bomb, f"{found}: this is a zip bomb, do not use it")
+        problem = f"its images unpack to {total:,} bytes, over {BOMB_RATIO} times its size"
+        require(not is_bomb, f"{problem}: this is a zip bomb, do not use it")
 
     def __reduce__(self):
         return ImageArchive, (self.path,)
@@ -84,7 +84,7 @@ class ImageArchive:
             return file.read(most)
 
     def _archive(self):
-        # A forked process shares the file's position with its parent, so it opens the zip anew. Threads take
+        # A forked process shares the file's position with its parent, so it opens the zip again. Threads take
         # turns: in Python 3.12 and 3.13 zipfile gives one thread another's bytes.
         if self._opened is None or self._opened[0] != os.getpid():
             self._opened = os.getpid(), zipfile.ZipFile(self.path), Lock()
@@ -95,8 +95,8 @@ class ImageArchive:
         is_inside = not re.match("/|[A-Za-z]:", path) and ".." not in path.split("/")
         hint = "this zip is unsafe, make it again from the folder itself"
         require(is_inside, f"the member {member.filename!r} leads out of the zip: {hint}")
-        found = f"the member '{path[:40]}...' lies {path.count('/'):,} folders deep"
-        require(path.count("/") <= MAX_DEPTH, f"{found}: expected {MAX_DEPTH} at most")
+        problem = f"the member '{path[:40]}...' lies {path.count('/'):,} folders deep"
+        require(path.count("/") <= MAX_DEPTH, f"{problem}: expected {MAX_DEPTH} at most")
         name = posixpath.normpath(path)
         if any(map(is_ignored, name.split("/"))):
             return

@@ -17,7 +17,8 @@ class DropPath(keras.layers.Layer):
     Reference: Huang et al., "Deep Networks with Stochastic Depth" (https://arxiv.org/abs/1603.09382).
 
     Args:
-        rate: float in [0, 1), the probability that a sample loses the branch.
+        rate: float in [0, 1), the probability that a sample loses the branch; each block's is set by
+            `vit_tf.config.ViTConfig.block_config`.
         seed: int, for a reproducible choice.
 
     Call arguments:

@@ -42,7 +42,8 @@ def curves(history: Sequence[dict[str, Any]], title: str) -> Figure:
     for axes, (key, name) in zip(figure.subplots(1, len(panels)), panels.items()):
         best = np.nanargmin if key == "loss" else np.nanargmax
         axes.set(title=name, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.ticklabel_format(useOffset=False)
         if key != "loss":
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=None))
         if key in values:

@@ -99,7 +99,7 @@ class ArrayDataset:
 
 
 class FileDataset:
-    """Labelled image files: checked and split once, then as the run's split.csv says.
+    """Labelled image files, which a new run checks and splits. A resumed run reads the split from split.csv.
 
     Args:
         source: path of a folder, zip or table, see `vit_tf.data.find_images`.
@@ -182,9 +182,9 @@ class FileDataset:
 
         train = self.images.subset([i for i, split in enumerate(self.images.splits) if split == "train"])
         order = np.random.default_rng(0).permutation(len(train))[:count]
-        few = DecodedImages(train.subset(sorted(order)))
+        images = DecodedImages(train.subset(sorted(order)))
         transform = EvalTransform(preprocessing)
-        return all_images(DataLoader(few, np.zeros(len(few), int), 1, 100, transform=transform))
+        return all_images(DataLoader(images, np.zeros(len(images), int), 1, 100, transform=transform))
 
 
 def all_images(loader):

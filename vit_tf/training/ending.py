@@ -114,10 +114,10 @@ def rehearse(ending, trainer):
         ) as folder,
     ):
         try:
-            few = replace(ending, test=ending.test.head(NUM_REHEARSED))
-            actor = understudy(few, trainer)
-            few.write(actor, Path(folder))
-            check_model(few, actor, Path(folder) / "model")
+            shortened = replace(ending, test=ending.test.head(NUM_REHEARSED))
+            copied = finished_copy(shortened, trainer)
+            shortened.write(copied, Path(folder))
+            check_model(shortened, copied, Path(folder) / "model")
         except ValueError as error:
             raise ValueError(f"the rehearsal of this run's end failed, before its start: {error}") from error
         except Exception as error:
@@ -137,26 +137,26 @@ def untouched_randomness():
         restore_rng_state(states[2])
 
 
-def understudy(ending, trainer):
+def finished_copy(ending, trainer):
     """Returns a copy of an untrained trainer at the end of a run of one step.
 
     With LoRA, which is merged at the end, the copy has a model of its own.
     """
-    actor = copy.copy(trainer)
-    actor.load_best = actor.load_last = lambda: None
-    actor.engine = copy.copy(trainer.engine)
-    actor.engine.validation = trainer.engine.validation.head(NUM_REHEARSED)
-    actor.started = time.perf_counter()
-    actor.progress = Progress(step=1, images=1, train_seconds=1.0)
-    actor.progress.totals = {"images": 1, "seconds": 1.0, "loss": 0.0, "accuracy": 0.0}
+    copied = copy.copy(trainer)
+    copied.load_best = copied.load_last = lambda: None
+    copied.engine = copy.copy(trainer.engine)
+    copied.engine.validation = trainer.engine.validation.head(NUM_REHEARSED)
+    copied.started = time.perf_counter()
+    copied.progress = Progress(step=1, images=1, train_seconds=1.0)
+    copied.progress.totals = {"images": 1, "seconds": 1.0, "loss": 0.0, "accuracy": 0.0}
     _, targets = ending.test.batch(0, 0)
-    row = actor.history_row(np.zeros_like(targets), targets)
-    actor.progress.rows, actor.progress.best = [row], row
+    row = copied.history_row(np.zeros_like(targets), targets)
+    copied.progress.rows, copied.progress.best = [row], row
     if ending.recipe.lora_rank:
         recipe = ending.recipe
-        actor.engine.model = make_model(ending.variant, ending.hyperparameters, recipe, ending.preprocessing)
-        add_lora(actor.engine.model, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
-    return actor
+        copied.engine.model = make_model(ending.variant, ending.hyperparameters, recipe, ending.preprocessing)
+        add_lora(copied.engine.model, recipe.lora_rank, recipe.lora_alpha, on=recipe.lora_targets.split(","))
+    return copied
 
 
 def check_model(ending, trainer, folder):

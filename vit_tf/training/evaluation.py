@@ -5,12 +5,13 @@ import re
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 
 from vit_tf import files, terminal
-from vit_tf.checks import listing, printable, shown, suggestion
+from vit_tf.checks import listing, printable, require, shown, suggestion
 from vit_tf.training.datasets import is_array_source
 
 
@@ -106,7 +107,7 @@ def label_names(loaded):
 
 
 def match_classes(class_names, labels, how="name"):
-    """Returns the index of the label that each class stands for, -1 for a class that is left out: int (k,).
+    """Returns the index of the label of each class, -1 for a class that is left out: int (k,).
 
     `how` is "name", "known" or "order", see --match. A ValueError names a class that does not match.
     """
@@ -130,11 +131,11 @@ def known_names(labels):
     """Returns a dict from names to indices of labels: simplified names, unique synonyms, IDs of ImageNet."""
     from vit_tf.labels import imagenet_classes, imagenet_ids
 
-    others = [(name, i) for i, label in enumerate(labels) if ", " in label for name in label.split(", ")]
+    synonyms = [(name, i) for i, label in enumerate(labels) if ", " in label for name in label.split(", ")]
     if len(labels) == 1000 and labels[:2] == list(imagenet_classes()[:2]):
-        others += zip(imagenet_ids(), range(1000))
-    counts = Counter(simple(name) for name, _ in others)
-    known = {simple(name): i for name, i in others if counts[simple(name)] == 1}
+        synonyms += zip(imagenet_ids(), range(1000))
+    counts = Counter(simple(name) for name, _ in synonyms)
+    known = {simple(name): i for name, i in synonyms if counts[simple(name)] == 1}
     return known | {simple(label): i for i, label in enumerate(labels)}
 
 
@@ -147,23 +148,19 @@ def encode(images, outputs, num_labels, task):
 
     `outputs` is what `match_classes` returned.
     """
-    if images.is_multi_label:
-        targets = np.zeros((len(images.labels), num_labels), bool)
-        for column, index in enumerate(outputs):
-            if index >= 0:
-                targets[:, index] |= images.labels[:, column]
-        if task.name == "multi-label":
-            return images, targets
-        if (targets.sum(axis=1) != 1).any():
-            raise ValueError(
-                "the model takes one class per image, and some images of DATA have several or none"
-            )
-        return images, task.encode(targets.argmax(axis=1))
-    labels = outputs[images.labels]
-    images, labels = images.subset(np.flatnonzero(labels >= 0)), labels[labels >= 0]
+    if not images.is_multi_label:
+        labels = outputs[images.labels]
+        images, labels = images.subset(np.flatnonzero(labels >= 0)), labels[labels >= 0]
+        is_single = task.name != "multi-label"
+        return images, task.encode(labels) if is_single else np.eye(num_labels, dtype=bool)[labels]
+    targets = np.zeros((len(images.labels), num_labels), bool)
+    for column in np.flatnonzero(outputs >= 0):
+        targets[:, outputs[column]] |= images.labels[:, column]
     if task.name == "multi-label":
-        return images, np.eye(num_labels, dtype=bool)[labels]
-    return images, task.encode(labels)
+        return images, targets
+    problem = "the model takes one class per image, and some images of DATA have several or none"
+    require((targets.sum(axis=1) == 1).all(), problem)
+    return images, task.encode(targets.argmax(axis=1))
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -194,13 +191,9 @@ def measure(loaded, images, targets, labels, task, batch_size, flip_tta=False):
     if task.name == "single-label":
         scores = probabilities(logits, "softmax")
         metrics["expected_calibration_error"] = expected_calibration_error(scores, targets.argmax(axis=1))
-    occurring = {
-        name
-        for name, values in metrics["classes"].items()
-        if values["images"] or values["precision"] is not None
-    }
+    classes = metrics["classes"]
+    occurs = [values["images"] > 0 or values["precision"] is not None for values in classes.values()]
     if "confusion" in metrics:
-        kept = [i for i, name in enumerate(labels) if name in occurring]
-        metrics["confusion"] = np.array(metrics["confusion"])[np.ix_(kept, kept)].tolist()
-    metrics["classes"] = {name: values for name, values in metrics["classes"].items() if name in occurring}
+        metrics["confusion"] = np.array(metrics["confusion"])[occurs][:, occurs].tolist()
+    metrics["classes"] = dict(compress(classes.items(), occurs))
     return metrics

@@ -6,7 +6,7 @@ from vit_tf import files, plots
 from vit_tf.predictions import probabilities
 from vit_tf.training.label_metrics import wrong_images
 from vit_tf.training.metrics import confident_mistakes
-from vit_tf.training.tasks import SINGLE_LABEL
+from vit_tf.training.tasks import MULTI_LABEL, SINGLE_LABEL
 
 VALIDATED = {"val_accuracy": "validation_accuracy", "val_map": "validation_mean_average_precision"}
 
@@ -25,7 +25,7 @@ def write_metrics(trainer, recipe, test, class_names, folder, details=None):
         details: dict or None, added to metrics.json.
 
     Returns:
-        (metrics, logits): those of the trainer's task, with figures about the run; float32 (n, o).
+        (metrics, logits): the metrics of the trainer's task and of the run; float32 (n, o).
     """
     trainer.load_best()
     progress, task, thresholds = trainer.progress, trainer.task, None
@@ -68,50 +68,30 @@ def draw_report(rows, test, logits, metrics, class_names, folder, title):
         figures["confusion.png"] = plots.confusion(matrix, class_names, title)
     else:
         figures["average_precision.png"] = plots.average_precisions(metrics["classes"], title)
-    draw, wrong = DRAWN[metrics["task"]](test, logits, metrics, class_names)
+    if metrics["task"] == SINGLE_LABEL.name:
+        wrong = confident_mistakes(logits, test.labels)
+    else:
+        wrong = wrong_images(logits, test.labels, metrics["thresholds"])
     spread = np.unique(np.linspace(0, len(logits) - 1, 24).astype(int))  # files come class by class
     shown = {"predictions.png": (spread, "predictions"), "mistakes.png": (wrong, "most confident mistakes")}
     for name, (indices, subject) in shown.items():
         if len(indices):
-            images = np.stack([evaluated_image(test, i) for i in indices])
-            figures[name] = draw(images, indices, f"{title}: {subject}")
+            figures[name] = draw_images(indices, test, logits, metrics, class_names, f"{title}: {subject}")
     for name, figure in figures.items():
         plots.save(figure, folder / name)
 
 
-# Each returns a function `(images, indices, title) -> Figure`, and the indices of the worst mistakes.
-def draw_single_label(test, logits, metrics, class_names):
-    def draw(images, indices, title):
-        shares = probabilities(logits[indices], "softmax")
-        return plots.predictions(images, test.labels[indices], shares, class_names, title)
-
-    return draw, confident_mistakes(logits, test.labels)
-
-
-def draw_multi_label(test, logits, metrics, class_names):
-    thresholds = metrics["thresholds"]
-
-    def draw(images, indices, title):
-        shares = probabilities(logits[indices], "sigmoid")
-        return plots.multi_label_predictions(
-            images, test.labels[indices], shares, thresholds, class_names, title
-        )
-
-    return draw, wrong_images(logits, test.labels, thresholds)
-
-
-def draw_binary(test, logits, metrics, class_names):
-    thresholds = metrics["thresholds"]
-
-    def draw(images, indices, title):
-        share = probabilities(logits[indices], "sigmoid")
-        guesses, labels = ((x[:, 0]).astype(int) for x in (share >= thresholds, test.labels[indices]))
-        return plots.predictions(images, labels, np.hstack([1 - share, share]), class_names, title, guesses)
-
-    return draw, wrong_images(logits, test.labels, thresholds)
-
-
-DRAWN = {"single-label": draw_single_label, "multi-label": draw_multi_label, "binary": draw_binary}
+def draw_images(indices, test, logits, metrics, class_names, title):
+    """Returns a figure of the test images at `indices`, with their labels and predictions."""
+    images = np.stack([evaluated_image(test, i) for i in indices])
+    labels, logits = test.labels[indices], logits[indices]
+    if metrics["task"] == SINGLE_LABEL.name:
+        return plots.predictions(images, labels, probabilities(logits, "softmax"), class_names, title)
+    shares, thresholds = probabilities(logits, "sigmoid"), metrics["thresholds"]
+    if metrics["task"] == MULTI_LABEL.name:
+        return plots.multi_label_predictions(images, labels, shares, thresholds, class_names, title)
+    guesses, labels = (x[:, 0].astype(int) for x in (shares >= thresholds, labels))
+    return plots.predictions(images, labels, np.hstack([1 - shares, shares]), class_names, title, guesses)
 
 
 def evaluated_image(batches, index):

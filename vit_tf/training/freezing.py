@@ -5,7 +5,7 @@ import re
 
 import keras
 
-from vit_tf.checks import is_int, shown, suggestion
+from vit_tf.checks import check_valid, is_int, shown, suggestion
 from vit_tf.structure import BEFORE_BLOCKS, ViTStructure
 
 CHOICES = ("none", "backbone", "all-but-attention", "blocks:K")
@@ -80,12 +80,8 @@ def number_of_blocks(what, num_layers):
         ValueError: `what` is neither, or K is larger than `num_layers`.
     """
     word = re.fullmatch(r"blocks:(\d+)", what) if isinstance(what, str) else None
-    if not word and not is_int(what):
-        known = ", ".join(map(repr, CHOICES))
-        raise ValueError(
-            f"`what` must be one of {known} (K a number of blocks), got {shown(what)}"
-            f"{suggestion(what, CHOICES)}"
-        )
+    expected = f"one of {', '.join(map(repr, CHOICES))} (K a number of blocks)"
+    check_valid("what", what, word or is_int(what), expected, hint=suggestion(what, CHOICES))
     count = int(word[1]) if word else int(what)
     if not 0 <= count <= num_layers:
         raise ValueError(f"cannot freeze {shown(what)}: the model has {num_layers} blocks")

@@ -6,7 +6,7 @@ Shapes: n images, k classes.
 import numpy as np
 
 from vit_tf.predictions import probabilities
-from vit_tf.training.metrics import ratio
+from vit_tf.training.metrics import class_quality, ratio
 from vit_tf.training.ranking import average_precision, choose_threshold
 
 
@@ -67,9 +67,7 @@ def evaluate_multi_label(logits, targets, class_names, thresholds):
     classes = {
         name: {
             "average_precision": average_precision(logits[:, i], targets[:, i]),
-            "precision": ratio(correct[i], predictions[i]),
-            "recall": ratio(correct[i], images[i]),
-            "f1": ratio(2 * correct[i], predictions[i] + images[i]),
+            **class_quality(correct[i], predictions[i], images[i]),
             "threshold": float(thresholds[i]),
             "images": int(images[i]),
         }

@@ -16,15 +16,12 @@ def require_step_memory(model, recipe):
     """
     total, needed = total_memory(), None if recipe.remat else training_bytes(model, recipe.batch_size)
     if total and needed and needed > FAR_TOO_MUCH * total:
-        raise OutOfMemory(f"{step_memory(recipe.batch_size, needed)}, {machine_memory(total)}: choose {HINT}")
+        raise OutOfMemory(f"{comparison(recipe.batch_size, needed, total)}: choose {HINT}")
 
 
-def step_memory(batch_size, needed):
-    return f"a training step of {batch_size} images needs about {gigabytes(needed)} of memory"
-
-
-def machine_memory(total):
-    return f"and this machine has {gigabytes(total)}"
+def comparison(batch_size, needed, total):
+    step = f"a training step of {batch_size} images needs about {gigabytes(needed)} of memory"
+    return f"{step}, and this machine has {gigabytes(total)}"
 
 
 @contextmanager
@@ -38,7 +35,7 @@ def memory_explained(trainer):
     needed, total = training_bytes(trainer.model, batch_size), total_memory()
     about = "the model or its batch is too large"
     if needed and total:
-        about = f"{step_memory(batch_size, needed)}, {machine_memory(total)}"
+        about = comparison(batch_size, needed, total)
         if needed > total:
             print(f"note: {about}; --remat needs less")
     try:

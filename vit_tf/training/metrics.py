@@ -84,16 +84,17 @@ def evaluate(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str])
         "accuracy": float((predicted == labels).mean()),
         "top5_accuracy": float((top5 == labels[:, None]).any(-1).mean()),
         "classes": {
-            name: {
-                "precision": ratio(correct[i], predictions[i]),
-                "recall": ratio(correct[i], images[i]),
-                "f1": ratio(2 * correct[i], predictions[i] + images[i]),
-                "images": int(images[i]),
-            }
+            name: {**class_quality(correct[i], predictions[i], images[i]), "images": int(images[i])}
             for i, name in enumerate(class_names)
         },
         "confusion": confusion.tolist(),
     }
+
+
+def class_quality(correct, predicted, images):
+    """Returns precision, recall and F1 of a class by numbers of images; None for an undefined value."""
+    f1 = ratio(2 * correct, predicted + images)
+    return {"precision": ratio(correct, predicted), "recall": ratio(correct, images), "f1": f1}
 
 
 def expected_calibration_error(probabilities, labels, num_bins=15):
@@ -117,15 +118,9 @@ def expected_calibration_error(probabilities, labels, num_bins=15):
     return float(np.abs(gaps).sum() / len(labels))
 
 
-# Columns of `per_class`, from the key of a metric to its heading; the first is the order of many classes.
-SINGLE_LABEL_COLUMNS = {"f1": None, "precision": "precision", "recall": "recall"}
-MULTI_LABEL_COLUMNS = {
-    "average_precision": "    AP",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "    F1",
-    "threshold": "threshold",
-}
+SINGLE_LABEL_COLUMNS = ("precision", "recall")  # of `per_class`
+MULTI_LABEL_COLUMNS = ("average_precision", "precision", "recall", "f1", "threshold")
+HEADINGS = {"average_precision": "    AP", "f1": "    F1"}  # others: the name of the metric
 
 
 def per_class(metrics: dict[str, Any]) -> str:
@@ -136,11 +131,11 @@ def per_class(metrics: dict[str, Any]) -> str:
     """
     rows = [(printable(name), values) for name, values in metrics["classes"].items()]
     is_multi_label = "average_precision" in rows[0][1]
-    columns = MULTI_LABEL_COLUMNS if is_multi_label else SINGLE_LABEL_COLUMNS
-    num_hidden, order = len(rows) - MAX_SHOWN, next(iter(columns))
+    names = MULTI_LABEL_COLUMNS if is_multi_label else SINGLE_LABEL_COLUMNS
+    columns = {name: HEADINGS.get(name, name) for name in names}
+    num_hidden, order = len(rows) - MAX_SHOWN, "average_precision" if is_multi_label else "f1"
     if num_hidden > 0:
         rows = sorted(rows, key=lambda row: row[1][order] or 0)[:MAX_SHOWN]
-    columns = {key: heading for key, heading in columns.items() if heading}
     width = max(len("class"), *(len(name) for name, _ in rows))
     lines = ["  ".join([f"{'class':{width}}", *columns.values(), "images"])]
     for name, values in rows:

@@ -15,7 +15,7 @@ from vit_tf.structure import HEADS, ViTStructure, depth
 from vit_tf.training.recipes import check_setting
 
 # Adapters are decayed as kernels are: with decay 0.01 to 0.1 in the LoRA paper (appendix D), by `ndim >= 2`
-# in timm and PEFT. It draws their product to 0, which is the weights before fine-tuning.
+# in timm and PEFT. Decay pulls their product to 0, and so the weights to those before fine-tuning.
 DECAYED = ("kernel", "lora_kernel_a", "lora_kernel_b")
 
 

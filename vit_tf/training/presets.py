@@ -4,10 +4,10 @@ Each is plain data, and names may be combined: in "adamw,long" the settings of "
 precedence over, those of "adamw". Accuracies are of CIFAR-10's test images; docs/results has the machines.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from vit_tf.checks import suggestion
+from vit_tf.checks import require, suggestion
 from vit_tf.training.recipes import Recipe, override
 
 
@@ -69,7 +69,7 @@ TRAINING = {
         variant="vit_cifar10",
     ),
     # vit-tf train --data cifar10.npz --preset long: 60 minutes on 2 cores, 90.1 %.
-    # In more epochs the training images would be learned by heart: they have to differ more.
+    # Without stronger augmentation, so many epochs would overfit the training images.
     "long": Preset(dict(minutes=60.0, randaugment=5.0, random_erasing=0.25), on="default"),
     # vit-tf train --data cifar10.npz --preset adamw: 10 minutes on 2 cores; 79.6 % in 10 epochs.
     # As with two of Keras's ModelCheckpoint callbacks, the weights of the best validation accuracy and the
@@ -176,17 +176,13 @@ def get_preset(names):
     """
     words = names.split(",")
     for word in words:
-        if word not in PRESETS:
-            raise ValueError(
-                f"unknown preset or recipe {word!r}{suggestion(word, PRESETS)}: "
-                f"expected some of {', '.join(PRESETS)}"
-            )
+        problem = f"unknown preset or recipe {word!r}{suggestion(word, PRESETS)}"
+        require(word in PRESETS, f"{problem}: expected some of {', '.join(PRESETS)}")
     first = PRESETS[words[0]].on
     parts = [PRESETS[word] for word in ([first] if first and first not in words else []) + words]
-    models = [part for part in parts if part.variant] or [Preset({})]
-    model = models[-1]
+    model = next((part for part in reversed(parts) if part.variant), Preset({}))
     settings = {name: value for part in parts for name, value in part.settings.items()}
-    return Preset(settings, None, model.variant, model.hyperparameters, model.engine)
+    return replace(model, settings=settings, on=None)
 
 
 def get_recipe(name: str, **overrides: Any) -> Recipe:

@@ -7,7 +7,7 @@ as an argument, too. Nothing here imports Keras.
 import re
 from dataclasses import dataclass, field, fields, replace
 
-from vit_tf.checks import check_choice, check_int, check_number, check_valid, listing, shown
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, listing
 
 POSITIVE, NON_NEGATIVE, PROBABILITY = "(0, inf)", "[0, inf)", "[0, 1]"
 BELOW_ONE, FACTOR, MOMENTUM = "[0, 1)", "(0, 1]", "(0, 1)"
@@ -60,17 +60,14 @@ class Recipe:
     batch_size: int = setting(32, "images per batch", (1,))
     accumulation_steps: int = setting(1, "batches per optimizer step, by the mean of gradients", (1,))
     ema: float | None = setting(
-        None, "momentum of averaged weights, such as 0.999, which are then validated and kept", MOMENTUM
+        None, "momentum, such as 0.999, of averaged weights, which are validated", MOMENTUM
     )
     # Trained weights
     freeze: str = setting(
         "none",
-        "which weights are not trained: none, backbone, blocks:K (the first K and all before them), "
-        "all-but-attention",
+        "frozen weights: none, backbone, blocks:K (the first K and all before them), all-but-attention",
     )
-    lora_rank: int = setting(
-        0, "rank of LoRA's matrices; all other weights but the head are frozen; 0: no LoRA", (0,)
-    )
+    lora_rank: int = setting(0, "rank of LoRA, which freezes all other weights but the head; 0: none", (0,))
     lora_alpha: float | None = setting(None, "LoRA scales by alpha / rank; none: alpha = rank", POSITIVE)
     lora_targets: str = setting("qkv,projection", f"layers with LoRA: some of {','.join(LORA_TARGETS)}")
     # Regularisation
@@ -102,7 +99,7 @@ class Recipe:
     mixed_precision: bool | None = setting(
         False,
         "compute in bfloat16; weights and logits stay float32. It is faster on GPUs, TPUs and processors "
-        "that multiply bfloat16; the presets of `train` use it there unless told otherwise",
+        "that multiply bfloat16, where most presets of `train` use it by default",
     )
     remat: bool = setting(False, "recompute activations in the backward pass: less memory, more time")
     deterministic: bool = setting(False, "use TensorFlow's deterministic operations: runs repeat bit by bit")
@@ -120,16 +117,12 @@ class Recipe:
             )
         if self.lora_rank and self.keep_last:
             raise ValueError("`keep_last` does not work with LoRA: set `lora_rank` to 0 or leave it out")
-        if not re.fullmatch("none|backbone|all-but-attention|blocks:[0-9]+", self.freeze):
-            raise ValueError(
-                "`freeze` must be none, backbone, all-but-attention or blocks:K with a number K, got "
-                f"{self.freeze!r}"
-            )
+        is_valid = re.fullmatch("none|backbone|all-but-attention|blocks:[0-9]+", self.freeze)
+        expected = "none, backbone, all-but-attention or blocks:K with a number K"
+        check_valid("freeze", self.freeze, is_valid, expected)
         parse_resolutions(self.progressive_resizing)
-        if not set(self.lora_targets.split(",")) <= set(LORA_TARGETS):
-            raise ValueError(
-                f"`lora_targets` must be some of {','.join(LORA_TARGETS)}, got {shown(self.lora_targets)}"
-            )
+        is_valid = set(self.lora_targets.split(",")) <= set(LORA_TARGETS)
+        check_valid("lora_targets", self.lora_targets, is_valid, f"some of {','.join(LORA_TARGETS)}")
 
 
 def check_setting(name, value, label=None):
@@ -160,11 +153,8 @@ def parse_resolutions(text):
         fractions = [float(word) for word in text.split(",")]
     except ValueError:
         fractions = [0.0]
-    if not all(0 < fraction <= 1 for fraction in fractions):
-        raise ValueError(
-            "`progressive_resizing` must be none, or fractions of the image's side in (0, 1], separated by "
-            f"commas, such as 0.5,0.75,1, got {shown(text)}"
-        )
+    expected = "none, or fractions of the image's side in (0, 1], separated by commas, such as 0.5,0.75,1"
+    check_valid("progressive_resizing", text, all(0 < fraction <= 1 for fraction in fractions), expected)
     return fractions
 
 

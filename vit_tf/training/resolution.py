@@ -55,13 +55,9 @@ class ResampledPatchEncoder(PatchEncoder):
         self.encoder = encoder
         rows, columns = (resize_matrix(old, new) for old, new in zip(encoder.grid_size, grid_size))
         patches = np.kron(rows, columns)  # (new rows * new columns, rows * columns)
-        prefix = np.eye(self.num_prefix_positions)
-        self.matrix = np.block(
-            [
-                [prefix, np.zeros((len(prefix), patches.shape[1]))],
-                [np.zeros((len(patches), len(prefix))), patches],
-            ]
-        ).astype("float32")
+        p = self.num_prefix_positions  # these stay
+        self.matrix = np.eye(p + patches.shape[0], p + patches.shape[1], dtype="float32")
+        self.matrix[p:, p:] = patches
 
     def build_parts(self, input_shape):
         self.prefix = self.encoder.prefix

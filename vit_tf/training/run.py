@@ -58,9 +58,8 @@ def fast_bfloat16():
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        if not (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU")):
-            return bool({"avx512_bf16", "amx_bf16"} & processor_flags())
-        return True
+        devices = {device.device_type for device in tf.config.list_physical_devices()}
+        return bool(devices & {"GPU", "TPU"} or processor_flags() & {"avx512_bf16", "amx_bf16"})
     if keras.backend.backend() == "jax":
         import jax
 
@@ -121,11 +120,11 @@ def make_trainer(
     if engine == "compiled-epoch":
         from vit_tf.training.loop.engines.compiled_epoch import make_engine  # JAX
 
-        made = make_engine(model, recipe, optimizer, train, validation)
+        built_engine = make_engine(model, recipe, optimizer, train, validation)
     else:
-        made = make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task)
+        built_engine = make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task)
     return Trainer(
-        made,
+        built_engine,
         recipe_schedule(recipe),
         folder,
         label_smoothing=recipe.label_smoothing,

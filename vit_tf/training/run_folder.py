@@ -9,7 +9,7 @@ from pathlib import Path
 from vit_tf.checks import brief, shown
 from vit_tf.files import PARTIAL, read_json, remove_partial_files
 from vit_tf.terminal import outliving, shell_quoted
-from vit_tf.training.recipes import override, read_recipe
+from vit_tf.training.recipes import Recipe, override, read_recipe
 from vit_tf.variants import get_variant
 
 CONFIG, LOCK, METRICS = "config.json", ".lock", "metrics.json"
@@ -50,33 +50,39 @@ def open_run(args, command, name, subcommand):
     """Returns the folder of a run, its command, and its config.json (None for a new run).
 
     Args:
-        args: parsed arguments with `out` and `resume`; an option that was not given is None.
+        args: parsed arguments with `out` and `resume`, see `is_given`.
         command: dict, ready for JSON, of everything that decides what the run does; None with `--resume`.
         name: see `choose_folder`.
         subcommand: name of the subcommand, which `command` has as "name".
 
     Raises:
         ValueError: see `choose_folder`, `check_same_command` and `further_stage`; or other options are
-            given beside `--resume`.
+            given together with `--resume`.
     """
     folder, saved = choose_folder(args.out, args.resume, name)
     if saved and saved["command"].get("name") != subcommand:
         other = saved["command"].get("name")
         raise ValueError(f"{str(folder)!r} holds a run of `vit-tf {other}`: use that command")
-    given = {key: value for key, value in vars(args).items() if value is not None and key != "run"}
     if args.resume:
-        if others := [key for key in given if key not in ("resume", *STAGE_SETTINGS)]:
-            raise ValueError(
-                f"--resume continues a run as it began, and takes no {', '.join(others)} beside it: leave "
-                "that out, or start a new run"
-            )
         command = saved["command"]
-    if saved:
+        settings = {name: getattr(args, name) for name in STAGE_SETTINGS if name in args}
+        own = ("run", "resume", *settings)
+        if others := [name for name in vars(args) if name not in own and is_given(args, name)]:
+            options = [f"--{name.replace('_', '-')}" if name != "data" else "DATA" for name in others]
+            raise ValueError(
+                "--resume continues a run with its own options, and cannot be combined with "
+                f"{', '.join(options)}: leave them out, or start a new run"
+            )
+        if settings:
+            saved = further_stage(folder, saved, settings)
+    elif saved:
         check_same_command(folder, saved["command"], command)
-    settings = {key: given[key] for key in STAGE_SETTINGS if key in given} if args.resume else {}
-    if settings:
-        saved = further_stage(folder, saved, settings)
     return folder, command, saved
+
+
+def is_given(args, name):
+    """Whether an option was given. `args` lacks a setting that was not; any other option is None then."""
+    return name in Recipe.__dataclass_fields__ or getattr(args, name) is not None
 
 
 def further_stage(folder, saved, settings):
@@ -94,7 +100,6 @@ def further_stage(folder, saved, settings):
             f"the run in {str(folder)!r} has not ended, and its schedule is fixed until then: give --resume "
             f"{shell_quoted(folder)} alone to continue it"
         )
-    settings = {key: None if value == "none" else value for key, value in settings.items()}
     recipe = asdict(override(read_recipe(saved["recipe"]), settings))
     stage = {"recipe": recipe, "from_epoch": metrics["epochs"]}
     return Saved({**saved, "recipe": recipe, "stages": [*stages, stage]})
@@ -175,7 +180,7 @@ def check_same_command(folder, saved, command):
         changes = ", ".join(f"{name} {saved.get(name)!r} (now {command.get(name)!r})" for name in differing)
         raise ValueError(
             f"{str(folder)!r} holds a run with {changes}: give --resume {shell_quoted(folder)} alone to "
-            "continue it, or another --out to start a new run"
+            "continue it (with --epochs N if it has ended), or another --out to start a new run"
         )
 
 

@@ -26,11 +26,6 @@ def warmup_cosine(progress: float, warmup: float = 0.1) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (progress - warmup) / (1 - warmup))
 
 
-def constant(progress, warmup=0.1):
-    """Returns the factor of a rate that stays at its peak after the warm-up."""
-    return warm_up(progress, warmup)
-
-
 def step_decay(progress, epoch, decay, warmup=0.1):
     """Returns the factor of a rate that is multiplied by `decay` after each epoch: decay ** epoch.
 
@@ -67,7 +62,7 @@ def make_schedule(
         return partial(step_decay, decay=decay, warmup=warmup)
     if decay is not None:
         raise ValueError(f"`decay` goes with the schedule 'step' alone, got {shown(decay)} for {name!r}")
-    curve = {"cosine": warmup_cosine, "constant": constant}[name]
+    curve = {"cosine": warmup_cosine, "constant": warm_up}[name]
     return lambda progress, epoch: curve(progress, warmup)
 
 

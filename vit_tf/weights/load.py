@@ -141,7 +141,7 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
             try:
                 tensors, unused = translate(checkpoint.tensors)
             except (ValueError, IndexError, TypeError) as error:
-                problem = f"has tensors of shapes that a {name} file does not have: {error}"
+                problem = f"has tensors that a {name} file does not have: {error}"
                 raise ValueError(f"{checkpoint.source!r} {problem}") from error
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
@@ -191,7 +191,8 @@ def load_weights(
             RADIO (models that have a variant's name) "bilinear" without; transformers' "bicubic" without,
             but with it for DINOv2 with registers; DINOv2's makers' as transformers, with their offset of
             0.1. The patch kernel is resampled as timm does.
-        antialias: bool, whether shrinking averages. Defaults to True with a `method`, else as without one.
+        antialias: bool, whether shrinking averages. Defaults to True with a `method`, else to what the
+            format's own library does.
         grid_size: (rows, columns) of the source's position table. Defaults to the grid in its
             metadata or config.json, else to a square, else to the model's grid.
 
@@ -227,8 +228,8 @@ def load_weights(
     tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
     loadable = compare(tensors, mappings, report)
     if strict and report.errors:
-        names = f"{report.source!r} ({report.format}) does not fit {model.name!r}"
-        raise ValueError(f"{names}; {report.errors}. {advice(weights)}")
+        problem = f"{report.source!r} ({report.format}) does not fit {model.name!r}"
+        raise ValueError(f"{problem}; {report.errors}. {advice(weights)}")
     assign(loadable, tensors, mappings, report)
     return report
 

@@ -70,10 +70,10 @@ def test_a_csv_may_hold_splits_and_odd_names(tmp_path):
             "and 'a' in 'validation' in line 3",
         ),
         ("path,label,split\ncat/1.jpg,a,later\n", "line 2 has the split 'later': expected train"),
-        ('path,label\n"cat/1.jpg,a\n', r"line \d is no CSV .*: mend its quotes"),
+        ('path,label\n"cat/1.jpg,a\n', r"line \d is not CSV .*: correct its quotes"),
         ("path,label\ncat/1.jpg,\0\n", "not a table of text"),
         ("path,label\ncat/" + "1" * 300 + ".jpg,a\n", "1 of its files do not exist"),
-        ("path,label\n" + "1" * 200_000 + ".jpg,a\n", "is no CSV"),
+        ("path,label\n" + "1" * 200_000 + ".jpg,a\n", "is not CSV"),
     ],
 )
 def test_refuses_csv(tmp_path, text, match):

@@ -95,7 +95,7 @@ def test_spreadsheets_are_to_be_saved_as_text(tmp_path, name):
     if name != "a.xls":
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("xl/workbook.xml", "<x/>")
-    with pytest.raises(ValueError, match="spreadsheet's own format: save it there as 'CSV UTF-8'"):
+    with pytest.raises(ValueError, match="spreadsheet file: export it as 'CSV UTF-8'"):
         find(tmp_path, file.getvalue(), name=name)
 
 

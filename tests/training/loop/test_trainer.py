@@ -106,6 +106,7 @@ def whole(tmp_path_factory):
     return trainer, state(trainer), trainer.progress
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 3, 4])  # within an epoch, before a validation, in the next epoch
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, step):

@@ -20,7 +20,7 @@ def read_cells(cells):
     """Returns (labels, notes) of a column of labels.
 
     Several labels in a cell are separated by | or ;, or are in brackets, as in lists of pandas. A comma or a
-    blank separates labels only if `parts_labels` is true: "golden retriever" is one class.
+    blank separates labels only if `separates_labels` is true: "golden retriever" is one class.
 
     Returns:
         labels: one str per cell; or, if images have several labels, one sorted tuple of str per cell.
@@ -30,7 +30,7 @@ def read_cells(cells):
         ValueError: some cells look like several labels, and others like names with a blank or comma.
     """
     distinct = Counter(cells)
-    labels, notes = parted(cells, distinct)
+    labels, notes = read_distinct(cells, distinct)
     absent = [cell for cell in distinct if cell.lower() in MISSING]
     if absent:
         count = sum(distinct[cell] for cell in absent)
@@ -38,19 +38,19 @@ def read_cells(cells):
     return labels, notes
 
 
-def parted(cells, distinct):
+def read_distinct(cells, distinct):
     """Returns `read_cells` without notes on missing labels; `distinct` counts the distinct cells."""
     if any(distinct) and all(cell[:1] + cell[-1:] == "[]" for cell in distinct if cell):
-        return several(cells, listed, "in brackets")
+        return several_labels(cells, list_items, "in brackets")
     for separator, name in SEPARATORS.items():
         if any(separator in cell for cell in distinct):
-            if separator in CERTAIN or parts_labels(distinct, separator):
-                return several(cells, partial(split, separator=separator), f"parted by {name}")
+            if separator in CERTAIN or separates_labels(distinct, separator):
+                return several_labels(cells, partial(split, separator=separator), f"separated by {name}")
             return cells, names_note(distinct, separator)
     return cells, []
 
 
-def several(cells, read, how):
+def several_labels(cells, read, how):
     """Returns (labels, notes) of cells with several labels, which `read` splits."""
     labels = [tuple(sorted(set(read(cell)))) for cell in cells]
     classes, most = {name for each in labels for name in each}, max(map(len, labels))
@@ -67,13 +67,13 @@ def split(cell, separator):
     return [part.strip() for part in cell.split(separator) if part.strip()]
 
 
-def listed(cell):
+def list_items(cell):
     """Returns the items of "['cat', 'dog']", "['cat' 'dog']" or "[cat, dog]"."""
     quoted = [single or double for single, double in QUOTED.findall(cell)]
     return quoted or split(cell[1:-1], "," if "," in cell else " ")
 
 
-def parts_labels(distinct, separator):
+def separates_labels(distinct, separator):
     """Returns whether a comma or blank separates labels, rather than being part of class names.
 
     The separator separates labels if all parts of the `distinct` cells are also cells of their own ("cat",

@@ -67,10 +67,10 @@ def read_table(path, is_header):
 
 
 def require_no_spreadsheet(path):
-    """Raises a ValueError for a spreadsheet's own format, which is a zip, whatever its name."""
+    """Raises a ValueError for a spreadsheet file, by its ending or because it is a zip."""
     ending = path.suffix.lower()
-    is_one = ending in SPREADSHEETS or (ending in TABLE_ENDINGS and zipfile.is_zipfile(path))
-    require(not is_one, "a spreadsheet's own format: save it there as 'CSV UTF-8', and give that file")
+    is_spreadsheet = ending in SPREADSHEETS or (ending in TABLE_ENDINGS and zipfile.is_zipfile(path))
+    require(not is_spreadsheet, "a spreadsheet file: export it as 'CSV UTF-8', and give the CSV")
 
 
 def decode(data):
@@ -131,8 +131,7 @@ def parse(text, delimiter, skips_blanks=False, strict=True):
     try:
         return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as error:
-        problem = brief(error)
-    raise ValueError(f"line {reader.line_num} is no CSV ({problem}): mend its quotes")
+        raise ValueError(f"line {reader.line_num} is not CSV ({brief(error)}): correct its quotes") from None
 
 
 def remove_quotes(rows):

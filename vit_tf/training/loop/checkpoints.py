@@ -50,19 +50,15 @@ class Checkpoints:
         self.folder.mkdir(parents=True, exist_ok=True)
         arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
         require_space(self.folder, sum(array.nbytes for array in arrays.values()))
-        written = []
-
-        def name(partial):
-            written.append(self.folder / f"step-{step:08d}-{sha256(partial)[:16]}.safetensors")
-            return written[0].name
-
-        with atomic_path(self.folder / "step.safetensors", rename=name) as partial:
+        with atomic_path(self.folder / "step.safetensors", rename=lambda _: path.name) as partial:
             try:
                 save_file(arrays, partial, metadata={"state": json.dumps(state)})
             except SafetensorError as error:
                 raise OSError(errno.EIO, f"cannot be written: {error}", str(self.folder)) from error
-        self.prune(written[0])
-        return written[0]
+            # Set before the end of the scope, which renames the file.
+            path = self.folder / f"step-{step:08d}-{sha256(partial)[:16]}.safetensors"
+        self.prune(path)
+        return path
 
     def paths(self):
         """Returns the paths of the states, the newest first."""
@@ -165,11 +161,10 @@ def from_arrays(groups, arrays):
                 f"{name} is {array.dtype} {array.shape} in the state and {dtype} {shape} in this run"
             )
     if problems:
+        first = "; ".join(problems[:5]) + ("; ..." if len(problems) > 5 else "")
         raise ValueError(
-            f"the saved state does not fit this run, {len(problems)} of its variables do not: "
-            + "; ".join(problems[:5])
-            + ("; ..." if len(problems) > 5 else "")
-            + ". Resume with the code and the options that saved it"
+            f"the saved state does not fit this run, {len(problems)} of its variables do not: {first}. "
+            "Resume with the code and the options that saved it"
         )
     for name, variable in expected.items():
         variable.assign(loaded[name])
@@ -198,7 +193,13 @@ def rng_state():
 
     Only PyTorch has such generators: Keras's Dropout draws from PyTorch's own there.
     """
-    return {f"torch/{place}": state.cpu().numpy() for place, state in torch_states().items()}
+    if keras.backend.backend() != "torch":
+        return {}
+    import torch
+
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    states = {"cpu": torch.get_rng_state(), **{str(i): state for i, state in enumerate(devices)}}
+    return {f"torch/{place}": state.cpu().numpy() for place, state in states.items()}
 
 
 def restore_rng_state(arrays):
@@ -214,12 +215,3 @@ def restore_rng_state(arrays):
             torch.set_rng_state(state)
         elif int(place) < torch.cuda.device_count():
             torch.cuda.set_rng_state(state, int(place))
-
-
-def torch_states():
-    if keras.backend.backend() != "torch":
-        return {}
-    import torch
-
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    return {"cpu": torch.get_rng_state(), **{str(i): state for i, state in enumerate(devices)}}

@@ -5,7 +5,7 @@ import signal
 import threading
 from contextlib import contextmanager
 
-from vit_tf.terminal import tell
+from vit_tf.terminal import write_stderr
 
 HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal was closed; Windows has none
 SIGNALS = tuple(filter(None, (signal.SIGINT, signal.SIGTERM, HANG_UP)))
@@ -60,7 +60,7 @@ class Interrupts:
                 continue
             if self.requested:
                 # The progress bar has hidden the cursor and cannot show it again.
-                tell(f"{SHOW_CURSOR}\nexited\n")
+                write_stderr(f"{SHOW_CURSOR}\nexited\n")
                 os._exit(128 + received[0])
             self.requested = True
-            tell("\nstopping after this batch; a second signal exits immediately\n")
+            write_stderr("\nstopping after this batch; a second signal exits immediately\n")

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Progress:
     stage_start: dict = field(default_factory=run_start)  # where the present schedule began
 
 
+@dataclass(eq=False)
 class Trainer:
     """Trains to the end of a schedule, and saves the run's state on the way.
 
@@ -67,29 +68,20 @@ class Trainer:
         callbacks: Keras callbacks. Only on_train_begin/end and on_epoch_begin/end are called.
     """
 
-    def __init__(
-        self,
-        engine: TrainBatchEngine,
-        schedule: Schedule,
-        folder: Path,
-        *,
-        label_smoothing: float = 0.0,
-        task: SingleLabel = SINGLE_LABEL,
-        monitor: str = "accuracy",
-        patience: int | None = None,
-        checkpoint_minutes: float = 10.0,
-        callbacks: Sequence[keras.callbacks.Callback] = (),
-    ):
-        self.engine = engine
-        self.schedule = schedule
-        self.folder = folder
-        self.label_smoothing = label_smoothing
-        self.task = task
-        self.monitor = monitor
-        self.patience = patience
-        self.checkpoint_seconds = 60 * checkpoint_minutes
-        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=engine.training_model)
-        self.checkpoints = Checkpoints(folder / "checkpoints")
+    engine: TrainBatchEngine
+    schedule: Schedule
+    folder: Path
+    _: KW_ONLY
+    label_smoothing: float = 0.0
+    task: SingleLabel = SINGLE_LABEL
+    monitor: str = "accuracy"
+    patience: int | None = None
+    checkpoint_minutes: float = 10.0
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+
+    def __post_init__(self) -> None:
+        self.callback_list = keras.callbacks.CallbackList(self.callbacks, model=self.engine.training_model)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.interrupts = Interrupts()
         self.progress = Progress()
         self.best_weights: dict[str, np.ndarray] = {}
@@ -152,7 +144,7 @@ class Trainer:
         return f"{problem}: {last}; try a lower --learning-rate, a longer --warmup or --clip-norm 1"
 
     def load_best(self) -> None:
-        """Puts the best weights of all epochs into the model. The run is over then: it cannot go on."""
+        """Puts the best weights of all epochs into the model. The run cannot continue afterwards."""
         if self.monitor == "last":
             return self.load_last()
         from_arrays({"best": self.model.variables}, self.best_weights)
@@ -180,17 +172,17 @@ class Trainer:
             if not self.checkpoints.paths():
                 self.save()
             self.write_history()
-            self.callbacks.on_train_begin()
+            self.callback_list.on_train_begin()
             try:
                 while not self.progress.finished:
-                    self.callbacks.on_epoch_begin(self.progress.epoch)
+                    self.callback_list.on_epoch_begin(self.progress.epoch)
                     self.train_epoch()
                     self.end_epoch()
                     self.raise_if_interrupted()
             except Interrupted:
                 self.save()
                 raise
-            self.callbacks.on_train_end()
+            self.callback_list.on_train_end()
 
     @property
     def elapsed(self):
@@ -211,6 +203,10 @@ class Trainer:
         """How much of the present schedule is over, in [0, 1]."""
         return self.schedule.progress(self.stage_epochs, self.stage_seconds)
 
+    @property
+    def is_checkpoint_due(self):
+        return time.perf_counter() - self.saved_at > 60 * self.checkpoint_minutes
+
     def next_steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns `Schedule.steps` of the next `count` steps."""
         per_epoch = self.engine.steps_per_epoch
@@ -227,7 +223,7 @@ class Trainer:
                 self.raise_if_interrupted()
                 if self.fraction >= 1:
                     return
-                if time.perf_counter() - self.saved_at > self.checkpoint_seconds:
+                if self.is_checkpoint_due:
                     self.save()
                 started = time.perf_counter()
 
@@ -262,12 +258,11 @@ class Trainer:
         waited = progress.epoch - max((progress.best or row)["epoch"], progress.stage_start["epoch"])
         progress.finished = self.fraction >= 1 or (self.patience is not None and waited >= self.patience)
         progress.batch, progress.totals = 0, {}
-        is_due = time.perf_counter() - self.saved_at > self.checkpoint_seconds
-        if self.engine.saves_every_epoch or progress.finished or is_due:
+        if self.engine.saves_every_epoch or progress.finished or self.is_checkpoint_due:
             self.save()
         self.write_history()
         self.bar.end_epoch(row)
-        self.callbacks.on_epoch_end(row["epoch"] - 1, row)
+        self.callback_list.on_epoch_end(row["epoch"] - 1, row)
 
     def is_best(self, row: dict[str, Any]) -> bool:
         best = self.progress.best

@@ -22,20 +22,26 @@ def replace_all(name, rules):
 def rename(tensors, new_name):
     """Returns tensors under the names that a function of their old names returns.
 
-    Tensors with the new names "qkv.weight:0", "qkv.weight:1" and so on are parts, which are joined along the
-    first axis to "qkv.weight".
+    Tensors with the new names "qkv.weight:0/3" to "qkv.weight:2/3" are parts, which are joined along the
+    first axis to "qkv.weight". If a part is missing, the others keep their old names.
 
     Raises:
-        ValueError: two tensors get the same name.
+        ValueError: two tensors get the same name, or parts do not fit each other.
     """
     parts = {}
     for name, tensor in tensors.items():
-        whole, _, index = new_name(name).partition(":")
-        if index in parts.setdefault(whole, {}):
+        whole = new_name(name)
+        match = re.fullmatch(r"(.+):(\d)/(\d)", whole) if whole != name else None
+        whole, index, count = match.groups() if match else (whole, 0, 1)
+        numbered = parts.setdefault((whole, int(count)), {})
+        if int(index) in numbered:
             raise ValueError(f"the tensor {shown(whole)} occurs under two names")
-        parts[whole][index] = tensor
-    return {whole: join(list(map(by_index.get, sorted(by_index)))) for whole, by_index in parts.items()}
-
-
-def join(tensors):
-    return tensors[0] if len(tensors) == 1 else LazyTensor.concatenate(tensors, 0)
+        numbered[int(index)] = name, tensor
+    result = {}
+    for (whole, count), numbered in parts.items():
+        ordered = [tensor for _, (_, tensor) in sorted(numbered.items())]
+        if len(ordered) < count:
+            result |= dict(numbered.values())
+        else:
+            result[whole] = ordered[0] if count == 1 else LazyTensor.concatenate(ordered, 0)
+    return result

@@ -8,7 +8,7 @@ before Keras is imported.
 
 from dataclasses import dataclass, fields
 
-from vit_tf.checks import shown
+from vit_tf.checks import require, shown
 from vit_tf.training.recipes import Recipe
 
 
@@ -46,10 +46,8 @@ ENGINES = {
 def check_recipe(engine, recipe):
     """Raises a ValueError that names the first setting of a recipe that an engine does not support."""
     info = ENGINES[engine]
-    if recipe.crop not in info.crops:
-        raise ValueError(
-            f"--engine {engine} supports --crop {', '.join(info.crops)}, got {shown(recipe.crop)}"
-        )
+    crops = ", ".join(info.crops)
+    require(recipe.crop in info.crops, f"--engine {engine} supports --crop {crops}, got {shown(recipe.crop)}")
     for item in fields(Recipe):
         value = getattr(recipe, item.name)
         if item.name in info.unsupported and value != item.default:

@@ -6,17 +6,13 @@ import jax
 import keras
 import numpy as np
 
+from vit_tf.checks import require
 from vit_tf.data.loader import as_targets
 from vit_tf.training.augmentation import device_augmentation, make_mix
-from vit_tf.training.loop.engines.epoch_functions import (
-    assign,
-    groups,
-    make_epoch,
-    make_predict,
-    make_step,
-    values_of,
-)
+from vit_tf.training.loop.engines import epoch_functions as functions
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine, Trained
+
+ENGINE = "--engine compiled-epoch"
 
 
 class CompiledEpochEngine(TrainBatchEngine):
@@ -24,7 +20,7 @@ class CompiledEpochEngine(TrainBatchEngine):
 
     Args:
         model: a compiled `keras.Model` from images in [0, 255] to logits.
-        augmentation: see `make_step`.
+        augmentation: see `vit_tf.training.loop.engines.epoch_functions.make_step`.
         loader, validation: `vit_tf.data.DataLoader` of uint8 arrays, without transform and mix.
         mix: a `vit_tf.data.augment.mixing.MixUpCutMix` or None.
         seed: int, of order and mixing.
@@ -39,10 +35,10 @@ class CompiledEpochEngine(TrainBatchEngine):
         check_arrays(loader, model)
         super().__init__(model, model, loader, validation)
         self.augmentation = augmentation
-        self.groups = groups(model, augmentation, self.optimizer)
-        step = make_step(model, augmentation, self.optimizer, model.loss)
-        self.compute_epoch = jax.jit(make_epoch(step, loader.batch_size, mix), donate_argnums=0)
-        self.compute_logits = jax.jit(make_predict(model))
+        self.groups = functions.groups(model, augmentation, self.optimizer)
+        step = functions.make_step(model, augmentation, self.optimizer, model.loss)
+        self.compute_epoch = jax.jit(functions.make_epoch(step, loader.batch_size, mix), donate_argnums=0)
+        self.compute_logits = jax.jit(functions.make_predict(model))
         self.key = jax.random.key(seed)
         self.arrays = jax.device_put((loader.images, as_targets(loader.labels, loader.num_classes)))
         self.validation_images = jax.device_put(validation.images)
@@ -60,7 +56,7 @@ class CompiledEpochEngine(TrainBatchEngine):
     def prepare(self, steps):
         """Compiles the epoch and the prediction."""
         started = time.perf_counter()
-        values = values_of(self.groups)
+        values = functions.values_of(self.groups)
         arguments = (*self.arrays, self.rates(steps), self.key)
         self.compute_epoch = self.compute_epoch.lower(values, *arguments).compile()
         arguments = *self.evaluated_values(values), self.validation_images
@@ -78,7 +74,7 @@ class CompiledEpochEngine(TrainBatchEngine):
     def evaluated_values(self, values):
         """Returns the (trainable, non-trainable) values to validate: averages, if the optimizer keeps any."""
         averages = getattr(self.optimizer, "averages", None)
-        averages = values_of(list(averages)) if averages else values["trainable"]
+        averages = functions.values_of(list(averages)) if averages else values["trainable"]
         return averages, values["non_trainable"]
 
     def train(self, epoch, start, steps):
@@ -86,46 +82,38 @@ class CompiledEpochEngine(TrainBatchEngine):
         if start:
             return
         key = jax.random.fold_in(self.key, epoch)
-        values, results = self.compute_epoch(values_of(self.groups), *self.arrays, self.rates(steps), key)
-        assign(self.groups, values)
+        values = functions.values_of(self.groups)
+        values, results = self.compute_epoch(values, *self.arrays, self.rates(steps), key)
+        functions.assign(self.groups, values)
         loss, accuracy = map(float, results)  # waits for the device
         images = self.steps_per_epoch * self.loader.batch_size
         yield Trained(self.steps_per_epoch, images, {"loss": loss, "accuracy": accuracy})
 
     def validate(self, after_batch=lambda: None):
-        values = self.evaluated_values(values_of(self.groups))
+        values = self.evaluated_values(functions.values_of(self.groups))
         logits = np.asarray(self.compute_logits(*values, self.validation_images))
         return logits, as_targets(self.validation.labels, self.validation.num_classes)
 
     def predict(self, loader, flip_tta=False):
-        values = values_of(self.groups)
+        values = functions.values_of(self.groups)
         images = loader.images[: loader.num_images]
         views = [images, images[:, :, ::-1]] if flip_tta else [images]
-        compute = jax.jit(make_predict(self.model))
+        compute = jax.jit(functions.make_predict(self.model))
         logits = [np.asarray(compute(values["trainable"], values["non_trainable"], view)) for view in views]
         return np.mean(logits, axis=0), as_targets(loader.labels, loader.num_classes)
 
 
 def check_arrays(loader, model):
     """Raises a ValueError unless the engine can train a model on the images of a loader."""
-    images = loader.images
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        raise ValueError("--engine compiled-epoch needs images as a uint8 array: choose --engine train-batch")
-    if images.shape[1:] != model.input_shape[1:]:
-        raise ValueError(
-            f"--engine compiled-epoch does not resize: the images are {images.shape[1:]}, and the model "
-            f"takes {model.input_shape[1:]}"
-        )
-    if loader.labels.ndim > 1:
-        raise ValueError(
-            "--engine compiled-epoch needs one class per image, got labels of several: choose "
-            "--engine train-batch"
-        )
-    if loader.batch_size > loader.num_images:
-        raise ValueError(
-            f"--engine compiled-epoch needs whole batches: got --batch-size {loader.batch_size} for "
-            f"{loader.num_images} images"
-        )
+    images, size, num_images = loader.images, loader.batch_size, loader.num_images
+    is_uint8 = isinstance(images, np.ndarray) and images.dtype == np.uint8
+    require(is_uint8, f"{ENGINE} needs images as a uint8 array: choose --engine train-batch")
+    shapes = f"the images are {images.shape[1:]}, and the model takes {model.input_shape[1:]}"
+    require(images.shape[1:] == model.input_shape[1:], f"{ENGINE} does not resize: {shapes}")
+    hint = "got labels of several: choose --engine train-batch"
+    require(loader.labels.ndim == 1, f"{ENGINE} needs one class per image, {hint}")
+    sizes = f"got --batch-size {size} for {num_images} images"
+    require(size <= num_images, f"{ENGINE} needs whole batches: {sizes}")
 
 
 def make_engine(model, recipe, optimizer, train, validation):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import keras
 
+from vit_tf.checks import require
 from vit_tf.data.augment.mixing import blend, draw_mixing
 
 
@@ -44,11 +45,8 @@ def make_step(model, augmentation, optimizer, loss):
     Raises:
         ValueError: Keras does not compute by JAX.
     """
-    if keras.backend.backend() != "jax":
-        raise ValueError(
-            f"--engine compiled-epoch needs Keras on JAX, got the backend {keras.backend.backend()!r}: start "
-            "the process with KERAS_BACKEND=jax"
-        )
+    backend, hint = keras.backend.backend(), "start the process with KERAS_BACKEND=jax"
+    require(backend == "jax", f"--engine compiled-epoch needs Keras on JAX, got {backend!r}: {hint}")
     rate_index = [x is optimizer.learning_rate for x in optimizer.variables].index(True)
 
     def compute_loss(trainable, non_trainable, images, labels):
