@@ -213,6 +213,12 @@ def test_nothing_is_left_after_an_error(monkeypatch, out, write, error, message)
     assert (out / "vit_tf.json").read_text() == before
 
 
+def test_a_model_that_is_too_large_for_litert(monkeypatch, out):
+    monkeypatch.setattr("vit_tf.deploy.litert.LARGEST", 3000)
+    with pytest.raises(ValueError, match="holds less than 3,000 bytes, and the weights take [45],.*float16"):
+        export(tiny(), out, format="litert")
+
+
 def test_a_full_disk_is_found_before_writing(monkeypatch, out):
     monkeypatch.setattr("vit_tf.files.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(OSError, match="No space left"):
