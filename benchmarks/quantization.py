@@ -2,17 +2,20 @@
 
     python benchmarks/quantization.py --data cifar10.npz                       # Keras's own modes
     python benchmarks/quantization.py --data cifar10.npz --runtime openvino    # `vit_tf.deploy.quantize`
+    python benchmarks/quantization.py --speed vit_base_patch16_224             # int8 in OpenVINO
 
 `--data` takes what `scripts/train_cifar10.py --data` takes. Each quantized model is written to disk, loaded
 again, and tested on all test images. Without `--runtime`, Keras quantizes the kernels of dense layers in each
 of its modes. With it, `vit_tf.deploy.quantize` chooses the settings on validation images, and the test images
-only test what it chose.
+only test what it chose. `--speed` compares the precisions of OpenVINO, with random weights and images; the
+models take turns within one run.
 """
 
 import argparse
 import os
 import tempfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -32,10 +35,16 @@ HELD_OUT = 5000  # all validation images
 
 def main(arguments=None):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="CIFAR-10")
+    parser.add_argument("--data", help="CIFAR-10")
     parser.add_argument("--runtime", nargs="+", choices=RUNTIMES, help="quantize for these runtimes")
     parser.add_argument("--limit", type=int, help="test only the first N images", metavar="N")
+    parser.add_argument("--speed", help="compare the speed of this variant instead", metavar="NAME")
     args = parser.parse_args(arguments)
+    if args.speed:
+        compare_precisions(args.speed)
+        return
+    if not args.data:
+        parser.error("give --data or --speed")
     test = data.load_cifar10(args.data)
     images, labels = test.x_test[: args.limit], test.y_test[: args.limit]
     if args.runtime:
@@ -97,6 +106,38 @@ def compare_runtimes(source, runtimes, images, labels):
             f"{report['speed_ratio']:.2f} x |"
         )
     print("\n".join(rows))
+
+
+def compare_precisions(variant):
+    """Prints the time of a batch of 8 images in OpenVINO, in float32, bfloat16 and int8."""
+    from vit_tf.deploy.exporting import write_checked
+    from vit_tf.deploy.quality import compare_speed
+    from vit_tf.deploy.quantizers import openvino
+    from vit_tf.deploy.runtimes import open_runtime
+    from vit_tf.deploy.subject import open_subject
+
+    keras.utils.set_random_seed(0)
+    subject = open_subject(vit_tf.build_vit(variant))
+    images = np.random.default_rng(0).normal(size=(8, *subject.image_size, 3)).astype("float32")
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "float32"
+        source.mkdir()
+        manifest = write_checked(subject, source, "openvino", "float32", None, print)
+        runs = {"float32": open_runtime(source, manifest).run}
+        runs["bfloat16"] = open_runtime(source, replace(manifest, precision="bfloat16")).run
+        for i, candidate in enumerate(openvino.CANDIDATES):
+            folder = Path(place) / str(i)
+            folder.mkdir()
+            openvino.write(candidate, subject, source, images, folder / "model.xml")
+            for rest in ("bfloat16", "float32"):
+                settings = {"precision": "int8", "quantization": {"float_precision": rest}}
+                name = f"int8: {candidate.name}, {rest}"
+                runs[name] = open_runtime(folder, replace(manifest, **settings)).run
+        seconds = compare_speed(runs, images)
+    print("| precision | ms | of float32 | of bfloat16 |\n|---|---:|---:|---:|")
+    for name, value in seconds.items():
+        ratios = (f"{seconds[other] / value:.2f} x" for other in ("float32", "bfloat16"))
+        print(f"| {name} | {1e3 * value:,.0f} | {' | '.join(ratios)} |")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The images of quantization: which are calibrated on, which are measured on; none is a test image."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -59,11 +60,15 @@ def test_without_validation_images(folder):
     assert not numbers(calibration) & numbers(held_out) and len(held_out) == 6
 
 
-def test_arrays_are_split_as_for_training():
+@pytest.mark.parametrize("fraction, seed", [(0.1, 0), (0.2, 7)])
+def test_arrays_are_split_as_for_training(fraction, seed, tmp_path):
     arrays = data.load_cifar10("sample")
     labels = arrays.class_names
-    calibration, held_out = choose_images("sample", subject(labels), None, 20)
-    _, validation = data.stratified_split(arrays.y_train, 0.1, 0)
+    run = {"command": {"validation_fraction": fraction}, "recipe": {"seed": seed}}
+    (tmp_path / "config.json").write_text(json.dumps(run))
+    weights = None if seed == 0 else tmp_path
+    calibration, held_out = choose_images("sample", subject(labels), weights, 20)
+    _, validation = data.stratified_split(arrays.y_train, fraction, seed)
     np.testing.assert_array_equal(held_out.images.pixels, arrays.x_train[validation])
     assert len(calibration) == 20 and len(set(calibration.images.labels)) == 10
 

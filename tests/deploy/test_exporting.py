@@ -6,7 +6,6 @@ import pytest
 from conftest import randomize
 from support.export_cases import SHAPES, small_classifier
 
-import vit_tf
 from vit_tf import build_vit, export
 from vit_tf.classifier import Classifier
 from vit_tf.data.augment import batch
@@ -52,21 +51,23 @@ def test_exports_agree(out, kind, format):
     assert left(out.parent) == ["out"]
 
 
-@pytest.mark.fast_cases(0)
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "format, precision",
     [("onnx", "float16"), ("openvino", "float16"), ("openvino", "bfloat16"), ("litert", "float16")],
 )
 def test_half_precision(out, format, precision):
-    manifest = export("cifar10", out, format=format, precision=precision)
+    classifier = small_classifier("plain")
+    manifest = export(classifier, out, format=format, precision=precision)
     assert manifest.precision == precision
-    assert manifest.agreement["top1_agreement"] >= 0.95
-    full = 4 * vit_tf.load("cifar10").model.count_params()
-    assert sum(path.stat().st_size for path in out.iterdir()) < 0.7 * full
+    assert 0 < manifest.agreement["largest_difference"] <= BOUNDS[precision]
+    full = 4 * classifier.model.count_params()
+    model_files = [path for path in out.iterdir() if path.suffix in (".onnx", ".bin", ".tflite")]
+    assert sum(path.stat().st_size for path in model_files) < 0.8 * full
 
 
 @pytest.mark.fast_cases(1)
-@pytest.mark.parametrize("format", ["onnx", "savedmodel", "openvino", "litert"])
+@pytest.mark.parametrize("format", ["onnx", "openvino", "litert"])
 def test_preprocessing_in_the_graph(out, format):
     settings = Preprocessing((8, 16), crop_fraction=1, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
     classifier = Classifier(tiny(), settings, None)
@@ -75,21 +76,22 @@ def test_preprocessing_in_the_graph(out, format):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 16, 3)).astype("uint8")
     (outputs,) = open_runtime(out, manifest).run(pixels)
     np.testing.assert_allclose(outputs, classifier.model(settings(pixels)), rtol=1e-4, atol=1e-5)
-    assert ("encoded" in manifest.agreement) == (format == "savedmodel")
+    assert "encoded" not in manifest.agreement
 
 
 @pytest.mark.slow
 def test_encoded_images(out):
     import tensorflow as tf
 
-    classifier = vit_tf.load("cifar10")
+    classifier = Classifier(tiny(), Preprocessing((8, 16), mean=(0.4, 0.5, 0.6)), None)
     manifest = export(classifier, out, format="savedmodel", preprocessing=True)
     assert manifest.agreement["encoded"]["largest_difference"] < 0.02
     model = tf.saved_model.load(str(out))
-    png = tf.io.encode_png(np.full((50, 70, 3), 90, "uint8"))
+    pixels = np.tile(np.arange(50, 120, dtype="uint8")[:, None, None], (1, 90, 3))
+    png = tf.io.encode_png(pixels)
     outputs = model.signatures["encoded_images"](image_bytes=tf.stack([png, png, png]))["logits"]
-    expected = classifier.model(classifier.preprocessing([np.full((50, 70, 3), 90, "uint8")]))
-    np.testing.assert_allclose(outputs, np.repeat(expected, 3, axis=0), atol=1e-3)
+    expected = classifier.model(classifier.preprocessing([pixels]))
+    np.testing.assert_allclose(outputs, np.repeat(expected, 3, axis=0), atol=0.02)
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -211,6 +213,12 @@ def test_nothing_is_left_after_an_error(monkeypatch, out, write, error, message)
             export(model, path, format="onnx", force=True)
     assert left(out.parent) == ["out"]
     assert (out / "vit_tf.json").read_text() == before
+
+
+def test_a_model_that_is_too_large_for_litert(monkeypatch, out):
+    monkeypatch.setattr("vit_tf.deploy.litert.LARGEST", 3000)
+    with pytest.raises(ValueError, match="holds less than 3,000 bytes, and the weights take [45],.*float16"):
+        export(tiny(), out, format="litert")
 
 
 def test_a_full_disk_is_found_before_writing(monkeypatch, out):

@@ -22,9 +22,9 @@ from vit_tf import terminal
 from vit_tf.checks import printable
 from vit_tf.commands.options import add_model, check_source
 from vit_tf.commands.startup import import_backend
+from vit_tf.deploy.quantizing import RUNTIMES
 
 HELP = "quantize a classifier to int8, and measure what that costs"
-RUNTIMES = ("openvino", "onnxruntime", "litert", "keras")
 NAMES_SHOWN = 3  # of layers that stayed in float
 
 

@@ -14,7 +14,7 @@ from vit_tf.deploy.manifest import Manifest
 from vit_tf.deploy.runtimes import open_runtime
 
 # The largest difference that passes, relative to the largest output of the Keras model.
-BOUNDS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}
+BOUNDS = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 ENCODED_BOUND = 5e-2  # resizing in the graph differs from Pillow's by up to 1/255 per pixel
 BATCH_SIZES = (16, 5)  # the last batch of 5 is not full
 

@@ -6,13 +6,15 @@ Shapes: b images of a batch, H rows and W columns of the model's input, k classe
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_tf.checks import shown
+from vit_tf.checks import is_int, is_number, shown
 from vit_tf.data import DataLoader, DecodedImages, EvalTransform, find_images, load_cifar10
 from vit_tf.data.stratification import draw_stratified
+from vit_tf.files import read_json
 from vit_tf.training import evaluation
 from vit_tf.training.datasets import is_array_source
 
@@ -115,7 +117,7 @@ def split(source, weights, num_calibration):
     if is_array_source(source):
         arrays = load_cifar10(source)
         images = evaluation.ArrayImages(arrays.x_train, arrays.y_train, arrays.class_names)
-        held_out = draw_mask(images.labels, VALIDATION_FRACTION)
+        held_out = draw_mask(images.labels, *split_of_run(weights))
         return images.subset(~held_out), images.subset(held_out), "validation"
     files = find_images(source)
     if isinstance(weights, (str, os.PathLike)):
@@ -131,8 +133,19 @@ def split(source, weights, num_calibration):
     return files.subset(~held_out), files.subset(held_out), "held-out"
 
 
-def draw_mask(labels, fraction):
-    return draw_stratified(labels, fraction, np.random.default_rng(SEED))
+def split_of_run(weights):
+    """Returns the validation fraction and the seed of a run on arrays; those of `vit-tf train` for others."""
+    path = Path(weights) / "config.json" if isinstance(weights, (str, os.PathLike)) else None
+    config = read_json(path) if path and path.is_file() else {}
+    parts = [config.get(key) for key in ("command", "recipe")]
+    command, recipe = (part if isinstance(part, dict) else {} for part in parts)
+    fraction, seed = command.get("validation_fraction"), recipe.get("seed")
+    is_valid = is_number(fraction) and 0 < fraction < 1 and is_int(seed) and seed >= 0
+    return (fraction, seed) if is_valid else (VALIDATION_FRACTION, SEED)
+
+
+def draw_mask(labels, fraction, seed=SEED):
+    return draw_stratified(labels, fraction, np.random.default_rng(seed))
 
 
 def draw(images, count):

@@ -6,9 +6,12 @@ from typing import Any
 
 import keras
 
+from vit_tf.checks import require
 from vit_tf.deploy import savedmodel
 from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.manifest import Manifest
+
+LARGEST = 1 << 31  # bytes of a flatbuffer
 
 
 def write(model: keras.Model, manifest: Manifest, folder: Path, opset: Any = None) -> None:
@@ -19,6 +22,9 @@ def write(model: keras.Model, manifest: Manifest, folder: Path, opset: Any = Non
     float32.
     """
     savedmodel.require_tensorflow("litert")
+    num_bytes = model.count_params() * (2 if manifest.precision == "float16" else 4)
+    problem = f"a LiteRT file holds less than {LARGEST:,} bytes, and the weights take {num_bytes:,}"
+    require(num_bytes < LARGEST, f"{problem}: choose float16, or another format")
     with TemporaryDirectory(dir=folder.parent) as temporary:
         savedmodel.write(model, manifest, Path(temporary))
         content = convert(temporary, manifest.precision)

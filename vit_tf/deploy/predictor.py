@@ -44,7 +44,7 @@ class Predictor:
             or "keras".
         batch_size: int, images per batch.
         threads: int, the number of threads that compute, and of those that read images. Default: the number
-            of cores that this process may use.
+            of cores that this process may use. Keras keeps the number of its backend.
         thresholds: for a model with several labels per image, the probability at which a label is selected:
             one number, or one per label. Default: as stored with the weights.
         variant: name of the variant, if `source` is a bare file of weights.

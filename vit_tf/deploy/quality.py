@@ -11,7 +11,6 @@ from vit_tf.predictions import DEFAULT_THRESHOLD, probabilities
 from vit_tf.training import evaluation
 
 BATCH_SIZE = 50
-SPEED_BATCH = 8
 WARM_UP, FEWEST_ROUNDS, MOST_ROUNDS, SECONDS = 3, 7, 100, 4.0
 
 
@@ -77,16 +76,15 @@ def same_rows(first, second):
     return (first == second).all(axis=1)
 
 
-def compare_speed(runs, images):
-    """Returns the median seconds of a batch of 8 images, a dict from the names of `runs`.
+def compare_speed(runs, batch):
+    """Returns the median seconds of a batch of images, a dict from the names of `runs`.
 
     The models take turns, so that other work on the machine meets all of them.
 
     Args:
         runs: dict from names to functions of a batch of images.
-        images: `vit_tf.deploy.calibration.LabelledImages`.
+        batch: images as the models take them.
     """
-    batch = next(images.batches(SPEED_BATCH))[0]
     seconds = {name: [] for name in runs}
     start = time.perf_counter()
     for turn in range(WARM_UP + MOST_ROUNDS):

@@ -9,7 +9,7 @@ import pytest
 from conftest import randomize
 from PIL import Image
 from support.browser import Browser, can_run, served
-from support.photos import photo
+from support.photos import MEAN, STD, photo
 
 import vit_tf
 from vit_tf.deploy.manifest import Manifest, write_manifest
@@ -47,6 +47,17 @@ GIVE = """(async () => {{
 }})()"""
 
 
+SMALL_MODELS = {
+    "registers, pixels as input": dict(image_size=(32, 48), num_registers=3, input_kind="uint8"),
+    "two heads": dict(
+        variant="deit_tiny_distilled_patch16_224",
+        separate_heads=True,
+        output_names=("logits", "distillation_logits"),
+    ),
+    "no head": dict(num_classes=0, output_names=("features",)),
+}
+
+
 def describe(model, preprocessing, **fields):
     """Returns the `Manifest` of a page."""
     options = dict(
@@ -56,7 +67,7 @@ def describe(model, preprocessing, **fields):
         input_name="images",
         output_names=("logits",),
         image_size=model.input_shape[1:3],
-        num_outputs=model.output_shape[-1],
+        num_outputs=model.outputs[0].shape[-1],
         preprocessing=preprocessing.to_dict(),
         labels=None,
         problem_type=PROBLEM_TYPES[0],
@@ -68,9 +79,9 @@ def describe(model, preprocessing, **fields):
     return Manifest(**{**options, **fields})
 
 
-def small_model(**options):
+def small_model(variant="vit_tiny_patch16_224", **options):
     settings = dict(image_size=16, patch_size=8, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=8) | options
-    return randomize(vit_tf.build_vit("vit_tiny_patch16_224", **{"num_classes": 3, **settings}))
+    return randomize(vit_tf.build_vit(variant, **{"num_classes": 3, **settings}))
 
 
 @pytest.fixture
@@ -248,6 +259,29 @@ class TestInABrowser:
             assert not [
                 x for x in browser.events if x["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
             ]
+
+    @pytest.mark.parametrize("options", SMALL_MODELS.values(), ids=SMALL_MODELS)
+    def test_other_models(self, options, browser, folder, tmp_path):
+        fields = {key: options[key] for key in ("input_kind", "output_names") if key in options}
+        model = small_model(**{key: value for key, value in options.items() if key not in fields})
+        size = model.input_shape[1:3]
+        prepare = Preprocessing(size, crop_fraction=0.8, mean=MEAN, std=STD)
+        manifest = describe(model, prepare, **fields)
+        page.write(model, manifest, tmp_path)
+        write_manifest(tmp_path, manifest)
+        with served(tmp_path) as url:
+            open_page(browser, url)
+            browser.choose_files("#file", folder / "large.png")
+            result = result_of(browser)
+        images = prepare(folder / "large.png")
+        outputs = model(images, training=False)
+        logits = np.mean([outputs] if len(model.outputs) == 1 else outputs, axis=0)[0]
+        expected = np.exp(logits) / np.exp(logits).sum() if ViTStructure(model).heads else []
+        shares = [each["share"] for each in result["predictions"]]
+        np.testing.assert_allclose(shares, np.sort(expected)[::-1], rtol=1e-4)
+        (maps,) = vit_tf.attention_maps(model, images, [-1], "mean", "class_token").values()
+        patches = ViTStructure(model).tokens("patches")
+        np.testing.assert_allclose(result["attention"], maps[0, 0, patches], atol=1e-6)
 
     def test_bad_files(self, browser, folder, classifier):
         with served(folder) as url:

@@ -6,7 +6,7 @@ from typing import Any
 
 # Why a layer stays in float.
 STEM = "convolutions of the stem: int8 costs accuracy where channels differ in scale, as after whitening"
-PRODUCTS = "attention: products of two activations have no weights to quantize"
+PRODUCTS = "attention: products of two activations, which these settings leave out"
 NO_KERNEL = "the tool has no int8 form of this layer"
 
 
