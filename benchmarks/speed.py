@@ -14,9 +14,9 @@ takes three times the FLOPs of inference, less the gradient of the images.
 
 - inference: what a user of the library calls. Keras models: `tf.function(model)` with `training=False`, and
   `jax.jit` of `stateless_call`, since `predict` adds Python's overhead to each batch. timm:
-  `inference_mode`. OpenVINO and ONNX Runtime run timm's model, converted in a process apart. bfloat16 is
-  Keras's policy "bfloat16" ("mixed_bfloat16" casts all weights in each call), `model.to(bfloat16)`,
-  OpenVINO's precision hint.
+  `inference_mode`. OpenVINO and ONNX Runtime run timm's model and this project's, converted in a process
+  apart. bfloat16 is Keras's policy "bfloat16" ("mixed_bfloat16" casts all weights in each call),
+  `model.to(bfloat16)`, OpenVINO's precision hint.
 - training: one step with AdamW (learning rate 1e-4, decay 0.05), float32 weights, no dropout. Keras:
   `train_on_batch`, with "mixed_bfloat16". timm: PyTorch's AdamW, `autocast`.
 - resolution: inference at batch 1 against the side of the image; memory above the weights is the process's

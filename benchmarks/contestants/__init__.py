@@ -87,7 +87,8 @@ class Contestant:
 
     @property
     def is_ours(self):
-        return self.module in ("contestants.ours", "contestants.preset")
+        own_modules = ("contestants.ours", "contestants.preset")
+        return self.module in own_modules or self.options.get("exported", False)
 
 
 XLA = {"xla": True}
@@ -114,6 +115,21 @@ CONTESTANTS = {
         ("onnxruntime", "onnx", "onnxscript", "timm"),
         SERVING,
         ("float32",),
+    ),
+    "openvino-ours": Contestant(
+        "OpenVINO, from vit_tf",
+        "contestants.openvino",
+        ("openvino", "tensorflow"),
+        SERVING,
+        options={"exported": True},
+    ),
+    "onnxruntime-ours": Contestant(
+        "ONNX Runtime, from vit_tf",
+        "contestants.onnxruntime",
+        ("onnxruntime", "onnx", "tensorflow"),
+        SERVING,
+        ("float32",),
+        options={"exported": True},
     ),
     "tutorial": Contestant(
         "the Keras tutorial's code, fit", "contestants.tutorial", ("tensorflow",), ("tutorial",)

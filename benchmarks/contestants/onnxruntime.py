@@ -1,4 +1,4 @@
-"""ONNX Runtime on a CPU, with timm's model."""
+"""ONNX Runtime on a CPU, with timm's model or this project's."""
 
 import tempfile
 from pathlib import Path
@@ -9,14 +9,14 @@ import onnxruntime
 from contestants import Built, convert
 
 
-def build(job):
+def build(job, exported=False):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        parameters = convert.write(job, path)
+        parameters = convert.write(job, path, exported)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     def make_step(batch_size):
-        images = np.random.default_rng(0).normal(size=(batch_size, 3, job.image_size, job.image_size))
+        images = np.random.default_rng(0).normal(size=convert.shape(job, batch_size, exported))
         feed = {session.get_inputs()[0].name: images.astype("float32")}
         return lambda: session.run(None, feed)[0]
 
