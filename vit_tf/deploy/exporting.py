@@ -64,8 +64,8 @@ def export(
         precision: "float32"; "float16" except for "savedmodel"; "bfloat16" for "openvino". OpenVINO and
             LiteRT store the weights in float16; OpenVINO computes in bfloat16 where the processor has it.
         preprocessing: True puts the normalisation into the graph, which then takes uint8 pixels of the
-            model's image size; a SavedModel and ONNX also get a signature that takes encoded images. A model
-            that normalises inside is always exported so. A `Preprocessing` replaces that of the model.
+            model's image size; a SavedModel also gets a signature that takes encoded images. A model that
+            normalises inside is always exported so. A `Preprocessing` replaces that of the model.
         image_size: int or (height, width) in pixels, to which the position table is resampled. A list of
             these writes one folder per size inside `path`. Defaults to the model's own size.
         opset: int, ONNX only.
