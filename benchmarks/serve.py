@@ -21,7 +21,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from vit_tf.commands import main as cli
+from vit_tf.commands import parser as cli
 
 BOUNDARY = b"vit-tf-benchmark"
 
