@@ -5,6 +5,7 @@ from conftest import randomize
 
 from vit_tf import build_vit, save_weights
 from vit_tf.commands import main as cli
+from vit_tf.commands.parser import run
 from vit_tf.deploy import read_manifest
 
 pytestmark = pytest.mark.tensorflow_only
@@ -20,7 +21,7 @@ def source(hub, tmp_path):
 def fails(*arguments):
     """Returns the exit code of a command."""
     with pytest.raises(SystemExit) as caught:
-        cli.run(lambda: cli.main([str(argument) for argument in arguments]))
+        run(lambda: cli.main([str(argument) for argument in arguments]))
     return caught.value.code
 
 

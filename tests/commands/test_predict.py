@@ -196,9 +196,9 @@ def test_threshold(capsys, hub):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--top", "0"], "--top. must be a positive int, got 0"),
-        (["--batch-size", "0"], "--batch-size. must be a positive int"),
-        (["--threshold", "1.5"], r"--threshold. must be a number in \[0, 1\], got 1.5"),
+        (["--top", "0"], "--top must be a positive int, got 0"),
+        (["--batch-size", "0"], "--batch-size must be a positive int"),
+        (["--threshold", "1.5"], r"--threshold must be a number in \[0, 1\], got 1.5"),
         (["--csv", "nowhere/a.csv"], "there is no folder 'nowhere' for --csv 'a.csv'"),
         (["--weights", "missing.npz"], "no file or folder 'missing.npz'"),
         (["--model", "vit_b17"], "did you mean 'vit_b16'"),
@@ -305,7 +305,7 @@ def test_bad_runtimes(exported, tmp_path):
         (["--runtime", "openvino"], "openvino reads folders of `vit-tf export`, and 'cifar10' is none"),
         (["--runtime", "keras", "--weights", folder], "keras does not read the format 'onnx'"),
         (["--weights", folder, "--resume"], "--resume goes on with a file: add --csv FILE"),
-        (["--weights", folder, "--threads", 0], "--threads must be at least 1"),
+        (["--weights", folder, "--threads", 0], "--threads must be a positive int"),
         (["--weights", tmp_path], "has no config.json"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -82,5 +82,5 @@ def test_bad_data(folder, tmp_path):
     with pytest.raises(ValueError, match="has test images alone"):
         choose_images(folder / "labels.csv", subject(), None, 4)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match="it is empty"):
         choose_images(tmp_path / "empty", subject(), None, 4)

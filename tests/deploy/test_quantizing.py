@@ -240,7 +240,7 @@ def test_mistakes_are_found_before_keras(tmp_path, monkeypatch):
     fails("`calibration_images` must be a positive int", "--calibration-images", "0")
     fails("`held_out` must be a positive int", "--held-out", "0")
     fails("already exists", out="file")
-    fails("no images", data=str(tmp_path / "empty"))
+    fails("it is empty", data=str(tmp_path / "empty"))
     fails("no such path", data=str(tmp_path / "absent"))
     fails("takes normalised images", "--preprocessing")
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
