@@ -38,6 +38,7 @@ def test_stages_are_printed(capsys, source):
     assert manifest.preprocessing["mean"] == [0.4, 0.5, 0.6]
 
 
+@pytest.mark.slow
 def test_several_sizes_in_a_layout(capsys, source):
     folder, to = source
     options = ["--format", "onnx", "--layout", "triton", "--image-size", "32,48x32", "--model", "test_vit"]

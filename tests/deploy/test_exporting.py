@@ -38,7 +38,7 @@ def left(folder):
 # Every format of every kind of model
 # ---------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.fast_cases(4)
+@pytest.mark.fast_cases(2)
 @pytest.mark.parametrize("kind", ["cifar10", *SHAPES])
 def test_exports_agree(out, kind, format):
     classifier = small_classifier(kind)
@@ -194,6 +194,7 @@ def write_on_a_full_disk(model, manifest, folder, opset):
     raise RuntimeError("variables/part-00000; No space left on device")
 
 
+@pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "write, error, message",
     [
@@ -282,6 +283,7 @@ def test_a_missing_extra_is_named(monkeypatch, out, format, extra):
         export("cifar10", out, format=format)
 
 
+@pytest.mark.slow
 def test_manifest(out):
     export("cifar10", out, format="onnx", opset=23)
     content = json.loads((out / "vit_tf.json").read_text())

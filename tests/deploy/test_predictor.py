@@ -270,6 +270,7 @@ def test_a_regression(tmp_path, photos):
         Predictor(folder, thresholds=0.5)
 
 
+@pytest.mark.slow
 def test_a_model_without_a_head(photos):
     model = vit_tf.build_vit("test_vit", num_classes=0)
     predictor = Predictor(Classifier(model, Preprocessing(model.input_shape[1:3]), None))

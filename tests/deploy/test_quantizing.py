@@ -201,6 +201,7 @@ def test_pixels(classifier, tmp_path, monkeypatch):
     assert 0 < abs(logits - expected).max() < 0.5 * abs(expected).max()
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_refusal(classifier, tmp_path, monkeypatch):
     def spoil(candidate, subject, source, images, path):
         model = keras.models.clone_model(subject.model)  # with other weights

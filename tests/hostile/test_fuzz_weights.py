@@ -85,6 +85,7 @@ def read_everything(folder):
     get_preprocessing(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config(folder, name):
     @BUDGET

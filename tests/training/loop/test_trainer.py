@@ -150,6 +150,7 @@ def test_history_and_checkpoints_of_a_whole_run(whole):
     assert again.progress.step == 6
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_averaged_ones_of_the_best_epoch(whole):
     """Validation sees the averages; loading the best gives the accuracy that was reported."""
     trainer, _, progress = whole
