@@ -5,7 +5,7 @@
 | train-batch | `image_augmentation` | `make_mix` | `batch_augmentation` |
 | runs in | the threads of the loader | the loader | layers before the ViT |
 | compiled-epoch | - | `make_mix` | `device_augmentation` |
-| runs in | | the step, after the layers | layers before the step |
+| runs in | | the step, after the layers | layers at the start of the step |
 
 So with `crop` "pad" or "affine", train-batch mixes images before they are flipped and cropped.
 """
