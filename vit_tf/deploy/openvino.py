@@ -1,7 +1,7 @@
 """OpenVINO's files (model.xml and model.bin), from the ONNX graph of our own writer.
 
-That graph has an operator each for LayerNormalization, GELU and attention, where TensorFlow's has them in
-pieces: it reaches OpenVINO with fewer nodes, and runs faster.
+That graph has an operator each for LayerNormalization and GELU, where TensorFlow's has them in pieces: it
+reaches OpenVINO with fewer nodes.
 """
 
 from pathlib import Path
