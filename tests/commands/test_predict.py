@@ -304,7 +304,7 @@ def test_bad_runtimes(exported, tmp_path):
         (["--runtime", "onnxruntim"], r"`runtime` must be one of .* \(did you mean 'onnxruntime'\?\)"),
         (["--runtime", "openvino"], "openvino reads folders of `vit-tf export`, and 'cifar10' is none"),
         (["--runtime", "keras", "--weights", folder], "keras does not read the format 'onnx'"),
-        (["--weights", folder, "--resume"], "--resume goes on with a file: add --csv FILE"),
+        (["--weights", folder, "--resume"], "--resume continues a file: add --csv FILE"),
         (["--weights", folder, "--threads", 0], "--threads must be a positive int"),
         (["--weights", tmp_path], "has no config.json"),
     ):

@@ -7,7 +7,7 @@
     vit-tf predict photos --weights EXPORTED --runtime openvino --csv a.csv --resume
 
 SOURCE may also be a folder of `vit-tf export`. Results are written while the command runs: after Ctrl-C the
-output has whole lines for the images so far, and --resume goes on with the others.
+output has whole lines for the images so far, and --resume continues with the others.
 Images that cannot be read are named on stderr and left out. The exit code is then 1, or 2 if no image could
 be classified. A star marks a label that reaches its threshold; such labels are always printed. A regression
 model gives its values.
@@ -60,7 +60,7 @@ def add_arguments(parser):
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE if it exists")
     existing.add_argument(
-        "--resume", action="store_true", help="go on with FILE: leave out the images that have a row in it"
+        "--resume", action="store_true", help="continue FILE: leave out the images that have a row in it"
     )
 
 
@@ -102,7 +102,7 @@ def check_arguments(args):
     if args.threshold is not None:
         check_number("--threshold", args.threshold, "[0, 1]")
     if args.resume and args.csv in (None, "-"):
-        raise ValueError("--resume goes on with a file: add --csv FILE")
+        raise ValueError("--resume continues a file: add --csv FILE")
     if args.csv not in (None, "-"):
         check_new_file("--csv", args.csv, args.force or args.resume)
     return check_runtime(args.runtime, args.weights, args.model)
