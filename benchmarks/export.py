@@ -18,8 +18,8 @@ import vit_tf
 from vit_tf import data
 from vit_tf.commands import parser as cli
 from vit_tf.deploy.agreement import compare, run_batches
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.folders import folder_size
-from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.runtimes import open_runtime
 
 SOURCE, BATCH_SIZE = "cifar10", 250

@@ -112,7 +112,7 @@ def compare_precisions(variant):
     """Prints the time of a batch of 8 images in OpenVINO, in float32, bfloat16 and int8."""
     from vit_tf.deploy.exporting import write_checked
     from vit_tf.deploy.quality import compare_speed
-    from vit_tf.deploy.quantizers import openvino
+    from vit_tf.deploy.quantizers import openvino_quantizer
     from vit_tf.deploy.runtimes import open_runtime
     from vit_tf.deploy.subject import open_subject
 
@@ -125,10 +125,10 @@ def compare_precisions(variant):
         manifest = write_checked(subject, source, "openvino", "float32", None, print)
         runs = {"float32": open_runtime(source, manifest).run}
         runs["bfloat16"] = open_runtime(source, replace(manifest, precision="bfloat16")).run
-        for i, candidate in enumerate(openvino.CANDIDATES):
+        for i, candidate in enumerate(openvino_quantizer.CANDIDATES):
             folder = Path(place) / str(i)
             folder.mkdir()
-            openvino.write(candidate, subject, source, images, folder / "model.xml")
+            openvino_quantizer.write(candidate, subject, source, images, folder / "model.xml")
             for rest in ("bfloat16", "float32"):
                 settings = {"precision": "int8", "quantization": {"float_precision": rest}}
                 name = f"int8: {candidate.name}, {rest}"

@@ -9,9 +9,10 @@ from support.export_cases import SHAPES, small_classifier
 from vit_tf import build_vit, export
 from vit_tf.classifier import Classifier
 from vit_tf.data.augment import batch
-from vit_tf.deploy import exporting, onnx_file, read_manifest
+from vit_tf.deploy import exporting, read_manifest
 from vit_tf.deploy.agreement import BOUNDS
 from vit_tf.deploy.runtimes import open_runtime
+from vit_tf.deploy.writers import onnx_file
 from vit_tf.preprocessing import Preprocessing
 
 pytestmark = pytest.mark.tensorflow_only
@@ -217,7 +218,7 @@ def test_nothing_is_left_after_an_error(monkeypatch, out, write, error, message)
 
 
 def test_a_model_that_is_too_large_for_litert(monkeypatch, out):
-    monkeypatch.setattr("vit_tf.deploy.litert.LARGEST", 3000)
+    monkeypatch.setattr("vit_tf.deploy.writers.litert_file.LARGEST", 3000)
     with pytest.raises(ValueError, match="holds less than 3,000 bytes, and the weights take [45],.*float16"):
         export(tiny(), out, format="litert")
 

@@ -17,7 +17,7 @@ from vit_tf.commands.main import main
 from vit_tf.data import CIFAR10_CLASSES
 from vit_tf.deploy import extras, quality, quantize, quantizing, read_manifest
 from vit_tf.deploy.quality import Quality
-from vit_tf.deploy.quantizers import keras as keras_quantizer
+from vit_tf.deploy.quantizers import keras_quantizer
 from vit_tf.deploy.quantizers.candidates import NO_KERNEL, PRODUCTS, STEM, Candidate, Layer, float_layers
 from vit_tf.deploy.quantizing import RUNTIMES, Session, Trial
 from vit_tf.deploy.runtimes import open_runtime
@@ -169,7 +169,7 @@ def check(folder, runtime, classifier, manifest):
 @pytest.mark.filterwarnings("ignore")  # of the runtimes' own tools
 def test_runtimes(runtime, classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "SECONDS", 0)
-    quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}")
+    quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}_quantizer")
     step = 2 if runtime == "openvino" else 1
     monkeypatch.setattr(quantizer, "CANDIDATES", quantizer.CANDIDATES[:3:step][:2])  # to save time
     lines = []

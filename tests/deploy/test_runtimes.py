@@ -7,7 +7,7 @@ import pytest
 from support.exported import expected_logits, make_manifest, random_images, write_folder
 
 from vit_tf.deploy import extras
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.runtimes import RUNTIMES, choose_runtime, open_runtime, opening
 
 PAIRS = [(format, name) for name, entry in RUNTIMES.items() for format in entry.formats if format != "web"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.manifest import Manifest, write_manifest
 
 SIZE = (6, 8)

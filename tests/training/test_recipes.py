@@ -3,7 +3,7 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from vit_tf.commands.settings import add_settings, given_settings
+from vit_tf.commands.recipe_options import add_settings, given_settings
 from vit_tf.training import RECIPES, Recipe, get_recipe
 from vit_tf.training.lora import PROJECTIONS
 from vit_tf.training.presets import PRESETS, TRAINING, get_preset

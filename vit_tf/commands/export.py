@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vit_tf.commands.options import add_model, check_source, parse_image_size
 from vit_tf.commands.startup import import_backend
-from vit_tf.deploy.formats import EXPORTED, FORMATS
+from vit_tf.deploy.export_formats import EXPORTED, FORMATS
 from vit_tf.deploy.layouts import LAYOUTS
 
 HELP = f"write a model for other runtimes: {', '.join(EXPORTED)}"

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from vit_tf import files
 from vit_tf.commands.options import parse_image_size
-from vit_tf.commands.settings import add_settings, given_settings
+from vit_tf.commands.recipe_options import add_settings, given_settings
 from vit_tf.commands.startup import import_backend
 from vit_tf.terminal import printable, shell_quoted
 from vit_tf.training.datasets import absolute, open_dataset

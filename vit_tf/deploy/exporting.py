@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from vit_tf.checks import check_choice, check_int, pair, require, shown
 from vit_tf.deploy import layouts
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.extras import require_modules
 from vit_tf.deploy.folders import atomic_folder, check_new_folder, folder_size
-from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.manifest import Manifest, write_manifest
+from vit_tf.deploy.writers import WRITERS
 from vit_tf.files import require_space
 
 if TYPE_CHECKING:
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
     from vit_tf.classifier import Classifier
     from vit_tf.preprocessing import Preprocessing
 
-# A module per format, with `write(model, manifest, folder, opset)`: writes the files of a format.
-#     model: a `vit_tf.deploy.inference_model.InferenceModel.model`
-#     manifest: its `Manifest`, without the agreement
-WRITERS = {
-    "savedmodel": "vit_tf.deploy.savedmodel",
-    "onnx": "vit_tf.deploy.onnx_file",
-    "openvino": "vit_tf.deploy.openvino",
-    "litert": "vit_tf.deploy.litert",
-    "web": "vit_tf.deploy.web.page",
-}
 LOWEST_OPSET = 20
 
 
@@ -53,7 +44,7 @@ def export(
 ) -> Manifest | list[Manifest]:
     """Writes a model as a folder for another runtime, and checks it there against the Keras model.
 
-    The folder has the model's file (see `vit_tf.deploy.formats.FORMATS`) and vit_tf.json, its `Manifest`,
+    The folder has the file of the format (`vit_tf.deploy.export_formats`) and vit_tf.json, its `Manifest`,
     with labels, preprocessing and the measured agreement. It appears under its name only after the check.
 
     Args:
@@ -145,8 +136,8 @@ def folder_names(subjects, layout, is_list):
 
 def write_checked(subject, folder: Path, format, precision, opset, say, **options) -> Manifest:
     """Writes an exported folder and checks it; returns its `Manifest`."""
-    from vit_tf.deploy import savedmodel
     from vit_tf.deploy.agreement import check_agreement, check_encoded, summary
+    from vit_tf.deploy.writers import savedmodel_file
 
     manifest = subject.describe(format, precision)
     height, width = manifest.image_size
@@ -158,9 +149,9 @@ def write_checked(subject, folder: Path, format, precision, opset, say, **option
     images, expected = subject.check_images()
     agreement = check_agreement(folder, manifest, images, expected)
     say(summary(agreement))
-    if savedmodel.takes_encoded(manifest):
+    if savedmodel_file.takes_encoded(manifest):
         files, expected = subject.check_files()
-        agreement["encoded"] = check_encoded(savedmodel.run_encoded(folder, manifest, files), expected)
+        agreement["encoded"] = check_encoded(savedmodel_file.run_encoded(folder, manifest, files), expected)
     manifest = replace(manifest, agreement=agreement)
     write_manifest(folder, manifest)
     return manifest

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vit_tf.checks import brief
-from vit_tf.deploy.formats import MANIFEST
+from vit_tf.deploy.export_formats import MANIFEST
 from vit_tf.files import PARTIAL, file_mode_mask, sync_folder
 
 DEEPEST = 3  # of a manifest in an exported folder: SIZE or NAME/VERSION

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from vit_tf.checks import check_choice, require
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.manifest import Manifest
 
 LAYOUTS = {"tfserving": ("savedmodel",), "ovms": ("openvino", "onnx"), "triton": ("onnx", "openvino")}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_tf.checks import check_choice, check_int, check_valid, pair, require, shown
-from vit_tf.deploy.formats import FORMATS, MANIFEST
+from vit_tf.deploy.export_formats import FORMATS, MANIFEST
 from vit_tf.files import read_json, write_json
 from vit_tf.labels import REGRESSION, check_problem_type, check_thresholds
 from vit_tf.predictions import check_labels
@@ -22,7 +22,7 @@ class Manifest:
     """The description of an exported folder.
 
     Args:
-        format: a key of `vit_tf.deploy.formats.FORMATS`.
+        format: a key of `vit_tf.deploy.export_formats.FORMATS`.
         precision: of the weights and the computation: "float32", "float16", "bfloat16" or "int8".
         input_kind: one of `INPUTS`. Images come as (b, h, w, 3), in the order red, green, blue.
         input_name, output_names: names in the graph.

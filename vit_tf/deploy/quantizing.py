@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vit_tf.checks import brief, check_choice, check_int, check_number, require
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.extras import require_modules
 from vit_tf.deploy.folders import atomic_folder, check_new_folder, disk_errors
-from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.manifest import Manifest, write_manifest
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Session:
     def __init__(self, runtime, subject, images, place, say):
         self.runtime, self.subject, self.images, self.place, self.say = runtime, subject, images, place, say
         self.format = RUNTIMES[runtime][0]
-        self.quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}")
+        self.quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}_quantizer")
         self.file = FORMATS[self.format].file
         self.trials = []
 

@@ -17,7 +17,7 @@ from vit_tf.checks import require, shown
 from vit_tf.classifier import Classifier, load
 from vit_tf.data import load_cifar10
 from vit_tf.deploy.agreement import run_batches
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.inference_model import make_inference_model
 from vit_tf.deploy.manifest import Manifest
 from vit_tf.labels import REGRESSION

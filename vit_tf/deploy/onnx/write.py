@@ -8,10 +8,10 @@ import keras
 import onnx
 
 from vit_tf.checks import check_choice, require, shown
-from vit_tf.deploy.onnx import attention, keras_layers, layers  # noqa: F401  # they fill the table of emitters
+from vit_tf.deploy.onnx import attention_layers, keras_layers, vit_layers  # noqa: F401  # they fill the table of emitters
 from vit_tf.deploy.onnx.emitters import emit, emit_model
 from vit_tf.deploy.onnx.graph import Graph, Tensor, save
-from vit_tf.deploy.onnx.preprocessing import emit_decoded, emit_normalized
+from vit_tf.deploy.onnx.input_graph import emit_decoded, emit_normalized
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.preprocessing.layer import PreprocessImages
 from vit_tf.structure import ViTStructure, flat_layers

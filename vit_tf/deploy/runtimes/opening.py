@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_tf.checks import brief, check_choice, check_int, shown
 from vit_tf.cores import num_cores
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.extras import require_modules
-from vit_tf.deploy.formats import FORMATS
 from vit_tf.deploy.manifest import Manifest, read_manifest
 
 if TYPE_CHECKING:

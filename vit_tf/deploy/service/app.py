@@ -19,7 +19,7 @@ from vit_tf.checks import brief
 from vit_tf.deploy.service.batcher import Batcher, ComputeError
 from vit_tf.deploy.service.bodies import read_images
 from vit_tf.deploy.service.decoding import read_within
-from vit_tf.deploy.service.metrics import Metrics
+from vit_tf.deploy.service.monitoring import Metrics
 from vit_tf.deploy.service.refusals import Budget, Refusal
 from vit_tf.deploy.service.settings import ServiceSettings
 

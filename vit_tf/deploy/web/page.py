@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_tf.checks import require
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.manifest import Manifest
 from vit_tf.deploy.onnx import write_onnx
 from vit_tf.deploy.web.runtime_files import WEBASSEMBLY, load_runtime_files

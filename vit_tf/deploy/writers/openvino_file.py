@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from vit_tf.checks import require
-from vit_tf.deploy.formats import FORMATS
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.manifest import Manifest
 from vit_tf.deploy.onnx import write_onnx
 
 
 def write(model: Any, manifest: Manifest, folder: Path, opset: Any = None) -> None:
-    """Writes model.xml and model.bin into a folder, see `vit_tf.deploy.exporting.WRITERS`.
+    """Writes model.xml and model.bin into a folder, see `vit_tf.deploy.writers`.
 
     With the precisions "float16" and "bfloat16" the weights are float16. What the model computes in is set
     when it is opened, by `Manifest.precision`.

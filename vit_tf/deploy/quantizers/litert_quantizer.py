@@ -48,12 +48,12 @@ def write(candidate, subject, source, images, path):
 
 def write_saved_model(subject, source):
     """Returns the path of the SavedModel that the converter reads, written once beside the float32 file."""
-    from vit_tf.deploy import savedmodel
     from vit_tf.deploy.manifest import read_manifest
+    from vit_tf.deploy.writers import savedmodel_file
 
     folder = source.parent / "saved_model"
     if not folder.exists():
-        savedmodel.write(subject.model, read_manifest(source), folder)
+        savedmodel_file.write(subject.model, read_manifest(source), folder)
     return str(folder)
 
 

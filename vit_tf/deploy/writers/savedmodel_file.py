@@ -16,7 +16,7 @@ ENCODED, ENCODED_INPUT = "encoded_images", "image_bytes"  # TensorFlow Serving d
 
 
 def write(model: keras.Model, manifest: Manifest, folder: Path, opset: Any = None) -> None:
-    """Writes a SavedModel into a folder, see `vit_tf.deploy.exporting.WRITERS`.
+    """Writes a SavedModel into a folder, see `vit_tf.deploy.writers`.
 
     The signature "serving_default" takes "images". If the graph normalises, a second one, "encoded_images",
     takes "image_bytes" (b,), the bytes of JPEG, PNG or GIF files: it decodes and resizes as `Preprocessing`

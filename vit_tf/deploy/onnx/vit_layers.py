@@ -10,7 +10,7 @@ import numpy as np
 
 from vit_tf import layers
 from vit_tf.deploy.onnx.activations import emit_activation, softmax
-from vit_tf.deploy.onnx.attention import emit_core
+from vit_tf.deploy.onnx.attention_layers import emit_core
 from vit_tf.deploy.onnx.emitters import emit, emit_chain, emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
 from vit_tf.deploy.onnx.keras_layers import emit_dense
