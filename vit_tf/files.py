@@ -126,6 +126,22 @@ def file_mode_mask():
     return mask
 
 
+def try_lock(file):
+    """Locks an open file against other processes until it is closed; returns whether it was free.
+
+    A killed process leaves no lock. On Windows files are not locked.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def require_space(folder, num_bytes):
     """Raises an OSError if a folder's disk has less than `num_bytes` of free space.
 

@@ -6,10 +6,10 @@ import numpy as np
 
 import vit_tf
 from vit_tf import plots
+from vit_tf.block_features import select_blocks
 from vit_tf.checks import check_int, printable
 from vit_tf.explain.gradient import symbolic_logits
 from vit_tf.explain.relevance import pooled_tokens, pooling_weights
-from vit_tf.features import select_blocks
 from vit_tf.plots.html_report import Section, html_page
 from vit_tf.structure import ViTStructure
 

@@ -6,11 +6,11 @@ meanwhile. JAX is an exception: `predict`, `predict_on_batch` and `fit` of Keras
 a model while they run.
 """
 
+from vit_tf.block_features import forward_features
 from vit_tf.explain.maps import attention_distance, attention_maps
 from vit_tf.explain.relevance import attention_rollout, class_relevance, grad_cam
 from vit_tf.explain.similarity import linear_cka
 from vit_tf.explain.visualize import features_to_rgb, patch_filters, position_similarity
-from vit_tf.features import forward_features
 
 __all__ = [
     "attention_distance",

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from vit_tf.block_features import predict_eagerly, to_numpy
 from vit_tf.checks import shown
-from vit_tf.features import predict_eagerly, to_numpy
 from vit_tf.layers.hooks import call_with_hooks
 
 ACTIVATIONS = (keras.layers.Activation, keras.layers.Softmax)

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from vit_tf.block_features import as_list, check_images, predict_eagerly, select_blocks, to_numpy
 from vit_tf.checks import check_choice
-from vit_tf.features import as_list, check_images, predict_eagerly, select_blocks, to_numpy
 from vit_tf.layers.hooks import call_with_hooks
 from vit_tf.structure import PATCHES, ViTStructure
 

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from vit_tf.block_features import check_images, select_blocks, to_numpy
 from vit_tf.checks import check_choice, check_number, shown
 from vit_tf.explain.gradient import gradients_at
 from vit_tf.explain.maps import REDUCTIONS, attention_maps
-from vit_tf.features import check_images, select_blocks, to_numpy
 from vit_tf.structure import PATCHES, ViTStructure
 
 

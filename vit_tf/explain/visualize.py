@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from vit_tf import layers
+from vit_tf.block_features import to_numpy
 from vit_tf.checks import check_int
-from vit_tf.features import to_numpy
 from vit_tf.structure import ViTStructure
 
 

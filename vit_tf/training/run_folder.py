@@ -6,8 +6,8 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from vit_tf.checks import brief, shown
-from vit_tf.files import PARTIAL, read_json, remove_partial_files
+from vit_tf.checks import brief, require, shown
+from vit_tf.files import PARTIAL, read_json, remove_partial_files, try_lock
 from vit_tf.terminal import outliving, shell_quoted
 from vit_tf.training.recipes import Recipe, override, read_recipe
 from vit_tf.variants import get_variant
@@ -199,18 +199,9 @@ def locked(folder):
         ValueError: another process trains there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     with open(folder / LOCK, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is training in {str(folder)!r}: wait for it, or choose another folder"
-            ) from None
+        problem = f"another process is training in {str(folder)!r}"
+        require(try_lock(file), f"{problem}: wait for it, or choose another folder")
         for place in (folder, folder / "model"):
             remove_partial_files(place)
         try:
