@@ -77,9 +77,10 @@ def test_values_that_do_not_fit_each_other(options, message):
 
 def test_options_of_blocks_are_hyperparameters():
     ours, blocks = ({f.name: f for f in fields(x)} for x in (ViTConfig, BlockConfig))
-    assert set(blocks) - set(ours) == {"block_index"}
-    assert all(ours[name].type == f.type for name, f in blocks.items() if name != "block_index")
-    assert all(ours[name].default == f.default for name, f in blocks.items() if name != "block_index")
+    assert set(blocks) - set(ours) == {"block_index", "grid_size", "num_prefix_tokens"}
+    shared = {name: f for name, f in blocks.items() if name in ours}
+    assert all(ours[name].type == f.type for name, f in shared.items())
+    assert all(ours[name].default == f.default for name, f in shared.items())
 
 
 def test_options_of_each_block():

@@ -19,7 +19,44 @@ CHOICES = {
     "norm": ("layer", "rms"),
     "final_norm": ("tokens", "pooled", "none"),
 }
+# Switches that also take names: of the parts where the switch is on.
+SWITCHES = {"qkv_bias": ("qv",), "sub_norm": ("attention", "mlp")}
+CHECKED = ("image_size", "patch_size", "grid_size", "rotary", "kind", "reference_grid")  # before the others
 NEEDS_CLASS_TOKEN = ("token", "token_avg")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RotaryConfig:
+    """The options of rotary positions, see `vit_tf.layers.RotaryPositions`.
+
+    Args:
+        kind: "axial": patch indices, half of a head's channels for each axis; "dinov3": the same with
+            patch centres in [-1, 1] times 2 pi; "mixed": patch indices, and learned frequencies of each
+            head along both axes.
+        temperature: float, the ratio of the largest to (nearly) the smallest frequency.
+        half_rotation: bool, whether channel i is paired with i + k / 2; False pairs neighbours.
+        columns_first: bool, whether the first half of the channels is for the columns; False: for the rows.
+        offset: float, added to the patch indices of "axial".
+        reference_grid: (rows, columns) that the patch indices of "axial" are scaled to; None does not scale.
+
+    Raises:
+        ValueError: a value has the wrong type or is out of range, or two values contradict each other.
+    """
+
+    kind: str = "axial"
+    temperature: float = 10000.0
+    half_rotation: bool = False
+    columns_first: bool = False
+    offset: float = 0.0
+    reference_grid: tuple[int, int] | None = None
+
+    def __post_init__(self):
+        if self.reference_grid is not None:
+            object.__setattr__(self, "reference_grid", pair(self.reference_grid, "reference_grid"))
+        check_choice("kind", self.kind, ("axial", "dinov3", "mixed"))
+        check_fields(self)
+        if self.kind != "axial" and (self.offset or self.reference_grid):
+            raise ValueError(f"`offset` and `reference_grid` go with kind='axial', got {shown(self.kind)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +72,17 @@ class AttentionConfig:
         head_dim: int, the width k of a head. None is d // num_heads.
         attention: "softmax" (`DotProductAttention`) or "differential" (`DifferentialAttention`).
         block_index: int, the depth of the block, which sets the initial lambda of differential attention.
-        qkv_bias: bool, whether queries, keys and values have a bias.
+        qkv_bias: bool, whether queries, keys and values have a bias. "qv": queries and values only (BEiT).
         projection_bias: bool, whether the output projection has a bias.
         qk_norm: bool, whether the queries and keys of each head are normalised (ViT-22B,
             https://arxiv.org/abs/2302.05442, section 2).
         sub_norm: bool, whether the concatenated heads are normalised before the projection (BEiT-3,
-            https://arxiv.org/abs/2208.10442).
+            https://arxiv.org/abs/2208.10442); also the inner values of the MLP in a block. "attention" and
+            "mlp" normalise in only one of them.
+        rotary: a `RotaryConfig` or a dict of its fields, for rotary positions of queries and keys; or None.
+        grid_size: (rows, columns) of the patches, which come last among the tokens. None: each call says
+            where the tokens lie.
+        num_prefix_tokens: int, the number of tokens before the patches, which have no place in the grid.
         norm: "layer" or "rms", the kind of these norms; in a block of all norms.
         norm_epsilon: float, added to the variance in these norms.
         dropout_rate: float in [0, 1), dropout of the output.
@@ -56,10 +98,13 @@ class AttentionConfig:
     head_dim: int | None = None
     attention: str = "softmax"
     block_index: int = 0
-    qkv_bias: bool = True
+    qkv_bias: bool | str = True
     projection_bias: bool = True
     qk_norm: bool = False
-    sub_norm: bool = False
+    sub_norm: bool | str = False
+    rotary: RotaryConfig | None = None
+    grid_size: tuple[int, int] | None = None
+    num_prefix_tokens: int = 0
     norm: str = "layer"
     norm_epsilon: float = 1e-6
     dropout_rate: float = 0.0
@@ -67,6 +112,9 @@ class AttentionConfig:
     query_chunk_size: int | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "rotary", rotary_config(self.rotary))
+        if self.grid_size is not None:
+            object.__setattr__(self, "grid_size", pair(self.grid_size, "grid_size"))
         check_fields(self)
 
 
@@ -78,7 +126,8 @@ class MLPConfig:
         mlp_dim: int, the width between the dense layers.
         activation: name or callable, see `vit_tf.layers.mlp.get_activation`.
         projection_bias: bool, whether the dense layers have biases.
-        sub_norm: bool, whether the inner values are normalised before the last layer (BEiT-3).
+        sub_norm: bool, whether the inner values are normalised before the last layer (BEiT-3); see
+            `AttentionConfig` for "attention" and "mlp".
         norm, norm_epsilon: kind and epsilon of that norm, see `AttentionConfig`.
         dropout_rate: float in [0, 1), dropout after each dense layer.
 
@@ -89,7 +138,7 @@ class MLPConfig:
     mlp_dim: int
     activation: str = "gelu"
     projection_bias: bool = True
-    sub_norm: bool = False
+    sub_norm: bool | str = False
     norm: str = "layer"
     norm_epsilon: float = 1e-6
     dropout_rate: float = 0.0
@@ -141,7 +190,9 @@ class ViTConfig:
     class_token: bool | None = None  # None: if the pooling reads it
     distillation_token: bool = False  # DeiT: a second token with its own head
     num_registers: int = 0
-    prefix_positions: bool = True  # whether the prefix tokens have positions, too
+    position_table: bool = True  # learned positions, added to the tokens
+    prefix_positions: bool = True  # whether the table has rows for the prefix tokens, too
+    rotary: RotaryConfig | None = None  # rotary positions of queries and keys, with or without a table
     pre_norm: bool = False  # normalise the tokens before the first block
     # Blocks
     block: str = "encoder"  # "encoder", "res_post", "parallel_things", "parallel_scaling"
@@ -150,10 +201,10 @@ class ViTConfig:
     activation: str = "gelu"  # a Keras activation, "quick_gelu", "gelu_tanh"; also of convolutional stems
     norm: str = "layer"  # or "rms"
     norm_epsilon: float = 1e-6
-    qkv_bias: bool = True
+    qkv_bias: bool | str = True  # "qv": of queries and values only
     projection_bias: bool = True  # of the output projection of attention, and of the MLP
     qk_norm: bool = False  # normalise the queries and keys of each head
-    sub_norm: bool = False  # normalise the inner values of attention and MLP
+    sub_norm: bool | str = False  # normalise the inner values of both, "attention" or "mlp"
     layer_scale_init: float | None = None  # None: no LayerScale
     query_chunk_size: int | None = None  # queries per chunk; 0: all; None: by the number of tokens
     # Head
@@ -171,6 +222,7 @@ class ViTConfig:
     def __post_init__(self):
         object.__setattr__(self, "image_size", pair(self.image_size, "image_size"))
         object.__setattr__(self, "patch_size", pair(self.patch_size, "patch_size"))
+        object.__setattr__(self, "rotary", rotary_config(self.rotary))
         check_fields(self)
         check_together(self)
 
@@ -198,6 +250,8 @@ class ViTConfig:
         """Returns the `BlockConfig` of encoder block number `index`."""
         options = shared_fields(self, BlockConfig)
         options["drop_path_rate"] *= index / max(1, self.num_layers - 1)
+        if self.rotary is None:  # attention has no positions
+            options |= {"grid_size": None, "num_prefix_tokens": 0}
         return BlockConfig(**options, block_index=index)
 
 
@@ -220,6 +274,18 @@ def override(config, settings):
 def shared_fields(config, config_class):
     """Returns a dict of those fields of a config that another config class has, too."""
     return {f.name: getattr(config, f.name) for f in fields(config_class) if hasattr(config, f.name)}
+
+
+def rotary_config(value):
+    """Returns the option `rotary`, a `RotaryConfig`, a dict of its fields or None, as a config or None.
+
+    Raises:
+        ValueError: the value is neither, or a field is unknown or has an invalid value.
+    """
+    if value is None or isinstance(value, RotaryConfig):
+        return value
+    check_valid("rotary", value, isinstance(value, dict), "a `RotaryConfig`, a dict of its fields", True)
+    return override(RotaryConfig(), value)
 
 
 def check_together(config):
@@ -248,6 +314,8 @@ def check_together(config):
         raise ValueError(f"allow_remainder=True needs patch_stem='conv', got {shown(config.patch_stem)}")
     if config.block == "parallel_scaling" and (config.mlp != "mlp" or config.sub_norm):
         raise ValueError("block='parallel_scaling' goes with mlp='mlp' and sub_norm=False only")
+    if config.block == "parallel_scaling" and config.qkv_bias == "qv":
+        raise ValueError("block='parallel_scaling' goes with qkv_bias=True or False only, got 'qv'")
 
 
 def check_fields(config):
@@ -262,16 +330,21 @@ def check_value(name, value, default):
         check_choice(name, value, CHOICES[name])
     elif name.endswith("_rate"):
         check_number(name, value, "[0, 1)")
-    elif name in ("num_classes", "num_registers", "block_index", "query_chunk_size"):
+    elif name in SWITCHES:
+        is_valid = isinstance(value, bool) or (isinstance(value, str) and value in SWITCHES[name])
+        check_valid(name, value, is_valid, f"True or False, or {' or '.join(map(repr, SWITCHES[name]))}")
+    elif name in ("num_classes", "num_registers", "num_prefix_tokens", "block_index", "query_chunk_size"):
         check_int(name, value, 0, optional=name == "query_chunk_size")
-    elif name in ("norm_epsilon", "layer_scale_init"):
+    elif name == "offset":
+        check_number(name, value, "(-inf, inf)")
+    elif name in ("norm_epsilon", "layer_scale_init", "temperature"):
         check_number(name, value, "(0, inf)", optional=name == "layer_scale_init")
     elif isinstance(default, bool) or name == "class_token":
         check_valid(name, value, isinstance(value, bool), "True or False", optional=name == "class_token")
     elif name == "activation":
         is_valid = isinstance(value, str) or callable(value)
         check_valid(name, value, is_valid, "the name of an activation")
-    elif name not in ("image_size", "patch_size"):  # which `pair` has checked
+    elif name not in CHECKED:
         check_int(name, value, 1, optional=name == "head_dim")
 
 

@@ -157,6 +157,7 @@ def add_tokens(patches, config):
         distillation_token=config.distillation_token,
         num_registers=config.num_registers,
         prefix_positions=config.prefix_positions,
+        position_table=config.position_table,
         name="patch_encoder",
     )(patches)
     x = keras.layers.Dropout(config.position_dropout_rate, name="position_dropout")(x)

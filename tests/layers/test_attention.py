@@ -9,7 +9,7 @@ from keras import ops
 from support.layer_cases import TOKENS, random
 
 from vit_tf import layers
-from vit_tf.config import AttentionConfig
+from vit_tf.config import AttentionConfig, RotaryConfig
 
 pytestmark = pytest.mark.every_backend
 
@@ -35,10 +35,13 @@ OTHER = dict(  # another value than the default for each option of attention
     head_dim=6,
     attention="differential",
     block_index=2,
-    qkv_bias=False,
+    qkv_bias="qv",
     projection_bias=False,
     qk_norm=True,
-    sub_norm=True,
+    sub_norm="attention",
+    rotary=RotaryConfig(half_rotation=True, reference_grid=(2, 3)),
+    grid_size=(3, 5),
+    num_prefix_tokens=2,
     norm="rms",
     norm_epsilon=1e-4,
     dropout_rate=0.1,

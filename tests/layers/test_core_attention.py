@@ -52,7 +52,7 @@ def test_scores_of_some_queries_are_prepared_at_their_own_places(make):
     class Weighted(make):
         """Queries weighted by their place among all tokens, as a rotation by position would."""
 
-        def prepare(self, query, key):
+        def prepare(self, query, key, *_):
             return query * ops.arange(query.shape[-2], dtype="float32")[:, None], key
 
     layer = Weighted(2, query_chunk_size=3)

@@ -32,6 +32,8 @@ LAYERS = {  # name: (layer, its input)
     "OverlapPatchEmbedding": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
     "WhitenedPatchEmbedding": (lambda: layers.WhitenedPatchEmbedding(8, 4), IMAGES),
     "PatchEncoder": (lambda: layers.PatchEncoder((1, 7), num_registers=1), TOKENS),
+    "PatchGrid": (lambda: layers.PatchGrid(), IMAGES),
+    "RotaryPositions": (lambda: layers.RotaryPositions((1, 7), kind="mixed"), TOKENS[:, None]),
     "TokenPooling": (lambda: layers.TokenPooling("avgmax"), TOKENS),
     "AttentionPooling": (lambda: layers.AttentionPooling(2, 8), TOKENS),
     "EncoderBlock": (lambda: layers.EncoderBlock(**BLOCK, drop_path_rate=0.1), TOKENS),

@@ -13,7 +13,13 @@ SOFTMAX_IGNORES = "key_norm/beta"
 TOKENS = (2, 6, 8)
 
 
+HEADS = (3, 2, 6, 8)
+
+
 IMAGES = (2, 8, 12, 3)  # not square
+
+
+MIXED = dict(kind="mixed", temperature=10.0, columns_first=True)
 
 
 LAYERS = {
@@ -74,6 +80,17 @@ LAYERS = {
         ),
         TOKENS,
     ),
+    "rotary": (lambda: layers.RotaryPositions((2, 2), 2, offset=1.0, reference_grid=(3, 5)), HEADS),
+    "attention_rotary": (
+        lambda: layers.MultiHeadSelfAttention(
+            2, qkv_bias="qv", qk_norm=True, rotary=MIXED, grid_size=(2, 2), num_prefix_tokens=2
+        ),
+        TOKENS,
+    ),
+    "encoder_no_table": (
+        lambda: layers.PatchEncoder((3, 2), num_registers=2, position_table=False),
+        TOKENS,
+    ),
     "mlp_sub_norm": (lambda: layers.MLP(12, "quick_gelu", projection_bias=False, sub_norm=True), TOKENS),
     "mlp_gelu_tanh": (lambda: layers.MLP(12, "gelu_tanh"), TOKENS),
     "swiglu": (lambda: layers.GatedMLP(12), TOKENS),
@@ -110,6 +127,8 @@ FAST = (  # one of each class
     *("patches", "patch_embedding", "overlap", "whitened", "encoder_prefix", "attention_options", "mlp"),
     *(
         "attention_differential",
+        "attention_rotary",
+        "rotary",
         "swiglu",
         "drop_path",
         "layer_scale",

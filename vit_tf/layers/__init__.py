@@ -9,6 +9,7 @@ from vit_tf.layers.core_attention import DifferentialAttention, DotProductAttent
 from vit_tf.layers.mlp import MLP, GatedMLP
 from vit_tf.layers.patches import PatchEmbedding, Patches
 from vit_tf.layers.residual import DropPath, LayerScale
+from vit_tf.layers.rotary import PatchGrid, RotaryPositions
 from vit_tf.layers.stems import OverlapPatchEmbedding, WhitenedPatchEmbedding
 from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
 
@@ -28,8 +29,10 @@ __all__ = [
     "ParallelThingsBlock",
     "PatchEmbedding",
     "PatchEncoder",
+    "PatchGrid",
     "Patches",
     "ResPostBlock",
+    "RotaryPositions",
     "TokenPooling",
     "WhitenedPatchEmbedding",
 ]

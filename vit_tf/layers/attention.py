@@ -6,6 +6,7 @@ Shapes in the comments: b batch, n tokens, d model width, H heads, k head width.
 from typing import Any
 
 import keras
+from keras import ops
 
 from vit_tf.config import AttentionConfig, Shape, Tensor
 from vit_tf.layers.composite import register
@@ -29,6 +30,7 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         inputs: tensor `(b, n, d)`.
         return_attention_scores: bool, whether to return the attention probabilities, too.
         training: bool, whether dropout is active.
+        grid: the patch grid of images of any size, see `vit_tf.layers.PatchGrid`; None for `grid_size`.
 
     Output shape: `(b, n, d)`; with `return_attention_scores` also `(b, num_heads, n, n)`.
 
@@ -52,25 +54,35 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         inner_dim = config.num_heads * self.head_width
         self.qkv = TokenDense(
             3 * inner_dim,
-            use_bias=config.qkv_bias,
+            use_bias=config.qkv_bias is True,
             kernel_initializer=per_matrix_glorot(d, inner_dim),
             dtype=dtype,
             name="qkv",
         )
         self.qkv.build(input_shape)
+        if config.qkv_bias == "qv":
+            for name in ("query_bias", "value_bias"):
+                setattr(self, name, self.add_weight(shape=(inner_dim,), initializer="zeros", name=name))
         self.core_attention.build((*leading, 3 * inner_dim))
         self.inner_norm = None
-        if config.sub_norm:
+        if config.sub_norm in (True, "attention"):
             self.inner_norm = self.make_norm("inner_norm")
             self.inner_norm.build((*leading, inner_dim))
         self.projection = TokenDense(d, use_bias=config.projection_bias, dtype=dtype, name="projection")
         self.projection.build((*leading, inner_dim))
 
     def call(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.qkv(self.hooked("tokens", inputs))
-        x, scores = with_scores(self.core_attention, qkv, return_attention_scores, training)
+        if self.config.qkv_bias == "qv":
+            zeros = ops.zeros(self.query_bias.shape, self.compute_dtype)
+            qkv = qkv + ops.concatenate([self.query_bias, zeros, self.value_bias])
+        x, scores = with_scores(self.core_attention, qkv, return_attention_scores, training, grid)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         x = self.dropout(self.projection(x), training=training)  # (b, n, d)
@@ -80,7 +92,11 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         return input_shape
 
     def compute_output_spec(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         return attention_spec(self, inputs.shape, return_attention_scores)
 

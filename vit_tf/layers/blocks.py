@@ -38,6 +38,7 @@ class Block(ConfiguredLayer):
         inputs: tensor `(b, n, d)`.
         return_attention_scores: bool, whether to return the attention probabilities, too.
         training: bool, whether dropout and DropPath are active.
+        grid: the patch grid of images of any size, see `vit_tf.layers.PatchGrid`; None for `grid_size`.
 
     Output shape: `(b, n, d)`; with `return_attention_scores` also `(b, num_heads, n, n)`.
 
@@ -93,7 +94,11 @@ class Block(ConfiguredLayer):
         return input_shape
 
     def compute_output_spec(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         return attention_spec(self, inputs.shape, return_attention_scores)
 
@@ -121,10 +126,14 @@ class EncoderBlock(Block):
         return attention + [self.mlp_norm, self.mlp, self.mlp_scale]
 
     def call(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         y = self.attention_norm(inputs)
-        y, scores = with_scores(self.attention, y, return_attention_scores, training)
+        y, scores = with_scores(self.attention, y, return_attention_scores, training, grid)
         x = inputs + self.attention_drop_path(self.attention_scale(y), training=training)
         y = self.mlp(self.mlp_norm(x), training=training)
         x = x + self.mlp_drop_path(self.mlp_scale(y), training=training)
@@ -155,9 +164,13 @@ class ResPostBlock(Block):
         return [self.attention, self.attention_norm, self.mlp, self.mlp_norm]
 
     def call(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        y, scores = with_scores(self.attention, inputs, return_attention_scores, training)
+        y, scores = with_scores(self.attention, inputs, return_attention_scores, training, grid)
         x = inputs + self.attention_drop_path(self.attention_norm(y), training=training)
         y = self.mlp_norm(self.mlp(x, training=training))
         x = x + self.mlp_drop_path(y, training=training)
@@ -203,11 +216,15 @@ class ParallelThingsBlock(Block):
         return [layer for *layers, _ in branches for layer in layers]
 
     def call(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         x, all_scores = inputs, []
         for norm, attention, scale, drop_path in self.branches("attention"):
-            y, scores = with_scores(attention, norm(inputs), return_attention_scores, training)
+            y, scores = with_scores(attention, norm(inputs), return_attention_scores, training, grid)
             x = x + drop_path(scale(y), training=training)
             all_scores.append(scores)
         tokens = x
@@ -241,8 +258,9 @@ class ParallelScalingBlock(Block):
     def __init__(self, num_heads: int, mlp_dim: int, **kwargs: Any):
         super().__init__(num_heads, mlp_dim, **kwargs)
         config, dtype = self.config, self.dtype_policy
-        if config.mlp != "mlp" or config.sub_norm:
-            raise ValueError('a parallel scaling block has `mlp="mlp"` and `sub_norm=False` only')
+        if config.mlp != "mlp" or config.sub_norm or config.qkv_bias == "qv":
+            only = '`mlp="mlp"`, `sub_norm=False` and `qkv_bias=True` or `False` only'
+            raise ValueError(f"a parallel scaling block has {only}")
         self.shares_output = config.attention == "differential"
         self.norm = self.make_norm("norm")
         self.core_attention = make_core_attention(config, dtype)
@@ -280,13 +298,17 @@ class ParallelScalingBlock(Block):
         return [self]
 
     def call(
-        self, inputs: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        inputs: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         y = self.in_projection(self.hooked("tokens", self.norm(inputs)))
         hidden, qkv = ops.split(y, [self.config.mlp_dim], axis=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
-        values, scores = with_scores(self.core_attention, qkv, return_attention_scores, training)
+        values, scores = with_scores(self.core_attention, qkv, return_attention_scores, training, grid)
         hidden = self.dropout(self.config.activation(hidden), training=training)  # (b, n, mlp_dim)
         if self.shares_output:
             y = self.out_projection(ops.concatenate([values, hidden], axis=-1))

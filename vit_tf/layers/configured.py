@@ -35,4 +35,6 @@ class ConfiguredLayer(HookedLayer):
         options = dict(vars(self.config))
         if "activation" in options:
             options["activation"] = keras.activations.serialize(options["activation"])
+        if options.get("rotary") is not None:
+            options["rotary"] = dict(vars(options["rotary"]))
         return {**super().get_config(), **options}

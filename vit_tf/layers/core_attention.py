@@ -14,6 +14,7 @@ from vit_tf.layers.chunked_attention import chunked_attention, softmax
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
+from vit_tf.layers.rotary import RotaryPositions
 
 # Measured on a CPU with 12 heads. At 4,097 tokens, chunks of 256 to 1,024 queries take the same time, and 512
 # need an eighth of the memory of all queries at once. Training computes the scores twice, a third more work:
@@ -42,9 +43,10 @@ def attention_spec(layer, shape, return_attention_scores):
     return outputs, keras.KerasTensor((b, layer.config.num_heads, n, n), layer.compute_dtype)
 
 
-def with_scores(attention, inputs, return_attention_scores, training):
+def with_scores(attention, inputs, return_attention_scores, training, grid=None):
     """Returns the output of an `attention` and its scores; None instead of scores that are not returned."""
-    x = attention(inputs, return_attention_scores=return_attention_scores, training=training)
+    options = {} if grid is None else {"grid": grid}
+    x = attention(inputs, return_attention_scores=return_attention_scores, training=training, **options)
     return x if return_attention_scores else (x, None)
 
 
@@ -70,12 +72,14 @@ class DotProductAttention(ConfiguredLayer):
     Args:
         num_heads: int.
         **kwargs: further fields of `vit_tf.config.AttentionConfig`: `qk_norm`, `norm`, `norm_epsilon`,
-            `attention_dropout_rate`, `query_chunk_size`. The options of the projections have no effect here.
+            `rotary`, `grid_size`, `num_prefix_tokens`, `attention_dropout_rate`, `query_chunk_size`. The
+            options of the projections have no effect here.
 
     Call arguments:
         qkv: tensor `(b, n, 3 * num_heads * k)`: queries, keys, values, each with its heads concatenated.
         return_attention_scores: bool, whether to return the attention probabilities, too.
         training: bool, whether dropout is active.
+        grid: the patch grid of images of any size, see `vit_tf.layers.PatchGrid`; None for `grid_size`.
 
     Output: the weighted values `(b, n, num_heads * k)`; with `return_attention_scores` also the scores
     `(b, num_heads, n, n)`.
@@ -93,13 +97,20 @@ class DotProductAttention(ConfiguredLayer):
         if self.config.qk_norm:
             self.query_norm = self.make_norm("query_norm")
             self.key_norm = self.make_norm("key_norm")
+        if self.config.rotary is not None:
+            grid, prefix = self.config.grid_size, self.config.num_prefix_tokens
+            options = dict(vars(self.config.rotary), dtype=dtype, name="rotary")
+            self.rotary = RotaryPositions(grid, prefix, **options)
 
     def build_parts(self, input_shape: Shape) -> None:
         b, n, width = input_shape
         self.head_width = width // (3 * self.config.num_heads)
+        shape = (b, self.config.num_heads, n, self.query_width)
         if self.config.qk_norm:
-            self.query_norm.build((b, self.config.num_heads, n, self.query_width))
-            self.key_norm.build((b, self.config.num_heads, n, self.query_width))
+            self.query_norm.build(shape)
+            self.key_norm.build(shape)
+        if self.config.rotary is not None:
+            self.rotary.build(shape)
 
     @property
     def query_width(self):
@@ -107,15 +118,19 @@ class DotProductAttention(ConfiguredLayer):
         return self.head_width
 
     def call(
-        self, qkv: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        qkv: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
         heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
         needs_scores = return_attention_scores or self.has_hook("scores")
         if self.can_fuse(needs_scores, training):
-            return ops.reshape(self.fused_attention(qkv), (b, n, heads * self.head_width))
-        query, key, value = self.split(qkv)
+            return ops.reshape(self.fused_attention(qkv, grid), (b, n, heads * self.head_width))
+        query, key, value = self.split(qkv, grid)
         if needs_scores or not chunk_size:
             scores = self.hooked("scores", self.softmax_scores(query, key))
             x = ops.matmul(self.dropout(scores, training=training), value)
@@ -124,24 +139,36 @@ class DotProductAttention(ConfiguredLayer):
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
         return (x, scores) if return_attention_scores else x
 
-    def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns queries and keys `(..., query_width)` of all tokens as the scores take them: normalised.
+    def prepare(
+        self, query: Tensor, key: Tensor, grid: Tensor | None = None, tokens_first: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Returns queries and keys of all tokens as the scores take them: normalised, then turned.
 
-        Every path calls it once, before any query is left out. The fused kernel's tokens are at axis 1, those
-        of the other paths at axis -2.
+        Every path calls it once, before any query is left out.
+
+        Args:
+            query, key: tensors `(b, H, n, query_width)`; `(b, n, H, query_width)` with `tokens_first`, as the
+                fused kernel takes them.
+            grid: see the class.
+            tokens_first: bool, see above.
         """
-        return (self.query_norm(query), self.key_norm(key)) if self.config.qk_norm else (query, key)
+        if self.config.qk_norm:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.config.rotary is None:
+            return query, key
+        factors = self.rotary.factors(grid, tokens_first)
+        return self.rotary.turn(query, factors), self.rotary.turn(key, factors)
 
-    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, qkv: Tensor, grid: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns prepared queries and keys, and values, each `(b, H, n, k)`."""
         b, n, _ = ops.shape(qkv)
         qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)
-        return *self.prepare(query, key), value
+        return *self.prepare(query, key, grid), value
 
-    def scores(self, qkv: Tensor, queries: slice = slice(None)) -> Tensor:
+    def scores(self, qkv: Tensor, queries: slice = slice(None), grid: Tensor | None = None) -> Tensor:
         """Returns the attention probabilities `(b, H, m, n)` of the queries in a slice."""
-        query, key, _ = self.split(qkv)
+        query, key, _ = self.split(qkv, grid)
         return self.softmax_scores(query[:, :, queries], key)
 
     def softmax_scores(self, query: Tensor, key: Tensor) -> Tensor:
@@ -170,15 +197,20 @@ class DotProductAttention(ConfiguredLayer):
             return False
         return has_fused_attention(self.compute_dtype, self.head_width)
 
-    def fused_attention(self, qkv: Tensor) -> Tensor:
+    def fused_attention(self, qkv: Tensor, grid: Tensor | None = None) -> Tensor:
         """Returns the weighted values `(b, n, H, k)` by the backend's fused kernel."""
         b, n, _ = ops.shape(qkv)
         qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
         query, key, value = ops.unstack(qkv, 3, axis=2)
-        return fused_attention(*self.prepare(query, key), value, self.query_width**-0.5)
+        prepared = self.prepare(query, key, grid, tokens_first=True)
+        return fused_attention(*prepared, value, self.query_width**-0.5)
 
     def compute_output_spec(
-        self, qkv: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        qkv: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         b, n, width = qkv.shape
         return attention_spec(self, (b, n, width // 3), return_attention_scores)
@@ -234,12 +266,16 @@ class DifferentialAttention(DotProductAttention):
             setattr(self, name, weight)
 
     def call(
-        self, qkv: Tensor, return_attention_scores: bool = False, training: bool | None = None
+        self,
+        qkv: Tensor,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+        grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
         heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
-        query, key, value = self.split(qkv)
+        query, key, value = self.split(qkv, grid)
         if return_attention_scores or self.has_hook("scores") or not chunk_size:
             pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
             scores = self.difference(pair)
@@ -255,7 +291,7 @@ class DifferentialAttention(DotProductAttention):
         x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
         return (x, scores) if return_attention_scores else x
 
-    def split(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split(self, qkv: Tensor, grid: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns prepared queries and keys, each `(b, H, 2, n, k / 2)`, and values `(b, H, n, k)`."""
         b, n, _ = ops.shape(qkv)
         heads = self.config.num_heads
@@ -265,11 +301,11 @@ class DifferentialAttention(DotProductAttention):
             for x in (query, key)
         )
         value = ops.transpose(ops.reshape(value, (b, n, heads, self.head_width)), (0, 2, 1, 3))
-        return *self.prepare(query, key), value
+        return *self.prepare(query, key, grid), value
 
-    def scores(self, qkv: Tensor, queries: slice = slice(None)) -> Tensor:
+    def scores(self, qkv: Tensor, queries: slice = slice(None), grid: Tensor | None = None) -> Tensor:
         """Returns the differences of the probabilities, `(b, H, m, n)`, of the queries in a slice."""
-        query, key, _ = self.split(qkv)
+        query, key, _ = self.split(qkv, grid)
         return self.difference(self.softmax_scores(query[:, :, :, queries], key))
 
     def difference(self, pair: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class MLP(ConfiguredLayer):
         *leading, d = input_shape
         self.build_first(input_shape)
         self.inner_norm = None
-        if self.config.sub_norm:
+        if self.config.sub_norm in (True, "mlp"):
             self.inner_norm = self.make_norm("inner_norm")
             self.inner_norm.build((*leading, self.config.mlp_dim))
         self.fc2 = self.dense(d, "fc2")

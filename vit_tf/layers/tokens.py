@@ -33,6 +33,7 @@ class PatchEncoder(CompositeLayer):
         distillation_token: bool, whether there is a distillation token.
         num_registers: int, number of register tokens.
         prefix_positions: bool, whether the prefix tokens have position embeddings, too.
+        position_table: bool. False leaves the position embeddings out, for blocks that have positions.
 
     Input shape: `(b, rows * columns, d)`.
     Output shape: `(b, p + rows * columns, d)`, the prefix tokens first.
@@ -48,6 +49,7 @@ class PatchEncoder(CompositeLayer):
         distillation_token: bool = False,
         num_registers: int = 0,
         prefix_positions: bool = True,
+        position_table: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -56,6 +58,7 @@ class PatchEncoder(CompositeLayer):
         self.distillation_token = distillation_token
         self.num_registers = num_registers
         self.prefix_positions = prefix_positions
+        self.position_table = position_table
 
     @property
     def num_prefix_tokens(self):
@@ -64,7 +67,7 @@ class PatchEncoder(CompositeLayer):
     @property
     def num_prefix_positions(self):
         """The number of rows of the position table that belong to prefix tokens, which come first."""
-        return self.num_prefix_tokens if self.prefix_positions else 0
+        return self.num_prefix_tokens if self.prefix_positions and self.position_table else 0
 
     def build_parts(self, input_shape: Shape) -> None:
         _, num_patches, width = input_shape
@@ -83,19 +86,22 @@ class PatchEncoder(CompositeLayer):
             if count:
                 token = self.add_weight(shape=(1, count, width), initializer=initializer, name=name)
                 self.prefix.append(token)
-        self.position_embedding = self.add_weight(
-            shape=(1, rows * columns + self.num_prefix_positions, width),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
-            name="position_embedding",
-        )
+        if self.position_table:
+            self.position_embedding = self.add_weight(
+                shape=(1, rows * columns + self.num_prefix_positions, width),
+                initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+                name="position_embedding",
+            )
 
     def call(self, patches: Tensor) -> Tensor:
         b, _, d = ops.shape(patches)
-        tokens = patches if self.prefix_positions else patches + self.position_embedding
+        tokens = patches
+        if self.position_table and not self.prefix_positions:
+            tokens = tokens + self.position_embedding
         if self.prefix:
             prefix = [ops.broadcast_to(token, (b, token.shape[1], d)) for token in self.prefix]
             tokens = ops.concatenate([*prefix, tokens], axis=1)  # (b, p + n, d)
-        return tokens + self.position_embedding if self.prefix_positions else tokens
+        return tokens + self.position_embedding if self.position_table and self.prefix_positions else tokens
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         rows, columns = self.grid_size
@@ -103,7 +109,7 @@ class PatchEncoder(CompositeLayer):
 
     def get_config(self) -> dict[str, Any]:
         names = ("grid_size", "class_token", "distillation_token", "num_registers", "prefix_positions")
-        return {**super().get_config(), **arguments(self, *names)}
+        return {**super().get_config(), **arguments(self, *names, "position_table")}
 
 
 @register
