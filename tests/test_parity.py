@@ -15,6 +15,7 @@ from support.cases import (
     TIMM_NAMES,
     all_cases,
     build,
+    one_of_each_kind,
     random_images,
     random_weights,
     timm_case,
@@ -32,6 +33,7 @@ from vit_tf import (
     load_weights,
     save_weights,
 )
+from vit_tf.deploy.onnx import write_onnx
 from vit_tf.layers import AttentionPooling
 from vit_tf.variants import VARIANTS
 
@@ -84,12 +86,26 @@ FAST = [  # one of each kind and of each format
 ]
 
 
-@pytest.mark.parametrize("case", mostly_slow({case["id"]: case for case in RECORDED}, FAST))
+KINDS = one_of_each_kind([*INSIDE, *TIMM_NAMES])
+ALIKE = sorted(set(TIMM_NAMES) - set(KINDS))  # each differs from one of `KINDS` in its sizes alone
+
+
+@pytest.mark.parametrize(
+    "case", mostly_slow({case["id"]: case for case in RECORDED}, FAST, set(TIMM_NAMES) - set(KINDS))
+)
 def test_recorded_logits(case, tmp_path):
+    """The logits of each model and of its exports; `save_weights` writes what was loaded."""
     model = build(case, write_weights(case, tmp_path))
-    assert_agree(model(random_images(case)), case["logits"])
+    images = random_images(case)
+    assert_agree(model(images), case["logits"])
     if case["format"] == "timm":
         check_way_back(model, case, tmp_path)
+        check_exports(model, images, case["logits"], tmp_path / "model.onnx")
+
+
+def test_each_kind_of_architecture_is_in_every_run():
+    assert set(INSIDE) < set(KINDS) and len(KINDS) > 40
+    assert one_of_each_kind(KINDS) == KINDS and one_of_each_kind([*KINDS, *TIMM_NAMES]) == KINDS
 
 
 def check_way_back(model, case, folder):
@@ -101,6 +117,16 @@ def check_way_back(model, case, folder):
     assert saved.keys() == weights.keys()
     for name, array in weights.items():
         np.testing.assert_array_equal(saved[name], array)
+
+
+def check_exports(model, images, expected, path):
+    """The model as an ONNX file, run by ONNX Runtime and by OpenVINO."""
+    from support.onnx_files import run_onnx, run_onnx_by_openvino
+
+    write_onnx(model, path)
+    for run in (run_onnx, run_onnx_by_openvino):
+        (logits,) = run(path, images=images)
+        assert_agree(logits, expected)
 
 
 @pytest.mark.parity

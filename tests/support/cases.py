@@ -8,6 +8,7 @@ reference's logits are all that `fixtures/logits.json` has to hold.
 
 import json
 import zlib
+from dataclasses import replace
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -53,6 +54,16 @@ def small(name):
         image_size=[3 * rows + rest, 4 * columns + rest],
         num_classes=5,
     )
+
+
+def one_of_each_kind(names):
+    """Returns the first of those variants that differ in their sizes alone.
+
+    Sizes are the width, the number of heads, and those of patches and images.
+    """
+    sizes = dict(hidden_dim=64, num_heads=4, mlp_dim=64, num_layers=2, patch_size=16, image_size=64)
+    kinds = {replace(get_variant(name), **sizes, num_classes=5): name for name in reversed(names)}
+    return sorted(kinds.values())
 
 
 INSIDE = (  # whose attention and features are compared, too: one of each kind

@@ -5,24 +5,19 @@ from collections import Counter
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from conftest import randomize
 from keras import ops
-from support.cases import small
-from support.marks import mostly_slow
+from support.cases import OURS, small
+from support.onnx_files import run_onnx
 
-from vit_tf import build_vit, list_models
+from vit_tf import build_vit
 from vit_tf.deploy.onnx import emitters, graph, write_onnx
 from vit_tf.layers.mlp import quick_gelu
 from vit_tf.preprocessing import Preprocessing
 
 SMALL = dict(
     image_size=(16, 24), patch_size=8, hidden_dim=12, num_layers=2, num_heads=3, mlp_dim=20, num_classes=5
-)
-FAST = (  # one of each family
-    *("vit_tiny_patch16_224", "vit_small_patch14_reg4_dinov2", "vit_base_patch16_siglip_224"),
-    *("vit_base_patch16_clip_quickgelu_224", "vit_cifar10"),
 )
 FEATURES = {  # what no fast variant has
     "patches": dict(patch_stem="patches", patch_norm=True, embedding_norm=True, pooling="token_avg"),
@@ -49,12 +44,6 @@ def small_vit(**overrides):
     return randomize(build_vit("vit_b16", **{**SMALL, **overrides}))
 
 
-def run(path, **inputs):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, inputs)
-
-
 def images(model, count, seed=0):
     return np.random.default_rng(seed).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
@@ -68,7 +57,7 @@ def assert_agrees(model, path, tolerance=1e-4, **options):
     write_onnx(model, path, **options)
     for count in (1, 3):
         x = images(model, count)
-        for result, expected in zip(run(path, images=x), outputs(model, x), strict=True):
+        for result, expected in zip(run_onnx(path, images=x), outputs(model, x), strict=True):
             assert result.dtype == np.float32 and result.shape == expected.shape
             assert np.abs(result - expected).max() <= tolerance * np.abs(expected).max()
 
@@ -77,8 +66,9 @@ def operators(path):
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
-@pytest.mark.parametrize("name", mostly_slow({name: name for name in list_models()}, FAST))
-def test_every_variant_agrees_with_keras(name, tmp_path):
+@pytest.mark.parametrize("name", OURS)
+def test_our_variants_agree_with_keras(name, tmp_path):
+    """`test_parity.py` compares those of timm."""
     assert_agrees(randomize(build_vit(name, **small(name) | dict(num_layers=1))), tmp_path / "model.onnx")
 
 
@@ -138,7 +128,7 @@ def test_pixels_are_normalised_inside(tmp_path):
     plain, own = small_vit(), small_vit(include_preprocessing=preprocessing)
     for model, x in ((plain, preprocessing(pixels)), (own, pixels)):
         write_onnx(model, tmp_path / "model.onnx", preprocessing=preprocessing)
-        (result,) = run(tmp_path / "model.onnx", images=pixels)
+        (result,) = run_onnx(tmp_path / "model.onnx", images=pixels)
         (expected,) = outputs(model, x)
         np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
@@ -151,7 +141,7 @@ def test_attention_of_the_last_block(overrides, opset, tmp_path):
     names = write_onnx(model, tmp_path / "model.onnx", opset=opset, attention_output=True)
     assert names == ("logits", "attention")
     x = images(model, 2)
-    logits, attention = run(tmp_path / "model.onnx", images=x)
+    logits, attention = run_onnx(tmp_path / "model.onnx", images=x)
     np.testing.assert_allclose(logits, outputs(model, x)[0], atol=1e-4)
     block = model.get_layer("block_1")
     _, expected = block(keras.Model(model.input, block.input)(x), return_attention_scores=True)
