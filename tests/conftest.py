@@ -67,6 +67,19 @@ def seeded():
     keras.config.set_dtype_policy(policy)
 
 
+@pytest.fixture
+def eager():
+    """On TensorFlow, steps run without tracing, which takes longer than the few steps of a test."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 def randomize(model, scale=0.2):
     """Gives every variable random values: zeros and ones hide mistakes."""
     rng = np.random.default_rng(11)

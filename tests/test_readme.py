@@ -57,6 +57,7 @@ def test_explain_guide():
 # Keras quantizes the layers that it can, and warns of the others.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("page", "count"),
     [("build", 4), ("pretrained", 0), ("predictions", 1), ("resolution", 2), ("quantization", 1)],

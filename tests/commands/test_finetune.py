@@ -105,6 +105,7 @@ def test_a_run_from_flat_files(pets, weights, tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("recipe", mostly_slow({name: name for name in training.RECIPES}, ["linear-probe"]))
 def test_recipes(pets, weights, tmp_path, recipe):
     """Each trains what it says: the backbone's weights after a run against those before."""
@@ -136,6 +137,7 @@ def test_precision_memory_and_optimizers(pets, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_layouts_give_the_same_images(pets, tmp_path, capsys):
     """A folder a class, in train/val without test, in a zip; one run each, on frozen features."""
     images = sorted(pets.glob("*.png"))
@@ -155,6 +157,7 @@ def test_layouts_give_the_same_images(pets, tmp_path, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("eager")
 def test_resume_needs_the_run_alone_and_no_weights(pets, weights, tmp_path, monkeypatch, capsys):
     """Killed after its first checkpoint; the source of the weights is gone by then."""
     source = tmp_path / "source.safetensors"

@@ -29,7 +29,7 @@ def without_rehearsals(monkeypatch):
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(monkeypatch, eager):
     """The two small variants, shrunk, and less to compile: what is tested here is the command."""
     for name in ("vit_cifar10", "vit_cifar10_tutorial"):
         monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY))

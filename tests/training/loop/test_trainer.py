@@ -98,25 +98,40 @@ def interrupt_after(trainer, step):
     trainer.count = count
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def run_whole(folder, compiled):
     """A run that nothing disturbs: 2 epochs of 3 batches."""
-    trainer = make(tmp_path_factory.mktemp("whole"), compiled=True)
+    trainer = make(folder, compiled=compiled)
     trainer.run()
     return trainer, state(trainer), trainer.progress
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run_whole(tmp_path_factory.mktemp("whole"), compiled=False)
+
+
+@pytest.fixture(scope="module")
+def compiled_whole(tmp_path_factory):
+    return run_whole(tmp_path_factory.mktemp("whole"), compiled=True)
+
+
 @pytest.mark.fast_cases(1)
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 3, 4])  # within an epoch, before a validation, in the next epoch
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(whole, tmp_path, step):
-    trainer, expected, progress = whole
-    first = make(tmp_path, compiled=True)
+@pytest.mark.parametrize(
+    "step, compiled",
+    [
+        *((1, False), (3, False), (4, False)),  # within an epoch, before a validation, in the next epoch
+        *((4, True), pytest.param(1, True, marks=pytest.mark.exhaustive)),
+    ],
+)
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(request, tmp_path, step, compiled):
+    trainer, expected, progress = request.getfixturevalue("compiled_whole" if compiled else "whole")
+    first = make(tmp_path, compiled=compiled)
     interrupt_after(first, step)
     with pytest.raises(Interrupted):
         first.run()
     assert first.progress.step == step
-    second = make(tmp_path, compiled=True)
+    second = make(tmp_path, compiled=compiled)
     for variable in second.model.trainable_variables:
         variable.assign(np.random.default_rng(3).normal(size=variable.shape))  # the state has it all
     assert second.resume() and second.progress.step == step
@@ -162,6 +177,7 @@ def test_the_best_weights_are_averaged_ones_of_the_best_epoch(whole):
     )
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.slow
 def test_every_rate_is_the_schedules(tmp_path):
     trainer = make(tmp_path, curve=lambda progress, epoch: 1 - progress)
@@ -222,12 +238,13 @@ def test_the_last_weights_may_be_the_best(tmp_path):
     assert accuracy == trainer.progress.rows[-1]["val_accuracy"]
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.slow
 def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
     """All state continues; only the schedule starts anew, also after an interruption."""
-    first = make(tmp_path, compiled=True)
+    first = make(tmp_path)
     first.run()
-    resumed = make(tmp_path, epochs=4, compiled=True)
+    resumed = make(tmp_path, epochs=4)
     assert resumed.resume()
     resumed.begin_stage(2)
     rates = []
@@ -241,7 +258,7 @@ def test_a_finished_run_is_trained_further_with_a_new_schedule(whole, tmp_path):
     resumed.count = count
     with pytest.raises(Interrupted):
         resumed.run()
-    again = make(tmp_path, epochs=4, compiled=True)
+    again = make(tmp_path, epochs=4)
     assert again.resume() and (again.progress.stage, again.progress.epoch) == (2, 2)
     again.run()
     curve = make_schedule("cosine")
@@ -279,6 +296,7 @@ def test_class_weights_weigh_the_gradient(tmp_path):
     assert trainer.progress.rows[0]["loss"] == 0
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.slow
 def test_a_nan_stops_the_run_with_the_last_good_state(tmp_path):
     batches = data()
