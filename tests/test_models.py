@@ -129,6 +129,7 @@ def test_every_trainable_variable_receives_a_gradient(overrides):
         )
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
@@ -290,7 +291,7 @@ def test_jax_gives_the_same_logits(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.tensorflow_only
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+@pytest.mark.parametrize("backend", ["jax", pytest.param("tensorflow", marks=pytest.mark.exhaustive)])
 def test_import_is_light_and_respects_the_backend(backend):
     pytest.importorskip(backend)
     code = (

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import pytest
 from PIL import Image
 from support.paths import ROOT
@@ -13,6 +14,7 @@ from support.paths import ROOT
 from vit_tf import build_vit
 from vit_tf.commands.main import COMMANDS
 from vit_tf.commands.startup import START_UP_LINES
+from vit_tf.data.augment.batch import RandomFlip
 
 HEAVY = ("keras", "tensorflow", "jax", "torch", "grain", "matplotlib")
 RUN = f"""
@@ -91,11 +93,17 @@ sys.meta_path.insert(0, Interrupt())
 @pytest.mark.slow
 @pytest.mark.parametrize("first, second", [("vit_tf", "keras"), ("keras", "vit_tf")])
 def test_keras_loads_a_model_after_a_bare_import(first, second, tmp_path):
+    """A ViT and a layer of augmentation, which are registered with Keras in modules of their own."""
     path = tmp_path / "model.keras"
-    build_vit("test_vit", include_preprocessing=True).save(path)
+    vit = build_vit("test_vit", include_preprocessing=True)
+    images = keras.Input(vit.input_shape[1:])
+    keras.Model(images, vit(RandomFlip()(images)), name="flipped").save(path)
     load = f"import {first}, {second}; print(keras.saving.load_model({str(path)!r}).name)"
     process = run("-c", load)
-    assert process.stdout.strip() == "test_vit", process.stderr
+    assert process.stdout.strip() == "flipped", process.stderr
+
+
+def test_names_are_listed_without_an_import():
     process = run("-c", "import sys, vit_tf; dir(vit_tf); print({'keras', 'numpy'} & sys.modules.keys())")
     assert process.stdout.strip() == "set()"
 

@@ -252,6 +252,7 @@ def test_kerass_callback_validates_the_averages(name):
         np.testing.assert_allclose(*values([variable, model.optimizer.average(variable)]))
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.fast_cases(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])

@@ -15,6 +15,7 @@ from vit_tf import build_vit, load_weights, save_weights
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.tensorflow_only
 def test_a_full_fit(saved):
     model, path, arrays = saved
     other = small_vit()
@@ -283,6 +284,7 @@ def test_pth_loads_and_hostile_pth_does_not_run(saved, tmp_path):
     assert not (tmp_path / "was here").exists()
 
 
+@pytest.mark.tensorflow_only
 def test_distilled_heads_are_averaged_and_can_be_had_apart(tmp_path):
     model = small_vit(distillation_token=True)
     path = save_weights(model, tmp_path / "model.safetensors")

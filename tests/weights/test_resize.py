@@ -79,6 +79,7 @@ def test_another_patch_size_resamples_the_kernel(saved):
     )
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",

@@ -1,13 +1,8 @@
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from PIL import Image, ImageEnhance
-from support.paths import ROOT
 
 from vit_tf.data.augment import batch as augment
 
@@ -70,16 +65,6 @@ def test_config_and_keras_file_round_trip(make, tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     x = images()
     np.testing.assert_array_equal(augmented(again, x), augmented(model, x))
-
-
-@pytest.mark.slow
-@pytest.mark.tensorflow_only
-def test_a_saved_model_loads_after_import_vit_tf(tmp_path):
-    inputs = keras.Input(SHAPE[1:])
-    keras.Model(inputs, augment.RandomFlip()(inputs)).save(tmp_path / "model.keras")
-    code = "import sys, vit_tf, keras; keras.saving.load_model(sys.argv[1])"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code, tmp_path / "model.keras"], env=environment, check=True)
 
 
 def test_flip_mirrors_about_half():

@@ -10,6 +10,7 @@ from vit_tf import build_vit
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.tensorflow_only
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",
