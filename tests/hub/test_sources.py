@@ -174,6 +174,24 @@ def test_shards_that_lack_something(tmp_path, arrays):
         fails(tmp_path / "vit", "index.json", "`weight_map`")
 
 
+def test_shards_of_pytorch(tmp_path, arrays, torch):
+    folder = make_folder(tmp_path / "vit", {}, name=None)
+    weight_map = {name: f"pytorch_model-{i % 2}.bin" for i, name in enumerate(arrays)}
+    for part in set(weight_map.values()):
+        inside = {n: torch.from_numpy(arrays[n]).half() for n in arrays if weight_map[n] == part}
+        torch.save(inside, folder / part)
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    opened = open_checkpoint(folder)
+    assert opened.path == index and opened.tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(opened.tensors[name].load(), array.astype("float16"))
+    index.write_text(json.dumps({"weight_map": weight_map | {"scale": "../pytorch_model-0.bin"}}))
+    fails(folder, "must name plain .bin files, got '../pytorch_model-0.bin'")
+    index.write_text(json.dumps({"weight_map": weight_map | {"scale": "lost.bin"}}))
+    fails(folder, "has no lost.bin, which pytorch_model.bin.index.json names: download or copy it there")
+
+
 # The hub ------------------------------------------------------------------------------------------
 
 

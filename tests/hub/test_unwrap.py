@@ -79,24 +79,29 @@ def test_wrappers_within_names(state):
         ("state_dict_ema", "state_dict"),
         ("model_ema", "model"),
         ("encoder", "target_encoder"),
+        ("teacher", "student"),
     ],
 )
-def test_of_two_the_one_that_timm_takes(state, first, second):
+def test_of_two_the_one_that_is_evaluated(state, first, second):
     other = {name: x + 1 for name, x in state.items()}
     assert_found({second: other, first: state}, state, f"{first}.", [f"{second}.{name}" for name in state])
+    inner = {"model": {f"{second}.backbone.{name}": x for name, x in other.items()}}
+    inner["model"] |= prefixed(state, f"{first}.backbone.")
+    left = [f"model.{second}.backbone.{name}" for name in state]
+    assert_found(inner, state, f"model.{first}.backbone.", left)
 
 
 def test_several_are_an_error_that_lists_them_and_can_be_chosen_from(state, tmp_path):
-    content = prefixed(state, "teacher.backbone.") | prefixed(state, "student.backbone.")
-    with pytest.raises(Refused, match="holds 2 ViTs.*'teacher.backbone.', 'student.backbone.'.*prefix="):
+    content = prefixed(state, "image.backbone.") | prefixed(state, "other.backbone.")
+    with pytest.raises(Refused, match="holds 2 ViTs.*'image.backbone.', 'other.backbone.'.*prefix="):
         unwrap(content)
-    assert unwrap(content, "student.backbone.").prefix == "student.backbone."
-    with pytest.raises(Refused, match="no ViT under the prefix 'student.', but under 'teacher.backbone.'"):
-        unwrap(content, "student.")
+    assert unwrap(content, "other.backbone.").prefix == "other.backbone."
+    with pytest.raises(Refused, match="no ViT under the prefix 'other.', but under 'image.backbone.'"):
+        unwrap(content, "other.")
     save_file(content, tmp_path / "two.safetensors")
     with pytest.raises(ValueError, match="two.safetensors' holds 2 ViTs"):
         open_weights(tmp_path / "two.safetensors")
-    chosen = open_weights(tmp_path / "two.safetensors", prefix="teacher.backbone.")
+    chosen = open_weights(tmp_path / "two.safetensors", prefix="image.backbone.")
     assert chosen.tensors.keys() == state.keys() and len(chosen.checkpoint.left) == len(state)
 
 

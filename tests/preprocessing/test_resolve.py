@@ -257,3 +257,7 @@ def test_transformers_models_without_a_preprocessor_get_its_defaults():
     dino = get_preprocessing({"model_type": "dinov2", "image_size": 224})
     assert dino.mean == (0.485, 0.456, 0.406) and dino.resized_size(500, 500) == (256, 256)
     assert get_preprocessing({"model_type": "deit", "image_size": [32, 64]}).image_size == (32, 64)
+    clip = get_preprocessing({"model_type": "clip", "vision_config": {"image_size": 336}})
+    assert clip.mean[0] == 0.48145466 and clip.resized_size(500, 700) == (336, 470)
+    siglip = get_preprocessing({"model_type": "siglip2", "vision_config": {"num_patches": 256}})
+    assert (siglip.image_size, siglip.mean, siglip.crop_mode) == ((256, 256), (0.5,) * 3, "squash")

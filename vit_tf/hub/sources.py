@@ -1,8 +1,9 @@
 """Opening a source of weights: named tensors that are read one at a time. No code in a file runs.
 
-A source is a file (.safetensors, .npz, .pth, .pt, .bin, .ckpt, .pth.tar, or the
-model.safetensors.index.json of a checkpoint in several files), a folder with the layout of a repository
-on the Hugging Face hub, or the name of such a repository: `hf:owner/name`, `hf:owner/name@revision`.
+A source is a file (.safetensors, .npz, .pth, .pt, .bin, .ckpt, .pth.tar, or the index of a checkpoint in
+several files: model.safetensors.index.json, pytorch_model.bin.index.json), a folder with the layout of a
+repository on the Hugging Face hub, or the name of such a repository: `hf:owner/name`,
+`hf:owner/name@revision`.
 Damage is detected when a source is opened, and raises a `ValueError`.
 """
 
@@ -18,10 +19,11 @@ from vit_tf.hub.lazy_tensor import LazyTensor, Refused
 from vit_tf.hub.readers import READERS, read_file, reader_of
 from vit_tf.hub.unwrap import Unwrapped, unwrap
 
-CONFIG, PREPROCESSOR, INDEX = "config.json", "preprocessor_config.json", "model.safetensors.index.json"
-INDEX_ENDING = ".safetensors.index.json"
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+INDEX, TORCH_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
+INDEX_ENDING = re.compile(r"\.(safetensors|bin)\.index\.json$")
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
-WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin")
+WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin", TORCH_INDEX)
 RUN_MODEL = "model"  # the subfolder of a run that holds its model
 
 
@@ -65,7 +67,7 @@ def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Che
         config, preprocessor = read_configs(find)
         path = find_weights(source, find)
     select = partial(unwrap, prefix=prefix)
-    if path.name.endswith(INDEX_ENDING):
+    if INDEX_ENDING.search(path.name):
         unwrapped = open_parts(path, find or partial(find_in_folder, path.parent), select)
     else:
         unwrapped = read_file(path, select)
@@ -176,17 +178,24 @@ def find_weights(source, find):
     return paths[0]
 
 
+def find_part(find, part, index):
+    try:
+        return find(part)
+    except MissingFile as error:
+        raise MissingFile(f"{error}, which {index.name} names: download or copy it there") from error
+
+
 def open_parts(index, find, select):
     """Returns the `Unwrapped` tensors of a checkpoint in several files."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ValueError(f"{str(index)!r} must name the file of every tensor in `weight_map`")
-    parts = {}
+    parts, ending = {}, INDEX_ENDING.search(index.name)[1]
     for part in dict.fromkeys(map(str, weight_map.values())):
         # The name may be hostile: it must not lead out of the folder.
-        is_plain = re.fullmatch(r"[^/\\:\0]+\.safetensors", part)
-        require(is_plain, f"{str(index)!r} must name plain .safetensors files, got {part[:200]!r}")
-        path = Path(os.path.abspath(find(part)))
+        is_plain = re.fullmatch(rf"[^/\\:\0]+\.{ending}", part)
+        require(is_plain, f"{str(index)!r} must name plain .{ending} files, got {part[:200]!r}")
+        path = Path(os.path.abspath(find_part(find, part, index)))
         # In the hub's cache, cache/models--owner--name/snapshots/commit/file is a link to elsewhere in it.
         root = path.parents[3] if path.parent.parent.name == "snapshots" else path.parent
         is_inside = path.resolve().is_relative_to(root.resolve())

@@ -9,14 +9,19 @@ import re
 from dataclasses import dataclass
 
 from vit_tf.checks import quoted, shown
-from vit_tf.hub.config_values import MODEL_TYPES
 from vit_tf.hub.lazy_tensor import Refused
 
 HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
+# In transformers, what a model is called beside its head.
+MODEL_PREFIXES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa")
+TOWERS = ("embeddings.patch_embedding.weight", "embeddings.patch_embed.weight")  # CLIP and SigLIP; AIMv2
 # The patch embedding of each format, and a tensor that must stand beside it. The first match counts.
 PATCH_EMBEDDINGS = {
-    **{f"{model}.{HUGGING_FACE}": None for model in MODEL_TYPES},  # a head stands beside the model
+    **{f"{model}.{HUGGING_FACE}": None for model in MODEL_PREFIXES},  # a head stands beside the model
     HUGGING_FACE: None,
+    **{f"vision_model.{tower}": None for tower in TOWERS},  # a projection or a head stands beside it
+    **dict.fromkeys(TOWERS),
+    "conv_proj.weight": "class_token",  # torchvision
     "trunk.patch_embed.proj.weight": None,  # OpenCLIP with an image tower of timm
     "patch_embed.proj.weight": None,  # timm, DeiT, DINO, DINOv2, MAE, I-JEPA
     "patch_embed.stages.0.weight": None,  # our overlapping stems
@@ -35,6 +40,7 @@ PREFERRED = (
     ("model_ema", "state_dict"),
     ("model_ema", "model"),
     ("encoder", "target_encoder"),
+    ("teacher", "student"),  # DINO and its successors evaluate the teacher
 )
 # Limits for nested dictionaries: a pickle may repeat one dictionary, or one key, many times.
 MOST_ITEMS, MOST_LEVELS, MOST_LETTERS = 1_000_000, 8, 1 << 24
@@ -142,6 +148,20 @@ def candidates(names):
 
 def preferred(prefixes):
     """Returns the prefixes, without those for which another prefix is preferred."""
-    keys = {prefix: prefix.partition(".")[0] for prefix in prefixes}
-    worse = {second for first, second in PREFERRED if first in keys.values()}
-    return [prefix for prefix, key in keys.items() if key not in worse]
+    starts = {beginning for prefix in prefixes for beginning in beginnings(prefix)}
+
+    def is_worse(prefix):
+        return any(
+            (parents, better) in starts
+            for parents, key in beginnings(prefix)
+            for better, worse in PREFERRED
+            if key == worse
+        )
+
+    return [prefix for prefix in prefixes if not is_worse(prefix)]
+
+
+def beginnings(prefix):
+    """Returns (keys before, key) for each key in a prefix: keys are compared within one dictionary."""
+    keys = prefix.split(".")[:-1]
+    return [(tuple(keys[:i]), key) for i, key in enumerate(keys)]

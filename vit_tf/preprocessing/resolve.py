@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vit_tf.checks import brief, check_valid, listing, require, shown, suggestion
-from vit_tf.hub.config_values import MODEL_TYPES, config_value
+from vit_tf.hub.config_values import MODEL_TYPES, config_value, vision_image_size
 from vit_tf.hub.sources import read_source_config
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
 from vit_tf.variants import ALIASES, VARIANTS
@@ -101,18 +101,34 @@ def from_config(config, preprocessor):
     )
 
 
+# Mean and standard deviation of the pixels, by the names of their data.
+HALF = dict(image_mean=[0.5] * 3, image_std=[0.5] * 3)
+IMAGENET = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+CLIP = dict(image_mean=[0.48145466, 0.4578275, 0.40821073], image_std=[0.26862954, 0.26130258, 0.27577711])
+BILINEAR, BICUBIC = dict(resample=2), dict(resample=3)
+# transformers' image processors by the first letters of the model type: how images are resized, and whether
+# to a square (a factor of 0) or, before a centred crop, to a shorter side that is larger by a factor.
+DEFAULT_PREPROCESSORS = {
+    "deit": (IMAGENET | BICUBIC, 256 / 224),
+    "dinov2": (IMAGENET | BICUBIC, 256 / 224),
+    "siglip2": (HALF | BILINEAR, 0),
+    "siglip": (HALF | BICUBIC, 0),
+    "clip": (CLIP | BICUBIC, 1),
+    "aimv2": (CLIP | BICUBIC, 1),
+    "": (HALF | BILINEAR, 0),  # ViT and those that share its image processor
+}
+
+
 def default_preprocessor(config):
     """Returns transformers' defaults for a model without a preprocessor_config.json."""
-    kind, size = config["model_type"], config_value(config, "image_size", (int, list), 224)
+    kind, size = config["model_type"], vision_image_size(config)
     height, width = (size, size) if isinstance(size, int) else size
-    if kind == "vit":
-        half = [0.5] * 3
-        return dict(size=dict(height=height, width=width), image_mean=half, image_std=half, resample=2)
-    imagenet = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225], resample=3)
-    if height != width:
-        return dict(size=dict(height=height, width=width), **imagenet)
+    starts = (start for start in DEFAULT_PREPROCESSORS if kind.startswith(start))
+    values, factor = DEFAULT_PREPROCESSORS[next(starts)]
+    if not factor or height != width:
+        return dict(size=dict(height=height, width=width), **values)
     crop = dict(crop_size=dict(height=height, width=width), do_center_crop=True)
-    return dict(size=dict(shortest_edge=round(height * 256 / 224)), **crop, **imagenet)
+    return dict(size=dict(shortest_edge=round(height * factor)), **crop, **values)
 
 
 def from_timm(config, model_args=None):

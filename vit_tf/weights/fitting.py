@@ -22,9 +22,16 @@ FIRST_KERNELS = (PATCH_KERNEL, "patch_embed.stages.0.weight")
 OWN_RESAMPLING = {
     "google": dict(method="bilinear", antialias=False),
     "huggingface": dict(method="bicubic", antialias=False),
+    "huggingface_vision": dict(method="bicubic", antialias=False),
+    "siglip2": dict(method="bilinear", antialias=True),
+    "torchvision": dict(method="bicubic", antialias=False, align_corners=True),
     "dinov2": dict(method="bicubic", antialias=False, offset=0.1),
 }
-LIBRARIES = {"huggingface": "transformers", "dinov2": "DINOv2's makers"}
+LIBRARIES = {
+    **dict.fromkeys(("huggingface", "huggingface_vision", "siglip2"), "transformers"),
+    "torchvision": "torchvision",
+    "dinov2": "DINOv2's makers",
+}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,17 @@ from vit_tf.weights.fitting import (
     sampling_options,
     unfold_kernels,
 )
-from vit_tf.weights.formats import google, huggingface, keras_file, makers, timm, vit_pytorch
+from vit_tf.weights.formats import (
+    google,
+    huggingface,
+    keras_file,
+    makers,
+    timm,
+    torchvision,
+    towers,
+    transformers_config,
+    vit_pytorch,
+)
 from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
 from vit_tf.weights.positions import fit_positions
@@ -38,6 +48,7 @@ FOREIGN = re.compile(
     r"|(?:criterion|loss|loss_fn|decoder|predictor|projector|dino_head|ibot_head|(?:train|val|test)_\w+"
     r"|decoder_\w+)(?:\..*)?)"
 )
+TEXT_TOWER = re.compile(r"(?:^|\.)token_embedding\.weight$")
 HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 
 
@@ -87,7 +98,7 @@ class TimmWeights:
         elif variant is None and "architecture" in config:
             variant, fields = timm.variant_from_config(config)
         elif variant is None and config:
-            fields = huggingface.variant_from_config(config)
+            fields = transformers_config.variant_from_config(config)
             variant, fields = name_variant(config["model_type"], fields)
         head = self.tensors.get("head.weight")
         if head is not None and (len(head.shape) != 2 or 0 in head.shape):
@@ -118,6 +129,9 @@ class TimmWeights:
 FORMATS = {
     "google": (google.matches, google.from_google),
     "huggingface": (huggingface.matches, huggingface.from_huggingface),
+    "siglip2": (towers.matches_siglip2, towers.from_towers),
+    "huggingface_vision": (towers.matches, towers.from_towers),
+    "torchvision": (torchvision.matches, torchvision.from_torchvision),
     "vit_pytorch": (vit_pytorch.matches, vit_pytorch.from_vit_pytorch),
     **makers.FORMATS,
     "timm": (timm.matches, timm.from_timm),  # the last, since some other formats have most of timm's names
@@ -146,10 +160,19 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
             foreign = [name for name in tensors if FOREIGN.fullmatch(name)]
             tensors = {name: tensor for name, tensor in tensors.items() if name not in foreign}
             return TimmWeights(checkpoint, name, tensors, (*unused, *foreign))
-    first = listing(sorted(checkpoint.tensors)[:5])
-    raise ValueError(
-        f"{checkpoint.source!r} is not a ViT in a known format (timm, Google's npz, Hugging Face ViT, DeiT "
-        f"and DINOv2, vit-pytorch): its {len(checkpoint.tensors)} names begin with {first}"
+    raise ValueError(f"{checkpoint.source!r} {unknown_format(checkpoint.tensors)}")
+
+
+def unknown_format(names):
+    """Returns what a message says of tensors by name that are not a ViT in a known format."""
+    if any(TEXT_TOWER.search(name) for name in names):
+        return (
+            "holds a text tower and no vision tower: give the file of the whole model, or of its vision tower"
+        )
+    first = listing(sorted(names)[:5])
+    return (
+        "is not a ViT in a known format (timm's, Google's, transformers', torchvision's, OpenCLIP's, "
+        f"vit-pytorch's or the makers'): its {len(names)} names begin with {first}"
     )
 
 

@@ -9,20 +9,22 @@ BASE = "vit_base_patch16_224"
 # digits of its outputs.
 IGNORED: dict[str, object] = dict(image_size=1, patch_size=1, in_channels=3, num_classes=0)
 IGNORED |= dict(norm_epsilon=1.0, pooling="token", class_token=True)
-FAMILIES = {"vit": "vit_", "deit": "deit_", "dinov2": "dinov2", "dinov2_with_registers": "dinov2"}
+# A part of the names of a model's family, by the first letters of its model type; the first match counts.
+FAMILIES = {name: name for name in ("dinov2", "clip", "siglip", "aimv2")} | {"deit": "deit_", "": "vit_"}
 
 
 def name_variant(kind, fields):
     """Returns (variant, fields): the variant with these hyperparameters, and the fields in which they differ.
 
-    `fields` override those of ViT-B/16; see `huggingface.variant_from_config` for them and for `kind`.
+    `fields` override those of ViT-B/16; see `transformers_config.variant_from_config` for both.
     """
     config = get_variant(BASE, **fields)
     names = [name for name in VARIANTS if architecture(VARIANTS[name]) == architecture(config)]
     if not names:
         return BASE, fields
+    part = next(part for start, part in FAMILIES.items() if kind.startswith(start))
     # The first of the equally good names.
-    variant = max(names, key=lambda n: (FAMILIES[kind] in n, VARIANTS[n].image_size == config.image_size))
+    variant = max(names, key=lambda n: (part in n, VARIANTS[n].image_size == config.image_size))
     defaults = VARIANTS[variant]
     fields = {key: x for key, x in fields.items() if getattr(config, key) != getattr(defaults, key)}
     fields.pop("layer_scale_init", None)  # only an initial value, and the weights are loaded

@@ -9,6 +9,7 @@ from functools import partial
 
 from vit_tf.weights.formats.huggingface import fold_class_position
 from vit_tf.weights.formats.renaming import rename, replace_all
+from vit_tf.weights.formats.zeros import head_without_bias, zeros_beside
 
 
 def has(*expected):
@@ -18,6 +19,7 @@ def has(*expected):
 
 # DINOv2 ------------------------------------------------------------------------------------------
 DINOV2 = [
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # in chunks, while training
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
     (r"^register_tokens$", "reg_token"),
@@ -28,7 +30,7 @@ def matches_dinov2(names):
     """Whether names are those of DINOv2's own files, most of which are also timm's names."""
     if "patch_embed.proj.weight" not in names:
         return False
-    plain = "mask_token" in names and "blocks.0.ls1.gamma" in names
+    plain = "mask_token" in names and any(re.match(r"blocks\.0(?:\.0)?\.ls1\.gamma$", n) for n in names)
     return plain or "register_tokens" in names or any(re.search(r"\.mlp\.w(12|3)\.", name) for name in names)
 
 
@@ -65,15 +67,6 @@ def from_clip(tensors):
     if "proj" in result:
         result |= head_without_bias(result.pop("proj").transpose(1, 0))
     return result, ()
-
-
-def head_without_bias(kernel):
-    return {"head.weight": kernel, "head.bias": zeros_beside(kernel)}
-
-
-def zeros_beside(kernel):
-    """Returns a bias of zeros for a kernel `(out, in)`."""
-    return kernel[:, :1].reshape(-1).map(lambda x: 0 * x, kernel.shape[:1])
 
 
 def from_trunk(tensors):

@@ -1,0 +1,67 @@
+"""Files that other libraries write: each loads strictly, and gives what its library computes.
+
+The recorded cases (`python -m support.libraries`) need none of the libraries; `pytest -m parity` has them
+write their files with other weights.
+"""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from support.library_cases import build_case, case_images, library_cases, write_case
+from support.marks import mostly_slow
+from support.paths import FIXTURES
+
+from vit_tf import load_weights
+from vit_tf.weights import open_weights
+
+RECORDED = json.loads((FIXTURES / "libraries.json").read_text())
+TOLERANCE = 1e-4
+FAST = ("CLIPModel", "SiglipVisionModel", "IJepaModel of modules")
+
+
+def assert_agree(actual, expected):
+    actual, expected = keras.ops.convert_to_numpy(actual), np.asarray(expected)
+    assert actual.shape == expected.shape
+    assert np.abs(expected).max() > 0.1 and np.ptp(expected[0] - expected[1]) > 1e-3  # it says something
+    difference = np.abs(actual - expected).max() / np.abs(expected).max()
+    assert difference <= TOLERANCE, f"{difference:.1e} of the largest value"
+
+
+def test_every_case_is_recorded():
+    assert [case["id"] for case in RECORDED] == [case["id"] for case in library_cases()]
+
+
+@pytest.mark.parametrize("case", mostly_slow({case["id"]: case for case in RECORDED}, FAST))
+def test_recorded(case, tmp_path):
+    model = build_case(case, write_case(case, tmp_path))
+    assert_agree(model(case_images(case)), case["expected"])
+
+
+def test_the_report_says_what_is_not_used(tmp_path):
+    case = next(case for case in RECORDED if case["id"] == "CLIPModel")
+    source = write_case(case, tmp_path)
+    report = load_weights(build_case(case, source), source)
+    assert report.format == "huggingface_vision" and not report.errors and not report.new_head
+    others = {n for n in case["shapes"] if not n.startswith(("vision_model.", "visual_projection."))}
+    assert {*report.unused, *report.left} == others and "text_model." in str(report)
+
+
+def test_a_text_tower_alone(tmp_path):
+    arrays = {"text_model.embeddings.token_embedding.weight": np.ones((3, 2), "float32")}
+    save_file(arrays, tmp_path / "text.safetensors")
+    with pytest.raises(ValueError, match=r"text.safetensors' holds a text tower and no vision tower: give"):
+        open_weights(tmp_path / "text.safetensors")
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("case", library_cases(), ids=lambda case: case["id"])
+def test_live(case, tmp_path):
+    pytest.importorskip("torch")
+    from support import libraries
+
+    case, expected = libraries.reference(case, tmp_path, seed=1)
+    source = tmp_path if case.get("config") else tmp_path / case["file"]
+    assert_agree(build_case(case, source)(case_images(case, seed=1)), expected)
