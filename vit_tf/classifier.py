@@ -78,7 +78,8 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
     Args:
         source: for example "runs/pets", which means "runs/pets/model", or
             "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see `vit_tf.load_weights`.
-        variant: name of the variant; required if the source is a bare file.
+        variant: name of the variant, if the source is a bare file. Defaults to the one that its weights look
+            like.
         headless: bool, whether to accept a model without a head, which gives features.
 
     Returns:
@@ -102,7 +103,8 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
     _, *image_size, channels = model.input_shape
     if channels != 3:
         raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, expected 3")
-    prepare = get_preprocessing(weights.preprocessing_config or variant, image_size=tuple(image_size))  # type: ignore[arg-type]  # a bare file needs a variant
+    settings = weights.preprocessing_config or variant or weights.describe()[0]
+    prepare = get_preprocessing(settings, image_size=tuple(image_size))
     thresholds = thresholds_from_config(config, model.output_shape[-1])
     return Classifier(model, prepare, labels, problem_type, thresholds)
 

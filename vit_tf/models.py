@@ -42,7 +42,8 @@ def build_vit(
 
     Args:
         variant: name of a variant or its alias (`vit_b16`); `vit_tf.list_models()` lists them. Defaults
-            to what the config.json of `weights` describes, else to ViT-B/16.
+            to what the config.json of `weights` describes; for weights without it, to the only variant whose
+            weights have their shapes; without weights, to ViT-B/16.
         num_classes: int, width of the head; 0 leaves the head out, and the model returns the pooled
             features. Defaults to the width of the head in `weights`, else to that of the variant: 1,000
             for most, 10 for the CIFAR-10 variants. If the width differs from that in `weights`, the head

@@ -20,11 +20,14 @@ def add_weights(parser):
 
 def add_model(parser):
     """Adds --model, the variant of weights that do not name it."""
-    parser.add_argument("--model", metavar="NAME", help="variant of the weights if SOURCE has no config.json")
+    shapes = "default: the only one whose weights have the shapes of SOURCE's"
+    parser.add_argument(
+        "--model", metavar="NAME", help=f"variant of the weights if SOURCE has no config.json; {shapes}"
+    )
 
 
 def check_source(source, variant=None):
-    """Raises a ValueError for an unknown variant, and for weights that do not exist or name no variant.
+    """Raises a ValueError for an unknown variant, and for weights that do not exist.
 
     It reads the configuration alone, without Keras.
     """
@@ -32,9 +35,7 @@ def check_source(source, variant=None):
 
     if variant is not None:
         get_variant(variant)
-    config, _ = read_source_config(source)
-    if not config and variant is None:
-        raise ValueError(f"{source!r} is a bare file, which names no variant: add --model NAME")
+    read_source_config(source)
 
 
 def check_runtime(runtime, source, variant=None):

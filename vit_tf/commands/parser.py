@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 
 from vit_tf import terminal
 from vit_tf.checks import brief, cut, suggestion
@@ -24,6 +25,7 @@ def run(main):
         if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, signal.default_int_handler)
     terminal.guard()
+    warnings.formatwarning = lambda message, *_: f"warning: {brief(message, MOST_LETTERS)}\n"
     try:
         code = main()
     except KeyboardInterrupt:

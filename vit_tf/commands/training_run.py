@@ -298,5 +298,5 @@ def open_weights(command, described):
         return None
     from vit_tf.weights import open_named
 
-    source = open_named(command["weights"], command["variant"])
+    source = open_named(command["weights"], described["variant"])
     return source.without_head() if described["new_head"] else source

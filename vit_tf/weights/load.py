@@ -7,13 +7,14 @@ import os
 import re
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from vit_tf.checks import brief, check_valid, listing, pair, require
+from vit_tf.checks import brief, check_valid, listing, pair
 from vit_tf.config import ViTConfig
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.lazy_tensor import LazyTensor
@@ -38,9 +39,11 @@ from vit_tf.weights.formats import (
     transformers_config,
     vit_pytorch,
 )
+from vit_tf.weights.formats.timm import HEAD_TENSORS
 from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
 from vit_tf.weights.positions import fit_positions
+from vit_tf.weights.recognition import recognise
 
 # Tensors that training scripts save beside a ViT, and that no ViT uses.
 FOREIGN = re.compile(
@@ -49,7 +52,6 @@ FOREIGN = re.compile(
     r"|decoder_\w+)(?:\..*)?)"
 )
 TEXT_TOWER = re.compile(r"(?:^|\.)token_embedding\.weight$")
-HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,11 @@ class TimmWeights:
         """Returns (variant, hyperparameters) for `build_vit`.
 
         With a `variant`, only the number of classes comes from the weights. Without a variant, both results
-        come from config.json, which a bare file does not have.
+        come from config.json, and for a bare file from the shapes of its tensors, see `looks_like`.
 
         Raises:
-            ValueError: the config.json describes no model, or one far larger than the weights.
+            ValueError: the config.json describes no model, or one far larger than the weights; or a bare file
+                has the shapes of no variant, or of several.
         """
         is_described = variant is None and self.checkpoint.config
         try:
@@ -100,10 +103,31 @@ class TimmWeights:
         elif variant is None and config:
             fields = transformers_config.variant_from_config(config)
             variant, fields = name_variant(config["model_type"], fields)
+        elif variant is None:
+            variant, fields = self.looks_like
         head = self.tensors.get("head.weight")
         if head is not None and (len(head.shape) != 2 or 0 in head.shape):
             raise ValueError(f"a head of shape {head.shape}, expected two dimensions")
         return variant, {**fields, "num_classes": 0 if head is None else head.shape[0]}
+
+    @cached_property
+    def looks_like(self) -> tuple[str, dict[str, Any]]:
+        """(variant, fields) of weights without a config.json, see `recognise`.
+
+        Raises:
+            ValueError: no variant has weights of these shapes, or several have.
+
+        Warns:
+            UserWarning: always: the variant is a guess.
+        """
+        source = self.checkpoint.source
+        try:
+            variant, fields = recognise(self.tensors)
+        except ValueError as error:
+            hint = f"is a bare file, which names no variant: add --model NAME, or `variant` ({error})"
+            raise ValueError(f"{source!r} {hint}") from error
+        warnings.warn(f"{source!r} looks like {variant}: building that", stacklevel=2)
+        return variant, fields
 
     def model_name(self, variant: str, fields: dict[str, Any]) -> str:
         """Returns the name of a model of this description. Models of transformers have no variant names."""
@@ -177,11 +201,15 @@ def unknown_format(names):
 
 
 def open_named(source: str | os.PathLike, variant: str | None = None) -> TimmWeights:
-    """Returns `open_weights(source)`; raises a ValueError if source and user name no variant."""
+    """Returns `open_weights(source)`.
+
+    Raises:
+        ValueError: the source cannot be read; or nobody names a variant, and its weights look like none, or
+            like several.
+    """
     weights = open_weights(source)
-    is_named = variant is not None or weights.checkpoint.config
-    hint = "which names no variant: add --model NAME, or `variant`"
-    require(is_named, f"{os.fspath(source)!r} is a bare file, {hint}")
+    if variant is None and not weights.checkpoint.config:
+        weights.looks_like  # noqa: B018  # raises
     return weights
 
 

@@ -18,6 +18,7 @@ from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
 from vit_tf.weights.formats.renaming import translate
 
+HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 # Regular expressions for paths of layers and weights, and timm's names for them.
 NAMES = {
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
