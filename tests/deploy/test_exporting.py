@@ -11,11 +11,12 @@ from support.marks import mostly_slow
 from vit_tf import build_vit, export
 from vit_tf.classifier import Classifier
 from vit_tf.data.augment import batch
-from vit_tf.deploy import exporting, read_manifest
+from vit_tf.deploy import Predictor, exporting, read_manifest
 from vit_tf.deploy.agreement import BOUNDS
 from vit_tf.deploy.runtimes import open_runtime
 from vit_tf.deploy.writers import onnx_file
 from vit_tf.preprocessing import Preprocessing
+from vit_tf.weights import resize_model
 
 pytestmark = pytest.mark.tensorflow_only
 
@@ -164,12 +165,51 @@ def test_the_exported_model_does_not_change(out):
 # ---------------------------------------------------------------------------------------------------
 # Folders
 # ---------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_several_image_sizes(out):
-    manifests = export(tiny(), out, format="onnx", image_size=[(8, 16), 12])
+    manifests = export(tiny(), out, format="savedmodel", image_size=[(8, 16), 12])
     assert [manifest.image_size for manifest in manifests] == [(8, 16), (12, 12)]
     assert left(out) == ["12x12", "8x16"]
     assert read_manifest(out / "12x12") == manifests[1]
     assert manifests[1].preprocessing["image_size"] == [12, 12]
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_one_graph_takes_several_image_sizes(out, format):
+    model, sizes = tiny(), [(16, 8), 12, (8, 16)]
+    manifest = export(model, out, format=format, image_size=sizes)
+    assert manifest == read_manifest(out)
+    assert manifest.image_sizes == ((16, 8), (12, 12), (8, 16)) and manifest.image_size == (16, 8)
+    runtime = open_runtime(out)
+    for size in manifest.image_sizes:
+        images = IMAGES[:, : size[0], : size[1]]
+        (outputs,) = runtime.run(images)
+        expected = keras.ops.convert_to_numpy(resize_model(model, size)(images))
+        np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
+    with pytest.raises(ValueError, match=r"'b', \*\(12, 12, 3\)\) or .* got float32 \(3, 16, 16, 3\)"):
+        runtime.run(IMAGES[:, :16, :16])
+    # The graph has no table for another size.
+    with pytest.raises(Exception, match="(?i)shape|dimension|broadcast"):
+        runtime.compute(IMAGES[:, :8, :8])
+    predictor = Predictor(out, image_size=12)
+    assert predictor.outputs(np.zeros((30, 40, 3), "uint8")).shape == (1, 3)
+    with pytest.raises(ValueError, match=r"takes images of 16x8, 12x12, 8x16 pixels, got \(8, 8\): export"):
+        Predictor(out, image_size=8)
+
+
+def test_an_onnx_model_takes_encoded_images(out):
+    pytest.importorskip("onnxruntime_extensions")
+    classifier = Classifier(tiny(), Preprocessing((8, 16), mean=(0.4, 0.5, 0.6)), ("a", "b", "c"))
+    manifest = export(classifier, out, format="onnx", encoded=True)
+    assert manifest.input_kind == manifest.input_name == "encoded"
+    assert manifest.agreement["largest_difference"] < 0.02 and manifest.agreement["images"] == 8
+    photos = np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3)).astype("uint8")
+    photos = np.repeat(np.repeat(photos, 8, axis=1), 8, axis=2)
+    outputs = Predictor(out).outputs(photos)
+    expected = keras.ops.convert_to_numpy(classifier.model(classifier.preprocessing(photos)))
+    np.testing.assert_allclose(outputs, expected, atol=0.02 * np.abs(expected).max())
+    with pytest.raises(ValueError, match="takes a list of vectors of uint8"):
+        open_runtime(out).run(photos)
 
 
 def test_force_replaces_only_exported_folders(out):
@@ -259,6 +299,13 @@ def half(precision):
         (tiny, dict(format="litert", opset=20), "`opset` is for ONNX, not for litert"),
         (tiny, dict(format="litert", layout="triton"), "layout triton is for the format onnx or openvino"),
         (tiny, dict(format="onnx", image_size=[]), "`image_size` must be"),
+        (
+            tiny,
+            dict(format="openvino", encoded=True),
+            "`encoded` is for savedmodel and onnx, not for openvino",
+        ),
+        (tiny, dict(format="onnx", encoded=True, image_size=[8, 12]), "resized to one size, got several"),
+        (tiny, dict(format="onnx", encoded=True, layout="triton"), "triton is for batches of images"),
         (tiny, dict(format="onnx", image_size=[8, (8, 8)]), "a list of different sizes"),
         (lambda: "missing", dict(format="onnx"), "no file or folder 'missing'"),
         (lambda: 7, dict(format="onnx"), "must be a Keras model, a Classifier or a source, got 7"),

@@ -12,7 +12,8 @@ measured agreement. The exported model is run by its own runtime on real images 
 output differs from the Keras model's by more than the bound of the precision, nothing is written.
 
 The input "images" is float32 (b, h, w, 3) after the model's preprocessing, with any b. With --preprocessing
-the input is uint8 pixels of the model's image size, and a SavedModel also takes encoded images.
+the input is uint8 pixels of the model's image size, and a SavedModel also takes encoded images. With
+--encoded an ONNX model takes the bytes of one JPEG or PNG file.
 """
 
 import sys
@@ -38,11 +39,15 @@ def add_arguments(parser):
         "--preprocessing", action="store_true", help="normalise in the graph, which then takes uint8 pixels"
     )
     parser.add_argument(
+        "--encoded", action="store_true", help="decode and resize in the graph, for onnx and savedmodel"
+    )
+    parser.add_argument(
         "--image-size",
         metavar="PIXELS",
-        help="side, or HEIGHTxWIDTH; several, as in 224,384, make one folder each; default: the model's",
+        help="side, or HEIGHTxWIDTH; several, as in 224,384, are one graph in onnx and openvino, else "
+        "one folder each; default: the model's",
     )
-    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (20)")
+    parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (23; 20 for web)")
     parser.add_argument("--layout", metavar="SERVER", help=f"write the folders of {', '.join(LAYOUTS)}")
     parser.add_argument(
         "--onnxruntime-web",
@@ -58,7 +63,7 @@ def run(args):
     from vit_tf.deploy.folders import check_new_folder
     from vit_tf.deploy.web.runtime_files import prepare_runtime_files
 
-    check_settings(args.format, args.precision, args.opset, args.layout, args.onnxruntime_web)
+    check_settings(args.format, args.precision, args.opset, args.layout, args.onnxruntime_web, args.encoded)
     check_new_folder(args.out, args.force)
     if args.format == "web":
         prepare_runtime_files(args.onnxruntime_web)
@@ -73,6 +78,7 @@ def run(args):
         format=args.format,
         precision=args.precision,
         preprocessing=args.preprocessing,
+        encoded=args.encoded,
         image_size=sizes,
         opset=args.opset,
         layout=args.layout,

@@ -19,7 +19,14 @@ from contextlib import contextmanager
 
 from vit_tf import terminal
 from vit_tf.checks import brief, check_int, check_number, printable
-from vit_tf.commands.options import DEFAULT_WEIGHTS, add_model, add_weights, check_new_file, check_runtime
+from vit_tf.commands.options import (
+    DEFAULT_WEIGHTS,
+    add_model,
+    add_weights,
+    check_new_file,
+    check_runtime,
+    parse_image_size,
+)
 from vit_tf.commands.prediction_table import PredictionTable
 from vit_tf.commands.startup import import_backend
 
@@ -53,6 +60,11 @@ def add_arguments(parser):
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (8)")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
+    )
+    parser.add_argument(
+        "--image-size",
+        metavar="PIXELS",
+        help="for a folder of `vit-tf export` that takes several sizes: which",
     )
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print only JSON: a list, one line per image")
@@ -120,6 +132,7 @@ def open_predictor(args, runtime):
         threads=args.threads,
         thresholds=args.threshold,
         variant=args.model,
+        image_size=None if args.image_size is None else parse_image_size(args.image_size),
     )
     predictor.require_head()
     return predictor

@@ -45,21 +45,21 @@ def compare(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> di
     }
 
 
-def run_batches(run: Callable[[Any], Any], images: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+def run_batches(run: Callable[[Any], Any], images: Any, batch_size: int) -> tuple[np.ndarray, ...]:
     """Returns the outputs (n, k) of `run`, a function from a batch to a tuple of arrays, for all images."""
     batches = [run(images[i : i + batch_size]) for i in range(0, len(images), batch_size)]
     return tuple(np.concatenate(parts) for parts in zip(*batches))
 
 
 def check_agreement(
-    folder: str | Path, manifest: Manifest, images: np.ndarray, expected: Sequence[np.ndarray]
+    folder: str | Path, manifest: Manifest, images: Any, expected: Sequence[np.ndarray]
 ) -> dict[str, Any]:
     """Runs the model of an exported folder with its own runtime, and compares it with the Keras model.
 
     Args:
         folder: the exported folder.
         manifest: its `Manifest`.
-        images: the inputs of the exported graph (n, h, w, 3).
+        images: the inputs of the exported graph: an array (n, h, w, 3), or the bytes of n files as vectors.
         expected: the outputs of the Keras model for the same images, arrays (n, k).
 
     Returns:
@@ -74,7 +74,7 @@ def check_agreement(
     agreement: dict[str, Any] = {
         "largest_difference": max(result["largest_difference"] for result in results),
         "top1_agreement": min(result["top1_agreement"] for result in results),
-        "bound": BOUNDS[manifest.precision],
+        "bound": max(BOUNDS[manifest.precision], ENCODED_BOUND * (manifest.input_kind == "encoded")),
         "images": len(images),
         "batch_sizes": list(BATCH_SIZES),
         "runtime": runtime.name,

@@ -14,6 +14,7 @@ class Format:
         runtime: the runtime of `vit_tf.deploy.runtimes` that reads the folder.
         modules: the modules that writing and checking it needs.
         extra: the extra of vit_tf that installs the modules; None for what vit_tf itself requires.
+        has_sizes: bool, whether one file can take images of several sizes.
     """
 
     file: str
@@ -21,13 +22,16 @@ class Format:
     runtime: str
     modules: tuple[str, ...]
     extra: str | None
+    has_sizes: bool = False
 
 
 FORMATS = {
     "savedmodel": Format("saved_model.pb", ("float32",), "savedmodel", ("tensorflow",), None),
-    "onnx": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),
+    "onnx": Format(
+        "model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx", True
+    ),
     "openvino": Format(
-        "model.xml", ("float32", "float16", "bfloat16"), "openvino", ("openvino", "onnx"), "openvino"
+        "model.xml", ("float32", "float16", "bfloat16"), "openvino", ("openvino", "onnx"), "openvino", True
     ),
     "litert": Format("model.tflite", ("float32", "float16"), "litert", ("ai_edge_litert",), "litert"),
     "web": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),

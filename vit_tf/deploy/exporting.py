@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vit_tf.preprocessing import Preprocessing
 
 LOWEST_OPSET = 20
+ENCODED = ("savedmodel", "onnx")  # that can take encoded images
 
 
 def export(
@@ -34,6 +35,7 @@ def export(
     format: str,
     precision: str = "float32",
     preprocessing: bool | Preprocessing = False,
+    encoded: bool = False,
     image_size: Any = None,
     opset: int | None = None,
     layout: str | None = None,
@@ -57,9 +59,14 @@ def export(
         preprocessing: True puts the normalisation into the graph, which then takes uint8 pixels of the
             model's image size; a SavedModel also gets a signature that takes encoded images. A model that
             normalises inside is always exported so. A `Preprocessing` replaces that of the model.
-        image_size: int or (height, width) in pixels, to which the position table is resampled. A list of
-            these writes one folder per size inside `path`. Defaults to the model's own size.
-        opset: int, ONNX only.
+        encoded: bool. True puts the decoding, the resize and the crop into the graph, too. An ONNX graph then
+            takes the bytes of one JPEG or PNG file, as a vector of uint8, in place of images; ONNX Runtime
+            needs the extra "encoded". A SavedModel has the signature for encoded images.
+        image_size: int or (height, width) in pixels, to which the position table is resampled. With a list of
+            these, one graph takes each of the sizes in the formats "onnx" and "openvino"; the other formats
+            get one folder per size inside `path`. Defaults to the model's own size.
+        opset: int from 20, the version of ONNX's operators, for "onnx" (23) and "web" (20). From 23 on,
+            attention is one operator.
         layout: "tfserving", "ovms" or "triton": writes the folders that this server reads.
         force: bool, whether to replace an exported folder at `path`.
         variant: name of the variant if `model_or_source` is a bare file of weights.
@@ -68,34 +75,44 @@ def export(
         progress: function that is called with a line of text per stage.
 
     Returns:
-        The `Manifest` of the folder; a list of them for a list of image sizes.
+        The `Manifest` of the folder; a list of them if there is a folder per image size.
 
     Raises:
         ValueError: an unknown format, a missing extra, a folder that exists, a model that cannot be exported,
             or an exported model whose outputs differ from the Keras model's. Nothing is left at `path`.
         OSError: the disk is full, or the folder cannot be written to.
     """
-    check_settings(format, precision, opset, layout, onnxruntime_web)
+    check_settings(format, precision, opset, layout, onnxruntime_web, encoded)
     check_new_folder(path, force)
     say = progress or (lambda line: None)
     from vit_tf.deploy.subject import open_subject
 
-    subject = open_subject(model_or_source, variant, preprocessing)
-    sizes = image_size if isinstance(image_size, list) else [image_size]
-    subjects = [subject.resized(size) for size in image_sizes(sizes, subject.image_size)]
+    subject = open_subject(model_or_source, variant, preprocessing or encoded)
+    is_list = isinstance(image_size, list)
+    problem = "`encoded` images are resized to one size, got several"
+    require(not (encoded and is_list), f"{problem}: give one `image_size`, or leave `encoded` out")
+    subjects = [
+        subject.resized(size)
+        for size in image_sizes(image_size if is_list else [image_size], subject.image_size)
+    ]
+    one_graph = is_list and FORMATS[format].has_sizes
+    groups = [subjects] if one_graph else [[resized] for resized in subjects]
     with atomic_folder(path, force) as partial:
         models = {}
-        for subject, name in zip(subjects, folder_names(subjects, layout, isinstance(image_size, list))):
+        names = folder_names([group[0] for group in groups], layout, is_list and not one_graph)
+        for group, name in zip(groups, names):
             folder = layouts.version_folder(partial, name, layout)
             folder.mkdir(parents=True, exist_ok=True)
+            model = subject.model if one_graph else group[0].model
             options = {} if onnxruntime_web is None else {"onnxruntime_web": onnxruntime_web}
-            models[name] = write_checked(subject, folder, format, precision, opset, say, **options)
+            manifest = describe(group, format, precision, encoded)
+            models[name] = write_checked(model, group, manifest, folder, opset, say, **options)
         if layout:
             layouts.write_server_files(partial, models, layout)
         megabytes = folder_size(partial) / 1e6
     say(f"wrote {subject.variant} to {path} ({megabytes:,.1f} MB)")
     manifests = list(models.values())
-    return manifests if isinstance(image_size, list) else manifests[0]
+    return manifests if is_list and not one_graph else manifests[0]
 
 
 def check_settings(
@@ -104,6 +121,7 @@ def check_settings(
     opset: int | None,
     layout: str | None,
     onnxruntime_web: str | PathLike | None = None,
+    encoded: bool = False,
 ) -> None:
     """Raises a ValueError for settings that do not fit each other, or a missing extra, without Keras."""
     check_choice("format", format, WRITERS)
@@ -115,6 +133,11 @@ def check_settings(
         check_int("opset", opset, LOWEST_OPSET)
     layouts.check_layout(layout, format)
     require_modules(FORMATS[format].modules, FORMATS[format].extra, f"the format {format}")
+    if encoded:
+        require(format in ENCODED, f"`encoded` is for {' and '.join(ENCODED)}, not for {format}")
+    if encoded and format == "onnx":
+        require(layout is None, f"the layout {layout} is for batches of images: leave `encoded` out")
+        require_modules(["onnxruntime_extensions"], "encoded", "a model that takes encoded images")
     is_for_it = format == "web" or onnxruntime_web is None
     require(is_for_it, f"`onnxruntime_web` is for the format web, not for {format}")
 
@@ -134,20 +157,37 @@ def folder_names(subjects, layout, is_list):
     return [layouts.size_name(x.image_size) if is_list else "" for x in subjects]
 
 
-def write_checked(subject, folder: Path, format, precision, opset, say, **options) -> Manifest:
-    """Writes an exported folder and checks it; returns its `Manifest`."""
+def describe(subjects, format, precision, encoded) -> Manifest:
+    """Returns the `Manifest` of a graph for the image sizes of all subjects, without its agreement."""
+    manifest = subjects[0].describe(format, precision)
+    if len(subjects) > 1:
+        manifest = replace(manifest, image_sizes=[subject.image_size for subject in subjects])
+    if encoded and format == "onnx":
+        manifest = replace(manifest, input_kind="encoded", input_name="encoded")
+    return manifest
+
+
+def write_checked(model, subjects, manifest: Manifest, folder: Path, opset, say, **options) -> Manifest:
+    """Writes an exported folder and checks it; returns its `Manifest`.
+
+    Args:
+        model: the model to write.
+        subjects: a `Subject` per image size that the graph takes.
+        manifest: the `Manifest`, without its agreement.
+        folder: an existing folder.
+    """
     from vit_tf.deploy.agreement import check_agreement, check_encoded, summary
     from vit_tf.deploy.writers import savedmodel_file
 
-    manifest = subject.describe(format, precision)
-    height, width = manifest.image_size
-    say(f"writing {format} in {precision}, for {manifest.input_kind} images of {height} x {width} pixels")
-    require_space(folder, 3 * 4 * subject.model.count_params())  # with temporary files
-    import_module(WRITERS[format]).write(subject.model, manifest, folder, opset, **options)
+    subject, format, kind = subjects[0], manifest.format, manifest.input_kind
+    sizes = " or ".join("{} x {}".format(*x.image_size) for x in subjects)
+    say(f"writing {format} in {manifest.precision}, for {kind} images of {sizes} pixels")
+    require_space(folder, 3 * 4 * model.count_params())  # with temporary files
+    import_module(WRITERS[format]).write(model, manifest, folder, opset, **options)
     write_manifest(folder, manifest)
-    say(f"comparing with the Keras model on {subject.num_check_images} images")
-    images, expected = subject.check_images()
-    agreement = check_agreement(folder, manifest, images, expected)
+    say(f"comparing with the Keras model on {subject.num_check_images(kind)} images")
+    agreements = [check_agreement(folder, manifest, *x.check_inputs(kind)) for x in subjects]
+    agreement = max(agreements, key=lambda result: result["largest_difference"])
     say(summary(agreement))
     if savedmodel_file.takes_encoded(manifest):
         files, expected = subject.check_files()

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from vit_tf.data.image_paths import find_in_folder
-from vit_tf.preprocessing.images import to_array
+from vit_tf.preprocessing.images import to_array, to_pil_images
 
 
 def each_image(images: Any) -> Iterator[Any]:
@@ -36,3 +38,13 @@ def each_image(images: Any) -> Iterator[Any]:
             yield from each_image(image)
     else:
         yield images  # reading it raises the error
+
+
+def png_bytes(image: Any) -> np.ndarray:
+    """Returns an image as the bytes of a PNG file, a vector of uint8: RGB, rotated by its EXIF orientation.
+
+    A graph that decodes knows neither EXIF nor other formats.
+    """
+    file = BytesIO()
+    to_pil_images(image)[0].save(file, "PNG", compress_level=1)
+    return np.frombuffer(file.getvalue(), "uint8")

@@ -85,7 +85,7 @@ def ovms_config(name, manifest):
 
 def triton_config(name, manifest):
     """Returns the text of config.pbtxt."""
-    height, width = manifest.image_size
+    height, width = (-1, -1) if manifest.image_sizes else manifest.image_size
     lines = [
         f'name: "{name}"',
         f'backend: "{FORMATS[manifest.format].runtime}"',

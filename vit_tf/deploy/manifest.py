@@ -12,7 +12,8 @@ from vit_tf.labels import REGRESSION, check_problem_type, check_thresholds
 from vit_tf.predictions import check_labels
 from vit_tf.preprocessing.transform import Preprocessing
 
-INPUTS = ("normalized", "uint8")  # what the model's graph takes: float32 after `Preprocessing`, or pixels
+# What the model's graph takes: float32 after `Preprocessing`, pixels, or the bytes of one image file.
+INPUTS = ("normalized", "uint8", "encoded")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 ACTIVATIONS = ("linear", "softmax", "sigmoid")
 
@@ -24,9 +25,11 @@ class Manifest:
     Args:
         format: a key of `vit_tf.deploy.export_formats.FORMATS`.
         precision: of the weights and the computation: "float32", "float16", "bfloat16" or "int8".
-        input_kind: one of `INPUTS`. Images come as (b, h, w, 3), in the order red, green, blue.
+        input_kind: one of `INPUTS`. Images come as (b, h, w, 3), in the order red, green, blue; "encoded" is
+            a vector of uint8.
         input_name, output_names: names in the graph.
-        image_size: (height, width) in pixels.
+        image_size: (height, width) in pixels; that of `preprocessing`.
+        image_sizes: all sizes that the graph takes, if there are several; `image_size` is the first.
         num_outputs: int, the number of logits; features if `labels` is None and the model has no head.
         preprocessing: fields of a `Preprocessing`.
         labels: class names or None, see `vit_tf.classifier.Classifier`.
@@ -54,6 +57,7 @@ class Manifest:
     thresholds: tuple[float, ...] | None
     source: str
     variant: str
+    image_sizes: tuple[tuple[int, int], ...] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     agreement: dict[str, Any] = field(default_factory=dict)
     quantization: dict[str, Any] | None = None
@@ -65,13 +69,17 @@ class Manifest:
         check_choice("activation", self.activation, ACTIVATIONS)
         check_problem_type(self.problem_type)
         check_int("num_outputs", self.num_outputs, 1)
-        for name in ("output_names", "image_size", "labels", "thresholds"):
+        for name in ("output_names", "image_size", "labels", "thresholds", "image_sizes"):
             value = getattr(self, name)
             check_valid(name, value, isinstance(value, (list, tuple)), "a list", optional=True)
             object.__setattr__(self, name, None if value is None else tuple(value))
         size = pair(self.make_preprocessing().image_size, "image_size")  # checks the fields, too
         expected = f"`image_size` must be that of the preprocessing, {size}"
         require(self.image_size == size, f"{expected}, got {shown(self.image_size)}")
+        if self.image_sizes is not None:
+            sizes = tuple(pair(size, "image_sizes") for size in self.image_sizes)
+            object.__setattr__(self, "image_sizes", sizes)
+            require(size in sizes, f"`image_sizes` must have `image_size`, got {shown(sizes)}")
         check_labels(self.labels, self.num_outputs, self.problem_type != REGRESSION)
         if self.thresholds is not None:
             check_thresholds(self.thresholds, self.num_outputs)

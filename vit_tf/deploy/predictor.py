@@ -7,14 +7,15 @@ Shapes: n images, b images of a batch, k outputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_tf.checks import check_choice, check_int, check_valid, require
+from vit_tf.checks import check_choice, check_int, check_valid, pair, require, shown
 from vit_tf.cores import num_cores
-from vit_tf.deploy.inputs import each_image
+from vit_tf.deploy.inputs import each_image, png_bytes
 from vit_tf.deploy.manifest import Manifest, exported_folder, read_manifest
 from vit_tf.deploy.pipeline import map_ahead, thread_pool
 from vit_tf.deploy.runtimes.opening import AUTO, RUNTIMES, choose_keras, open_runtime
@@ -48,6 +49,8 @@ class Predictor:
         thresholds: for a model with several labels per image, the probability at which a label is selected:
             one number, or one per label. Default: as stored with the weights.
         variant: name of the variant, if `source` is a bare file of weights.
+        image_size: int or (height, width) in pixels, one of the sizes of an exported folder that takes
+            several. Default: the first of them.
 
     Raises:
         ValueError: the source or the runtime is unknown, the runtime is not installed or does not read the
@@ -75,6 +78,7 @@ class Predictor:
         threads: int | None = None,
         thresholds: float | Iterable[float] | None = None,
         variant: str | None = None,
+        image_size: int | tuple[int, int] | None = None,
     ):
         check_choice("runtime", runtime, (*RUNTIMES, AUTO))
         check_int("batch_size", batch_size, 1)
@@ -100,6 +104,8 @@ class Predictor:
             self.preprocessing = described.preprocessing
             self.activation = output_activation(described.model)
             self.runtime = KerasRuntime(described.model)
+        if image_size is not None:
+            self.preprocessing = replace(self.preprocessing, image_size=self._checked_size(image_size))
         self.labels, self.problem_type = described.labels, described.problem_type
         self.thresholds = described.thresholds
         if thresholds is not None:
@@ -201,7 +207,9 @@ class Predictor:
                 yield batch, outputs.result()
 
     def read(self, image: Any) -> np.ndarray:
-        """Returns an image as the model takes it, (h, w, 3)."""
+        """Returns an image as the model takes it: (h, w, 3), or the bytes of a file."""
+        if self.runtime.signature.input_kind == "encoded":
+            return png_bytes(image)
         pixels = self.preprocessing.pixels(image)
         if self.runtime.signature.input_kind == "normalized":
             pixels = self.preprocessing.normalize(pixels)
@@ -209,7 +217,8 @@ class Predictor:
 
     def compute(self, arrays: list[np.ndarray]) -> np.ndarray:
         """Returns the outputs (b, k) of a batch of arrays that `read` returned; two heads are averaged."""
-        outputs = self.runtime.run(np.stack(arrays))
+        is_encoded = self.runtime.signature.input_kind == "encoded"
+        outputs = self.runtime.run(arrays if is_encoded else np.stack(arrays))
         return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
 
     def _collect(self, read, on_error):
@@ -238,6 +247,14 @@ class Predictor:
     def require_head(self) -> None:
         """Raises a ValueError for a model without a head."""
         require(self.has_head, "the model has no head: `outputs` gives its features")
+
+    def _checked_size(self, image_size):
+        size, signature = pair(image_size, "image_size"), self.runtime.signature
+        sizes = signature.image_sizes or [signature.image_size]
+        names = ", ".join("{}x{}".format(*known) for known in sizes)
+        hint = "export the model for it" if self.manifest else "`vit_tf.resize_model` makes such a model"
+        require(size in sizes, f"the model takes images of {names} pixels, got {shown(size)}: {hint}")
+        return size
 
     def _checked_thresholds(self, thresholds):
         is_classifier = self.problem_type != REGRESSION

@@ -314,11 +314,13 @@ def size(folder):
 
 def write_float(subject, folder, format, say):
     """Writes the float32 model in the format of a runtime, checked against Keras; returns its `Manifest`."""
-    from vit_tf.deploy.exporting import write_checked
+    from vit_tf.deploy.exporting import LOWEST_OPSET, write_checked
 
+    manifest = subject.describe(format, "float32")
     if format != "keras":
-        return write_checked(subject, folder, format, "float32", None, say)
-    manifest = replace(subject.describe("keras", "float32"), input_kind="normalized")
+        opset = LOWEST_OPSET if format == "onnx" else None  # attention in products, for its quantizer
+        return write_checked(subject.model, [subject], manifest, folder, opset, say)
+    manifest = replace(manifest, input_kind="normalized")
     subject.model.save(folder / FORMATS["keras"].file)
     write_manifest(folder, manifest)
     return manifest

@@ -96,15 +96,21 @@ class Subject:
             versions=versions(format),
         )
 
-    @property
-    def num_check_images(self):
-        """The number of images of the check: fewer for large models."""
+    def num_check_images(self, input_kind):
+        """Returns the number of images of the check: fewer for large models."""
+        if input_kind == "encoded":
+            return FEWEST_IMAGES
         flops = 2 * self.model.count_params() * ViTStructure(self.model).num_tokens
         return int(np.clip(FLOPS // flops, FEWEST_IMAGES, MOST_IMAGES))
 
-    def check_images(self):
-        """Returns images of CIFAR-10 as the exported graph takes them, and the Keras model's outputs."""
-        pixels, normalized = prepare(self.sample(self.num_check_images), self.classifier.preprocessing)
+    def check_inputs(self, input_kind):
+        """Returns images as a graph of an `input_kind` takes them, and the Keras model's outputs."""
+        if input_kind == "encoded":
+            files, expected = self.check_files()
+            return [np.frombuffer(file, "uint8") for file in files], expected
+        pixels, normalized = prepare(
+            self.sample(self.num_check_images(input_kind)), self.classifier.preprocessing
+        )
         return pixels if self.takes_pixels else normalized, self.expected(pixels, normalized)
 
     def check_files(self):

@@ -15,6 +15,7 @@ from vit_tf import build_vit
 from vit_tf.deploy.onnx import emitters, graph, write_onnx
 from vit_tf.layers.mlp import quick_gelu
 from vit_tf.preprocessing import Preprocessing
+from vit_tf.weights import resize_model
 
 SMALL = dict(
     image_size=(16, 24), patch_size=8, hidden_dim=12, num_layers=2, num_heads=3, mlp_dim=20, num_classes=5
@@ -146,6 +147,20 @@ def test_attention_of_the_last_block(overrides, opset, tmp_path):
     block = model.get_layer("block_1")
     _, expected = block(keras.Model(model.input, block.input)(x), return_attention_scores=True)
     np.testing.assert_allclose(attention, ops.convert_to_numpy(expected), atol=1e-5)
+
+
+@pytest.mark.fast_cases(1)
+@pytest.mark.parametrize("name", ["patches", "overlap", "remainder", "chunks"])
+def test_several_image_sizes(name, tmp_path):
+    model, path = small_vit(**FEATURES[name]), tmp_path / "model.onnx"
+    height, width = model.input_shape[1:3]
+    sizes = [(height, width), (width + 8, height - 4 if name in ("remainder", "chunks") else height)]
+    write_onnx(model, path, image_sizes=sizes)
+    for size in sizes:
+        resized = resize_model(model, size)
+        x = images(resized, 2)
+        for result, expected in zip(run_onnx(path, images=x), outputs(resized, x), strict=True):
+            np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_names_of_the_outputs(tmp_path):

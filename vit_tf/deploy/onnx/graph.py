@@ -41,10 +41,18 @@ class Graph:
         precision: "float32" or "float16", of weights and computation between the image and the pooling.
         opset: int, the version of ONNX's operators.
         num_tokens: int, the number of tokens in the blocks; None if unknown.
+        position_tables: see `vit_tf.deploy.onnx.image_sizes`; None for a graph of one image size.
     """
 
-    def __init__(self, precision: str = "float32", opset: int = 20, num_tokens: int | None = None):
+    def __init__(
+        self,
+        precision: str = "float32",
+        opset: int = 20,
+        num_tokens: int | None = None,
+        position_tables: dict[tuple[int, int], np.ndarray] | None = None,
+    ):
         self.num_tokens = num_tokens
+        self.position_tables = position_tables
         self.precision = precision
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
@@ -177,10 +185,11 @@ def save(graph: onnx.GraphProto, weights: dict[str, np.ndarray], opset: int, pat
         The model that was written.
     """
     opsets = [helper.make_opsetid("", opset)]
+    opsets += [helper.make_opsetid(domain, 1) for domain in {node.domain for node in graph.node} - {""}]
     model = helper.make_model(
         graph,
         opset_imports=opsets,
-        ir_version=helper.find_min_ir_version_for(opsets),
+        ir_version=helper.find_min_ir_version_for(opsets[:1]),
         producer_name=PRODUCER,
     )
     initializers = model.graph.initializer

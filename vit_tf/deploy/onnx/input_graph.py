@@ -15,6 +15,7 @@ from vit_tf.preprocessing import Preprocessing
 from vit_tf.preprocessing.layer import PreprocessImages
 from vit_tf.structure import flat_layers
 
+EXTENSIONS = "com.microsoft.extensions"  # the operators of the package onnxruntime-extensions
 MODES = {"bicubic": "cubic", "bilinear": "linear"}
 
 
@@ -36,9 +37,12 @@ def normalize(graph: Graph, x: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def emit_decoded(graph: Graph, encoded: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """Returns the pixels (1, H, W, 3) of an encoded image, a vector of bytes: decoded, resized, cropped."""
+    """Returns the pixels (1, H, W, 3) of an encoded image, a vector of bytes: decoded, resized, cropped.
+
+    ONNX's own operator ImageDecoder would do, but no runtime has it.
+    """
     with graph.scope("preprocessing"):
-        image = graph.add("ImageDecoder", encoded, pixel_format="RGB")  # (h, w, 3)
+        image = graph.add("DecodeImage", encoded, domain=EXTENSIONS, color_space="rgb")  # (h, w, 3)
         return resize_and_crop(graph, graph.add("Unsqueeze", image, graph.ints(0)), preprocessing)
 
 

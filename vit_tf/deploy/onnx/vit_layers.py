@@ -13,6 +13,7 @@ from vit_tf.deploy.onnx.activations import emit_activation, softmax
 from vit_tf.deploy.onnx.attention_layers import emit_core
 from vit_tf.deploy.onnx.emitters import emit, emit_chain, emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
+from vit_tf.deploy.onnx.image_sizes import choose_table, split_sides
 from vit_tf.deploy.onnx.keras_layers import emit_dense
 
 
@@ -20,9 +21,12 @@ from vit_tf.deploy.onnx.keras_layers import emit_dense
 def emit_patches(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     (rows, columns), (_, h, w, c) = layer.patch_size, layer.input.shape
     x = graph.cast(x, graph.precision)
-    x = graph.reshape(x, 0, h // rows, rows, w // columns, columns * c)
+    if graph.position_tables is None:
+        x = graph.reshape(x, 0, h // rows, rows, w // columns, columns * c)
+    else:
+        x = split_sides(graph, x, layer.patch_size, c)
     x = graph.transpose(x, 0, 1, 3, 2, 4)  # (b, g, g, p, p * c)
-    return graph.reshape(x, 0, (h // rows) * (w // columns), rows * columns * c)
+    return graph.reshape(x, 0, -1, rows * columns * c)
 
 
 @emits(layers.PatchEmbedding)
@@ -89,16 +93,24 @@ def as_tokens(graph: Graph, x: Tensor, layer: Any) -> Tensor:
 @emits(layers.PatchEncoder)
 def emit_patch_encoder(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     """Zeros in the place of the prefix tokens, then a table that holds both the tokens and the positions."""
-    table, prefix = values(layer.position_embedding), [values(token) for token in layer.prefix]
-    if prefix:
-        tokens = np.concatenate(prefix, axis=1)
+    if layer.prefix:
+        x = graph.add("Pad", x, graph.ints(0, layer.num_prefix_tokens, 0, 0, 0, 0))
+    if graph.position_tables is None:
+        table = with_tokens(layer, values(layer.position_embedding))
+        return graph.add("Add", x, graph.weight(table, "tokens_and_positions", x))
+    tables = {size: with_tokens(layer, table) for size, table in graph.position_tables.items()}
+    return graph.add("Add", x, choose_table(graph, tables, x))
+
+
+def with_tokens(layer: Any, table: np.ndarray) -> np.ndarray:
+    """Returns a position table (1, n, d) with the prefix tokens added to, or put before, its rows."""
+    if not layer.prefix:
+        return table
+    tokens = np.concatenate([values(token) for token in layer.prefix], axis=1)
+    if layer.prefix_positions:
         count = tokens.shape[1]
-        if layer.prefix_positions:
-            tokens = tokens + table[:, :count]
-            table = table[:, count:]
-        table = np.concatenate([tokens, table], axis=1)
-        x = graph.add("Pad", x, graph.ints(0, count, 0, 0, 0, 0))
-    return graph.add("Add", x, graph.weight(table, "tokens_and_positions", x))
+        tokens, table = tokens + table[:, :count], table[:, count:]
+    return np.concatenate([tokens, table], axis=1)
 
 
 @emits(layers.MLP, layers.GatedMLP)

@@ -1,6 +1,7 @@
 """`write_onnx`: a Keras model as an ONNX file, written layer by layer."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ from vit_tf.checks import check_choice, require, shown
 from vit_tf.deploy.onnx import attention_layers, keras_layers, vit_layers  # noqa: F401  # they fill the table of emitters
 from vit_tf.deploy.onnx.emitters import emit, emit_model
 from vit_tf.deploy.onnx.graph import Graph, Tensor, save
+from vit_tf.deploy.onnx.image_sizes import position_tables
 from vit_tf.deploy.onnx.input_graph import emit_decoded, emit_normalized
 from vit_tf.preprocessing import Preprocessing
 from vit_tf.preprocessing.layer import PreprocessImages
 from vit_tf.structure import ViTStructure, flat_layers
 
 PRECISIONS = ("float32", "float16")
+ENCODED = "encoded"  # the input for the bytes of an image file
 LOWEST_OPSET, HIGHEST_OPSET = 20, 25
 
 
@@ -28,12 +31,14 @@ def write_onnx(
     preprocessing: Preprocessing | None = None,
     encoded: bool = False,
     attention_output: bool = False,
+    image_sizes: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[str, ...]:
     """Writes a model as an ONNX file: one emitter per layer, without another converter.
 
-    The batch size is free, the image size is fixed. The input is "images" (b, h, w, 3). The outputs are
-    float32: "logits", for two heads also "distillation_logits"; "features" for a model without a head. More
-    than 1 GiB of weights go into a second file, `path` with ".data" appended.
+    The batch size is free, the image size is that of the model, or one of `image_sizes`. The input is
+    "images" (b, h, w, 3). The outputs are float32: "logits", for two heads also "distillation_logits";
+    "features" for a model without a head. More than 1 GiB of weights go into a second file, `path` with
+    ".data" appended.
 
     Args:
         model: a model of `build_vit`, or a functional or Sequential model around one.
@@ -44,11 +49,13 @@ def write_onnx(
         preprocessing: a `Preprocessing`, for uint8 pixels of `model`'s image size as input, which the graph
             normalises. A model with its own `normalization` only takes them as they are. None for the
             model's own input, float32.
-        encoded: bool. True makes the input "encoded", the bytes of one image file as a vector of uint8. The
-            graph decodes, resizes and crops the image as `preprocessing` does, which must be given. Runtimes
-            need the operator ImageDecoder: ONNX's reference evaluator has it, ONNX Runtime does not.
+        encoded: bool. True makes the input "encoded", the bytes of one JPEG or PNG file as a vector of uint8.
+            The graph decodes, resizes and crops the image as `preprocessing` does, which must be given. ONNX
+            Runtime needs the package onnxruntime-extensions for its operator DecodeImage.
         attention_output: bool, whether the attention probabilities of the last block are the last output,
             "attention" (b, heads, n, n).
+        image_sizes: pairs (height, width) in pixels, all that the graph takes. It holds a position table for
+            each, resampled as `vit_tf.resize_model` does. None for the model's own size alone.
 
     Returns:
         The names of the outputs.
@@ -62,12 +69,15 @@ def write_onnx(
     require(type(opset) is int and LOWEST_OPSET <= opset <= HIGHEST_OPSET, problem)
     check_model(model)
     structure = find_structure(model)
-    graph = Graph(precision, opset, structure and structure.num_tokens)
+    require(not (encoded and image_sizes), "an encoded image is resized to one size: leave `image_sizes` out")
+    tables = None if image_sizes is None else position_tables(model, image_sizes)
+    graph = Graph(precision, opset, structure and structure.num_tokens, tables)
     x, inputs = emit_input(graph, model, preprocessing, encoded)
     results, scores = emit_all(graph, model, x, attention_output)
     outputs = {name: (graph.cast(x, "float32"), shape) for name, x, shape in results}
     if scores is not None:
-        heads, count = watched_block(model).config.num_heads, graph.num_tokens
+        heads = watched_block(model).config.num_heads
+        count = graph.num_tokens if tables is None else "tokens"
         outputs["attention"] = (graph.cast(scores, "float32"), ("batch", heads, count, count))
     proto = graph.finish(inputs, outputs)
     save(proto, graph.weights, opset, Path(path))
@@ -79,14 +89,16 @@ def emit_input(
     graph: Graph, model: Any, preprocessing: Preprocessing | None, encoded: bool
 ) -> tuple[Tensor, dict[Tensor, tuple]]:
     """Adds the nodes before the model; returns its input, and the input of the graph with its shape."""
-    sizes = [size or name for size, name in zip(model.input_shape[1:], ("height", "width", "channels"))]
-    shape: tuple = ("batch", *sizes)
+    height, width, channels = model.input_shape[1:]
+    if graph.position_tables is not None:
+        height = width = None
+    shape: tuple = ("batch", height or "height", width or "width", channels)
     if preprocessing is None:
         require(not encoded, "`encoded=True` needs `preprocessing`, which says how images are resized")
         images = graph.input("images", "float32")
         return images, {images: shape}
     if encoded:
-        source = graph.input("encoded", "uint8")
+        source = graph.input(ENCODED, "uint8")
         pixels, shape = emit_decoded(graph, source, preprocessing), ("length",)
     else:
         source = pixels = graph.input("images", "uint8")

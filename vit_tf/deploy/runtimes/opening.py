@@ -93,8 +93,9 @@ def choose_runtime(manifest: Manifest, runtime: str | None = None) -> str:
     own = FORMATS[manifest.format].runtime
     readers = [name for name, entry in RUNTIMES.items() if manifest.format in entry.formats]
     if runtime == AUTO:
-        # A quantizer works for one runtime: others may compute the same file slowly, or not at all.
-        candidates = [own] if manifest.quantization else readers
+        # A quantizer works for one runtime: others may compute the same file slowly, or not at all. The
+        # operator that decodes images is ONNX Runtime's.
+        candidates = [own] if manifest.quantization or manifest.input_kind == "encoded" else readers
         runtime = next((name for name in candidates if is_installed(name)), None)
     elif runtime is not None and runtime not in readers:
         raise ValueError(
