@@ -86,5 +86,7 @@ def randomize(model, scale=0.2):
     for variable in model.variables:
         if "seed_generator" not in variable.path:
             values = rng.normal(0, scale, variable.shape)
+            if variable.name == "moving_variance":
+                values = values**2 + 0.5
             variable.assign(values + (variable.name == "gamma"))
     return model

@@ -65,7 +65,7 @@ def test_values_out_of_range(field, value):
         (dict(class_token=False), "pooling='token' reads the class token"),
         (dict(pooling="avg", distillation_token=True), "goes with a class token and pooling='token'"),
         (dict(patch_norm=True), "patch_stem='patches', got 'conv'"),
-        (dict(allow_remainder=True, patch_stem="overlap"), "patch_stem='conv', got 'overlap'"),
+        (dict(allow_remainder=True, patch_stem="overlap"), "'conv' or 'mobileclip', got 'overlap'"),
         (dict(block="parallel_scaling", mlp="swiglu"), "mlp='mlp' and sub_norm=False only"),
         (dict(block="parallel_scaling", sub_norm=True), "mlp='mlp' and sub_norm=False only"),
     ],

@@ -31,6 +31,7 @@ FAMILIES = {
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
     "whitened": dict(patch_stem="whitened", activation="relu"),
+    "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
     "no_bias": dict(qkv_bias=False),
     "head_dim": dict(head_dim=7),
     "layer_scale": dict(layer_scale_init=0.4),
@@ -54,7 +55,7 @@ FAMILIES = {
     "remainder": dict(image_size=(20, 26), allow_remainder=True, pooling="max"),
 }
 FAST = (  # one of each kind of layer
-    *("token", "overlap", "regularised", "dino", "aim", "siglip", "differential"),
+    *("token", "overlap", "resnet_d", "regularised", "dino", "aim", "siglip", "differential"),
     *("parallel_scaling", "parallel_things", "res_post"),
 )
 each_family = pytest.mark.parametrize("overrides", mostly_slow(FAMILIES, FAST))

@@ -61,6 +61,10 @@ FULL_SIZE = (
     "aimv2_large_patch14_224",
     "vit_medium_patch16_gap_256",
     "test_vit3",
+    "vit_tiny_r_s16_p8_224",
+    "vit_small_r26_s32_224",
+    "vit_small_resnet50d_s16_224",
+    "vit_base_mci_224",
 )
 
 
@@ -74,7 +78,7 @@ def assert_agree(actual, expected):
 
 def test_every_architecture_is_recorded():
     recorded = {case["variant"] for case in RECORDED if case["format"] == "timm"}
-    assert recorded == set(TIMM_NAMES) and len(recorded) == 179
+    assert recorded == set(TIMM_NAMES) and len(recorded) == 193
     assert [case["id"] for case in RECORDED] == [case["id"] for case in all_cases()]
     assert sum(path.stat().st_size for path in (FIXTURES).iterdir()) < 3e6
 
@@ -203,6 +207,8 @@ def test_live_at_full_size(name, tmp_path):
         ("vit_base_patch16_siglip_224", dict(global_pool="avg", depth=2, embed_dim=96, num_classes=4)),
         ("vit_small_patch14_reg4_dinov2", dict(depth=2, img_size=70, num_classes=3)),
         ("deit_tiny_distilled_patch16_224", dict(depth=2)),
+        ("vit_tiny_r_s16_p8_224", dict(depth=2, img_size=96)),
+        ("vit_base_mci_224", dict(depth=2, embed_dim=768, num_classes=3)),
         ("vit_tiny_patch16_224", dict(depth=2, mlp_ratio=2.0, no_embed_class=True, reg_tokens=3)),
     ],
 )

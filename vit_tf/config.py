@@ -4,15 +4,17 @@ from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
-from vit_tf.checks import check_choice, check_int, check_number, check_valid, pair, shown, suggestion
+from vit_tf.checks import check_choice, check_int, check_number, check_valid, is_int, pair, shown, suggestion
 
 Tensor = Any  # of Keras, on any backend
 Shape = tuple[Any, ...]  # ints, and None for an unknown size
 Size = int | tuple[int, int]  # (height, width), or one int for both
 
+RESNET_STEMS = ("resnet_v2", "resnet_d")
+HYBRID_STEMS = (*RESNET_STEMS, "mobileclip")
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),
-    "patch_stem": ("conv", "patches", "overlap", "whitened"),
+    "patch_stem": ("conv", "patches", "overlap", "whitened", *HYBRID_STEMS),
     "block": ("encoder", "res_post", "parallel_things", "parallel_scaling"),
     "attention": ("softmax", "differential"),
     "mlp": ("mlp", "swiglu", "swiglu_split"),
@@ -182,7 +184,11 @@ class ViTConfig:
     mlp_dim: int
     head_dim: int | None = None  # None: hidden_dim // num_heads
     # Stem
-    patch_stem: str = "conv"  # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened"
+    # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened"; networks of hybrids:
+    # "resnet_v2", "resnet_d", "mobileclip"
+    patch_stem: str = "conv"
+    stem_blocks: tuple[int, ...] = ()  # of "resnet_v2" and "resnet_d": blocks per stage
+    stem_width: int = 64  # of these: channels of the first convolutions
     patch_bias: bool = True
     patch_norm: bool = False  # normalise the cut pixels; needs "patches"
     embedding_norm: bool = False  # normalise the embedded patches
@@ -224,12 +230,15 @@ class ViTConfig:
         object.__setattr__(self, "patch_size", pair(self.patch_size, "patch_size"))
         object.__setattr__(self, "rotary", rotary_config(self.rotary))
         check_fields(self)
+        object.__setattr__(self, "stem_blocks", tuple(self.stem_blocks))
         check_together(self)
 
     @property
     def grid_size(self):
         """The number of patches along the height and along the width."""
-        return grid_size(self.image_size, self.patch_size, self.allow_remainder)
+        is_padded = self.patch_stem in RESNET_STEMS
+        pad_to = resnet_stride(self.stem_blocks, self.patch_size) if is_padded else 1
+        return grid_size(self.image_size, self.patch_size, self.allow_remainder, pad_to)
 
     @property
     def has_class_token(self):
@@ -290,7 +299,7 @@ def rotary_config(value):
 
 def check_together(config):
     """Raises a ValueError if hyperparameters contradict each other."""
-    grid_size(config.image_size, config.patch_size, config.allow_remainder)
+    check_stem(config)
     divided = config.head_dim is None or config.pooling == "map"
     if divided and config.hidden_dim % config.num_heads:
         raise ValueError(
@@ -306,16 +315,31 @@ def check_together(config):
         raise ValueError(
             f"a distillation token goes with a class token and pooling='token', got {shown(config.pooling)}"
         )
-    if config.patch_norm and config.patch_stem != "patches":
-        raise ValueError(
-            f"patch_norm=True needs the cut patches: patch_stem='patches', got {shown(config.patch_stem)}"
-        )
-    if config.allow_remainder and config.patch_stem != "conv":
-        raise ValueError(f"allow_remainder=True needs patch_stem='conv', got {shown(config.patch_stem)}")
     if config.block == "parallel_scaling" and (config.mlp != "mlp" or config.sub_norm):
         raise ValueError("block='parallel_scaling' goes with mlp='mlp' and sub_norm=False only")
     if config.block == "parallel_scaling" and config.qkv_bias == "qv":
         raise ValueError("block='parallel_scaling' goes with qkv_bias=True or False only, got 'qv'")
+
+
+def check_stem(config):
+    """Raises a ValueError if the hyperparameters of the stem contradict each other or the image size."""
+    config.grid_size  # noqa: B018 (raises an error for sizes that do not fit)
+    stem, stem_is = config.patch_stem, f"got {shown(config.patch_stem)}"
+    if config.patch_norm and stem != "patches":
+        raise ValueError(f"patch_norm=True needs the cut patches: patch_stem='patches', {stem_is}")
+    if config.allow_remainder and stem not in ("conv", "mobileclip"):
+        raise ValueError(f"allow_remainder=True needs patch_stem='conv' or 'mobileclip', {stem_is}")
+    if config.stem_blocks and stem not in RESNET_STEMS:
+        names = " or ".join(map(repr, RESNET_STEMS))
+        raise ValueError(f"stem_blocks={config.stem_blocks} needs patch_stem={names}, {stem_is}")
+    multiple = {"resnet_v2": 32, "resnet_d": 2}.get(stem, 1)  # of group norms; of the first two convolutions
+    if config.stem_width % multiple:
+        raise ValueError(
+            f"patch_stem={stem!r} needs a multiple of {multiple} as `stem_width`, got {config.stem_width}"
+        )
+    if stem == "mobileclip" and (config.patch_size != (16, 16) or config.hidden_dim % 4):
+        sizes = f"got patch_size={config.patch_size} and hidden_dim={config.hidden_dim}"
+        raise ValueError(f"patch_stem='mobileclip' needs patches of 16 and a multiple of 4 as width, {sizes}")
 
 
 def check_fields(config):
@@ -344,23 +368,47 @@ def check_value(name, value, default):
     elif name == "activation":
         is_valid = isinstance(value, str) or callable(value)
         check_valid(name, value, is_valid, "the name of an activation")
+    elif name == "stem_blocks":
+        is_valid = isinstance(value, (tuple, list)) and all(is_int(count) and count > 0 for count in value)
+        check_valid(name, value, is_valid, "a tuple of positive ints")
     elif name not in CHECKED:
         check_int(name, value, 1, optional=name == "head_dim")
 
 
-def grid_size(image_size, patch_size, allow_remainder=False):
+def resnet_stride(blocks, patch_size):
+    """Returns the pixels of an image per pixel of the map that a `ResNetEmbedding` makes.
+
+    Args:
+        blocks: tuple of int, blocks per stage.
+        patch_size: (height, width) in pixels of the image.
+
+    Raises:
+        ValueError: the stride does not divide the patch size.
+    """
+    stride = 4 << max(0, len(blocks) - 1)
+    if any(side % stride for side in patch_size):
+        raise ValueError(
+            f"a residual network of {len(blocks)} stages makes one pixel of {stride}, which do not divide "
+            f"the patch size {tuple(patch_size)}: choose a multiple of {stride}"
+        )
+    return stride
+
+
+def grid_size(image_size, patch_size, allow_remainder=False, pad_to=1):
     """Returns how many patches tile an image: (rows, columns).
 
     Args:
         image_size: (height, width) in pixels; None for an unknown side, whose result is None.
         patch_size: (height, width) in pixels.
         allow_remainder: bool, whether pixels beyond the last whole patch may be dropped.
+        pad_to: int, the stem pads the sides of the image to multiples of this number.
 
     Raises:
         ValueError: a patch side does not divide the image side, and no remainder is allowed; or the
             patch is larger than the image.
     """
-    for side, patch in zip(image_size, patch_size):
+    sides = [None if side is None else -(-side // pad_to) * pad_to for side in image_size]
+    for side, patch in zip(sides, patch_size):
         if side is not None and side % patch and not (allow_remainder and side > patch):
             below, above = side - side % patch, side - side % patch + patch
             nearest = f"the nearest are {below} and {above}" if below else f"from {above}"
@@ -368,4 +416,4 @@ def grid_size(image_size, patch_size, allow_remainder=False):
                 f"the patch size {patch_size} does not divide the image size {tuple(image_size)}: "
                 f"choose an image side that is a multiple of {patch}, {nearest}"
             )
-    return tuple(None if s is None else s // p for s, p in zip(image_size, patch_size))
+    return tuple(None if s is None else s // p for s, p in zip(sides, patch_size))

@@ -10,6 +10,7 @@ import keras
 
 from vit_tf import layers
 from vit_tf.checks import shown
+from vit_tf.config import RESNET_STEMS
 from vit_tf.variants import ALIASES, get_variant
 
 if TYPE_CHECKING:
@@ -143,6 +144,12 @@ def embed_patches(images, config):
         x = keras.layers.Dense(config.hidden_dim, use_bias=config.patch_bias, name="patch_embedding")(x)
     elif config.patch_stem in OVERLAPPING_STEMS:
         x = OVERLAPPING_STEMS[config.patch_stem](activation=config.activation, **size)(images)
+    elif config.patch_stem in RESNET_STEMS:
+        options = dict(kind=config.patch_stem, width=config.stem_width, blocks=config.stem_blocks)
+        x = layers.ResNetEmbedding(**size, **options)(images)
+    elif config.patch_stem == "mobileclip":
+        options = dict(activation=config.activation, allow_remainder=config.allow_remainder)
+        x = layers.MobileCLIPEmbedding(**size, **options)(images)
     else:
         x = layers.PatchEmbedding(use_bias=config.patch_bias, allow_remainder=config.allow_remainder, **size)(
             images

@@ -13,7 +13,8 @@ from vit_tf.config import grid_size
 
 PATCHES = "patches"
 PREFIX = ("class_token", "distillation_token", "register_tokens")
-STEMS = (layers.Patches, layers.PatchEmbedding, layers.OverlapPatchEmbedding)
+HYBRID_STEMS = (layers.ResNetEmbedding, layers.MobileCLIPEmbedding)
+STEMS = (layers.Patches, layers.PatchEmbedding, layers.OverlapPatchEmbedding, *HYBRID_STEMS)
 POOLINGS = (layers.TokenPooling, layers.AttentionPooling)
 BEFORE_BLOCKS = ("patch_embedding", "patch_norm", "embedding_norm", "patch_encoder", "pre_norm")
 NORMS = {"pre": "pre_norm", "final": "norm", "pooled": "pooled_norm"}
@@ -110,12 +111,14 @@ class ViTStructure:
         """Rows and columns of the patch grid."""
         if self.patch_encoder is not None:
             return self.patch_encoder.grid_size
-        return grid_size(self.image_size, self.patch_size, allow_remainder=True)
+        pad_to = getattr(self.stem, "stride", 1)
+        return grid_size(self.image_size, self.patch_size, allow_remainder=True, pad_to=pad_to)
 
     @property
     def patched_size(self):
         """Height and width in pixels of the area that the patches cover: the image without a remainder."""
-        return tuple(count * size for count, size in zip(self.grid_size, self.patch_size))
+        sides = [count * size for count, size in zip(self.grid_size, self.patch_size)]
+        return tuple(min(sizes) for sizes in zip(sides, self.image_size))  # hybrid stems pad some images
 
     @property
     def token_slices(self):

@@ -16,6 +16,7 @@ SMALL = dict(
     image_size=(8, 12), patch_size=4, num_layers=1, hidden_dim=16, num_heads=2, mlp_dim=32, num_classes=3
 )
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 12, 3)).astype("float32")
+LARGE = np.tile(IMAGES, (1, 4, 3, 1))[:, :, :32]
 
 
 def build(**overrides):
@@ -45,8 +46,10 @@ AUGMENTATIONS = {
 RUNS = {  # name: function of a folder
     **{
         f"stem {stem}": lambda _, stem=stem: predict(patch_stem=stem)
-        for stem in ("conv", "patches", "overlap", "whitened")
+        for stem in ("conv", "patches", "overlap", "whitened", "resnet_d")
     },
+    "stem resnet_v2": lambda _: predict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1,)),
+    "stem mobileclip": lambda _: build(patch_stem="mobileclip", image_size=32, patch_size=16)(LARGE),
     "remainder": lambda _: build(image_size=(7, 11), patch_size=3, allow_remainder=True)(IMAGES[:, 1:, 1:]),
     "the variant's normalization": lambda _: predict(include_preprocessing=True),
     "one channel": lambda _: predict(include_preprocessing=True, in_channels=1),

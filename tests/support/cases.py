@@ -14,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vit_tf import build_vit
+from vit_tf.config import HYBRID_STEMS, RESNET_STEMS, resnet_stride
 from vit_tf.variants import VARIANTS, get_variant
 
 OURS = ("vit_pytorch", "vit_cifar10_tutorial", "vit_cifar10")
@@ -26,6 +27,11 @@ def random_array(name, shape, seed=0):
     values = rng.normal(size=shape)
     if len(shape) > 1:
         return (0.1 * values).astype("float32")
+    if tuple(shape[:-1]) == (1, 1, 1):  # of a group norm
+        shape = (shape[-1],)
+        return random_array(name, shape, seed).reshape(1, 1, 1, -1)
+    if name.endswith("running_var"):
+        return (0.05 + 0.05 * values**2).astype("float32")  # so small that the values keep their size
     if name.endswith(("weight", "scale", "gamma", "lambda1")):  # factors of norms and LayerScale
         return (0.6 + 0.3 * values).astype("float32")
     return (0.2 * values).astype("float32")
@@ -46,7 +52,12 @@ def small(name):
     heads = min(variant.num_heads, 6 if variant.num_heads % 3 == 0 else 4)
     rest = 5 if variant.allow_remainder else 0
     rows, columns = variant.patch_size
-    return dict(
+    stem = {}
+    if variant.patch_stem in RESNET_STEMS:
+        rest = -3  # odd sides, which the stem pads
+        stem["stem_width"] = 32 if variant.patch_stem == "resnet_v2" else 8
+        stem["stem_blocks"] = [2 if i == 1 else 1 for i in range(len(variant.stem_blocks))]
+    return stem | dict(
         num_layers=2,
         num_heads=heads,
         hidden_dim=16 * heads,
@@ -59,10 +70,15 @@ def small(name):
 def one_of_each_kind(names):
     """Returns the first of those variants that differ in their sizes alone.
 
-    Sizes are the width, the number of heads, and those of patches and images.
+    Sizes are the width, the number of heads, those of patches and images, and the blocks of a network in the
+    stem.
     """
     sizes = dict(hidden_dim=64, num_heads=4, mlp_dim=64, num_layers=2, patch_size=16, image_size=64)
-    kinds = {replace(get_variant(name), **sizes, num_classes=5): name for name in reversed(names)}
+
+    def kind(config):
+        return replace(config, **sizes, num_classes=5, stem_blocks=config.stem_blocks[:1] and (1,))
+
+    kinds = {kind(get_variant(name)): name for name in reversed(names)}
     return sorted(kinds.values())
 
 
@@ -89,6 +105,8 @@ def timm_case(name):
         mlp_ratio=2 * ratio if get_variant(name).mlp == "swiglu" else ratio,
         num_classes=5,
     )
+    if get_variant(name).patch_stem in HYBRID_STEMS:
+        reference["hybrid"] = {key: value for key, value in overrides.items() if key.startswith("stem_")}
     return dict(
         id=name,
         format="timm",
@@ -108,6 +126,8 @@ def google_cases():
         ("big_vision", "vit_base_patch16_siglip_224"),
         ("stacked", "vit_base_patch16_siglip_224"),
         ("big_vision", "flexivit_small"),
+        ("old", "vit_tiny_r_s16_p8_224"),
+        ("linen", "vit_base_r50_s16_224"),
     ):
         case = timm_case(name)
         rows, columns = get_variant(name).patch_size
@@ -121,11 +141,17 @@ def google_shapes(style, spec):
     """Returns the names and shapes of an npz file for a variant, in one of Google's styles."""
     d, width = spec.hidden_dim, spec.hidden_dim // spec.num_heads
     rows, columns = spec.patch_size
+    network = resnet_shapes(spec) if spec.patch_stem == "resnet_v2" else {}
+    channels = 3
+    if network:
+        stride, channels = resnet_stride(spec.stem_blocks, spec.patch_size), spec.stem_width
+        channels *= 4 << len(spec.stem_blocks) - 1 if spec.stem_blocks else 1
+        rows, columns = rows // stride, columns // stride
     modern = style in ("big_vision", "stacked")
     positions = "pos_embedding" if modern else "Transformer/posembed_input/pos_embedding"
     count = spec.grid_size[0] * spec.grid_size[1] + (spec.num_prefix_tokens if spec.prefix_positions else 0)
-    shapes = {
-        "embedding/kernel": (rows, columns, 3, d),
+    shapes = network | {
+        "embedding/kernel": (rows, columns, channels, d),
         "embedding/bias": (d,),
         positions: (1, count, d),
         "Transformer/encoder_norm/scale": (d,),
@@ -153,6 +179,28 @@ def google_shapes(style, spec):
         shapes["MAPHead_0/probe"] = (1, 1, d)
     prefix = {"target": "opt/target/", "big_vision": "params/", "stacked": "params/img/"}.get(style, "")
     return {prefix + name: shape for name, shape in shapes.items()}
+
+
+def resnet_shapes(spec):
+    """Returns the names and shapes of the residual network of a hybrid."""
+    width = spec.stem_width
+    shapes = {"conv_root/kernel": (7, 7, 3, width)} | group_norm_shapes("gn_root", width)
+    inputs = width
+    for stage, count in enumerate(spec.stem_blocks):
+        inner, outer = width << stage, 4 * width << stage
+        for unit in range(count):
+            name = f"block{stage + 1}/unit{unit + 1}/"
+            sizes = {"1": (1, 1, inputs, inner), "2": (3, 3, inner, inner), "3": (1, 1, inner, outer)}
+            if not unit:
+                sizes["_proj"] = (1, 1, inputs, outer)
+            for part, shape in sizes.items():
+                shapes |= {f"{name}conv{part}/kernel": shape} | group_norm_shapes(f"{name}gn{part}", shape[3])
+            inputs = outer
+    return shapes
+
+
+def group_norm_shapes(name, d):
+    return {f"{name}/scale": (1, 1, 1, d), f"{name}/bias": (1, 1, 1, d)}
 
 
 def norm_shapes(name, d):

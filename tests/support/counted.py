@@ -14,6 +14,8 @@ FAMILIES = {
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
     "whitened": dict(patch_stem="whitened"),
+    "resnet_v2": dict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1, 1), image_size=(15, 21)),
+    "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
     "avg": dict(pooling="avg"),
     "head_dim": dict(head_dim=7, qkv_bias=False),
     "layer_scale": dict(layer_scale_init=0.1),

@@ -29,6 +29,12 @@ LAYERS = {
     "overlap": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
     "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
     "whitened": (lambda: layers.WhitenedPatchEmbedding(8, 4, activation="relu"), IMAGES),
+    "conv_norm": (lambda: layers.ConvNorm(8, 3, 2, norm="batch", activation="gelu"), IMAGES),
+    "bottleneck": (lambda: layers.Bottleneck(128, 2, projects=True), (2, 5, 3, 3)),
+    "bottleneck_identity": (lambda: layers.Bottleneck(8, norm="batch"), (2, 5, 3, 8)),
+    "resnet_v2": (lambda: layers.ResNetEmbedding(8, (8, 4), width=32, blocks=()), (2, 13, 11, 3)),
+    "resnet_d": (lambda: layers.ResNetEmbedding(8, 8, "resnet_d", 8, (1, 1)), (2, 13, 11, 3)),
+    "mobileclip": (lambda: layers.MobileCLIPEmbedding(8), (2, 32, 16, 3)),
     "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
     "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
     "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),
@@ -136,7 +142,7 @@ FAST = (  # one of each class
         "res_post",
         "pool_map",
     ),
-    *("parallel_things", "parallel_scaling", "pool_token_avg"),
+    *("parallel_things", "parallel_scaling", "pool_token_avg", "bottleneck", "resnet_d", "mobileclip"),
 )
 each_layer = pytest.mark.parametrize("make, shape", mostly_slow(LAYERS, FAST))
 

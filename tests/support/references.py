@@ -1,12 +1,14 @@
 """The models of `cases.py` in their own libraries: timm, transformers, vit-pytorch, on PyTorch."""
 
 import json
+from functools import partial
 
 import numpy as np
 import timm
 import torch
 
 from support.cases import random_images, random_weights, resampling_input
+from vit_tf.variants import get_variant
 
 CONFIGS = {"ViT": "ViTConfig", "DeiT": "DeiTConfig", "Dinov2With": "Dinov2WithRegistersConfig"}
 
@@ -14,7 +16,9 @@ CONFIGS = {"ViT": "ViTConfig", "DeiT": "DeiTConfig", "Dinov2With": "Dinov2WithRe
 def reference_model(case):
     """Returns the case's model in PyTorch, in evaluation mode."""
     options = case["reference"]
-    if case["format"] in ("timm", "google"):
+    if "hybrid" in options:
+        model = hybrid_model(case["variant"], **options)
+    elif case["format"] in ("timm", "google"):
         # A hair more, as timm rounds the product with the width down.
         model = timm.create_model(case["variant"], **{**options, "mlp_ratio": options["mlp_ratio"] + 1e-9})
     elif case["format"] == "vit_pytorch":
@@ -30,6 +34,35 @@ def reference_model(case):
     return model.eval()
 
 
+def hybrid_model(name, hybrid, mlp_ratio, **options):
+    """Returns a hybrid of timm with another network in its stem than timm's constructors know."""
+    from timm.models import vision_transformer_hybrid as hybrids
+
+    variant = get_variant(name)
+    width, blocks, arguments = hybrid.get("stem_width"), tuple(hybrid.get("stem_blocks", ())), {}
+    standardized = partial(hybrids.StdConv2dSame, eps=1e-8)
+    if variant.patch_stem == "mobileclip":
+        d = options["embed_dim"]
+        sizes = dict(channels=(d // 4, d // 4, d), stride=(4, 2, 2), kernel_size=(4, 2, 2), padding=0)
+        backbone = hybrids.ConvStem(**sizes, act_layer=torch.nn.GELU)
+        arguments = dict(embed_args=dict(proj=False), no_embed_class=True)
+    elif variant.patch_stem == "resnet_d":
+        channels = [width * 2**i for i in range(4)]
+        sizes = dict(layers=(*blocks, 1)[:4], channels=channels, stem_width=width // 2)
+        backbone = timm.create_model("resnet26d", features_only=True, out_indices=[len(blocks)], **sizes)
+    elif blocks:
+        channels = [4 * width * 2**i for i in range(4)]
+        backbone = hybrids.ResNetV2(
+            blocks, channels, 0, global_pool="", stem_chs=width, stem_type="same", preact=False,
+            conv_layer=standardized,
+        )  # fmt: skip
+    else:
+        backbone = hybrids.create_resnetv2_stem(3, width, "same", preact=False, conv_layer=standardized)
+        arguments = dict(patch_size=8)
+    options |= dict(mlp_ratio=mlp_ratio + 1e-9, **arguments)
+    return hybrids._create_vision_transformer_hybrid(name, backbone, **options)
+
+
 def complete(case, folder):
     """Adds the names and shapes of the weights, and the config.json that the library writes."""
     if "shapes" in case:
@@ -43,7 +76,9 @@ def complete(case, folder):
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
         config = json.loads((folder / "config.json").read_text())
         return case | dict(shapes=shapes, config=config)
-    return case | dict(shapes={name: list(t.shape) for name, t in model.state_dict().items()})
+    counters = "num_batches_tracked"  # which PyTorch adds if they are missing
+    tensors = {name: t for name, t in model.state_dict().items() if not name.endswith(counters)}
+    return case | dict(shapes={name: list(t.shape) for name, t in tensors.items()})
 
 
 def reference_logits(case, folder, seed=0):

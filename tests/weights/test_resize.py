@@ -132,7 +132,7 @@ def test_resized_models_can_be_saved_and_trained(tmp_path):
         (small_vit, dict(image_size=0), "positive int"),
         (small_vit, dict(patch_size=(5, 7)), "multiple of 5"),
         (small_vit, dict(method="area"), "bicubic"),
-        (lambda: small_vit(patch_stem="overlap"), dict(patch_size=8), "overlapping stem"),
+        (lambda: small_vit(patch_stem="overlap"), dict(patch_size=8), "several convolutions"),
         (lambda: small_vit(patch_stem="patches", patch_norm=True), dict(patch_size=8), "norm of the cut"),
         (
             lambda: keras.Sequential([keras.layers.Dense(2)]),

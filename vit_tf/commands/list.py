@@ -71,13 +71,15 @@ def model_row(name):
 
 
 def count(name, num_layers):
-    """Returns (parameters, MACs) of a variant. All blocks cost the same, so one and two are built."""
+    """Returns (parameters, MACs) of a variant. All blocks cost the same, so one is built."""
     from vit_tf.flops import count_flops
+    from vit_tf.flops.count import count_inside
     from vit_tf.models import build_vit
 
-    totals = [count_flops(build_vit(name, num_layers=n)).totals for n in (1, 2)]
-    pairs = zip(*((total.parameters, total.macs) for total in totals))
-    return tuple(one + (num_layers - 1) * (two - one) for one, two in pairs)
+    model = build_vit(name, num_layers=1)
+    total, blocks = count_flops(model).totals, list(count_inside(model.get_layer("block_0"), 1))
+    parameters = total.parameters + (num_layers - 1) * sum(row.parameters for row in blocks)
+    return parameters, total.macs + (num_layers - 1) * sum(row.macs for row in blocks)
 
 
 def markdown_table(rows):

@@ -8,7 +8,7 @@ import numpy as np
 from vit_tf import layers
 from vit_tf.block_features import to_numpy
 from vit_tf.checks import check_int
-from vit_tf.structure import ViTStructure
+from vit_tf.structure import HYBRID_STEMS, ViTStructure
 
 
 def features_to_rgb(features: Any, foreground: bool = False) -> np.ndarray:
@@ -125,6 +125,8 @@ def first_kernel(structure):
         kernel = stem.stages[0].kernel
     elif isinstance(stem, layers.PatchEmbedding):
         kernel = stem.projection.kernel
+    elif isinstance(stem, HYBRID_STEMS):
+        kernel = stem.first[0].convolution.kernel
     else:  # a Dense after `Patches`
         kernel = structure.patch_embedding.kernel
         return to_numpy(kernel).reshape(*stem.patch_size, -1, kernel.shape[-1])

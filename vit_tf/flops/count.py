@@ -46,7 +46,8 @@ def count_flops(model: keras.Model, batch_size: int = 1) -> FlopsTable:
         batch_size: int, images per batch.
 
     Returns:
-        A `FlopsTable`, whose parameters sum up to `model.count_params()`.
+        A `FlopsTable`, whose parameters sum up to `model.count_params()`; without the moving statistics of
+        batch normalisation, which are not parameters.
 
     Raises:
         ValueError: the model is not built, or neither functional nor Sequential; `batch_size` is not a
@@ -135,6 +136,25 @@ def count_whitening(layer, shape):
     macs = prod(output) * prod(layer.whitening.shape[:-1])
     both_signs = 2 * tensor_bytes(layer, output)  # before and after the activation
     return Row("patch embedding", prod(layer.whitening.shape), macs, 2 * both_signs)
+
+
+@count_layer.register(layers.ResNetEmbedding)
+@count_layer.register(layers.MobileCLIPEmbedding)
+@count_layer.register(layers.Bottleneck)
+def count_convolutions(layer, shape):
+    for part, part_shape in layer.parts(shape):
+        if isinstance(part, keras.layers.Conv2D):
+            yield matrix_product("patch embedding", part, part_shape)
+        else:
+            yield from count_layer(part, part_shape)
+
+
+@count_layer.register
+def count_conv_norm(layer: layers.ConvNorm, shape):
+    kept = 1 if layer.activation is None else 2  # before and after the activation
+    yield matrix_product("patch embedding", layer.convolution, layer.padded_shape(shape))
+    memory = kept * tensor_bytes(layer, layer.compute_output_shape(shape))
+    yield Row("patch embedding", 2 * layer.filters, 0, memory)  # moving statistics are not parameters
 
 
 @count_layer.register

@@ -25,9 +25,11 @@ PATCH_EMBEDDINGS = {
     "trunk.patch_embed.proj.weight": None,  # OpenCLIP with an image tower of timm
     "patch_embed.proj.weight": None,  # timm, DeiT, DINO, DINOv2, MAE, I-JEPA
     "patch_embed.stages.0.weight": None,  # our overlapping stems
+    "patch_embed.backbone.0.conv.weight": None,  # MobileCLIP in timm
     "to_patch_embedding.2.weight": None,  # vit-pytorch
     "conv1.weight": "class_embedding",  # OpenAI's CLIP and OpenCLIP
     "beit3.vision_embed.proj.weight": None,
+    "patch_emb.0.block.conv.weight": None,  # MobileCLIP
     "preprocessor.patchifier.proj.weight": None,  # AIMv2
     "patch_generator.embedder.weight": None,  # RADIO
 }

@@ -5,7 +5,9 @@ Reference: Dosovitskiy et al., "An Image is Worth 16x16 Words" (https://arxiv.or
 
 from vit_tf.layers.attention import MultiHeadSelfAttention
 from vit_tf.layers.blocks import Block, EncoderBlock, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
+from vit_tf.layers.convolutions import Bottleneck, ConvNorm, StandardizedConv2D
 from vit_tf.layers.core_attention import DifferentialAttention, DotProductAttention
+from vit_tf.layers.hybrid_stems import MobileCLIPEmbedding, ResNetEmbedding
 from vit_tf.layers.mlp import MLP, GatedMLP
 from vit_tf.layers.patches import PatchEmbedding, Patches
 from vit_tf.layers.residual import DropPath, LayerScale
@@ -16,6 +18,8 @@ from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
 __all__ = [
     "AttentionPooling",
     "Block",
+    "Bottleneck",
+    "ConvNorm",
     "DifferentialAttention",
     "DotProductAttention",
     "DropPath",
@@ -23,6 +27,7 @@ __all__ = [
     "GatedMLP",
     "LayerScale",
     "MLP",
+    "MobileCLIPEmbedding",
     "MultiHeadSelfAttention",
     "OverlapPatchEmbedding",
     "ParallelScalingBlock",
@@ -31,8 +36,10 @@ __all__ = [
     "PatchEncoder",
     "PatchGrid",
     "Patches",
+    "ResNetEmbedding",
     "ResPostBlock",
     "RotaryPositions",
+    "StandardizedConv2D",
     "TokenPooling",
     "WhitenedPatchEmbedding",
 ]

@@ -15,9 +15,9 @@ from vit_tf.config import Shape, Size, Tensor, grid_size
 from vit_tf.layers.composite import CompositeLayer, arguments, register
 
 
-def token_shape(input_shape, patch_size, width, allow_remainder=False):
-    """Returns the shape (b, n, width) of the tokens of images of `input_shape`."""
-    rows, columns = grid_size(input_shape[1:3], patch_size, allow_remainder)
+def token_shape(input_shape, patch_size, width, allow_remainder=False, pad_to=1):
+    """Returns the shape (b, n, width) of the tokens of images of `input_shape`; see `grid_size`."""
+    rows, columns = grid_size(input_shape[1:3], patch_size, allow_remainder, pad_to)
     return input_shape[0], None if None in (rows, columns) else rows * columns, width
 
 

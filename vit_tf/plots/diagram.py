@@ -153,6 +153,8 @@ def describe(layer, structure):
             layers.WhitenedPatchEmbedding: "convolutions of whitened pixels",
             layers.OverlapPatchEmbedding: "convolutions",
             layers.PatchEmbedding: "a convolution",
+            layers.ResNetEmbedding: "a residual network",
+            layers.MobileCLIPEmbedding: "convolutions",
         }
         how = kinds.get(type(layer), "a dense layer")
         return "patch embedding", (f"{how}, one token per {size} pixels",), "tokens"

@@ -4,9 +4,9 @@ A new variant is a line `"name": ViTConfig(...)` in `FAMILIES` of its family's m
 in `FAMILIES` below. CONTRIBUTING.md says which tests then pin its size.
 
 Names and switches are those of timm 1.0.31 (https://github.com/huggingface/pytorch-image-models,
-`models/vision_transformer.py` and `models/deit.py`), so that the name of a checkpoint says which variant it
-fits. `num_classes` is that of timm's default checkpoint for the name: 0 for a checkpoint without a head, the
-width of the joint space for CLIP. Comments cite the papers.
+`models/vision_transformer.py`, `models/vision_transformer_hybrid.py` and `models/deit.py`), so that the name
+of a checkpoint says which variant it fits. `num_classes` is that of timm's default checkpoint for the name: 0
+for a checkpoint without a head, the width of the joint space for CLIP. Comments cite the papers.
 """
 
 import fnmatch
@@ -14,11 +14,11 @@ from typing import Any
 
 from vit_tf.checks import cut, shown, suggestion
 from vit_tf.config import ViTConfig, override
-from vit_tf.variants import clip, deit, foundation, registers, siglip, small, vit
+from vit_tf.variants import clip, deit, foundation, hybrid, registers, siglip, small, vit
 
 FAMILIES = {  # label: {name: config}
     label: variants
-    for module in (vit, deit, clip, siglip, foundation, registers, small)
+    for module in (vit, deit, clip, siglip, foundation, registers, hybrid, small)
     for label, variants in module.FAMILIES.items()
 }
 VARIANTS = {name: config for variants in FAMILIES.values() for name, config in variants.items()}

@@ -12,11 +12,11 @@ import numpy as np
 from vit_tf.checks import check_choice, require
 from vit_tf.variants import resampling
 from vit_tf.weights import resample
-from vit_tf.weights.formats import vit_pytorch
+from vit_tf.weights.formats import backbones, vit_pytorch
 
 RGB = 3
 PATCH_KERNEL = "patch_embed.proj.weight"
-FIRST_KERNELS = (PATCH_KERNEL, "patch_embed.stages.0.weight")
+FIRST_KERNELS = (PATCH_KERNEL, "patch_embed.stages.0.weight", *backbones.FIRST_KERNELS)
 # How each format's own library resamples a position table, if it differs from timm. For models with
 # registers, transformers and DINOv2's authors do as timm.
 OWN_RESAMPLING = {

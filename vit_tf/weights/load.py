@@ -29,6 +29,7 @@ from vit_tf.weights.fitting import (
     unfold_kernels,
 )
 from vit_tf.weights.formats import (
+    backbones,
     google,
     huggingface,
     keras_file,
@@ -272,6 +273,8 @@ def load_weights(
         # A distillation token without a head, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
     tensors = drop_unused_heads(tensors, mappings, report)
+    if strict:
+        backbones.check_backbone(report.source, tensors, model.name, mappings)
     sampling = sampling_options(model.name, weights, method, antialias)
     tensors = unfold_kernels(tensors, mappings)
     tensors = fit_channels(tensors, mappings, report)

@@ -1,7 +1,5 @@
 """Names for models of transformers, whose config.json has hyperparameters but no variant name."""
 
-from dataclasses import replace
-
 from vit_tf.variants import ALIASES, VARIANTS, get_variant
 
 BASE = "vit_base_patch16_224"
@@ -35,7 +33,7 @@ def architecture(config):
     """Returns a key that is equal for two configs of the same architecture."""
     scale = None if config.layer_scale_init is None else 1.0
     pooling = "token" if config.pooling == "token_avg" else config.pooling
-    others = replace(config, **IGNORED, layer_scale_init=scale)
+    others = {**vars(config), **IGNORED, "layer_scale_init": scale}
     return config.patch_size, config.has_class_token, pooling, others
 
 

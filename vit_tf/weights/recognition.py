@@ -6,10 +6,12 @@ from dataclasses import asdict
 from typing import Any
 
 from vit_tf.checks import listing
+from vit_tf.config import HYBRID_STEMS
 from vit_tf.models import build_vit
 from vit_tf.variants import VARIANTS
 from vit_tf.weights.fitting import PATCH_KERNEL, unfold_kernels
 from vit_tf.weights.formats import timm
+from vit_tf.weights.formats.backbones import BACKBONE
 from vit_tf.weights.formats.timm import HEAD_TENSORS
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -55,9 +57,12 @@ def fitting_variants(tensors):
     kernel = tensors.get(PATCH_KERNEL)
     width = kernel.shape[0] if kernel is not None and len(kernel.shape) == 4 else None
     num_layers = len({match[1] for match in map(BLOCK.match, tensors) if match})
+    is_hybrid = any(name.startswith(BACKBONE) for name in tensors)
     prefixes, fitting = {}, {}
     for name, config in VARIANTS.items():
         if config.num_layers != num_layers or width not in (None, config.hidden_dim):
+            continue
+        if (config.patch_stem in HYBRID_STEMS) != is_hybrid:
             continue
         key = architecture(config)
         if key not in prefixes:

@@ -7,7 +7,7 @@ import keras
 from vit_tf import layers
 from vit_tf.checks import check_choice, pair
 from vit_tf.config import grid_size
-from vit_tf.structure import ViTStructure
+from vit_tf.structure import HYBRID_STEMS, ViTStructure
 from vit_tf.weights import resample
 from vit_tf.weights.positions import resample_positions
 
@@ -39,7 +39,7 @@ def resize_model(
 
     Raises:
         ValueError: `model` is not a model of `build_vit`, the sizes do not fit each other, or the patch
-            size changes and the stem has no kernel that can be resampled (an overlapping stem, a norm of
+            size changes and the stem has no kernel that can be resampled (several convolutions, a norm of
             the cut pixels, a quantized kernel).
     """
     check_choice("method", method, resample.METHODS)
@@ -48,14 +48,14 @@ def resize_model(
     old_image, old_patch = tuple(model.inputs[0].shape[1:3]), stem.patch_size
     new_image = old_image if image_size is None else pair(image_size, "image_size")
     new_patch = old_patch if patch_size is None else pair(patch_size, "patch_size")
-    new_grid = grid_size(new_image, new_patch, getattr(stem, "allow_remainder", False))
-    if new_patch != old_patch and (
-        isinstance(stem, layers.OverlapPatchEmbedding) or structure.named("patch_norm")
-    ):
+    convolutional = isinstance(stem, (layers.OverlapPatchEmbedding, *HYBRID_STEMS))
+    if new_patch != old_patch and (convolutional or structure.named("patch_norm")):
         raise ValueError(
             f"the patches of {model.name!r} ({type(stem).__name__}, {old_patch}) cannot be resampled to "
-            f"{new_patch}: an overlapping stem and a norm of the cut pixels have no kernel for that"
+            f"{new_patch}: stems of several convolutions and a norm of the cut pixels have no kernel for that"
         )
+    options = getattr(stem, "allow_remainder", False), getattr(stem, "stride", 1)
+    new_grid = grid_size(new_image, new_patch, *options)
     if new_patch != old_patch and structure.patch_embedding.quantization_mode:
         raise ValueError(f"the patch kernel of {model.name!r} is quantized: resize first, then quantize")
     changes = {stem.name: {"patch_size": new_patch}}
@@ -68,9 +68,9 @@ def resize_model(
     images = keras.Input((*new_image, model.inputs[0].shape[3]), name=model.inputs[0].name)
     resized = keras.models.clone_model(model, input_tensors=images, clone_function=clone)
     resized.name = model.name
-    options = dict(method=method, antialias=antialias)
+    sampling = dict(method=method, antialias=antialias)
     for layer in filter(lambda layer: layer.weights, model.layers):
-        copy_weights(layer, resized.get_layer(layer.name), old_patch, new_patch, options)
+        copy_weights(layer, resized.get_layer(layer.name), old_patch, new_patch, sampling)
     return resized
 
 

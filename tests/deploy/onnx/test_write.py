@@ -38,6 +38,14 @@ FEATURES = {  # what no fast variant has
     "chunks": dict(query_chunk_size=3, patch_size=4),
     "chunks_differential": dict(query_chunk_size=3, attention="differential", hidden_dim=24),
     "grey": dict(in_channels=1),
+    "resnet_v2": dict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1, 1), image_size=(15, 21)),
+    "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 2), image_size=(15, 21)),
+    "mobileclip": dict(patch_stem="mobileclip", image_size=(32, 48), patch_size=16),
+}
+HALF = {  # what has more to lose in half precision
+    "rms": dict(norm="rms", layer_scale_init=1e-5, qk_norm=True, mlp="swiglu"),
+    "map": dict(pooling="map"),
+    "resnet_v2": FEATURES["resnet_v2"],
 }
 
 
@@ -107,10 +115,9 @@ def test_layer_scale_adds_no_nodes(tmp_path):
 
 @pytest.mark.parametrize("opset", [20, 23])
 def test_half_precision(opset, tmp_path):
-    overrides = dict(norm="rms", layer_scale_init=1e-5, qk_norm=True, mlp="swiglu")
-    for name, model in (("rms", small_vit(**overrides)), ("map", small_vit(pooling="map"))):
+    for name, overrides in HALF.items():
         path = tmp_path / name
-        assert_agrees(model, path, 2e-2, precision="float16", opset=opset)
+        assert_agrees(small_vit(**overrides), path, 2e-2, precision="float16", opset=opset)
         types = Counter(tensor.data_type for tensor in onnx.load(path).graph.initializer)
         assert types[onnx.TensorProto.FLOAT16] > types[onnx.TensorProto.FLOAT]
 

@@ -159,6 +159,29 @@ def radio(arrays):
     return {**{f"radio_model.model.{name}": array for name, array in result.items()}, **beside}
 
 
+def mobileclip(arrays):
+    result = renamed(
+        arrays,
+        (r"^patch_embed\.backbone\.(\d)\.conv\.", r"patch_emb.\1.block.conv."),
+        (r"^patch_embed\.backbone\.(\d)\.bn\.", r"patch_emb.\1.block.norm."),
+        (r"^pos_embed$", "pos_embed.pos_embed.pos_embed"),
+        (r"^norm\.", "post_transformer_norm."),
+        (r"^blocks\.", "transformer."),
+        (r"\.norm1\.", ".pre_norm_mha.0."),
+        (r"\.attn\.qkv\.", ".pre_norm_mha.1.qkv_proj."),
+        (r"\.attn\.proj\.", ".pre_norm_mha.1.out_proj."),
+        (r"\.norm2\.", ".pre_norm_ffn.0."),
+        (r"\.mlp\.fc1\.", ".pre_norm_ffn.1."),
+        (r"\.mlp\.fc2\.", ".pre_norm_ffn.4."),
+    )
+    result["pos_embed.pos_embed.pos_embed"] = result["pos_embed.pos_embed.pos_embed"][None]
+    result["classifier.proj"] = np.ascontiguousarray(result.pop("head.weight").T)
+    del result["head.bias"]
+    result["patch_emb.0.block.norm.num_batches_tracked"] = np.array(3, "int64")
+    beside = {"text_encoder.projection_layer": np.ones(3, "float32")}
+    return {**{f"image_encoder.model.{name}": array for name, array in result.items()}, **beside}
+
+
 # The layouts by the names that docs/checkpoints.md gives them, with an architecture each.
 LAYOUTS = {
     "timm": (plain, "vit_tiny_patch16_224"),
@@ -177,7 +200,9 @@ LAYOUTS = {
     "BEiT-3": (beit3, "beit3_base_patch16_224"),
     "AIMv2": (aimv2, "aimv2_large_patch14_224"),
     "RADIO": (radio, "vit_base_patch16_radio_v3"),
+    "MobileCLIP": (mobileclip, "vit_base_mci_224"),
 }
+WITHOUT_BIAS = ("CLIP", "OpenCLIP", "MobileCLIP")  # in the head
 
 
 def test_the_layouts_of_all_of_timm_s_files_are_tested_in_files():
@@ -185,7 +210,7 @@ def test_the_layouts_of_all_of_timm_s_files_are_tested_in_files():
     layouts = dict(re.findall(r"^\| ([^|]+) \| (\d+) \|$", page, re.M))
     assert layouts.keys() - {"Google npz"} <= LAYOUTS.keys()  # Google's are in tests/test_parity.py
     rows = re.findall(r"^\| (\w+) \| \S+ \| ([^|]+) \| ([^|]+) \| (yes|-) \|$", page, re.M)
-    assert len(rows) == 354 and {name for name, *_ in rows} <= set(list_models())
+    assert len(rows) == 373 and {name for name, *_ in rows} <= set(list_models())
     counted = [layout for _, hub, makers, _ in rows for layout in {hub, makers} if layout != "-"]
     assert {layout: str(counted.count(layout)) for layout in set(counted)} == layouts
     assert all((hub == makers == "-") == (loads == "-") for _, hub, makers, loads in rows)
@@ -204,7 +229,7 @@ def test_layouts(layout, tmp_path):
     model = randomize(build_vit(name, **sizes(name)))
     if layout == "RADIO":  # has no bias there
         model.get_layer("patch_embedding").weights[1].assign(np.zeros(model.layers[1].hidden_dim))
-    if layout in ("CLIP", "OpenCLIP"):
+    if layout in WITHOUT_BIAS:
         model.get_layer("head").bias.assign(np.zeros(5))
     arrays = load_file(save_weights(model, tmp_path / "timm.safetensors"))
     theirs = write(arrays)
@@ -241,7 +266,7 @@ def test_layouts_are_what_timm_converts(layout, tmp_path):
     }
     if layout == "RADIO":
         arrays["patch_embed.proj.bias"] *= 0
-    if layout in ("CLIP", "OpenCLIP"):
+    if layout in WITHOUT_BIAS:
         arrays["head.bias"] *= 0
     theirs = {n: torch.tensor(a) for n, a in write(arrays).items()}
     if any(n.startswith("model.") for n in theirs):

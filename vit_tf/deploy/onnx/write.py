@@ -9,7 +9,7 @@ import keras
 import onnx
 
 from vit_tf.checks import check_choice, require, shown
-from vit_tf.deploy.onnx import attention_layers, keras_layers, vit_layers  # noqa: F401  # they fill the table of emitters
+from vit_tf.deploy.onnx import attention_layers, hybrid_layers, keras_layers, vit_layers  # noqa: F401  # they fill the table of emitters
 from vit_tf.deploy.onnx.emitters import emit, emit_model
 from vit_tf.deploy.onnx.graph import Graph, Tensor, save
 from vit_tf.deploy.onnx.image_sizes import position_tables

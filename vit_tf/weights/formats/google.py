@@ -1,4 +1,4 @@
-"""Google's npz files: the ViT paper's, AugReg, SAM, FlexiViT and SigLIP, in Flax's names.
+"""Google's npz files: the ViT paper's and its hybrids, AugReg, SAM, FlexiViT and SigLIP, in Flax's names.
 
 Reference: https://github.com/google-research/vision_transformer (`vit_jax/checkpoint.py`) and
 https://github.com/google-research/big_vision (`models/vit.py`). Files from before Flax's linen number
@@ -6,17 +6,33 @@ all modules of a block in one sequence (LayerNorm_0, MultiHeadDotProductAttentio
 Later files number each class separately. Scanned models stack the weights of all blocks along a first axis.
 """
 
+import re
 from functools import partial
 
 from vit_tf.checks import listing
+from vit_tf.weights.formats.backbones import BACKBONE
 from vit_tf.weights.formats.renaming import rename, replace_all
 
 MOST_BLOCKS = 1000
 PREFIXES = ("opt/target/", "params/img/", "params/", "")
 PATCH = "embedding/kernel"
 STACKED = "Transformer/encoderblock/"
+
+
+def stage_and_block(match):
+    """Returns timm's name of a block of a residual network, which counts from 0."""
+    return f"{BACKBONE}stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}."
+
+
 NAMES = [
     (r"/(kernel|scale)$", "/weight"),
+    (r"^conv_root/", f"{BACKBONE}stem.conv."),
+    (r"^gn_root/", f"{BACKBONE}stem.norm."),
+    (r"^block(\d+)/unit(\d+)/", stage_and_block),
+    (r"\.conv_proj/", ".downsample.conv."),
+    (r"\.gn_proj/", ".downsample.norm."),
+    (r"(\.blocks\.\d+)\.conv(\d)/", r"\1.conv\2."),
+    (r"(\.blocks\.\d+)\.gn(\d)/", r"\1.norm\2."),
     (r"^embedding/", "patch_embed.proj."),
     (r"^cls$", "cls_token"),
     (r"^(Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
@@ -52,7 +68,9 @@ def from_google(tensors):
     unused = [name for name in tensors if not name.startswith(prefix)]
     tensors = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     tensors = {name: torch_layout(name, tensor) for name, tensor in unstack(tensors).items()}
-    return rename(tensors, partial(replace_all, rules=NAMES)), unused
+    has_stages = any(name.startswith("block1/") for name in tensors)
+    rules = NAMES if has_stages else [*NAMES, (re.escape(f"{BACKBONE}stem."), BACKBONE)]
+    return rename(tensors, partial(replace_all, rules=rules)), unused
 
 
 def unstack(tensors):
@@ -70,8 +88,10 @@ def unstack(tensors):
 def torch_layout(name, tensor):
     """Returns a tensor of Flax in PyTorch's layout, without an axis of heads."""
     module, _, ending = name.rpartition("/")
-    if name == PATCH:
+    if name == PATCH or (ending == "kernel" and len(tensor.shape) == 4):
         return tensor.transpose(3, 2, 0, 1)
+    if tensor.shape[:-1] == (1, 1, 1) and ending in ("scale", "bias"):  # of a group norm
+        return tensor.reshape(-1)
     if module.endswith(("/query", "/key", "/value")):  # (d, heads, k), and a bias (heads, k)
         tensor = tensor.reshape(-1) if ending == "bias" else tensor.reshape(tensor.shape[0], -1)
     elif name.endswith("/out/kernel"):  # (heads, k, d)

@@ -1,4 +1,5 @@
-"""Original files of models that timm converts: DINOv2 and TIPSv2, CLIP, OpenCLIP, BEiT-3, AIMv2, RADIO.
+"""Original files of models that timm converts: DINOv2 and TIPSv2, CLIP, OpenCLIP, BEiT-3, AIMv2, RADIO,
+MobileCLIP.
 
 Reference: timm 1.0.31, `checkpoint_filter_fn` in `models/vision_transformer.py`.
 """
@@ -7,6 +8,7 @@ import math
 import re
 from functools import partial
 
+from vit_tf.weights.formats.backbones import UNUSED
 from vit_tf.weights.formats.huggingface import fold_class_position
 from vit_tf.weights.formats.renaming import rename, replace_all
 from vit_tf.weights.formats.zeros import head_without_bias, zeros_beside
@@ -151,7 +153,35 @@ def from_radio(tensors):
     return result, unused
 
 
+# MobileCLIP --------------------------------------------------------------------------------------
+MOBILECLIP = [
+    (r"^patch_emb\.(\d)\.block\.conv\.", r"patch_embed.backbone.\1.conv."),
+    (r"^patch_emb\.(\d)\.block\.norm\.", r"patch_embed.backbone.\1.bn."),
+    (r"^pos_embed\.pos_embed\.pos_embed$", "pos_embed"),
+    (r"^post_transformer_norm\.", "norm."),
+    (r"^transformer\.", "blocks."),
+    (r"\.pre_norm_mha\.0\.", ".norm1."),
+    (r"\.pre_norm_mha\.1\.qkv_proj\.", ".attn.qkv."),
+    (r"\.pre_norm_mha\.1\.out_proj\.", ".attn.proj."),
+    (r"\.pre_norm_ffn\.0\.", ".norm2."),
+    (r"\.pre_norm_ffn\.1\.", ".mlp.fc1."),
+    (r"\.pre_norm_ffn\.4\.", ".mlp.fc2."),
+]
+
+
+def from_mobileclip(tensors):
+    """As `from_clip`. Reference: timm 1.0.31, `models/vision_transformer_hybrid.py`."""
+    unused = [name for name in tensors if name.endswith(UNUSED)]
+    result = {replace_all(name, MOBILECLIP): t for name, t in tensors.items() if name not in unused}
+    if "pos_embed" in result:
+        result["pos_embed"] = result["pos_embed"].reshape(*result["pos_embed"].shape[1:])
+    if "classifier.proj" in result:
+        result |= head_without_bias(result.pop("classifier.proj").transpose(1, 0))
+    return result, unused
+
+
 FORMATS = {
+    "mobileclip": (has("patch_emb.0.block.conv.weight"), from_mobileclip),
     "dinov2": (matches_dinov2, from_dinov2),
     "clip": (has("conv1.weight", "class_embedding"), from_clip),
     "open_clip": (has("trunk.patch_embed.proj.weight"), from_trunk),

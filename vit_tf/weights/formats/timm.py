@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf.checks import listing, require, shown
+from vit_tf.checks import listing, pair, require, shown
+from vit_tf.config import RESNET_STEMS, resnet_stride
 from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
+from vit_tf.weights.formats import backbones
 from vit_tf.weights.formats.renaming import translate
 
 HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
 # Regular expressions for paths of layers and weights, and timm's names for them.
 NAMES = {
+    **backbones.NAMES,
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
     "patch_embedding/whitening": "patch_embed.whitening",
     "patch_embedding/norm_([0-9]+)": r"patch_embed.norms.\1",
@@ -73,6 +76,9 @@ ATTENTION_NAMES = {"qkv": "qkv", **CORE_NAMES, "inner_norm": "norm", "projection
 MLP_NAMES = {"(fc[12])": r"\1", "fc1_gate": "fc1_g", "fc1_value": "fc1_x", "inner_norm": "norm"}
 PARTS = {"attention": ("attns", "attn", ATTENTION_NAMES), "mlp": ("ffns", "mlp", MLP_NAMES)}
 ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
+ENDINGS |= backbones.STATISTICS
+
+STEMS = {"patch_embed.proj.weight", "patch_embed.stages.0.weight", backbones.MOBILECLIP}  # one of them
 
 
 def timm_name(path):
@@ -166,18 +172,20 @@ def make_mapping(name, variable, model):
 
 
 def matches(names):
-    return "patch_embed.proj.weight" in names or "patch_embed.stages.0.weight" in names
+    return not STEMS.isdisjoint(names)
 
 
 def from_timm(tensors):
-    """Returns (tensors, unused): the tensors of a timm checkpoint under current names, and no unused names.
+    """Returns (tensors, unused): the tensors of a timm checkpoint under current names, and the unused names.
 
     DeiT III's first files name the LayerScales gamma_1 and gamma_2.
     """
+    unused = [name for name in tensors if name.endswith(backbones.UNUSED)]
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(backbones.UNUSED)}
     renamed = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
     if len(renamed) != len(tensors):
         raise ValueError("a LayerScale has both of its names, gamma_1 and ls1.gamma")
-    return renamed, ()
+    return renamed, unused
 
 
 # timm's arguments in "model_args" of a config.json, and the hyperparameters of the same meaning. Arguments in
@@ -230,6 +238,10 @@ def derived_fields(config, arguments):
         if "mlp_ratio" in arguments and config.mlp == "swiglu":
             ratio /= 2  # timm's width includes both gate and value
         fields["mlp_dim"] = int(config_value(arguments, "embed_dim", int, config.hidden_dim) * ratio)
+    if config.patch_stem in RESNET_STEMS and "patch_size" in arguments:  # there in pixels of the map
+        stride = resnet_stride(config.stem_blocks, config.patch_size)
+        sides = pair(config_value(arguments, "patch_size", (int, list)), "patch_size")
+        fields["patch_size"] = tuple(stride * side for side in sides)
     if "no_embed_class" in arguments:
         fields["prefix_positions"] = not arguments["no_embed_class"]
     if "pre_norm" in arguments:
