@@ -1,13 +1,16 @@
 """`Classifier`: a model with its preprocessing and labels, loaded from and saved to a folder."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import keras
 
+from vit_tf.checks import require, shown
 from vit_tf.files import write_json
+from vit_tf.hub.sources import is_keras_file
 from vit_tf.labels import (
     REGRESSION,
     SINGLE_LABEL,
@@ -17,9 +20,11 @@ from vit_tf.labels import (
     problem_type_from_config,
     thresholds_from_config,
 )
+from vit_tf.model_file import read_model
 from vit_tf.models import build_vit
 from vit_tf.predictions import check_labels, decode_outputs, output_activation
 from vit_tf.preprocessing import Preprocessing, get_preprocessing, timm_table
+from vit_tf.structure import ViTStructure, rgb_size
 from vit_tf.variants import get_variant
 from vit_tf.weights import open_named, save_weights
 
@@ -77,9 +82,10 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
 
     Args:
         source: for example "runs/pets", which means "runs/pets/model", or
-            "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see `vit_tf.load_weights`.
+            "hf:timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"; see `vit_tf.load_weights`. Or a file that
+            `model.save("NAME.keras")` wrote.
         variant: name of the variant, if the source is a bare file. Defaults to the one that its weights look
-            like.
+            like. Of a .keras file it gives the preprocessing; by default the model's own name does.
         headless: bool, whether to accept a model without a head, which gives features.
 
     Returns:
@@ -88,9 +94,12 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
     Raises:
         ValueError: the source cannot be read, names no variant, has no head, or does not take RGB images.
     """
+    if is_keras_file(source):
+        model = read_model(source)
+        check_head(source, headless or ViTStructure(model, nested=True).heads)
+        return bare_classifier(model, variant)
     weights = open_named(source, variant)
-    if "head.weight" not in weights.tensors and not headless:
-        raise ValueError(f"{os.fspath(source)!r} has no head: the model gives features, not classes")
+    check_head(source, headless or "head.weight" in weights.tensors)
     config = weights.checkpoint.config
     labels, problem_type = labels_from_config(config), problem_type_from_config(config)
     head = weights.tensors.get("head.weight")
@@ -107,6 +116,68 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
     prepare = get_preprocessing(settings, image_size=tuple(image_size))
     thresholds = thresholds_from_config(config, model.output_shape[-1])
     return Classifier(model, prepare, labels, problem_type, thresholds)
+
+
+def check_head(source, has_head):
+    require(has_head, f"{os.fspath(source)!r} has no head: the model gives features, not classes")
+
+
+def open_classifier(
+    model_or_source: Any, variant: str | None = None, preprocessing: Preprocessing | None = None
+) -> Classifier:
+    """Returns the `Classifier` of a source of `load`, of a Keras model, or a `Classifier` itself.
+
+    Args:
+        model_or_source: a source, with or without a head, a `Classifier` or a `keras.Model`.
+        variant: name of the variant, see `load`.
+        preprocessing: replaces that of the model.
+
+    Raises:
+        ValueError: there is no such source, or the preprocessing of the model is unknown.
+    """
+    if isinstance(model_or_source, keras.Model):
+        return bare_classifier(model_or_source, variant, preprocessing)
+    if isinstance(model_or_source, (str, PathLike)):
+        opened = load(model_or_source, variant, headless=True)
+    else:
+        opened = model_or_source
+        expected = "the model must be a Keras model, a Classifier or a source"
+        require(isinstance(opened, Classifier), f"{expected}, got {shown(opened)}")
+    return opened if preprocessing is None else replace(opened, preprocessing=preprocessing)
+
+
+def bare_classifier(
+    model: keras.Model, variant: str | None = None, preprocessing: Preprocessing | None = None
+) -> Classifier:
+    """Returns the `Classifier` of a model without labels.
+
+    Args:
+        model: a model of `build_vit`, or one that extends it.
+        variant: the name that gives the preprocessing; defaults to that of the model. The preprocessing of a
+            model that normalises inside gives pixels in [0, 255], and needs no name.
+        preprocessing: a `Preprocessing`, if it is known.
+
+    Raises:
+        ValueError: the model is of another kind, takes something other than RGB images of one size, or has no
+            known name.
+    """
+    size = rgb_size(model)
+    if preprocessing is not None:
+        return Classifier(model, preprocessing, None)
+    is_normalized_inside = ViTStructure(model, nested=True).normalization is not None
+    name = variant or model.name
+    try:
+        preprocessing = get_preprocessing(name, size)
+    except ValueError as error:
+        if not is_normalized_inside:
+            raise ValueError(
+                f"no checkpoint is called {name!r}, so the preprocessing of the model is unknown: name its "
+                "variant (`variant`, --model), or give a `Classifier(model, Preprocessing(...), labels)`"
+            ) from error
+        preprocessing = Preprocessing(size, crop_fraction=1.0)
+    if is_normalized_inside:
+        preprocessing = replace(preprocessing, mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    return Classifier(model, preprocessing, None)
 
 
 def save(

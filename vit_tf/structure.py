@@ -77,8 +77,10 @@ class ViTStructure:
 
     @property
     def normalization(self):
-        """The layer that normalises pixels in [0, 255], or None."""
-        return self.named("normalization")
+        """The layer that normalises pixels in [0, 255], or None: `build_vit`'s, or the first `Rescaling`."""
+        stem = first_of(self.layers, STEMS)
+        before = self.layers[: self.layers.index(stem)] if stem in self.layers else ()
+        return self.named("normalization") or first_of(before, keras.layers.Rescaling)
 
     @property
     def norms(self):
@@ -212,6 +214,23 @@ def flat_layers(model):
 def first_of(parts, kinds):
     """Returns the first layer of some classes, or None."""
     return next((layer for layer in parts if isinstance(layer, kinds)), None)
+
+
+def rgb_size(model):
+    """Returns (height, width) of the RGB images that a functional model takes.
+
+    Raises:
+        ValueError: the model has no graph, or takes something other than RGB images of one size.
+    """
+    inputs = getattr(model, "inputs", None)
+    if not inputs:
+        raise ValueError(
+            f"{type(model).__name__} {model.name!r} has no graph of layers: give a functional model"
+        )
+    shapes = [tuple(x.shape) for x in inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:] or shapes[0][3] != 3:
+        raise ValueError(f"{model.name!r} must take images (b, h, w, 3) of one size, got {shown(shapes)}")
+    return shapes[0][1:3]
 
 
 def hint(model):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from conftest import randomize
 from PIL import Image
+from support.exported import write_folder
 
 from vit_tf import build_vit, save_weights
 
@@ -34,3 +35,14 @@ def hub(repository, tmp_path):
     model, folder = repository
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     return model, tmp_path
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """An exported folder, and the paths of seven images."""
+    folder = write_folder(tmp_path / "exported", output_names=["logits"])
+    (tmp_path / "photos").mkdir()
+    paths = [tmp_path / "photos" / f"{i}.png" for i in range(7)]
+    for i, path in enumerate(paths):
+        Image.fromarray(np.full((9, 9, 3), 30 * i, "uint8")).save(path)
+    return folder, paths

@@ -9,13 +9,11 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
-from support.exported import LABELS, PREPROCESSING, expected_logits, write_folder
+from support.exported import LABELS, PREPROCESSING, expected_logits
 
-from vit_tf import decode_predictions, get_preprocessing, load
+from vit_tf import classifier, decode_predictions, get_preprocessing, load
 from vit_tf.commands.main import main
-from vit_tf.commands.prediction_table import PredictionTable
-from vit_tf.deploy import predictor, sources
+from vit_tf.deploy import predictor
 from vit_tf.preprocessing import Preprocessing
 
 
@@ -70,7 +68,7 @@ def test_predict_good_files_beside_bad_ones(capsys, hub, monkeypatch):
     os.mkfifo(folder / "pipe.png")
     options = ["--weights", str(folder), "--top", "1"]
     loaded = load(folder)
-    monkeypatch.setattr(sources, "load", lambda source, variant, headless: loaded)
+    monkeypatch.setattr(classifier, "load", lambda source, variant, headless: loaded)
 
     def predicted(*arguments):
         code, out, err = run(capsys, *arguments, *options)
@@ -210,19 +208,8 @@ def test_bad_options(arguments, message):
 
 
 # ---------------------------------------------------------------------------------------------------
-# Exported folders, and going on after a stop
+# Exported folders
 # ---------------------------------------------------------------------------------------------------
-@pytest.fixture
-def exported(tmp_path):
-    """An exported folder, and seven images."""
-    folder = write_folder(tmp_path / "exported", output_names=["logits"])
-    (tmp_path / "photos").mkdir()
-    paths = [tmp_path / "photos" / f"{i}.png" for i in range(7)]
-    for i, path in enumerate(paths):
-        Image.fromarray(np.full((9, 9, 3), 30 * i, "uint8")).save(path)
-    return folder, paths
-
-
 @pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "openvino"])
 def test_a_runtime(capsys, exported, tmp_path, runtime):
     folder, paths = exported
@@ -236,68 +223,6 @@ def test_a_runtime(capsys, exported, tmp_path, runtime):
         assert row[1] == row[2] == label and float(row[3]) == pytest.approx(probability, rel=1e-4)
 
 
-@pytest.mark.parametrize("cut", [1, 3, 40, 500])
-def test_resume(capsys, exported, tmp_path, cut):
-    folder, paths = exported
-    options = ["--weights", folder, "--top", 2, "--threads", 2, "--csv", tmp_path / "a.csv", "--resume"]
-    out = tmp_path / "a.csv"
-    (tmp_path / "photos" / "bad.png").write_text("words")
-    code, printed, errors = run(capsys, tmp_path / "photos", *options)
-    assert (code, printed) == (1, f"wrote 7 rows to {out}\n") and errors.count("error") == 1
-    whole = out.read_bytes()
-    out.write_bytes(whole[:-cut])  # as a killed process leaves it
-    num_left = 7 - max(0, whole[:-cut].count(b"\n") - 1)
-    code, printed, errors = run(capsys, tmp_path / "photos", *options)
-    assert (code, printed) == (1, f"wrote {num_left} rows to {out}\n")
-    assert errors.count("error") == 1 and out.read_bytes() == whole
-    assert run(capsys, *paths, *options) == (0, f"every image has a row in {out}\n", "")
-    assert out.read_bytes() == whole
-
-
-def test_resume_with_a_name_of_several_lines(capsys, exported, tmp_path):
-    folder, paths = exported
-    name, out = tmp_path / "photos" / 'a\n"b",\udcff.png', tmp_path / "a.csv"
-    paths[0].rename(name)
-    options = ["--weights", folder, "--runtime", "onnxruntime", "--csv", out, "--resume"]
-    assert run(capsys, name, *options)[0] == 0
-    whole = out.read_bytes()
-    table = PredictionTable(predictor.Predictor(folder, "onnxruntime"), 5)
-    for size in range(len(whole)):
-        out.write_bytes(whole[:size])
-        assert table.open_rows(out) == set()
-        assert out.read_bytes() == (whole[: whole.index(b"\n") + 1] if b"\n" in whole[:size] else b"")
-    assert run(capsys, name, *options)[0] == 0 and out.read_bytes() == whole
-    assert "every image has a row" in printed(capsys, name, *options)
-
-
-def test_resume_refuses_the_table_of_another_model(capsys, exported, tmp_path):
-    folder, paths = exported
-    out = tmp_path / "a.csv"
-    options = [*paths, "--weights", folder, "--top", 2, "--csv", out]
-    run(capsys, *options)
-    content = out.read_text()
-    for text, message in (
-        (content.replace("apple", "lion"), "row 2 has 'lion', and the model has no such label"),
-        (
-            content.replace("label_2", "label_9"),
-            "its columns are .*; it is of another model or another --top",
-        ),
-        (content.replace("0.", "0,", 1), "its row 2 has 7 columns, not 6"),
-        (content.replace("apple", '"ap"ple'), "it is no CSV"),
-        ("words\n", "its columns are 'words'"),
-        ("a\0b\n", "--resume cannot go on"),
-    ):
-        out.write_text(text)
-        with pytest.raises(ValueError, match=message):
-            run(capsys, *options, "--resume")
-        assert out.read_text() == text
-    for text in ("", "image,pred"):
-        out.write_text(text)
-        assert run(capsys, *options, "--resume")[0] == 0 and out.read_text() == content
-    with pytest.raises(ValueError, match="already exists"):
-        run(capsys, *options)
-
-
 def test_bad_runtimes(exported, tmp_path):
     folder, paths = exported
     for arguments, message in (
@@ -307,6 +232,8 @@ def test_bad_runtimes(exported, tmp_path):
         (["--weights", folder, "--resume"], "--resume continues a file: add --csv FILE"),
         (["--weights", folder, "--threads", 0], "--threads must be a positive int"),
         (["--weights", tmp_path], "has no config.json"),
+        (["--weights", paths[0]], r"0.png' is an image \(PNG\), not weights: see SOURCE in `vit-tf --help`"),
+        (["--weights", __file__], "a weight file must end in .safetensors, .*test_predict.py'"),
     ):
         with pytest.raises(ValueError, match=message):
             main(["predict", str(paths[0]), *map(str, arguments)])

@@ -162,6 +162,18 @@ def test_the_exported_model_does_not_change(out):
     assert len(model.layers) == layers
 
 
+def test_a_file_of_keras(out, tmp_path):
+    path = tmp_path / "model.keras"
+    tiny().save(path)
+    manifest = export(path, out, format="onnx")
+    assert manifest.labels is None and manifest.source == str(path)
+    model = tiny()
+    model.get_layer("head").quantize("int8")
+    model.save(path)
+    with pytest.raises(ValueError, match="is quantized: export or quantize the float32 model"):
+        export(path, out, format="onnx", force=True)
+
+
 # ---------------------------------------------------------------------------------------------------
 # Folders
 # ---------------------------------------------------------------------------------------------------
@@ -325,7 +337,7 @@ def half(precision):
         (
             lambda: keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()]),
             dict(format="onnx"),
-            "no layer that cuts images into patches",
+            "has no encoder blocks",
         ),
     ],
 )

@@ -9,6 +9,7 @@ import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 from conftest import randomize
@@ -20,7 +21,6 @@ import vit_tf
 from vit_tf.classifier import Classifier
 from vit_tf.deploy import Predictor
 from vit_tf.deploy.manifest import write_manifest
-from vit_tf.deploy.pipeline import map_ahead
 from vit_tf.files import read_json, write_json
 from vit_tf.preprocessing import Preprocessing
 
@@ -190,20 +190,6 @@ def test_an_error_of_the_generator_follows_the_results_before(exported, photos):
     assert found == photos[1][:6]
 
 
-def test_map_ahead_is_lazy():
-    drawn = []
-    with ThreadPoolExecutor(2) as pool:
-        results = map_ahead(pool, lambda x: x * x, (drawn.append(i) or i for i in itertools.count()), 3)
-        assert drawn == []
-        item, future = next(results)
-        assert (item, future.result(), drawn) == (0, 0, [0, 1, 2, 3])
-        assert [(x, f.result()) for x, f in map_ahead(pool, lambda x: -x, range(3), 9)] == [
-            (0, 0),
-            (1, -1),
-            (2, -2),
-        ]
-
-
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_eight_threads_get_the_same_results(exported, photos, runtime):
     folder, paths = photos
@@ -296,11 +282,11 @@ def test_a_classifier_and_a_model(photos):
     bare = Predictor(model)
     assert bare.preprocessing == vit_tf.get_preprocessing("vit_cifar10") and bare.labels is None
     model.name = "mine"
-    with pytest.raises(ValueError, match="no checkpoint is called 'mine', so that the preprocessing"):
+    with pytest.raises(ValueError, match="no checkpoint is called 'mine', so the preprocessing"):
         Predictor(model)
     with pytest.raises(ValueError, match="onnxruntime reads folders of `vit-tf export`, and <Functional"):
         Predictor(model, "onnxruntime")
-    with pytest.raises(ValueError, match="`source` must be a folder, a source of weights"):
+    with pytest.raises(ValueError, match="must be a Keras model, a Classifier or a source, got 7"):
         Predictor(7)
 
 
@@ -312,6 +298,16 @@ def test_normalization_inside_a_model(photos):
     model.set_weights(plain.get_weights())
     found, wanted = (Predictor(each).outputs(photos[1]) for each in (model, plain))
     np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_file_of_keras(photos, tmp_path):
+    """With the normalisation of someone else, whose name says nothing."""
+    vit = randomize(vit_tf.build_vit("vit_cifar10", num_layers=1, num_classes=4))
+    model = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Rescaling(1 / 100, offset=-1), vit])
+    model.save(tmp_path / "model.keras")
+    predictor = Predictor(tmp_path / "model.keras")
+    settings = Preprocessing(32, crop_fraction=1.0, mean=(100 / 255,) * 3, std=(100 / 255,) * 3)
+    np.testing.assert_allclose(predictor.outputs(photos[1]), vit(settings(photos[1])), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

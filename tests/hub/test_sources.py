@@ -1,4 +1,5 @@
 import json
+import logging
 import subprocess
 import sys
 
@@ -270,11 +271,15 @@ def test_hub_errors(monkeypatch, kind, reason):
 
 
 def test_hub_without_network(monkeypatch):
+    logger = logging.getLogger("huggingface_hub.utils._http")
+
     def download(*args, **kwargs):
+        assert not logger.isEnabledFor(logging.WARNING)  # of each retry
         raise errors.LocalEntryNotFoundError("not in the cache") from OSError("name resolution failed")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     fails("hf:a/b", "not in the cache", "the hub cannot be reached (name resolution failed)")
+    assert logger.isEnabledFor(logging.WARNING)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ SOURCE, in these commands, names weights:
     hf:OWNER/NAME      a repository on the Hugging Face hub, which is downloaded once
     weights.npz        a file: .safetensors, .npz, .pth, .pt, .bin or .ckpt; --model names its variant, which
                        is found by the shapes of the weights if only one has them
+    model.keras        a model that Keras saved; not for finetune, summary and convert
     cifar10            the small CIFAR-10 model in this package
 
 Exit codes: 0 done, 1 some inputs were skipped, 2 error, 130 interrupted. An error is one line on stderr; set

@@ -1,8 +1,10 @@
 """Options that several commands share."""
 
+import os
 from pathlib import Path
 
 from vit_tf.checks import shown
+from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES, detect_format
 from vit_tf.variants import get_variant
 
 DEFAULT_WEIGHTS = "cifar10"
@@ -35,7 +37,20 @@ def check_source(source, variant=None):
 
     if variant is not None:
         get_variant(variant)
+    if os.path.isfile(source):
+        check_is_no_image(source)
     read_source_config(source)
+
+
+def check_is_no_image(path):
+    """Raises a ValueError for an image in the place of weights."""
+    with open(path, "rb") as file:
+        start = file.read(SIGNATURE_BYTES)
+    try:
+        format = detect_format(start)
+    except ValueError:
+        return
+    raise ValueError(f"{path!r} is an image ({format.name}), not weights: see SOURCE in `vit-tf --help`")
 
 
 def check_runtime(runtime, source, variant=None):

@@ -1,4 +1,4 @@
-"""The CSV file of `vit-tf predict`: one row per image, which a later run goes on with."""
+"""The CSV file of `vit-tf predict`: one row per image, which a later run continues."""
 
 import csv
 import os
@@ -46,7 +46,7 @@ class PredictionTable:
 
     def read_rows(self, path):
         """Returns the images of the whole rows of a file, and the number of bytes of these rows."""
-        problem = f"--resume cannot go on with {str(path)!r}"
+        problem = f"--resume cannot continue {str(path)!r}"
         images, size, num_bytes, is_whole = set(), 0, 0, True
 
         def lines():

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from vit_tf.checks import require, shown
+from vit_tf.checks import require
 from vit_tf.data.augment.batch import RandomLayer
-from vit_tf.structure import STEMS, flat_layers
+from vit_tf.structure import STEMS, flat_layers, rgb_size
 
 MIXING = ("AugMix", "CutMix", "MixUp", "RandAugment")
 # Keras's augmentation is active without `training=False`, and ours needs operations that no runtime has.
@@ -54,11 +54,9 @@ def make_inference_model(model: keras.Model) -> InferenceModel:
     )
     stems = [layer for layer in flat_layers(model) if isinstance(layer, STEMS)]
     require(stems, f"{model.name!r} has no layer that cuts images into patches: give a model of `build_vit`")
-    shapes = [tuple(x.shape) for x in model.inputs]
-    is_rgb = len(shapes) == 1 and len(shapes[0]) == 4 and None not in shapes[0][1:] and shapes[0][3] == 3
-    require(is_rgb, f"{model.name!r} must take images (b, h, w, 3) of one size, got {shown(shapes)}")
+    size = rgb_size(model)
     walk = Walk(stems[0])
-    images = keras.Input(shapes[0][1:], dtype="float32", name="images")
+    images = keras.Input((*size, 3), dtype="float32", name="images")
     flat = keras.Model(images, walk.through(model, images), name=model.name)
     if not walk.is_rescaled:
         return InferenceModel(flat)

@@ -95,8 +95,8 @@ class Predictor:
             described: Any = manifest
         else:
             choose_keras(source, runtime)
+            from vit_tf.classifier import open_classifier
             from vit_tf.deploy.runtimes.keras import KerasRuntime
-            from vit_tf.deploy.sources import open_classifier
             from vit_tf.predictions import output_activation
 
             described = open_classifier(source, variant)

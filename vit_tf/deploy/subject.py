@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from vit_tf import __version__
-from vit_tf.checks import require, shown
-from vit_tf.classifier import Classifier, load
+from vit_tf.checks import require
+from vit_tf.classifier import Classifier, open_classifier
 from vit_tf.data import load_cifar10
 from vit_tf.deploy.agreement import run_batches
 from vit_tf.deploy.export_formats import FORMATS
@@ -22,7 +22,7 @@ from vit_tf.deploy.inference_model import make_inference_model
 from vit_tf.deploy.manifest import Manifest
 from vit_tf.labels import REGRESSION
 from vit_tf.predictions import check_labels, output_activation
-from vit_tf.preprocessing import Preprocessing, get_preprocessing
+from vit_tf.preprocessing import Preprocessing
 from vit_tf.structure import ViTStructure, flat_layers
 from vit_tf.weights import resize_model
 
@@ -160,60 +160,34 @@ def open_subject(
     Raises:
         ValueError: there is no such source, the model cannot be exported, or its preprocessing is unknown.
     """
+    settings = preprocessing if isinstance(preprocessing, Preprocessing) else None
+    opened = open_classifier(model_or_source, variant, settings)
+    check_computation(opened.model)
+    inference = make_inference_model(opened.model)
     is_source = isinstance(model_or_source, (str, os.PathLike))
-    opened = load(model_or_source, variant, headless=True) if is_source else model_or_source
-    is_known = isinstance(opened, keras.Model | Classifier)
-    expected = "`model_or_source` must be a Keras model, a Classifier or a source"
-    require(is_known, f"{expected}, got {shown(model_or_source)}")
-    reference = opened if isinstance(opened, keras.Model) else opened.model
-    check_dtype(reference)
-    inference = make_inference_model(reference)
-    classifier = complete(opened, inference, preprocessing)
     return Subject(
         model=inference.model,
-        reference=reference,
+        reference=opened.model,
         reference_takes_pixels=inference.scale is not None,
-        classifier=classifier,
+        classifier=inference_classifier(opened, inference),
         takes_pixels=bool(preprocessing) or inference.scale is not None,
-        source=os.fspath(model_or_source) if is_source else f"the Keras model {reference.name}",
+        source=os.fspath(model_or_source) if is_source else f"the Keras model {opened.model.name}",
     )
 
 
-def complete(opened, inference, preprocessing):
-    """Returns the checked `Classifier` of an `InferenceModel`.
-
-    Args:
-        opened: the Keras model or the `Classifier` that is exported.
-        inference: its `InferenceModel`.
-        preprocessing: a `Preprocessing`; else that of `opened` is taken.
-    """
-    model, size = inference.model, tuple(inference.model.input_shape[1:3])
-    known = opened if isinstance(opened, Classifier) else None
-    if isinstance(preprocessing, Preprocessing):
-        settings = preprocessing
-    else:
-        settings = known.preprocessing if known else model_preprocessing(inference)
+def inference_classifier(opened, inference):
+    """Returns the checked `Classifier` of an `InferenceModel`, from that of the model that it was made of."""
+    model, settings = inference.model, opened.preprocessing
+    size = tuple(model.input_shape[1:3])
     got = f"got {settings.image_size}"
     require(settings.image_size == size, f"the preprocessing must make images of {size} pixels, {got}")
-    if known is None or not ViTStructure(model).heads:  # labels of features have no meaning
-        return Classifier(model, settings, None)
-    check_outputs(model, known)
-    return replace(known, model=model, preprocessing=settings)
-
-
-def model_preprocessing(inference):
-    """Returns the `Preprocessing` of a bare model: by its own normalisation, else by its name."""
-    size = tuple(inference.model.input_shape[1:3])
     if inference.scale is not None:
         mean, std = inference.statistics
-        return Preprocessing(size, crop_fraction=1.0, mean=mean, std=std)
-    try:
-        return get_preprocessing(inference.model.name, size)
-    except ValueError as error:
-        raise ValueError(
-            f"no checkpoint is called {inference.model.name!r}, so the preprocessing is unknown: give it as "
-            "`preprocessing=Preprocessing(...)`, or export a Classifier"
-        ) from error
+        settings = replace(settings, mean=mean, std=std)
+    if not ViTStructure(model).heads:  # labels of features have no meaning
+        return Classifier(model, settings, None)
+    check_outputs(model, opened)
+    return replace(opened, model=model, preprocessing=settings)
 
 
 def check_outputs(model, classifier):
@@ -226,12 +200,14 @@ def check_outputs(model, classifier):
         require(len(classifier.thresholds) == num_outputs, f"{expected}, got {len(classifier.thresholds)}")
 
 
-def check_dtype(model):
-    """Raises a ValueError for a model that computes in half precision."""
+def check_computation(model):
+    """Raises a ValueError for a model that computes in half precision or in integers."""
     dtypes = {layer.compute_dtype for layer in flat_layers(model)}
     halves = sorted(dtypes & {"float16", "bfloat16"})
     problem = f"{model.name!r} computes in {', '.join(halves)}, and the exported model is compared in float32"
     require(not halves, f"{problem}: build it under the dtype policy float32, and load its weights")
+    is_quantized = any(getattr(layer, "quantization_mode", None) for layer in model._flatten_layers())
+    require(not is_quantized, f"{model.name!r} is quantized: export or quantize the float32 model instead")
 
 
 def versions(format):

@@ -27,9 +27,7 @@ def read_file(path, select=unwrap):
         path: Path of the file.
         select: function from the dict of all tensors of the file to an `Unwrapped`.
     """
-    reader = reader_of(path)
-    if reader is None:
-        raise ValueError(f"a weight file must end in {', '.join(READERS)}, got {str(path)!r}")
+    reader = check_ending(path)
     try:
         if path.stat().st_size == 0:
             raise Refused("is empty: download or save it again")
@@ -122,8 +120,20 @@ def make_tensors(path, named):
     return tensors
 
 
+KERAS_ENDING = ".keras"  # of a whole model
 READERS = {".safetensors": read_safetensors, ".npz": read_arrays}
 READERS.update(dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".pth.tar"), read_torch))
+
+
+def check_ending(path):
+    """Returns the reader of a file, by its ending; raises a ValueError for an unknown ending."""
+    reader = reader_of(path)
+    if reader is None:
+        hint = (
+            ": this is a whole model, for `vit_tf.load`" if path.name.lower().endswith(KERAS_ENDING) else ""
+        )
+        raise ValueError(f"a weight file must end in {', '.join(READERS)}, got {str(path)!r}{hint}")
+    return reader
 
 
 def reader_of(path):

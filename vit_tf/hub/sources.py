@@ -7,8 +7,10 @@ repository on the Hugging Face hub, or the name of such a repository: `hf:owner/
 Damage is detected when a source is opened, and raises a `ValueError`.
 """
 
+import logging
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 from vit_tf.checks import brief, listing, require, shown
 from vit_tf.files import read_json
 from vit_tf.hub.lazy_tensor import LazyTensor, Refused
-from vit_tf.hub.readers import READERS, read_file, reader_of
+from vit_tf.hub.readers import KERAS_ENDING, READERS, check_ending, read_file, reader_of
 from vit_tf.hub.unwrap import Unwrapped, unwrap
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
@@ -80,6 +82,11 @@ def read_source_config(source: str | os.PathLike) -> tuple[dict, dict]:
     return read_configs(find) if find else ({}, {})
 
 
+def is_keras_file(source: str | os.PathLike) -> bool:
+    """Whether a source is a file of `model.save`, which holds a whole model and not weights alone."""
+    return os.fspath(source).lower().endswith(KERAS_ENDING) and os.path.isfile(source)
+
+
 class MissingFile(ValueError):
     """A folder or a repository lacks a file, or the hub cannot be reached."""
 
@@ -108,6 +115,8 @@ def file_finder(source):
             f"with {CONFIG} and model.safetensors, a name on the hub as hf:owner/name, or "
             f"{', '.join(PACKAGED)}"
         )
+    if not INDEX_ENDING.search(source) and not is_keras_file(source):
+        check_ending(Path(source))
     return None
 
 
@@ -131,7 +140,8 @@ def find_on_hub(repository, revision, name):
 
     file = f"{name} of hf:{repository}" + (f"@{revision}" if revision else "")
     try:
-        return Path(hf_hub_download(repository, name, revision=revision))
+        with quiet_retries():
+            return Path(hf_hub_download(repository, name, revision=revision))
     except errors.EntryNotFoundError as error:
         if not isinstance(error, errors.LocalEntryNotFoundError):
             reason = "the repository has no such file"
@@ -149,6 +159,18 @@ def find_on_hub(repository, revision, name):
         }
         reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), brief(error))
         raise ValueError(f"{file} cannot be downloaded: {reason}") from error
+
+
+@contextmanager
+def quiet_retries():
+    """A scope without two lines per retry of a request: the error at the end says what is wrong."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def read_configs(find):
