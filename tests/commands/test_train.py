@@ -311,7 +311,7 @@ def start(tmp_path, *arguments, **kwargs):
 
 @pytest.mark.slow
 def test_a_run_outlives_its_output_and_ctrl_c_saves(archive, tmp_path):
-    """`| head` stops reading, and the run goes on."""
+    """`| head` stops reading, and the run continues."""
     small = (
         "--optimizer adamw --progressive-resizing none --batch-size 18 --set num_layers=1 mlp_dim=16".split()
     )

@@ -16,11 +16,9 @@ the input is uint8 pixels of the model's image size, and a SavedModel also takes
 --encoded an ONNX model takes the bytes of one JPEG or PNG file.
 """
 
-import sys
-from pathlib import Path
-
-from vit_tf.commands.options import add_model, check_source, parse_image_size
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.folder_options import add_folder_options, check_folder_options, say
+from vit_tf.commands.options import parse_image_size
+from vit_tf.commands.startup import import_backend, without_converter_lines
 from vit_tf.deploy.export_formats import EXPORTED, FORMATS
 from vit_tf.deploy.layouts import LAYOUTS
 
@@ -28,15 +26,10 @@ HELP = f"write a model for other runtimes: {', '.join(EXPORTED)}"
 
 
 def add_arguments(parser):
-    parser.add_argument("source", metavar="SOURCE", help="the weights, see `vit-tf --help`")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument("--format", required=True, metavar="FORMAT", help=", ".join(EXPORTED))
     precisions = dict.fromkeys(name for entry in FORMATS.values() for name in entry.precisions)
     parser.add_argument(
         "--precision", default="float32", metavar="P", help=f"{', '.join(precisions)} (float32)"
-    )
-    parser.add_argument(
-        "--preprocessing", action="store_true", help="normalise in the graph, which then takes uint8 pixels"
     )
     parser.add_argument(
         "--encoded", action="store_true", help="decode and resize in the graph, for onnx and savedmodel"
@@ -54,21 +47,24 @@ def add_arguments(parser):
         metavar="DIR",
         help="for web: a copy of the npm package onnxruntime-web, which npm downloads otherwise",
     )
-    add_model(parser)
-    parser.add_argument("--force", action="store_true", help="replace an exported folder OUT")
+    add_folder_options(parser)
 
 
 def run(args):
     from vit_tf.deploy.exporting import check_settings
-    from vit_tf.deploy.folders import check_new_folder
     from vit_tf.deploy.web.runtime_files import prepare_runtime_files
 
     check_settings(args.format, args.precision, args.opset, args.layout, args.onnxruntime_web, args.encoded)
-    check_new_folder(args.out, args.force)
+    check_folder_options(args)
     if args.format == "web":
         prepare_runtime_files(args.onnxruntime_web)
     sizes = None if args.image_size is None else parse_sizes(args.image_size)
-    check_source(args.source, args.model)
+    with without_converter_lines():
+        exported(args, sizes)
+    return 0
+
+
+def exported(args, sizes):
     import_backend(log_level=2)  # LiteRT's converter warns of its own defaults
     from vit_tf.deploy import export
 
@@ -87,12 +83,6 @@ def run(args):
         onnxruntime_web=args.onnxruntime_web,
         progress=say,
     )
-    return 0
-
-
-def say(line):
-    print(line)
-    sys.stdout.flush()
 
 
 def parse_sizes(text):

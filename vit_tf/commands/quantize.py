@@ -15,13 +15,10 @@ Accuracy is measured on its validation images, else on images that are drawn by 
 part: they are for a final test. If SOURCE is a run on the same DATA, the parts are the run's.
 """
 
-import sys
-from pathlib import Path
-
 from vit_tf import terminal
 from vit_tf.checks import printable
-from vit_tf.commands.options import add_model, check_source
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.folder_options import add_folder_options, check_folder_options, say
+from vit_tf.commands.startup import import_backend, without_converter_lines
 from vit_tf.deploy.quantizing import RUNTIMES
 
 HELP = "quantize a classifier to int8, and measure what that costs"
@@ -29,8 +26,6 @@ NAMES_SHOWN = 3  # of layers that stayed in float
 
 
 def add_arguments(parser):
-    parser.add_argument("source", metavar="SOURCE", help="the weights, see `vit-tf --help`")
-    parser.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     parser.add_argument("--data", required=True, metavar="DATA", help="labelled images, see above")
     parser.add_argument("--runtime", required=True, choices=RUNTIMES, help="what runs the quantized model")
     parser.add_argument(
@@ -46,9 +41,6 @@ def add_arguments(parser):
         "--max-drop", type=float, default=0.5, metavar="POINTS", help="largest loss of accuracy (0.5)"
     )
     parser.add_argument(
-        "--preprocessing", action="store_true", help="normalise in the graph, which then takes uint8 pixels"
-    )
-    parser.add_argument(
         "--match",
         choices=("name", "known", "order"),
         default="name",
@@ -61,25 +53,31 @@ def add_arguments(parser):
         metavar="SHARE",
         help="allowed share of unreadable images (0.01)",
     )
-    add_model(parser)
-    parser.add_argument("--force", action="store_true", help="replace an exported folder OUT")
+    add_folder_options(parser)
 
 
 def run(args):
     from vit_tf.data.image_files import find_images
-    from vit_tf.deploy.folders import check_new_folder
     from vit_tf.deploy.quantizing import check_settings
     from vit_tf.training.datasets import is_array_source
 
     check_settings(args.runtime, args.max_drop, args.calibration_images, args.held_out, args.preprocessing)
-    check_new_folder(args.out, args.force)
-    check_source(args.source, args.model)
+    check_folder_options(args)
     if not is_array_source(args.data):
         find_images(args.data)  # before Keras is imported
-    import_backend()
+    with without_converter_lines():
+        manifest = quantized(args)
+    print_report(manifest.quantization)
+    print(f"wrote {printable(args.out)}")
+    return 0
+
+
+def quantized(args):
+    """Quantizes by the arguments; returns the `Manifest`."""
+    import_backend(log_level=2)  # LiteRT's converter warns of its own defaults
     from vit_tf.deploy import quantize
 
-    manifest = quantize(
+    return quantize(
         args.source,
         args.out,
         args.data,
@@ -94,14 +92,6 @@ def run(args):
         variant=args.model,
         progress=say,
     )
-    print_report(manifest.quantization)
-    print(f"wrote {printable(args.out)}")
-    return 0
-
-
-def say(line):
-    print(printable(line))
-    sys.stdout.flush()
 
 
 def print_report(report):

@@ -15,6 +15,9 @@ START_UP_LINES = re.compile(
     rb"|failed call to cuInit: .*UNKNOWN ERROR \(303\)"
 )
 
+# What LiteRT writes at each conversion and at its start; it has no setting for these lines.
+CONVERTER_LINES = re.compile(rb"^fully_quantize: \d|^INFO: Created TensorFlow Lite ")
+
 
 def import_backend(trains=False, log_level=1):
     """Imports Keras and starts its backend. What they write on the standard error is passed on.
@@ -25,7 +28,7 @@ def import_backend(trains=False, log_level=1):
     """
     if "keras" in sys.modules:
         return
-    is_quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ and hasattr(os, "fork")
+    is_quiet = can_drop_lines()
     if is_quiet:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = str(log_level)  # also for later lines
     with leaving_at_once(), without_lines(START_UP_LINES) if is_quiet else nullcontext():
@@ -38,6 +41,16 @@ def import_backend(trains=False, log_level=1):
     # grain warns on import if JAX is not installed, and TensorFlow if a run has several image or batch sizes.
     for logger, words in (("absl", "load jax profiler"), ("tensorflow", "tf.function retracing")):
         logging.getLogger(logger).addFilter(lambda record, words=words: words not in record.getMessage())
+
+
+def can_drop_lines():
+    """Whether the user wants fewer lines, and no threads run yet, so that the process may be forked."""
+    return "keras" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ and hasattr(os, "fork")
+
+
+def without_converter_lines():
+    """A scope, around `import_backend` too, in which the lines of LiteRT's converter are dropped."""
+    return without_lines(CONVERTER_LINES) if can_drop_lines() else nullcontext()
 
 
 @contextmanager

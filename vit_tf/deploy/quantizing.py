@@ -198,11 +198,8 @@ class Session:
         return open_runtime(trial.folder, trial.manifest).run
 
     def try_all(self, calibration):
-        """Writes and measures the model of each candidate."""
-        from vit_tf.deploy.quality import compare_speed
-        from vit_tf.deploy.quantizers.candidates import float_layers
-
-        runs = {"float32": self.opened(self.float)}
+        """Writes and measures the model of each candidate. One of them at a time is in memory."""
+        run_float = self.opened(self.float)
         for index, candidate in enumerate(self.quantizer.CANDIDATES):
             folder = self.place / f"int8_{index}"
             folder.mkdir()
@@ -215,20 +212,29 @@ class Session:
                             self.quantizer.write(
                                 candidate, self.subject, self.float.folder, calibration, folder / self.file
                             )
-                    trial.float_layers = float_layers(candidate, self.quantizer.layers(folder / self.file))
-                    run = self.opened(trial)
-                    trial.results = {**self.quality.measure(run), "bytes": size(folder)}
-                    runs[trial.name] = run
+                    self.measure(trial, candidate, run_float)
                 except (MemoryError, OSError):
                     raise
                 except Exception as error:  # of the runtime's tool: others may serve
                     trial.error = brief(error, 300)
                 self.say(f"  {outcome(trial, self.quality.metric)}")
+
+    def measure(self, trial, candidate, run_float):
+        """Measures the written model of a `Trial`, and its speed by turns with the float32 model."""
+        from vit_tf.deploy.quality import compare_speed
+        from vit_tf.deploy.quantizers.candidates import float_layers
+
+        trial.float_layers = float_layers(candidate, self.quantizer.layers(trial.folder / self.file))
+        run = self.opened(trial)
+        results = {**self.quality.measure(run), "bytes": size(trial.folder)}
+        runs = {"float32": run_float, "int8": run}
         seconds = compare_speed(runs, next(self.images.batches(SPEED_BATCH))[0])
-        for trial in (self.float, *self.trials):
-            if trial.name in seconds:
-                trial.results["speed_ratio"] = seconds["float32"] / seconds[trial.name]
-                trial.results["milliseconds"] = 1e3 * seconds[trial.name]
+        trial.results = {
+            **results,
+            "speed_ratio": seconds["float32"] / seconds["int8"],
+            "milliseconds": 1e3 * seconds["int8"],
+            "float_milliseconds": 1e3 * seconds["float32"],
+        }
 
     def new_trial(self, candidate, folder, precision):
         """Adds and returns the `Trial` of a candidate whose layers in float have a precision."""
@@ -281,7 +287,7 @@ class Session:
             "bytes_before": before["bytes"],
             "bytes_after": after["bytes"],
             "speed_ratio": after["speed_ratio"],
-            "milliseconds_before": before["milliseconds"],
+            "milliseconds_before": after["float_milliseconds"],
             "milliseconds_after": after["milliseconds"],
             "float_layers": kept.float_layers,
             "tried": [trial.summary() for trial in self.trials],

@@ -1,6 +1,8 @@
 """OpenVINO: NNCF's quantization of weights and activations, or of the weights alone."""
 
+import io
 import logging
+from contextlib import redirect_stdout
 
 from vit_tf.deploy.quantizers.candidates import PRODUCTS, STEM, Candidate, Layer
 
@@ -28,21 +30,25 @@ def write(candidate, subject, source, images, path):
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(source / path.name)
     ignored = nncf.IgnoredScope(types=["Convolution", "GroupConvolution"], validate=False)
-    settings = candidate.settings
+    with redirect_stdout(io.StringIO()):  # NNCF draws progress bars
+        model = quantized(nncf, model, candidate.settings, ignored, images)
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def quantized(nncf, model, settings, ignored, images):
+    """Returns the OpenVINO model, quantized by the settings of a candidate."""
     if "mode" in settings:
         mode = nncf.CompressWeightsMode(settings["mode"])
-        model = nncf.compress_weights(model, mode=mode, ignored_scope=ignored)
-    else:
-        alphas = nncf.AdvancedSmoothQuantParameters(matmul=settings["smooth_quant"])
-        model = nncf.quantize(
-            model,
-            nncf.Dataset([images[i : i + 1] for i in range(len(images))]),
-            model_type=nncf.ModelType(settings["model_type"]),
-            subset_size=len(images),
-            ignored_scope=ignored,
-            advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
-        )
-    openvino.save_model(model, path, compress_to_fp16=False)
+        return nncf.compress_weights(model, mode=mode, ignored_scope=ignored)
+    alphas = nncf.AdvancedSmoothQuantParameters(matmul=settings["smooth_quant"])
+    return nncf.quantize(
+        model,
+        nncf.Dataset([images[i : i + 1] for i in range(len(images))]),
+        model_type=nncf.ModelType(settings["model_type"]),
+        subset_size=len(images),
+        ignored_scope=ignored,
+        advanced_parameters=nncf.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+    )
 
 
 def has_bfloat16():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,32 @@ class Runtime:
         expected = " or ".join(f"('b', *{shape})" for shape in shapes)
         require(is_valid and len(images), f"the model takes {dtype} images {expected}, got {got}")
 
+    def compute(self, images: Any) -> list[Any]:
+        """Returns one array per name in `output_names`. A subclass implements it for several threads."""
+        raise NotImplementedError
+
+
+class FileRuntime(Runtime):
+    """A runtime of its own kind of file: see `Runtime`.
+
+    Args:
+        path: of the main file of an exported folder.
+        manifest: its `Manifest`.
+        threads: int, the number of threads that compute.
+
+    Raises:
+        ValueError: the graph has not the input and the outputs of the manifest.
+    """
+
+    def __init__(self, path: Path, manifest: Any, threads: int):
+        super().__init__(manifest)
+        inputs, outputs = self.open(path, threads)
+        self.require_names(inputs, outputs)
+
+    def open(self, path: Path, threads: int) -> tuple[Iterable[str], Iterable[str]]:
+        """Opens the file; returns the names of the graph's inputs and outputs. A subclass implements it."""
+        raise NotImplementedError
+
     def require_names(self, inputs: Iterable[str], outputs: Iterable[str]) -> None:
         """Raises a ValueError unless the graph has the input and the outputs of the signature."""
         for kind, names, existing in (
@@ -85,7 +112,3 @@ class Runtime:
             missing = [name for name in names if name not in existing]
             found = f"its {kind} are {quoted(existing)}, and vit_tf.json names {quoted(missing)}"
             require(not missing, f"{found}: vit_tf.json is of another model")
-
-    def compute(self, images: Any) -> list[Any]:
-        """Returns one array per name in `output_names`. A subclass implements it for several threads."""
-        raise NotImplementedError

@@ -3,36 +3,31 @@
 import numpy as np
 
 from vit_tf.deploy.extras import require_modules
-from vit_tf.deploy.runtimes.interface import Runtime
+from vit_tf.deploy.runtimes.interface import FileRuntime
 
 
-class OnnxRuntime(Runtime):
-    """A session, which several threads may use at once: see `Runtime`.
-
-    Args:
-        path: of model.onnx.
-        manifest: its `Manifest`.
-        threads: int, the number of threads that compute.
-    """
+class OnnxRuntime(FileRuntime):
+    """A session of model.onnx, which several threads may use at once: see `FileRuntime`."""
 
     name = "onnxruntime"
 
-    def __init__(self, path, manifest, threads):
+    def open(self, path, threads):
         import onnxruntime
 
-        super().__init__(manifest)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors alone
-        if manifest.input_kind == "encoded":
+        if self.signature.input_kind == "encoded":
             require_modules(["onnxruntime_extensions"], "encoded", "a model that takes encoded images")
             from onnxruntime_extensions import get_library_path
 
             options.register_custom_ops_library(get_library_path())
         self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        ends = (self.session.get_inputs(), self.session.get_outputs())
-        self.require_names(*([value.name for value in values] for values in ends))
+        return (
+            [value.name for value in self.session.get_inputs()],
+            [value.name for value in self.session.get_outputs()],
+        )
 
     def compute(self, images):
         if self.signature.input_kind != "encoded":

@@ -2,29 +2,26 @@
 
 from collections import deque
 
-from vit_tf.deploy.runtimes.interface import Runtime
+from vit_tf.deploy.runtimes.interface import FileRuntime
 
 # OpenVINO computes in bfloat16 by default where the processor has it: the hint is always set.
 PRECISION_HINTS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "f32"}
 
 
-class OpenVinoRuntime(Runtime):
-    """A compiled model with as many infer requests as threads use it at once: see `Runtime`.
+class OpenVinoRuntime(FileRuntime):
+    """A compiled model.xml or model.onnx with an infer request per thread that uses it: see `FileRuntime`.
 
-    Args:
-        path: of model.xml or model.onnx.
-        manifest: its `Manifest`. Its `precision` sets that of the computation: float32 for "float16"
-            weights, because "f16" means bfloat16 on a processor without float16. In the layers of an "int8"
-            model that are not quantized, it is the "float_precision" of `quantization`, or float32.
-        threads: int, the number of threads that compute.
+    The manifest's `precision` sets that of the computation: float32 for "float16" weights, because "f16"
+    means bfloat16 on a processor without float16. In the layers of an "int8" model that are not quantized, it
+    is the "float_precision" of `quantization`, or float32.
     """
 
     name = "openvino"
 
-    def __init__(self, path, manifest, threads):
+    def open(self, path, threads):
         import openvino
 
-        super().__init__(manifest)
+        manifest = self.signature
         precision = (manifest.quantization or {}).get("float_precision", manifest.precision)
         hints = {
             "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
@@ -33,11 +30,11 @@ class OpenVinoRuntime(Runtime):
         }
         core = openvino.Core()
         self.model = core.compile_model(core.read_model(path), "CPU", hints)
-        ends = (self.model.inputs, self.model.outputs)
-        self.require_names(*([name for value in values for name in value.names] for values in ends))
-        self.outputs = [self.model.output(name) for name in manifest.output_names]
-        self.input = self.model.input(manifest.input_name)
         self.requests = deque()  # that no thread uses: `pop` and `append` need no lock
+        return (
+            [name for value in self.model.inputs for name in value.names],
+            [name for value in self.model.outputs for name in value.names],
+        )
 
     def compute(self, images):
         try:
@@ -45,7 +42,7 @@ class OpenVinoRuntime(Runtime):
         except IndexError:
             request = self.model.create_infer_request()
         try:
-            results = request.infer({self.input: images}, share_inputs=True)
-            return [results[output] for output in self.outputs]
+            results = request.infer({self.signature.input_name: images}, share_inputs=True)
+            return [results[name] for name in self.signature.output_names]
         finally:
             self.requests.append(request)

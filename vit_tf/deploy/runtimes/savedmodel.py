@@ -1,28 +1,25 @@
 """TensorFlow's SavedModel."""
 
-from vit_tf.deploy.runtimes.interface import Runtime
+from vit_tf.deploy.runtimes.interface import FileRuntime
 
 
-class SavedModelRuntime(Runtime):
-    """The signature "serving_default" of a SavedModel, which several threads may call: see `Runtime`.
+class SavedModelRuntime(FileRuntime):
+    """The signature "serving_default" of a SavedModel, which several threads may call: see `FileRuntime`.
 
-    Args:
-        path: of saved_model.pb.
-        manifest: its `Manifest`. Outputs are taken by name.
-        threads: int, the number of threads that compute, if TensorFlow has not started yet.
+    Outputs are taken by name. The number of threads is that of the first SavedModel of the process, and has
+    no effect if TensorFlow has started before.
     """
 
     name = "savedmodel"
 
-    def __init__(self, path, manifest, threads):
-        super().__init__(manifest)
+    def open(self, path, threads):
         limit_threads(threads)
         import tensorflow as tf
 
         self.model = tf.saved_model.load(str(path.parent))  # the signature alone does not keep the weights
         self.function = self.model.signatures["serving_default"]
-        self.require_names(self.function.structured_input_signature[1], self.function.structured_outputs)
         self.constant = tf.constant
+        return self.function.structured_input_signature[1], self.function.structured_outputs
 
     def compute(self, images):
         outputs = self.function(**{self.signature.input_name: self.constant(images)})
