@@ -148,7 +148,7 @@ def run_part(part, args, scale):
 
 
 def run_cifar(args, scale):
-    folder = args.out / f"cifar-{scale['preset']}"  # a run in it goes on
+    folder = args.out / f"cifar-{scale['preset']}"  # a run in it is continued
     run(
         [
             "-m",

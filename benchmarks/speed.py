@@ -3,7 +3,7 @@
     python benchmarks/speed.py                                   # everything, half an hour on two cores
     python benchmarks/speed.py --quick --out runs/speed-quick    # tiny models, to try it out
     python benchmarks/speed.py --only inference --models vit_b16 --precisions float32 --out runs/b16
-    python benchmarks/speed.py --resume                          # go on where an interruption stopped it
+    python benchmarks/speed.py --resume                          # continue after an interruption
 
 Each contestant has a process of its own. Those of a group (one model, task and precision) are built and
 warmed up, two at a time; then they take turns, round by round, so that a slow minute of a shared machine
@@ -377,7 +377,7 @@ def open_results(folder, resume):
     if not path.exists():
         return {"date": datetime.date.today().isoformat(), **about, "groups": []}
     if not resume:
-        raise ValueError(f"{folder} has results: go on with --resume, or choose another --out")
+        raise ValueError(f"{folder} has results: continue with --resume, or choose another --out")
     try:
         results = json.loads(path.read_text())
         earlier = {key: results[key] for key in about}

@@ -21,6 +21,7 @@ from vit_tf.checks import (
     shown,
     suggestion,
 )
+from vit_tf.variants import ALIASES, VARIANTS
 
 
 def test_checks_config_and_variants_need_neither_keras_nor_numpy():
@@ -114,7 +115,9 @@ def test_pair():
 
 def test_suggestion():
     assert suggestion("hiden_dim", ["mlp_dim", "hidden_dim"]) == " (did you mean 'hidden_dim'?)"
-    assert suggestion("zzz", ["mlp_dim"]) == ""
+    assert suggestion("zzz", ["mlp_dim"]) == suggestion("zzz", []) == ""
+    assert suggestion("vit_bse", [*VARIANTS, *ALIASES]) == " (did you mean 'vit_b16'?)"
+    assert suggestion("bit_l16", [*VARIANTS, *ALIASES]) == " (did you mean 'vit_l16'?)"
 
 
 def test_require():

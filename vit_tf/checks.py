@@ -5,6 +5,7 @@ This module imports neither Keras nor NumPy, so that arguments can be checked be
 
 import difflib
 import math
+import os
 import re
 from numbers import Integral, Real
 
@@ -90,9 +91,19 @@ def pair(value, name):
 
 
 def suggestion(word, words):
-    """Returns " (did you mean 'x'?)" with the word that is nearest, or "" if none of `words` is near."""
-    nearest = difflib.get_close_matches(str(word), words, n=1)
-    return f" (did you mean {nearest[0]!r}?)" if nearest else ""
+    """Returns " (did you mean 'x'?)" with the word that is nearest, or "" if none of `words` is near.
+
+    Of words with as many equal letters, the nearest begins the same way: people rarely mistype a beginning.
+    """
+    word = str(word)
+    near = difflib.get_close_matches(word, words, n=20)
+
+    def likeness(other):
+        same_start = len(os.path.commonprefix([word, other])) / max(len(word), 1)
+        return difflib.SequenceMatcher(None, word, other).ratio() + same_start
+
+    nearest = max((other for other in words if other in near), key=likeness, default=None)
+    return f" (did you mean {nearest!r}?)" if near else ""
 
 
 def brief(error, most=1000):

@@ -43,8 +43,9 @@ def lazy_exports(package):
 class AfterImport:
     """A finder of `sys.meta_path` that calls a function after the import of one module.
 
-    The other finders find the module. `wrapt.when_imported` does the same, but importing wrapt takes 60 ms,
-    in which `vit-tf` cannot handle Ctrl-C yet.
+    The other finders find the module. `wrapt.when_imported` does the same and more, such as several functions
+    per module, but importing wrapt takes 60 ms, in which `vit-tf` cannot handle Ctrl-C yet: for one function
+    and one module this class is as sound.
 
     Args:
         name: of the module, which was not imported before.
@@ -65,7 +66,8 @@ class AfterImport:
 
             def exec_module(module):
                 execute(module)
-                self.function()
+                if module.__name__ == self.name:  # the loader of a zip is that of all its modules
+                    self.function()
 
             spec.loader.exec_module = exec_module
         return spec

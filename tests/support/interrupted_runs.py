@@ -50,7 +50,7 @@ def make_images(folder):
 
 
 def start(images, run):
-    """Returns the id of a new process that trains, or goes on with training."""
+    """Returns the id of a new process that trains, or continues."""
     process = os.fork()
     if process:
         return process

@@ -491,10 +491,12 @@ def test_bar(whole):
         running = type(progress)(epoch=1, totals={"images": 10, "loss": 15.0, "accuracy": 5.0})
         bar.update(running, fraction=0.25, elapsed=30)
         bar.bar.refresh()
-        bar.end_epoch(progress.rows[0])
+        bar.end_epoch(progress.rows[0], 12, 12)
+        bar.end_epoch(progress.rows[0], 7, 12)  # cut short by the end of the schedule
     text = output.getvalue()
     assert "loss 1.500" in text and "accuracy 50.0%" in text and "ETA 1:30" in text and "25 %" in text
-    assert "epoch   1" in text and "(val " in text and "images/s" in text
+    assert "epoch   1  " in text and "epoch   1 (7 of 12 batches)  " in text
+    assert "(val " in text and "images/s" in text
 
 
 @pytest.mark.tensorflow_only

@@ -43,11 +43,12 @@ class ProgressBar:
         state = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {eta}"
         self.bar.update(self.task, completed=fraction, state=state, description=f"epoch {progress.epoch + 1}")
 
-    def end_epoch(self, row):
-        """Prints the line of an epoch from a row of the history."""
+    def end_epoch(self, row, batches, steps_per_epoch):
+        """Prints the line of an epoch from a row of the history. The end of the schedule may cut it short."""
+        part = "" if batches >= steps_per_epoch else f" ({batches} of {steps_per_epoch} batches)"
         mean_average_precision = f"val mAP {row['val_map']:.1%}  " if "val_map" in row else ""
         self.print(
-            f"epoch {row['epoch']:3d}  {format_duration(row['seconds'])}  "
+            f"epoch {row['epoch']:3d}{part}  {format_duration(row['seconds'])}  "
             f"loss {row['loss']:.3f} (val {row['val_loss']:.3f})  "
             f"accuracy {row['accuracy']:.1%} (val {row['val_accuracy']:.1%})  "
             f"{mean_average_precision}"

@@ -257,11 +257,11 @@ class Trainer:
         progress.epoch += 1
         waited = progress.epoch - max((progress.best or row)["epoch"], progress.stage_start["epoch"])
         progress.finished = self.fraction >= 1 or (self.patience is not None and waited >= self.patience)
-        progress.batch, progress.totals = 0, {}
+        batches, progress.batch, progress.totals = progress.batch, 0, {}
         if self.engine.saves_every_epoch or progress.finished or self.is_checkpoint_due:
             self.save()
         self.write_history()
-        self.bar.end_epoch(row)
+        self.bar.end_epoch(row, batches, self.engine.steps_per_epoch)
         self.callback_list.on_epoch_end(row["epoch"] - 1, row)
 
     def is_best(self, row: dict[str, Any]) -> bool:
