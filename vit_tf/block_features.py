@@ -32,8 +32,7 @@ def forward_features(
         ValueError: `model` is not a model of `build_vit`, the images have another shape or type than the
             model takes, or a block does not exist.
     """
-    structure = ViTStructure(model)
-    images = check_images(structure, images)
+    structure, images = check_images(model, images)
     names = select_blocks(structure, layers)
     forward = keras.Model(model.input, [structure.blocks[name].output for name in names])
     features = {}
@@ -47,19 +46,20 @@ def forward_features(
     return features
 
 
-def check_images(structure, images):
-    """Returns images as an array that a model takes.
+def check_images(model, images):
+    """Returns the `ViTStructure` of a model for images, and the images as an array that it takes.
 
     Args:
-        structure: the `ViTStructure` of the model.
+        model: a model of `build_vit`.
         images: the argument of the user.
 
     Raises:
         ValueError: the model does not begin with images; or `images` is not an array of at least one image
             of the model's size, is uint8 where the model takes normalised images, or is not finite.
     """
+    structure = ViTStructure(model)
     _, values = structure.stem, images
-    name, expected = structure.model.name, tuple(structure.model.input_shape[1:])
+    name, expected = model.name, tuple(model.input_shape[1:])
     takes = f"{name!r} takes images of the shape {('b', *expected)}"
     try:
         images = np.asarray(values)
@@ -68,7 +68,7 @@ def check_images(structure, images):
     if images.dtype.kind not in "fiu" or not images.ndim:
         got = f"an array of {images.dtype}" if images.ndim else shown(values)
         raise ValueError(f"{takes}, got {got}: `vit_tf.get_preprocessing` reads image files")
-    if images.shape[1:] != expected or not len(images):
+    if not fits(images.shape[1:], expected) or not len(images):
         raise ValueError(f"{takes}, got {images.shape}: {shape_hint(images.shape, expected)}")
     if images.dtype.kind in "iu" and structure.normalization is None:
         raise ValueError(
@@ -77,14 +77,19 @@ def check_images(structure, images):
         )
     if images.dtype.kind == "f" and not np.isfinite(images).all():
         raise ValueError("images must be finite, got NaN or infinite values")
-    return images
+    return ViTStructure(model, image_size=images.shape[1:3]), images
+
+
+def fits(shape, expected):
+    """Whether a shape is the expected one, in which None stands for any size."""
+    return len(shape) == len(expected) and all(want in (None, side) for side, want in zip(shape, expected))
 
 
 def shape_hint(shape, expected):
     """Returns how to mend images of a wrong shape, as the end of a message."""
-    if shape == expected:
+    if fits(shape, expected):
         return "a single image goes in as images[None]"
-    if len(shape) == 4 and (shape[2], shape[3], shape[1]) == expected:
+    if len(shape) == 4 and fits((shape[2], shape[3], shape[1]), expected):
         return "channels come last, images.transpose(0, 2, 3, 1)"
     return "resize them, or the model with `vit_tf.resize_model`"
 

@@ -78,16 +78,22 @@ def check_valid(name, value, is_valid, expected, optional=False, hint=""):
         raise ValueError(f"{label} must be {expected}{alternative}, got {shown(value)}{hint}")
 
 
-def pair(value, name):
+def pair(value, name, unknown=False):
     """Returns the argument `name`, a positive int or two (height, width), as a tuple of two ints.
+
+    Args:
+        unknown: bool, whether each of two may be None, for any size.
 
     Raises:
         ValueError: the value is neither.
     """
-    sizes = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    is_valid = len(sizes) == 2 and all(isinstance(s, Integral) and 0 < s <= LARGEST for s in sizes)
-    check_valid(name, value, is_valid, "a positive int or a pair of them (height, width)")
-    return int(sizes[0]), int(sizes[1])
+    is_pair = isinstance(value, (tuple, list))
+    sizes = tuple(value) if is_pair else (value, value)
+    known = [size for size in sizes if size is not None or not (unknown and is_pair)]
+    is_valid = len(sizes) == 2 and all(isinstance(s, Integral) and 0 < s <= LARGEST for s in known)
+    any_size = ", None for any" if unknown else ""
+    check_valid(name, value, is_valid, f"a positive int or a pair of them (height, width{any_size})")
+    return tuple(None if size is None else int(size) for size in sizes)
 
 
 def suggestion(word, words):

@@ -26,7 +26,7 @@ from vit_tf.predictions import check_labels, decode_outputs, output_activation
 from vit_tf.preprocessing import Preprocessing, get_preprocessing, timm_table
 from vit_tf.structure import ViTStructure, rgb_size
 from vit_tf.variants import get_variant
-from vit_tf.weights import open_named, save_weights
+from vit_tf.weights import open_named, resize_model, save_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,9 @@ class Classifier:
         return decode_outputs(outputs, top, self.labels, self.problem_type, self.thresholds, last)
 
 
-def load(source: str | PathLike, variant: str | None = None, headless: bool = False) -> Classifier:
+def load(
+    source: str | PathLike, variant: str | None = None, headless: bool = False, image_size: Any = None
+) -> Classifier:
     """Loads a classifier from the folder of a fine-tuning run, or from any published weights.
 
     Args:
@@ -87,6 +89,9 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
         variant: name of the variant, if the source is a bare file. Defaults to the one that its weights look
             like. Of a .keras file it gives the preprocessing; by default the model's own name does.
         headless: bool, whether to accept a model without a head, which gives features.
+        image_size: int or (height, width) in pixels, to which the position table is resampled. A side of None
+            takes any size, see `build_vit`; the preprocessing then makes images of the size that the
+            checkpoint was evaluated at. Defaults to the checkpoint's own.
 
     Returns:
         A `Classifier`.
@@ -97,7 +102,7 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
     if is_keras_file(source):
         model = read_model(source)
         check_head(source, headless or ViTStructure(model, nested=True).heads)
-        return bare_classifier(model, variant)
+        return bare_classifier(model if image_size is None else resize_model(model, image_size), variant)
     weights = open_named(source, variant)
     check_head(source, headless or "head.weight" in weights.tensors)
     config = weights.checkpoint.config
@@ -108,12 +113,12 @@ def load(source: str | PathLike, variant: str | None = None, headless: bool = Fa
             check_labels(labels, head.shape[0], problem_type != REGRESSION)
         except ValueError as error:
             raise ValueError(f"{os.fspath(source)!r} has labels of another model: {error}") from error
-    model = build_vit(variant, weights=weights)
-    _, *image_size, channels = model.input_shape
+    model = build_vit(variant, weights=weights, image_size=image_size)
+    channels = model.input_shape[-1]
     if channels != 3:
         raise ValueError(f"{os.fspath(source)!r} takes images of {channels} channels, expected 3")
     settings = weights.preprocessing_config or variant or weights.describe()[0]
-    prepare = get_preprocessing(settings, image_size=tuple(image_size))
+    prepare = get_preprocessing(settings, image_size=model.input_shape[1:3])
     thresholds = thresholds_from_config(config, model.output_shape[-1])
     return Classifier(model, prepare, labels, problem_type, thresholds)
 
@@ -223,13 +228,16 @@ def make_config(model, variant, hyperparameters, preprocessing, labels, problem_
     num_classes = model.output_shape[-1] if labels else 0  # 0: the model has no head
     check_problem_type(problem_type)
     check_labels(labels, num_classes)
-    _, height, width, channels = model.input_shape
+    hyperparameters = with_positions(model, hyperparameters)
+    spec, channels = get_variant(variant, **hyperparameters), model.input_shape[-1]
+    size = list(spec.native_size)
+    any_size = {"dynamic_img_size": True} if spec.takes_any_size else {}  # timm's name for it
     config = {
         "num_classes": num_classes,
         "label_names": list(labels),
         "problem_type": problem_type,
-        "model_args": {"img_size": [height, width]},
-        "pretrained_cfg": {"input_size": [channels, height, width], "num_classes": num_classes},
+        "model_args": {"img_size": size, **any_size},
+        "pretrained_cfg": {"input_size": [channels, *size], "num_classes": num_classes},
         "vit_tf": {"variant": variant, "hyperparameters": hyperparameters},
     }
     if thresholds is not None:
@@ -247,8 +255,18 @@ def make_config(model, variant, hyperparameters, preprocessing, labels, problem_
     return config
 
 
+def with_positions(model, hyperparameters):
+    """Returns the overrides in `build_vit` with those of the position table, if the model takes any size."""
+    if None not in model.input_shape[1:3]:
+        return hyperparameters
+    encoder = ViTStructure(model).patch_encoder
+    positions = {"position_grid": encoder.position_grid, "position_resampling": dict(encoder.resampling)}
+    return {"image_size": model.input_shape[1:3], **positions, **hyperparameters}
+
+
 def is_timm(variant, hyperparameters):
     """Whether timm builds the same model from the variant name, the image size and the number of classes."""
     spec, plain = asdict(get_variant(variant, **hyperparameters)), asdict(get_variant(variant))
     differing = {name for name in spec if spec[name] != plain[name]}
-    return variant in timm_table()["architectures"] and differing <= {"image_size", "num_classes"}
+    known = {"image_size", "num_classes", "position_grid", "position_resampling"}
+    return variant in timm_table()["architectures"] and differing <= known

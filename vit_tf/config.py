@@ -23,7 +23,10 @@ CHOICES = {
 }
 # Switches that also take names: of the parts where the switch is on.
 SWITCHES = {"qkv_bias": ("qv",), "sub_norm": ("attention", "mlp")}
-CHECKED = ("image_size", "patch_size", "grid_size", "rotary", "kind", "reference_grid")  # before the others
+CHECKED = (  # before the others
+    *("image_size", "patch_size", "grid_size", "position_grid", "rotary", "kind", "reference_grid"),
+)
+RESAMPLING = ("method", "antialias", "align_corners", "offset", "square")  # see `interpolation`
 NEEDS_CLASS_TOKEN = ("token", "token_avg")
 
 
@@ -176,7 +179,7 @@ class ViTConfig:
         ValueError: a value has the wrong type or is out of range, or two values contradict each other.
     """
 
-    image_size: int | tuple[int, int]  # pixels: side, or (height, width)
+    image_size: Any  # pixels: side, or (height, width); a side of None: any size
     patch_size: int | tuple[int, int]
     hidden_dim: int
     num_layers: int
@@ -198,6 +201,8 @@ class ViTConfig:
     num_registers: int = 0
     position_table: bool = True  # learned positions, added to the tokens
     prefix_positions: bool = True  # whether the table has rows for the prefix tokens, too
+    position_grid: Any = None  # (rows, columns) of the position table; None: the patches of an image
+    position_resampling: dict[str, Any] | None = None  # to another grid, see `interpolation.grid_matrices`
     rotary: RotaryConfig | None = None  # rotary positions of queries and keys, with or without a table
     pre_norm: bool = False  # normalise the tokens before the first block
     # Blocks
@@ -226,19 +231,42 @@ class ViTConfig:
     drop_path_rate: float = 0.0  # of the last block; rises linearly from 0 at the first
 
     def __post_init__(self):
-        object.__setattr__(self, "image_size", pair(self.image_size, "image_size"))
+        object.__setattr__(self, "image_size", pair(self.image_size, "image_size", unknown=True))
         object.__setattr__(self, "patch_size", pair(self.patch_size, "patch_size"))
         object.__setattr__(self, "rotary", rotary_config(self.rotary))
+        if self.position_grid is not None:
+            object.__setattr__(self, "position_grid", pair(self.position_grid, "position_grid"))
         check_fields(self)
         object.__setattr__(self, "stem_blocks", tuple(self.stem_blocks))
         check_together(self)
 
     @property
     def grid_size(self):
-        """The number of patches along the height and along the width."""
+        """The number of patches along the height and along the width; None along a side of any size."""
         is_padded = self.patch_stem in RESNET_STEMS
         pad_to = resnet_stride(self.stem_blocks, self.patch_size) if is_padded else 1
         return grid_size(self.image_size, self.patch_size, self.allow_remainder, pad_to)
+
+    @property
+    def takes_any_size(self):
+        """Whether a side of the images may have any size."""
+        return None in self.image_size
+
+    @property
+    def table_grid(self):
+        """Rows and columns of the position table."""
+        return self.position_grid or self.grid_size
+
+    @property
+    def native_grid(self):
+        """Rows and columns of the patches; those of the position table along a side of any size."""
+        return tuple(count or known for count, known in zip(self.grid_size, self.table_grid))
+
+    @property
+    def native_size(self):
+        """Height and width of the images; those of the position table along a side of any size."""
+        sizes = zip(self.image_size, self.table_grid, self.patch_size)
+        return tuple(side or cells * patch for side, cells, patch in sizes)
 
     @property
     def has_class_token(self):
@@ -253,7 +281,7 @@ class ViTConfig:
         """A lower bound of the number of parameters: those of positions, blocks and head."""
         inner_dim = self.num_heads * (self.head_dim or self.hidden_dim // self.num_heads)
         block = 4 * inner_dim + 2 * self.mlp_dim
-        return self.hidden_dim * (prod(self.grid_size) + self.num_layers * block + self.num_classes)
+        return self.hidden_dim * (prod(self.table_grid) + self.num_layers * block + self.num_classes)
 
     def block_config(self, index):
         """Returns the `BlockConfig` of encoder block number `index`."""
@@ -261,11 +289,16 @@ class ViTConfig:
         options["drop_path_rate"] *= index / max(1, self.num_layers - 1)
         if self.rotary is None:  # attention has no positions
             options |= {"grid_size": None, "num_prefix_tokens": 0}
+        elif self.takes_any_size:  # each call says the grid
+            options["grid_size"] = None
         return BlockConfig(**options, block_index=index)
 
 
 def override(config, settings):
     """Returns a `ViTConfig` with some fields replaced by those in the dict `settings`.
+
+    A model for images of any size keeps the position table of the size before, unless `settings` has another
+    `position_grid`.
 
     Raises:
         ValueError: an unknown field, or an invalid value.
@@ -277,7 +310,18 @@ def override(config, settings):
                 f"unknown hyperparameter {shown(name)}{suggestion(name, known)}; "
                 f"the hyperparameters are {', '.join(known)}"
             )
+    if "image_size" in settings and "position_grid" not in settings:
+        any_size = None in pair(settings["image_size"], "image_size", unknown=True)
+        settings = {**settings, "position_grid": table_of(config, settings) if any_size else None}
     return replace(config, **settings)
+
+
+def table_of(config, settings):
+    """Returns (rows, columns) of the position table of a config, with the patch size in `settings`."""
+    if config.takes_any_size:
+        return config.position_grid
+    patch_size = pair(settings.get("patch_size", config.patch_size), "patch_size")
+    return grid_size(config.image_size, patch_size, allow_remainder=True)
 
 
 def shared_fields(config, config_class):
@@ -300,6 +344,11 @@ def rotary_config(value):
 def check_together(config):
     """Raises a ValueError if hyperparameters contradict each other."""
     check_stem(config)
+    if config.takes_any_size and config.position_grid is None:
+        raise ValueError(
+            f"image_size={config.image_size} needs the grid of the position table: give `position_grid`, "
+            "such as that of the images of the training"
+        )
     divided = config.head_dim is None or config.pooling == "map"
     if divided and config.hidden_dim % config.num_heads:
         raise ValueError(
@@ -371,6 +420,9 @@ def check_value(name, value, default):
     elif name == "stem_blocks":
         is_valid = isinstance(value, (tuple, list)) and all(is_int(count) and count > 0 for count in value)
         check_valid(name, value, is_valid, "a tuple of positive ints")
+    elif name == "position_resampling":
+        is_valid = isinstance(value, dict) and value.keys() <= set(RESAMPLING)
+        check_valid(name, value, is_valid, f"a dict of {', '.join(RESAMPLING)}", optional=True)
     elif name not in CHECKED:
         check_int(name, value, 1, optional=name == "head_dim")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import keras
 
 from vit_tf import layers
 from vit_tf.checks import shown
-from vit_tf.config import RESNET_STEMS
-from vit_tf.variants import ALIASES, get_variant
+from vit_tf.config import RESNET_STEMS, override
+from vit_tf.variants import ALIASES, get_variant, resampling
 
 if TYPE_CHECKING:
     from vit_tf.preprocessing import Preprocessing
@@ -31,7 +32,7 @@ def build_vit(
     variant: str | None = None,
     *,
     num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    image_size: Any = None,
     weights: str | PathLike | TimmWeights | None = None,
     include_preprocessing: bool | Preprocessing = False,
     classifier_activation: str | Callable | None = None,
@@ -49,7 +50,10 @@ def build_vit(
             features. Defaults to the width of the head in `weights`, else to that of the variant: 1,000
             for most, 10 for the CIFAR-10 variants. If the width differs from that in `weights`, the head
             starts at random.
-        image_size: int or (height, width) in pixels. Defaults to that of the variant.
+        image_size: int or (height, width) in pixels. Defaults to that of the variant. A side of None takes
+            any size, as in `(None, None)`: the model then keeps the position table of the variant's size, or
+            of that in the config.json of `weights`, and each call resamples the table to the patches of its
+            images, as `load_weights` does for a model of their size. Images of one call have one size.
         weights: source of published weights, see `vit_tf.load_weights`: a file, a folder, "hf:owner/name",
             or "cifar10", the trained `vit_cifar10` of the package. None is a random initialisation.
         include_preprocessing: bool. True makes the normalisation a part of the model, which then takes images
@@ -78,15 +82,15 @@ def build_vit(
         if value is not None:
             overrides[key] = value
     source: Any = weights
+    fields: dict[str, Any] = {}
     is_described = variant is None
     if weights is not None and not str(weights).endswith(".weights.h5"):
         from vit_tf.weights import TimmWeights, open_weights
 
         source = weights if isinstance(weights, TimmWeights) else open_weights(weights)
         variant, fields = source.describe(variant)
-        overrides = {**fields, **overrides}
     variant = variant or DEFAULT
-    config = get_variant(variant, **overrides)
+    config = configure(variant, fields, overrides, source)
     if hasattr(source, "check_head"):
         source.check_head(config)
     activation = check_activations(config, classifier_activation)
@@ -98,9 +102,12 @@ def build_vit(
     if include_preprocessing:
         x = normalization(include_preprocessing, variant, source, config.in_channels)(x)
     x = embed_patches(x, config)
+    positions = {}
+    if config.rotary is not None and config.takes_any_size:
+        positions["grid"] = layers.PatchGrid(name="patch_grid")(x)
     x = add_tokens(x, config)
     for i in range(config.num_layers):
-        x = make_block(config, i)(x)  # its DropPath rate: `ViTConfig.block_config`
+        x = make_block(config, i)(x, **positions)  # its DropPath rate: `ViTConfig.block_config`
     if config.final_norm == "tokens":
         x = make_norm(config, "norm")(x)
     x = classify(x, config, activation, separate_heads)
@@ -112,8 +119,18 @@ def build_vit(
     if name is not None:
         model.name = name
     elif is_described and hasattr(source, "model_name"):
-        model.name = source.model_name(variant, overrides)
+        model.name = source.model_name(variant, {**fields, **overrides})
     return model
+
+
+def configure(variant, fields, overrides, source):
+    """Returns the `ViTConfig` of a variant, with the fields that its weights set, then those of the user."""
+    config = override(get_variant(variant, **fields), overrides)
+    if not config.takes_any_size or config.position_resampling is not None:
+        return config
+    name = ALIASES.get(variant, variant)
+    options = source.position_resampling(name) if hasattr(source, "position_resampling") else resampling(name)
+    return replace(config, position_resampling=options)
 
 
 def normalization(settings, variant, source, in_channels):
@@ -135,10 +152,15 @@ def make_norm(config, name):
 
 
 def embed_patches(images, config):
-    """Turns images `(b, h, w, c)` into patch tokens `(b, n, d)` by the stem."""
-    size = dict(hidden_dim=config.hidden_dim, patch_size=config.patch_size, name="patch_embedding")
+    """Turns images `(b, h, w, c)` into patch tokens `(b, n, d)` by the stem.
+
+    For images of any size the result is a map `(b, rows, columns, d)`, which says the grid to the layers that
+    know positions: to `PatchEncoder`, which makes tokens of it, and to rotary positions by `PatchGrid`.
+    """
+    size = dict(patch_size=config.patch_size, flatten=not config.takes_any_size)
+    size |= dict(hidden_dim=config.hidden_dim, name="patch_embedding")
     if config.patch_stem == "patches":
-        x = layers.Patches(config.patch_size, name="patches")(images)
+        x = layers.Patches(config.patch_size, not config.takes_any_size, name="patches")(images)
         if config.patch_norm:
             x = make_norm(config, "patch_norm")(x)
         x = keras.layers.Dense(config.hidden_dim, use_bias=config.patch_bias, name="patch_embedding")(x)
@@ -158,7 +180,7 @@ def embed_patches(images, config):
 
 
 def add_tokens(patches, config):
-    """Turns patch tokens `(b, n, d)` into the input of the first block, `(b, p + n, d)`."""
+    """Turns patch tokens `(b, n, d)`, or their map, into the input of the first block, `(b, p + n, d)`."""
     x = layers.PatchEncoder(
         config.grid_size,
         class_token=config.has_class_token,
@@ -166,6 +188,8 @@ def add_tokens(patches, config):
         num_registers=config.num_registers,
         prefix_positions=config.prefix_positions,
         position_table=config.position_table,
+        position_grid=config.position_grid,
+        resampling=config.position_resampling,
         name="patch_encoder",
     )(patches)
     x = keras.layers.Dropout(config.position_dropout_rate, name="position_dropout")(x)

@@ -27,6 +27,7 @@ class ViTStructure:
     Args:
         model: the `keras.Model`.
         nested: bool, whether the blocks may lie in a model that is a layer of `model`.
+        image_size: (height, width) in pixels of the images, for a model that takes any size.
 
     Attributes:
         layers: all layers, those of nested models in the place of these models.
@@ -39,8 +40,9 @@ class ViTStructure:
         ValueError: the model has no encoder blocks, or only those of a nested model.
     """
 
-    def __init__(self, model, nested=False):
+    def __init__(self, model, nested=False, image_size=None):
         self.model = model
+        self.given_size = image_size
         self.layers = list(flat_layers(model)) if nested else getattr(model, "layers", [])
         self.blocks = {layer.name: layer for layer in self.layers if isinstance(layer, layers.Block)}
         if not self.blocks:
@@ -100,8 +102,15 @@ class ViTStructure:
 
     @property
     def image_size(self):
-        """Height and width of the images in pixels."""
-        return self.model.input_shape[1:3]
+        """Height and width of the images in pixels.
+
+        Raises:
+            ValueError: the model takes images of any size, and no size was given.
+        """
+        size = self.given_size or self.model.input_shape[1:3]
+        if None in size:
+            raise ValueError(f"{self.model.name!r} takes images of any size: give `image_size`")
+        return tuple(size)
 
     @property
     def patch_size(self):
@@ -110,11 +119,20 @@ class ViTStructure:
 
     @property
     def grid_size(self):
-        """Rows and columns of the patch grid."""
-        if self.patch_encoder is not None:
+        """Rows and columns of the patch grid.
+
+        Raises:
+            ValueError: see `image_size`.
+        """
+        if self.patch_encoder is not None and None not in self.patch_encoder.grid_size:
             return self.patch_encoder.grid_size
-        pad_to = getattr(self.stem, "stride", 1)
-        return grid_size(self.image_size, self.patch_size, allow_remainder=True, pad_to=pad_to)
+        return self.grid_of(self.image_size)
+
+    def grid_of(self, image_size):
+        """Returns rows and columns of the patch grid of images of a size, (height, width)."""
+        stem = self.stem
+        options = getattr(stem, "allow_remainder", False), getattr(stem, "stride", 1)
+        return grid_size(image_size, stem.patch_size, *options)
 
     @property
     def patched_size(self):
@@ -129,11 +147,8 @@ class ViTStructure:
         A kind of token that the model does not have is left out.
         """
         encoder, (rows, columns) = self.patch_encoder, self.grid_size
-        counts = [0, 0, 0]
-        if encoder is not None:
-            counts = [int(encoder.class_token), int(encoder.distillation_token), encoder.num_registers]
         slices, start = {}, 0
-        for name, count in zip((*PREFIX, PATCHES), (*counts, rows * columns)):
+        for name, count in (*prefix_counts(encoder).items(), (PATCHES, rows * columns)):
             if count:
                 slices[name] = slice(start, start + count)
             start += count
@@ -173,6 +188,14 @@ class ViTStructure:
         if not indices:
             raise ValueError(f"{self.model.name!r} has no block with a name such as block_0")
         return 1 + max(indices)
+
+
+def prefix_counts(encoder):
+    """Returns a dict from the kinds of prefix tokens to how many a `PatchEncoder` or None adds of each."""
+    if encoder is None:
+        return dict.fromkeys(PREFIX, 0)
+    counts = (int(encoder.class_token), int(encoder.distillation_token), encoder.num_registers)
+    return dict(zip(PREFIX, counts))
 
 
 def depth(path, num_blocks):
@@ -229,7 +252,10 @@ def rgb_size(model):
         )
     shapes = [tuple(x.shape) for x in inputs]
     if len(shapes) != 1 or len(shapes[0]) != 4 or None in shapes[0][1:] or shapes[0][3] != 3:
-        raise ValueError(f"{model.name!r} must take images (b, h, w, 3) of one size, got {shown(shapes)}")
+        raise ValueError(
+            f"{model.name!r} must take images (b, h, w, 3) of one size, got {shown(shapes)}: "
+            "`vit_tf.resize_model` gives a model of build_vit one size"
+        )
     return shapes[0][1:3]
 
 

@@ -11,6 +11,7 @@ SOFTMAX_IGNORES = "key_norm/beta"
 
 
 TOKENS = (2, 6, 8)
+MAP = (2, 3, 2, 8)  # of patches
 
 
 HEADS = (3, 2, 6, 8)
@@ -37,6 +38,20 @@ LAYERS = {
     "mobileclip": (lambda: layers.MobileCLIPEmbedding(8), (2, 32, 16, 3)),
     "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
     "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
+    "patches_map": (lambda: layers.Patches((4, 2), flatten=False), IMAGES),
+    "patch_embedding_map": (lambda: layers.PatchEmbedding(8, 4, flatten=False), IMAGES),
+    "overlap_map": (lambda: layers.OverlapPatchEmbedding(8, 4, flatten=False), IMAGES),
+    "encoder_any_size": (
+        lambda: layers.PatchEncoder((None, None), num_registers=2, position_grid=(2, 5)),
+        MAP,
+    ),
+    "encoder_any_width": (
+        lambda: layers.PatchEncoder(
+            (3, None), prefix_positions=False, position_grid=(4, 3), resampling={"method": "bilinear"}
+        ),
+        MAP,
+    ),
+    "encoder_resampled": (lambda: layers.PatchEncoder((3, 2), position_grid=(5, 1)), TOKENS),
     "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),
     "attention_options": (
         lambda: layers.MultiHeadSelfAttention(
@@ -130,7 +145,8 @@ LAYERS = {
 
 
 FAST = (  # one of each class
-    *("patches", "patch_embedding", "overlap", "whitened", "encoder_prefix", "attention_options", "mlp"),
+    *("patches", "patch_embedding", "overlap", "whitened", "encoder_any_size", "attention_options", "mlp"),
+    "encoder_prefix",
     *(
         "attention_differential",
         "attention_rotary",

@@ -5,8 +5,9 @@ import pytest
 from support.cases import resampling_cases, resampling_input
 from support.paths import FIXTURES
 
+from vit_tf.interpolation import resize_matrix
 from vit_tf.weights.positions import resample_positions
-from vit_tf.weights.resample import resample_patch_kernel, resize_matrix
+from vit_tf.weights.resample import resample_patch_kernel
 
 RECORDED = json.loads((FIXTURES / "resampled.json").read_text())
 

@@ -26,7 +26,8 @@ def test_another_image_size_resamples_the_positions(tmp_path):
     expected = resample_positions(positions(model), (4, 4), (3, 6), num_prefix=3)
     np.testing.assert_array_equal(positions(other), expected)
     load_weights(other, path, method="bilinear", antialias=False)
-    expected = resample_positions(positions(model), (4, 4), (3, 6), 3, "bilinear", False)
+    options = {"method": "bilinear", "antialias": False}
+    expected = resample_positions(positions(model), (4, 4), (3, 6), 3, **options)
     np.testing.assert_array_equal(positions(other), expected)
 
 
@@ -156,7 +157,8 @@ def test_the_name_of_a_model_changes_no_weights(tmp_path):
     )
     assert named.name == "encoder"
     np.testing.assert_array_equal(positions(plain), positions(named))
-    expected = resample_positions(positions(model), (4, 4), (5, 5), 0, "bilinear", False)
+    options = {"method": "bilinear", "antialias": False}
+    expected = resample_positions(positions(model), (4, 4), (5, 5), **options)
     np.testing.assert_array_equal(positions(plain), expected)
     path = save_weights(small_vit(image_size=64), tmp_path / "plain.safetensors")
     radiology = build_vit("vit_b16", weights=path, name="radiology", **sizes)

@@ -50,7 +50,7 @@ class ReportContext:
 
     def __init__(self, loaded, paths, layer, class_index):
         self.model = loaded.model
-        self.structure = ViTStructure(self.model)
+        self.structure = ViTStructure(self.model, image_size=loaded.preprocessing.image_size)
         (self.layer,) = select_blocks(self.structure, layer)
         self.class_index = class_index
         if class_index is not None:

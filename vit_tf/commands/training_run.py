@@ -284,10 +284,12 @@ def describe_model(command, dataset, task):
         known = labels_from_config(about), problem_type_from_config(about), described["num_classes"]
         new_head = known != (dataset.class_names, task.problem_type, fields["num_classes"])
         fields = {**described, **fields}
+    spec = get_variant(variant, **fields)
+    if spec.takes_any_size:  # a run has one size; its weights load into a model for any size again
+        fields |= {"image_size": list(spec.native_size), "position_grid": None}
     preprocessing = None
     if dataset.channels == 3:
-        image_size = get_variant(variant, **fields).image_size
-        preprocessing = get_preprocessing(config or variant, image_size=image_size).to_dict()
+        preprocessing = get_preprocessing(config or variant, image_size=spec.native_size).to_dict()
     model = {"variant": variant, "hyperparameters": fields, "preprocessing": preprocessing}
     return {**model, "task": task.name, "new_head": new_head}
 

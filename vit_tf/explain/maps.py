@@ -12,7 +12,7 @@ from keras import ops
 from vit_tf.block_features import as_list, check_images, predict_eagerly, select_blocks, to_numpy
 from vit_tf.checks import check_choice
 from vit_tf.layers.hooks import call_with_hooks
-from vit_tf.structure import PATCHES, ViTStructure
+from vit_tf.structure import PATCHES
 
 REDUCTIONS = {"mean": ops.mean, "max": ops.max, "min": ops.min}
 CHUNK_BYTES = 256 * 2**20  # of scores that the backend has in memory at a time
@@ -45,8 +45,7 @@ def attention_maps(
         ValueError: `model` is not a model of `build_vit`, the images have another shape or type than the
             model takes, or a layer, a token or a reduction does not exist.
     """
-    structure = ViTStructure(model)
-    images = check_images(structure, images)
+    structure, images = check_images(model, images)
     check_choice("reduce", reduce, REDUCTIONS, optional=True)
     rows = slice(0, structure.num_tokens) if queries is None else structure.tokens(queries)
     layers = None if layers is None else as_list(layers)
@@ -61,7 +60,7 @@ def attention_maps(
     early = reduce if all(len(block.attention_layers()) == 1 for block in structure.blocks.values()) else None
 
     def scores(attention, qkv):
-        chunks = [to_numpy(fuse_heads(x, early)) for _, x in score_chunks(attention, qkv, rows)]
+        chunks = [to_numpy(fuse_heads(x, early)) for _, x in score_chunks(structure, attention, qkv, rows)]
         return chunks[0] if len(chunks) == 1 else np.concatenate(chunks, axis=-2)
 
     maps = per_block(structure, images, layers, scores)
@@ -75,13 +74,15 @@ def fuse_heads(scores, reduce):
     return REDUCTIONS[reduce](scores, axis=1) if reduce else scores
 
 
-def score_chunks(attention, qkv, queries):
+def score_chunks(structure, attention, qkv, queries):
     """Yields slices of the queries and their scores `(b, H, q, n)`, at most `CHUNK_BYTES` at a time."""
     b, n, _ = qkv.shape
+    needs_grid = attention.config.rotary is not None and attention.config.grid_size is None
+    grid = {"grid": ops.zeros(structure.grid_size, "int32")} if needs_grid else {}  # see `PatchGrid`
     step = max(1, CHUNK_BYTES // (b * attention.config.num_heads * n * 4))
     for start in range(queries.start, queries.stop, step):
         chunk = slice(start, min(start + step, queries.stop))
-        yield chunk, attention.scores(qkv, chunk)
+        yield chunk, attention.scores(qkv, chunk, **grid)
 
 
 def pooling_map(structure, images, reduce):
@@ -116,14 +117,13 @@ def attention_distance(model: keras.Model, images: Any, layers: Any = None) -> n
     Raises:
         ValueError: see `attention_maps`.
     """
-    structure = ViTStructure(model)
-    images = check_images(structure, images)
+    structure, images = check_images(model, images)
     patches = structure.tokens(PATCHES)
     between = patch_distances(structure.grid_size, structure.patch_size)  # (n, n)
 
     def distance(attention, qkv):
         total = count = 0
-        for queries, x in score_chunks(attention, qkv, patches):
+        for queries, x in score_chunks(structure, attention, qkv, patches):
             x = ops.cast(x[..., patches], "float32")  # (b, H, q, n)
             distances = ops.convert_to_tensor(
                 between[queries.start - patches.start : queries.stop - patches.start]

@@ -13,7 +13,7 @@ from vit_tf.block_features import check_images, select_blocks, to_numpy
 from vit_tf.checks import check_choice, check_number, shown
 from vit_tf.explain.gradient import gradients_at
 from vit_tf.explain.maps import REDUCTIONS, attention_maps
-from vit_tf.structure import PATCHES, ViTStructure
+from vit_tf.structure import PATCHES
 
 
 def attention_rollout(
@@ -53,7 +53,7 @@ def attention_rollout(
     Raises:
         ValueError: an argument is out of range, or see `attention_maps`.
     """
-    structure = ViTStructure(model)
+    structure, images = check_images(model, images)
     check_choice("head_fusion", head_fusion, REDUCTIONS)
     check_number("discard_ratio", discard_ratio, "[0, 1)")
     rows = query_weights(structure, query)  # (1, n)
@@ -112,8 +112,7 @@ def class_relevance(
     Raises:
         ValueError: the model has no head, the class does not exist, or see `attention_rollout`.
     """
-    structure = ViTStructure(model)
-    images = check_images(structure, images)
+    structure, images = check_images(model, images)
     rows = query_weights(structure, query)  # (1, n)
     blocks, pooled = weighted_by_gradient(structure, images, class_index)
     if query is None and pooled is not None:
@@ -166,14 +165,13 @@ def grad_cam(
     Raises:
         ValueError: the block does not exist, or see `class_relevance`.
     """
-    structure = ViTStructure(model)
-    images = check_images(structure, images)
+    structure, images = check_images(model, images)
     names = select_blocks(structure, layer)
     if len(names) != 1:
         raise ValueError(f"`layer` must be one block, got {shown(layer)}")
     block, patches = structure.blocks[names[0]], structure.tokens(PATCHES)
     attentions = block.attention_layers()
-    shapes = [(len(images), *block.input.shape[1:])] * len(attentions)
+    shapes = [(len(images), structure.num_tokens, block.input.shape[-1])] * len(attentions)
     tokens, gradients = gradients_at(structure, images, class_index, "tokens", attentions, shapes)
     cam = 0
     for x, dx in zip(tokens, gradients):  # (b, p + n, d)

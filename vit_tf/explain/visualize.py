@@ -81,7 +81,7 @@ def position_similarity(model: keras.Model) -> np.ndarray:
         raise ValueError(f"{model.name!r} has no position table, so there are no positions to compare")
     table = to_numpy(encoder.position_embedding)[0, encoder.num_prefix_positions :]
     table = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
-    return (table @ table.T).reshape(*structure.grid_size, *structure.grid_size)
+    return (table @ table.T).reshape(*encoder.position_grid, *encoder.position_grid)
 
 
 def patch_filters(model: keras.Model, count: int = 28) -> np.ndarray:

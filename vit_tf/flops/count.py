@@ -4,18 +4,19 @@ from collections import Counter
 from functools import singledispatch
 from itertools import zip_longest
 from math import prod
+from typing import Any
 
 import keras
 
 from vit_tf import layers
-from vit_tf.checks import check_int
+from vit_tf.checks import check_int, pair, require
 from vit_tf.flops.table import COMPONENTS, FlopsTable, Row
 from vit_tf.layers.core_attention import choose_chunk_size
 
 ITEM_SIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes
 
 
-def count_flops(model: keras.Model, batch_size: int = 1) -> FlopsTable:
+def count_flops(model: keras.Model, batch_size: int = 1, image_size: Any = None) -> FlopsTable:
     """Counts the cost of a forward pass by component, from layer configurations and shapes.
 
     Only matrix products and convolutions are counted. Biases, softmax, GELU, norms and sums add 0.3 % for
@@ -44,6 +45,7 @@ def count_flops(model: keras.Model, batch_size: int = 1) -> FlopsTable:
         model: a model of `build_vit`, or a functional or Sequential model around such a model. There a Dense
             layer counts as head, and layers without parameters cost nothing.
         batch_size: int, images per batch.
+        image_size: int or (height, width) in pixels; needed if the model takes images of any size.
 
     Returns:
         A `FlopsTable`, whose parameters sum up to `model.count_params()`; without the moving statistics of
@@ -51,11 +53,12 @@ def count_flops(model: keras.Model, batch_size: int = 1) -> FlopsTable:
 
     Raises:
         ValueError: the model is not built, or neither functional nor Sequential; `batch_size` is not a
-            positive int; a layer with parameters is of an unknown class, or is called twice.
+            positive int; `image_size` is missing, or differs from the model's; a layer with parameters is of
+            an unknown class, or is called twice.
     """
     check_arguments(model, batch_size)
     rows = {component: Row(component) for component in COMPONENTS}
-    for row in count_layer(model, (batch_size,)):
+    for row in count_layer(model, (batch_size, *input_shape(model, image_size))):
         rows[row.component] += row
     return FlopsTable(model.name, batch_size, tuple(rows.values()))
 
@@ -66,6 +69,54 @@ def check_arguments(model, batch_size):
     if not model.built:
         raise ValueError(f"{model.name!r} is not built: call the model once on data, or add an Input")
     check_int("batch_size", batch_size, 1)
+
+
+def input_shape(model, image_size):
+    """Returns the shape of a model's first input without the batch, with an `image_size` for its sides.
+
+    Raises:
+        ValueError: a side differs from the model's.
+    """
+    inputs = getattr(model, "inputs", None)
+    shape = tuple(inputs[0].shape[1:]) if inputs else ()
+    if image_size is None:
+        return shape
+    sides = pair(image_size, "image_size")
+    is_valid = len(shape) == 3 and all(own in (None, side) for own, side in zip(shape, sides))
+    takes = f"{model.name!r} takes images of {shape[:2]}, got `image_size={sides}`"
+    require(is_valid, f"{takes}: resize the model with `vit_tf.resize_model`")
+    return *sides, shape[2]
+
+
+def own_shapes(layer):
+    """Returns the shapes of a layer's first input and output in its model, without the batch."""
+    first_input, *_ = keras.tree.flatten(layer.input) or [layer.output]  # an InputLayer has no input
+    return first_input.shape[1:], keras.tree.flatten(layer.output)[0].shape[1:]
+
+
+def layer_shapes(model, shape):
+    """Returns a dict from the layers of a functional model to the shapes of their first input and output.
+
+    The shapes are without the batch.
+
+    Args:
+        model: the model.
+        shape: that of its first input, which takes the place of unknown sizes in the model.
+    """
+    # As Keras itself runs a functional model, with shapes alone.
+    tensors = {id(x): x for x in model.inputs}
+    tensors[id(model.inputs[0])] = keras.KerasTensor(shape, model.inputs[0].dtype)
+    shapes = {}
+    nodes = getattr(model, "_functional", model)._nodes_by_depth  # of a Sequential model, or of its own
+    for depth in sorted(nodes, reverse=True):
+        for node in nodes[depth]:
+            if node.is_input:
+                continue
+            args, kwargs = node.arguments.fill_in(tensors)
+            outputs = keras.tree.flatten(node.operation.compute_output_spec(*args, **kwargs))
+            shapes[node.operation] = keras.tree.flatten((args, kwargs))[0].shape[1:], outputs[0].shape[1:]
+            tensors |= zip(map(id, node.outputs), outputs)
+    return shapes
 
 
 @singledispatch
@@ -95,15 +146,30 @@ def count_model(model: keras.Model, shape):
                 f"{model.name!r} calls its layer {layer.name!r} more than once, and "
                 "`count_flops` counts one call: `get_flops` counts any model"
             )
+    for _, rows, _ in count_inside(model, shape):
+        yield from rows
+
+
+def count_inside(model, shape):
+    """Yields (layer, rows, output shape without the batch) for the layers of a functional model.
+
+    Args:
+        model: the model.
+        shape: that of its first input.
+    """
+    own = {layer: own_shapes(layer) for layer in model.layers}
+    is_unknown = any(None in size for size, _ in own.values())
+    shapes = layer_shapes(model, shape) if is_unknown and None not in shape else {}
     for layer in model.layers:
-        yield from count_inside(layer, shape[0])
-
-
-def count_inside(layer, batch_size):
-    """Yields the rows of a layer of a functional model."""
-    if not isinstance(layer, keras.layers.InputLayer):
-        first_input = keras.tree.flatten(layer.input)[0]
-        yield from count_layer(layer, (batch_size, *first_input.shape[1:]))
+        size, output_size = shapes.get(layer, own[layer])
+        if isinstance(layer, keras.layers.InputLayer):
+            yield layer, [], tuple(shape[1:]) if None in size else tuple(size)
+            continue
+        is_counted = count_layer.dispatch(type(layer)) is not count_layer.dispatch(object)
+        if None in size and is_counted and not isinstance(layer, keras.Model):
+            takes = f"{model.name!r} takes images of any size, and its cost depends on their size"
+            raise ValueError(f"{takes}: give `image_size`")
+        yield layer, list(count_layer(layer, (shape[0], *size))), tuple(output_size)
 
 
 @count_layer.register

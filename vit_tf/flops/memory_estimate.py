@@ -30,9 +30,9 @@ def require_memory(
     needed = least_bytes(config, batch_size, trains_blocks)
     if total is None or needed <= MOST * total:
         return
-    size = "x".join(map(str, config.image_size))  # type: ignore[arg-type]  # always a pair
+    size = "x".join(map(str, config.native_size))
     images = "an image" if batch_size == 1 else f"{batch_size} images"
-    costs = f"{config.least_parameters:,} parameters, {prod(config.grid_size):,} patches"
+    costs = f"{config.least_parameters:,} parameters, {prod(config.native_grid):,} patches"
     raise OutOfMemory(
         f"{variant} with {images} of {size} pixels needs at least {gigabytes(needed)} of memory ({costs}), "
         f"and this machine has {gigabytes(total)}: choose smaller images, a larger patch size or a smaller "
@@ -48,8 +48,9 @@ def least_bytes(config, batch_size, trains_blocks):
     per_token = max(config.mlp_dim, 3 * config.hidden_dim)
     if trains_blocks:
         per_token += config.num_layers * config.hidden_dim
-    pixels = prod(config.image_size) * config.in_channels
-    return 4 * config.least_parameters + batch_size * (pixels + 2 * prod(config.grid_size) * per_token)
+    pixels = prod(config.native_size) * config.in_channels
+    num_patches = prod(config.native_grid)
+    return 4 * config.least_parameters + batch_size * (pixels + 2 * num_patches * per_token)
 
 
 def training_bytes(model: keras.Model, batch_size: int) -> int | None:
@@ -62,7 +63,7 @@ def training_bytes(model: keras.Model, batch_size: int) -> int | None:
         batch_size: int.
 
     Returns:
-        int, bytes; None for a model that `count_flops` cannot count.
+        int, bytes; None for a model that `count_flops` cannot count, such as one for images of any size.
     """
     try:
         activations = count_flops(model, batch_size).totals.activation_bytes

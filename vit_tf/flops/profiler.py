@@ -5,17 +5,17 @@ The profiler and the freezing of graphs are private modules of TensorFlow.
 
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
-from vit_tf.flops.count import check_arguments
+from vit_tf.flops.count import check_arguments, input_shape
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def get_flops(model: keras.Model, batch_size: int | None = None) -> int:
+def get_flops(model: keras.Model, batch_size: int | None = None, image_size: Any = None) -> int:
     """Counts the floating-point operations of a forward pass by TensorFlow's profiler. TensorFlow only.
 
     The function replaces `keras_flops.get_flops`, which cannot be imported with current versions. The
@@ -25,21 +25,25 @@ def get_flops(model: keras.Model, batch_size: int | None = None) -> int:
     Args:
         model: any built `keras.Model`: functional, Sequential or a subclass, with one or more inputs.
         batch_size: int, samples per batch. None is 1.
+        image_size: int or (height, width) in pixels; needed if the model takes images of any size.
 
     Returns:
         The number of operations: FLOPs, not MACs.
 
     Raises:
         ValueError: `model` is not a built Keras model, an input dimension besides the batch is unknown,
-            `batch_size` is not a positive int, or the backend is not TensorFlow.
+            `image_size` differs from the model's, `batch_size` is not a positive int, or the backend is not
+            TensorFlow.
 
     Warns:
         UserWarning: the result lacks an Einsum or an operation of unknown shape.
     """
-    return sum(flops_by_operation(model, batch_size).values())
+    return sum(flops_by_operation(model, batch_size, image_size).values())
 
 
-def flops_by_operation(model: keras.Model, batch_size: int | None = None) -> dict[str, int]:
+def flops_by_operation(
+    model: keras.Model, batch_size: int | None = None, image_size: Any = None
+) -> dict[str, int]:
     """Returns the parts of `get_flops`: a dict from TensorFlow's operation types to FLOPs."""
     batch_size = 1 if batch_size is None else batch_size
     check_arguments(model, batch_size)
@@ -51,7 +55,7 @@ def flops_by_operation(model: keras.Model, batch_size: int | None = None) -> dic
     from tensorflow.python.framework import ops
     from tensorflow.python.util import deprecation
 
-    graph = inference_graph(model, batch_size)
+    graph = inference_graph(model, batch_size, image_size)
     counts: Counter[str] = Counter()
     missing = []
     with deprecation.silence():
@@ -75,8 +79,8 @@ def flops_by_operation(model: keras.Model, batch_size: int | None = None) -> dic
     return dict(counts)
 
 
-def inference_graph(model: keras.Model, batch_size: int) -> "tf.Graph":
-    """Returns the frozen graph of `model` at inference, a `tf.Graph`."""
+def inference_graph(model: keras.Model, batch_size: int, image_size: Any = None) -> "tf.Graph":
+    """Returns the frozen graph of `model` at inference, a `tf.Graph`; see `get_flops`."""
     import tensorflow as tf
     from tensorflow.python.framework import convert_to_constants
 
@@ -87,7 +91,7 @@ def inference_graph(model: keras.Model, batch_size: int) -> "tf.Graph":
     # Weights are arguments: as constants, those of ViT-H exceed the size limit of a graph (2 GiB).
     weights = [tf.TensorSpec(variable.shape, variable.dtype) for variable in model.variables]
     args, kwargs = keras.tree.map_structure(
-        lambda x: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype), symbolic_inputs(model)
+        lambda x: tf.TensorSpec((batch_size, *x.shape[1:]), x.dtype), symbolic_inputs(model, image_size)
     )
     function = tf.function(call).get_concrete_function(weights, args, kwargs)
     frozen = convert_to_constants.convert_variables_to_constants_v2(function)
@@ -96,10 +100,12 @@ def inference_graph(model: keras.Model, batch_size: int) -> "tf.Graph":
     return graph
 
 
-def symbolic_inputs(model):
+def symbolic_inputs(model, image_size=None):
     """Returns the KerasTensors that `model` takes: (args, kwargs)."""
     args, kwargs = (), {}
-    if isinstance(model, keras.Sequential):
+    if image_size is not None:
+        args = (symbolic(model, (None, *input_shape(model, image_size))),)
+    elif isinstance(model, keras.Sequential):
         args = (model.inputs[0],)
     elif getattr(model, "inputs", None):
         args = (model.input,)
@@ -113,7 +119,7 @@ def symbolic_inputs(model):
         if None in x.shape[1:]:
             raise ValueError(
                 f"{model.name!r} takes an input of shape {tuple(x.shape)}, and all dimensions but "
-                "the first must be known: build the model with a fixed input size"
+                "the first must be known: give `image_size`, or build the model with a fixed input size"
             )
     return args, kwargs
 

@@ -11,11 +11,11 @@ import keras
 from keras import ops
 
 from vit_tf.checks import check_choice, pair
-from vit_tf.config import RESNET_STEMS, Shape, Size, Tensor, grid_size, resnet_stride
+from vit_tf.config import RESNET_STEMS, Shape, Size, Tensor, resnet_stride
 from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.convolutions import LAST, Bottleneck, ConvNorm, pad_sides
 from vit_tf.layers.mlp import Activation, get_activation
-from vit_tf.layers.patches import as_tokens, token_shape
+from vit_tf.layers.patches import as_tokens, check_sides, map_shape, token_shape
 
 NORMS = dict(zip(RESNET_STEMS, ("group", "batch")))
 
@@ -39,9 +39,10 @@ class ResNetEmbedding(CompositeLayer):
             that average).
         width: int, the channels of the first convolutions; a multiple of 32 with "resnet_v2".
         blocks: tuple of int, blocks per stage.
+        flatten: bool. False keeps rows and columns, for images of any size, see `PatchEncoder`.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
-    Output shape: `(b, n, hidden_dim)`, rows first.
+    Output shape: `(b, n, hidden_dim)`, rows first; `(b, rows, columns, hidden_dim)` without `flatten`.
 
     Raises:
         ValueError: unknown `kind`; the stride does not divide `patch_size`, or patches the maps.
@@ -54,12 +55,13 @@ class ResNetEmbedding(CompositeLayer):
         kind: str = "resnet_v2",
         width: int = 64,
         blocks: tuple[int, ...] = (3, 4, 9),
+        flatten: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         check_choice("kind", kind, RESNET_STEMS)
         self.hidden_dim, self.patch_size = hidden_dim, pair(patch_size, "patch_size")
-        self.kind, self.width, self.blocks = kind, width, tuple(blocks)
+        self.kind, self.width, self.blocks, self.flatten = kind, width, tuple(blocks), flatten
         self.stride = resnet_stride(self.blocks, self.patch_size)
         self.options: dict[str, Any] = dict(norm=NORMS[kind], dtype=self.dtype_policy)
         self.first = list(self.make_first())
@@ -103,7 +105,7 @@ class ResNetEmbedding(CompositeLayer):
             part.build(shape)
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
-        grid_size(images.shape[1:3], self.patch_size, pad_to=self.stride)
+        check_sides(images, self.patch_size, pad_to=self.stride)
         if images.shape[0] == 0:  # convolutions and group norms do not take an empty batch
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         x = images
@@ -115,13 +117,15 @@ class ResNetEmbedding(CompositeLayer):
             x = ops.max_pool(pad_sides(x, 1), 3, 2, **LAST)
         for block in self.stages:
             x = block(x, training=training)
-        return as_tokens(self.projection(x))  # from (b, h / s, w / s, f)
+        x = self.projection(x)  # from (b, h / s, w / s, f)
+        return as_tokens(x) if self.flatten else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return token_shape(input_shape, self.patch_size, self.hidden_dim, pad_to=self.stride)
+        shape = map_shape(input_shape, self.patch_size, self.hidden_dim, pad_to=self.stride)
+        return token_shape(shape) if self.flatten else shape
 
     def get_config(self) -> dict[str, Any]:
-        names = ("hidden_dim", "patch_size", "kind", "width", "blocks")
+        names = ("hidden_dim", "patch_size", "kind", "width", "blocks", "flatten")
         return {**super().get_config(), **arguments(self, *names)}
 
 
@@ -136,10 +140,10 @@ class MobileCLIPEmbedding(CompositeLayer):
         hidden_dim: int, the width d of a token, a multiple of 4.
         patch_size: int or (height, width), which is 16.
         activation: name or callable, see `get_activation`.
-        allow_remainder: bool, see `PatchEmbedding`.
+        allow_remainder, flatten: bool, see `PatchEmbedding`.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
-    Output shape: `(b, n, hidden_dim)`, rows first.
+    Output shape: `(b, n, hidden_dim)`, rows first; `(b, rows, columns, hidden_dim)` without `flatten`.
 
     Raises:
         ValueError: another `patch_size`, or one that does not divide the image.
@@ -153,11 +157,13 @@ class MobileCLIPEmbedding(CompositeLayer):
         patch_size: Size = 16,
         activation: Activation = "gelu",
         allow_remainder: bool = False,
+        flatten: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.hidden_dim, self.patch_size = hidden_dim, pair(patch_size, "patch_size")
-        self.activation, self.allow_remainder = get_activation(activation), allow_remainder
+        self.activation = get_activation(activation)
+        self.allow_remainder, self.flatten = allow_remainder, flatten
         if self.patch_size != (16, 16):
             raise ValueError(f"the stem of MobileCLIP has patches of 16 pixels, got {self.patch_size}")
         options: dict[str, Any] = dict(norm="batch", activation=self.activation, dtype=self.dtype_policy)
@@ -180,18 +186,20 @@ class MobileCLIPEmbedding(CompositeLayer):
             part.build(shape)
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
-        grid_size(images.shape[1:3], self.patch_size, self.allow_remainder)
+        check_sides(images, self.patch_size, self.allow_remainder)
         if images.shape[0] == 0:
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         x = images
         for part in self.first:
             x = part(x, training=training)  # (b, h / 4, w / 4, d / 4), then (b, h / 8, w / 8, d / 4)
-        return as_tokens(self.projection(x))
+        x = self.projection(x)
+        return as_tokens(x) if self.flatten else x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return token_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
+        shape = map_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
+        return token_shape(shape) if self.flatten else shape
 
     def get_config(self) -> dict[str, Any]:
         activation = keras.activations.serialize(self.activation)
-        names = ("hidden_dim", "patch_size", "allow_remainder")
+        names = ("hidden_dim", "patch_size", "allow_remainder", "flatten")
         return {**super().get_config(), **arguments(self, *names), "activation": activation}

@@ -10,11 +10,11 @@ import numpy as np
 from keras import ops
 
 from vit_tf.checks import pair, shown
-from vit_tf.config import Shape, Size, Tensor, grid_size
+from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.mlp import Activation, get_activation
 from vit_tf.layers.norms import make_norm
-from vit_tf.layers.patches import as_tokens, token_shape
+from vit_tf.layers.patches import as_tokens, check_sides, map_shape, token_shape
 
 SIDE = 3  # of the whitened patches, in pixels
 
@@ -36,17 +36,26 @@ class OverlapPatchEmbedding(CompositeLayer):
         hidden_dim: int, the width d of a token.
         patch_size: int, a power of two from 2: image pixels between neighbouring tokens.
         activation: name or callable, see `get_activation`; between convolutions.
+        flatten: bool. False keeps rows and columns, for images of any size, see `PatchEncoder`.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
-    Output shape: `(b, n, hidden_dim)`, rows first.
+    Output shape: `(b, n, hidden_dim)`, rows first; `(b, rows, columns, hidden_dim)` without `flatten`.
 
     Raises:
         ValueError: `patch_size` is not a power of two, or does not divide the image size.
     """
 
-    def __init__(self, hidden_dim: int, patch_size: Size, activation: Activation = "gelu", **kwargs: Any):
+    def __init__(
+        self,
+        hidden_dim: int,
+        patch_size: Size,
+        activation: Activation = "gelu",
+        flatten: bool = True,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
+        self.flatten = flatten
         self.patch_size = pair(patch_size, "patch_size")
         self.activation = get_activation(activation)
         side = self.patch_size[0]
@@ -79,10 +88,11 @@ class OverlapPatchEmbedding(CompositeLayer):
             input_shape = stage.compute_output_shape(input_shape)
 
     def call(self, images: Tensor) -> Tensor:
-        grid_size(images.shape[1:3], self.patch_size)
+        check_sides(images, self.patch_size)
         if images.shape[0] == 0:
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
-        return as_tokens(self.embed(images))
+        x = self.embed(images)
+        return as_tokens(x) if self.flatten else x
 
     def embed(self, x: Tensor) -> Tensor:
         for stage in self.stages:
@@ -90,11 +100,12 @@ class OverlapPatchEmbedding(CompositeLayer):
         return x
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return token_shape(input_shape, self.patch_size, self.hidden_dim)
+        shape = map_shape(input_shape, self.patch_size, self.hidden_dim)
+        return token_shape(shape) if self.flatten else shape
 
     def get_config(self) -> dict[str, Any]:
         activation = keras.activations.serialize(self.activation)
-        sizes = arguments(self, "hidden_dim", "patch_size")
+        sizes = arguments(self, "hidden_dim", "patch_size", "flatten")
         return {**super().get_config(), **sizes, "activation": activation}
 
 

@@ -17,6 +17,8 @@ from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.hooks import HookedLayer
 from vit_tf.layers.mlp import MLP, Activation, get_activation
 from vit_tf.layers.norms import make_norm
+from vit_tf.layers.patches import as_tokens
+from vit_tf.layers.position_table import resample_table
 from vit_tf.layers.token_dense import TokenDense
 
 
@@ -27,33 +29,48 @@ class PatchEncoder(CompositeLayer):
     The prefix tokens are, in this order: class token, distillation token (DeiT,
     https://arxiv.org/abs/2012.12877), registers (https://arxiv.org/abs/2309.16588).
 
+    Patches may come as a map with rows and columns, which says its grid: so a model takes images of any size.
+    If the position table is of another grid, it is resampled to the grid of the patches, in float32.
+
     Args:
-        grid_size: (rows, columns) of the patch grid.
+        grid_size: (rows, columns) of the patch grid; None for a side that each map of patches says anew.
         class_token: bool, whether there is a class token.
         distillation_token: bool, whether there is a distillation token.
         num_registers: int, number of register tokens.
         prefix_positions: bool, whether the prefix tokens have position embeddings, too.
         position_table: bool. False leaves the position embeddings out, for blocks that have positions.
+        position_grid: (rows, columns) of the position table. Defaults to `grid_size`.
+        resampling: dict, how the table is resampled, see `vit_tf.interpolation.grid_matrices`. Defaults to
+            bicubic with antialias.
 
-    Input shape: `(b, rows * columns, d)`.
+    Input shape: `(b, rows * columns, d)` or `(b, rows, columns, d)`; the latter if the grid is unknown.
     Output shape: `(b, p + rows * columns, d)`, the prefix tokens first.
 
     Raises:
-        ValueError: at build, the number of patches differs from that of the grid.
+        ValueError: the grid is unknown and `position_grid` is missing; at build, the number of patches
+            differs from that of the grid, or the grid is unknown and the patches are no map.
     """
 
     def __init__(
         self,
-        grid_size: Size,
+        grid_size: Any,
         class_token: bool = True,
         distillation_token: bool = False,
         num_registers: int = 0,
         prefix_positions: bool = True,
         position_table: bool = True,
+        position_grid: Size | None = None,
+        resampling: dict[str, Any] | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.grid_size = pair(grid_size, "grid_size")
+        self.grid_size = pair(grid_size, "grid_size", unknown=True)
+        if position_grid is None and None in self.grid_size:
+            raise ValueError(
+                f"a grid of {self.grid_size} has unknown sides: give `position_grid`, that of the table"
+            )
+        self.position_grid = pair(position_grid or self.grid_size, "position_grid")
+        self.resampling = resampling or {}
         self.class_token = class_token
         self.distillation_token = distillation_token
         self.num_registers = num_registers
@@ -70,13 +87,8 @@ class PatchEncoder(CompositeLayer):
         return self.num_prefix_tokens if self.prefix_positions and self.position_table else 0
 
     def build_parts(self, input_shape: Shape) -> None:
-        _, num_patches, width = input_shape
-        rows, columns = self.grid_size
-        if num_patches not in (None, rows * columns):
-            raise ValueError(
-                f"a grid of {self.grid_size} has {rows * columns} patches, got {num_patches}: "
-                "give the grid size of the images that the layer takes"
-            )
+        width = input_shape[-1]
+        self.check_patches(input_shape)
         self.prefix = []
         for name, count, initializer in (
             ("class_token", int(self.class_token), "zeros"),
@@ -88,28 +100,58 @@ class PatchEncoder(CompositeLayer):
                 self.prefix.append(token)
         if self.position_table:
             self.position_embedding = self.add_weight(
-                shape=(1, rows * columns + self.num_prefix_positions, width),
+                shape=(1, math.prod(self.position_grid) + self.num_prefix_positions, width),
                 initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+                autocast=self.position_grid == self.grid_size,  # resampled in float32
                 name="position_embedding",
             )
 
+    def check_patches(self, input_shape: Shape) -> None:
+        _, *sides, _ = input_shape
+        if None in self.grid_size and len(sides) != 2:
+            raise ValueError(
+                f"a grid of {self.grid_size} has unknown sides, and patches {tuple(input_shape)} do not say "
+                "them: give a map (b, rows, columns, d), as stems with `flatten=False` do"
+            )
+        expected = self.grid_size if len(sides) == 2 else (math.prod(self.grid_size),)
+        if any(None not in (side, known) and side != known for side, known in zip(sides, expected)):
+            raise ValueError(
+                f"a grid of {self.grid_size} has {math.prod(self.grid_size)} patches, got "
+                f"{' x '.join(map(str, sides))}: give the grid size of the images that the layer takes"
+            )
+
     def call(self, patches: Tensor) -> Tensor:
+        grid = self.grid_size
+        if len(patches.shape) == 4:
+            _, *grid, _ = ops.shape(patches)
+            patches = as_tokens(patches)
         b, _, d = ops.shape(patches)
+        positions = self.positions(grid) if self.position_table else None
         tokens = patches
         if self.position_table and not self.prefix_positions:
-            tokens = tokens + self.position_embedding
+            tokens = tokens + positions
         if self.prefix:
             prefix = [ops.broadcast_to(token, (b, token.shape[1], d)) for token in self.prefix]
             tokens = ops.concatenate([*prefix, tokens], axis=1)  # (b, p + n, d)
-        return tokens + self.position_embedding if self.position_table and self.prefix_positions else tokens
+        return tokens + positions if self.position_table and self.prefix_positions else tokens
+
+    def positions(self, grid: Shape) -> Tensor:
+        """Returns the position table of a grid of patches (rows, columns)."""
+        if self.position_grid == self.grid_size:
+            return self.position_embedding
+        table = ops.cast(self.position_embedding, "float32")
+        table = resample_table(table, self.position_grid, grid, self.num_prefix_positions, **self.resampling)
+        return ops.cast(table, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        rows, columns = self.grid_size
-        return input_shape[0], rows * columns + self.num_prefix_tokens, input_shape[-1]
+        grid = input_shape[1:3] if None in self.grid_size else self.grid_size
+        n = None if None in grid else math.prod(grid) + self.num_prefix_tokens
+        return input_shape[0], n, input_shape[-1]
 
     def get_config(self) -> dict[str, Any]:
         names = ("grid_size", "class_token", "distillation_token", "num_registers", "prefix_positions")
-        return {**super().get_config(), **arguments(self, *names, "position_table")}
+        config = {**super().get_config(), **arguments(self, *names, "position_table", "position_grid")}
+        return {**config, "resampling": dict(self.resampling)}
 
 
 @register

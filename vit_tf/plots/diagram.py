@@ -1,12 +1,13 @@
 """`model_diagram`: the stages of a model from image to classes, with their output shapes and costs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 from matplotlib.patches import FancyBboxPatch
 
 from vit_tf import layers
-from vit_tf.flops.count import check_arguments, count_inside
+from vit_tf.flops.count import check_arguments, count_inside, input_shape
 from vit_tf.plots.style import BLUE, GREEN, INK, ORANGE, Figure, printable_text, styled
 from vit_tf.structure import HEADS, ViTStructure
 
@@ -49,7 +50,7 @@ class Stage:
 
 
 @styled
-def model_diagram(model: keras.Model, title: str | None = None) -> Figure:
+def model_diagram(model: keras.Model, title: str | None = None, image_size: Any = None) -> Figure:
     """Draws the stages of a model with their output shapes, parameters and MACs for one image.
 
     Consecutive blocks with the same configuration share a box. A bar shows each stage's share of all MACs.
@@ -57,11 +58,12 @@ def model_diagram(model: keras.Model, title: str | None = None) -> Figure:
     Args:
         model: a model of `build_vit`, or a functional model that extends one.
         title: str. Defaults to the name of the model.
+        image_size: int or (height, width) in pixels; needed if the model takes images of any size.
 
     Raises:
-        ValueError: `model` is another model.
+        ValueError: `model` is another model, or `image_size` is missing or differs from the model's.
     """
-    stages = model_stages(model)
+    stages = model_stages(model, image_size)
     heights = [0.62 + 0.24 * len(stage.details) for stage in stages]
     gap, top = 0.3, 0.55
     total = top + sum(heights) + gap * (len(stages) - 1) + 0.75
@@ -106,15 +108,14 @@ def draw_stage(axes, stage, y, height, share):
         axes.barh(middle + 0.24, -share * width, 0.07, left=right, color=color)
 
 
-def model_stages(model):
+def model_stages(model, image_size=None):
     """Returns the stages of a model, see `model_diagram`."""
     check_arguments(model, 1)
-    structure = ViTStructure(model)
+    sides = input_shape(model, image_size)
+    structure = ViTStructure(model, image_size=sides[:2])
     stages, first, last = [], None, None  # the blocks of the last stage
-    for layer in model.layers:
-        rows = list(count_inside(layer, 1))
+    for layer, rows, shape in count_inside(model, (1, *sides)):
         cost = [sum(row.parameters for row in rows), sum(row.macs for row in rows)]
-        shape = tuple(keras.tree.flatten(layer.output)[0].shape[1:])
         is_block = layer.name in structure.blocks
         if is_block and first and same_configuration(layer, last):
             stages[-1].add(shape, *cost)
@@ -159,7 +160,7 @@ def describe(layer, structure):
         how = kinds.get(type(layer), "a dense layer")
         return "patch embedding", (f"{how}, one token per {size} pixels",), "tokens"
     if layer is structure.patch_encoder:
-        return "tokens and positions", (token_details(layer),), "tokens"
+        return "tokens and positions", (token_details(layer, structure.grid_size),), "tokens"
     if layer.name in structure.blocks:
         return layer.name, block_details(layer), "blocks"
     if layer is structure.norms.get("final"):
@@ -175,11 +176,11 @@ def describe(layer, structure):
     return layer.name.replace("_", " "), (), "head" if behind_pooling else "tokens"
 
 
-def token_details(encoder):
+def token_details(encoder, grid_size):
     parts = ["class token"] * encoder.class_token + ["distillation token"] * encoder.distillation_token
     if encoder.num_registers:
         parts.append(f"{encoder.num_registers} register{'s' * (encoder.num_registers > 1)}")
-    rows, columns = encoder.grid_size
+    rows, columns = grid_size
     return ", ".join([*parts, f"{rows}×{columns} patches"])
 
 

@@ -12,16 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from vit_tf.checks import brief, check_valid, listing, require, shown, suggestion
+from vit_tf.checks import brief, check_valid, listing, pair, require, shown, suggestion
 from vit_tf.hub.config_values import MODEL_TYPES, config_value, vision_image_size
 from vit_tf.hub.sources import read_source_config
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
 from vit_tf.variants import ALIASES, VARIANTS
 
 
-def get_preprocessing(
-    source: str | os.PathLike | dict[str, Any], image_size: int | tuple[int, int] | None = None
-) -> Preprocessing:
+def get_preprocessing(source: str | os.PathLike | dict[str, Any], image_size: Any = None) -> Preprocessing:
     """Returns the `Preprocessing` of a checkpoint.
 
     Args:
@@ -29,7 +27,8 @@ def get_preprocessing(
             ("vit_base_patch16_224.augreg_in21k"); a folder with the layout of a repository on the Hugging
             Face hub, or "hf:owner/name"; or the content of timm's config.json or of a
             preprocessor_config.json.
-        image_size: int or (height, width), replaces the checkpoint's image size.
+        image_size: int or (height, width), replaces the checkpoint's image size. A side of None keeps the
+            checkpoint's, for models that take any size.
 
     Raises:
         ValueError: the name is unknown, or the configuration is incomplete or not supported.
@@ -40,7 +39,10 @@ def get_preprocessing(
         raise ValueError(f"`source` must be a name, a folder or a dict, got {shown(source)}")
     elif isinstance(source, os.PathLike) or not (settings := from_name(source)):
         settings = from_configs(*read_source_config(source))
-    return settings if image_size is None else replace(settings, image_size=image_size)
+    if image_size is None:
+        return settings
+    sides = zip(pair(image_size, "image_size", unknown=True), pair(settings.image_size, "image_size"))
+    return replace(settings, image_size=tuple(side or own for side, own in sides))
 
 
 @functools.cache

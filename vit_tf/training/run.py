@@ -148,8 +148,9 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
         training_model.compile(optimizer=optimizer, loss=loss, metrics=[task.accuracy()])
         return training_model
 
-    own_size = model.input_shape[1:3]
-    sizes = [scaled_size(model, fraction) for fraction in parse_resolutions(recipe.progressive_resizing)]
+    own_size = image_size if None in model.input_shape[1:3] else model.input_shape[1:3]
+    fractions = parse_resolutions(recipe.progressive_resizing)
+    sizes = [scaled_size(model, fraction, own_size) for fraction in fractions]
     models = {size: compiled(with_image_size(model, size)) for size in {*sizes, own_size}}
     return TrainBatchEngine(
         models[own_size],

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from vit_tf.checks import check_choice, require
+from vit_tf.interpolation import METHODS
 from vit_tf.variants import resampling
 from vit_tf.weights import resample
 from vit_tf.weights.formats import backbones, vit_pytorch
@@ -36,7 +37,7 @@ LIBRARIES = {
 
 @dataclass(frozen=True)
 class Sampling:
-    """How position tables and patch kernels are resampled: options of `vit_tf.weights.resample`."""
+    """How position tables and patch kernels are resampled: options of `vit_tf.interpolation`."""
 
     positions: dict
     kernels: dict
@@ -50,13 +51,14 @@ class Sampling:
 
 def sampling_options(name, weights, method, antialias):
     """Returns the `Sampling`: the user's options, by default those of the format's own library."""
-    check_choice("method", method, resample.METHODS, optional=True)
+    check_choice("method", method, METHODS, optional=True)
     options = {} if method is None else {"method": method, "antialias": True}
+    square = {"square": True} if weights.format == "radio" else {}
     if antialias is not None:
         options["antialias"] = antialias
     if method is not None:
-        return Sampling(options, options, "as asked for")
-    positions = resampling(name)
+        return Sampling(options | square, options, "as asked for")
+    positions = resampling(name) | square
     kernels = {key: positions[key] for key in ("method", "antialias")}
     if weights.format not in LIBRARIES or "reg_token" not in weights.tensors:
         positions |= OWN_RESAMPLING.get(weights.format, {})

@@ -145,6 +145,10 @@ class TimmWeights:
             problem = f"the weights have a head of {head.shape[1]} features, the model {width}"
             raise ValueError(f"{self.checkpoint.source!r}: {problem}")
 
+    def position_resampling(self, variant: str) -> dict[str, Any]:
+        """Returns how `load_weights` resamples the position table for a variant, see `grid_matrices`."""
+        return sampling_options(variant, self, None, None).positions
+
     def without_head(self) -> "TimmWeights":
         """Returns these weights without their heads, so that a model starts with new ones."""
         tensors = {name: t for name, t in self.tensors.items() if name not in HEAD_TENSORS}

@@ -7,6 +7,7 @@ BASE = "vit_base_patch16_224"
 # digits of its outputs.
 IGNORED: dict[str, object] = dict(image_size=1, patch_size=1, in_channels=3, num_classes=0)
 IGNORED |= dict(norm_epsilon=1.0, pooling="token", class_token=True)
+IGNORED |= dict(position_grid=None, position_resampling=None)
 # A part of the names of a model's family, by the first letters of its model type; the first match counts.
 FAMILIES = {name: name for name in ("dinov2", "clip", "siglip", "aimv2")} | {"deit": "deit_", "": "vit_"}
 
@@ -42,5 +43,6 @@ def model_name(kind, variant, fields):
     config = get_variant(variant, **fields)
     if architecture(config) == architecture(get_variant(variant)):
         return ALIASES.get(variant, variant)
-    patch, size = ("x".join(map(str, dict.fromkeys(x))) for x in (config.patch_size, config.image_size))
+    sizes = (config.patch_size, config.image_size)
+    patch, size = ("x".join(str(side or "any") for side in dict.fromkeys(pair)) for pair in sizes)
     return f"{kind}_width{config.hidden_dim}_depth{config.num_layers}_patch{patch}_{size}"

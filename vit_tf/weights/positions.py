@@ -1,19 +1,20 @@
 """Position tables of another grid: `load_weights` calls `fit_positions`, which calls `resample_positions`."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from vit_tf.checks import pair
 from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.hub.readers import read_metadata
+from vit_tf.interpolation import grid_matrices
 from vit_tf.weights.fitting import PATCH_KERNEL
-from vit_tf.weights.resample import resize_matrix
 
 
 def fit_positions(tensors, encoder, weights, sampling, grid_size, report):
-    """Returns the tensors with a position table of the model's grid."""
-    table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.grid_size
+    """Returns the tensors with a position table of the grid of the model's own table."""
+    table, prefix, new = tensors.get("pos_embed"), encoder.num_prefix_positions, encoder.position_grid
     if table is None or len(table.shape) != 3 or table.shape[0] != 1 or 0 in table.shape:
         return tensors
     old = source_grid(table.shape[1] - prefix, new, weights, grid_size)
@@ -22,14 +23,7 @@ def fit_positions(tensors, encoder, weights, sampling, grid_size, report):
     options = sampling.positions
     report.resampled.append(f"pos_embed: {old} to {new}, {sampling.describe(options)}")
     shape = (1, prefix + new[0] * new[1], table.shape[2])
-    # RADIO resizes to a square of the longer side and takes the upper left part.
-    side = (max(new), max(new)) if weights.format == "radio" else new
-
-    def resampled(x):
-        x = resample_positions(x, old, side, prefix, **options)
-        patches = x[:, prefix:].reshape(*side, -1)[: new[0], : new[1]]
-        return np.concatenate([x[:, :prefix], patches.reshape(1, -1, x.shape[-1])], axis=1)
-
+    resampled = partial(resample_positions, old_grid=old, new_grid=new, num_prefix=prefix, **options)
     return {**tensors, "pos_embed": table.map(resampled, shape)}
 
 
@@ -62,24 +56,14 @@ def declared_grids(weights):
             yield tuple(side // p for side, p in zip(pair(size, "image_size"), patch.shape[2:]))
 
 
-def resample_positions(
-    table,
-    old_grid,
-    new_grid,
-    num_prefix=0,
-    method="bicubic",
-    antialias=True,
-    align_corners=False,
-    offset=0.0,
-):
+def resample_positions(table, old_grid, new_grid, num_prefix=0, **options):
     """Resamples a position table to another grid. Both grids may be rectangular.
 
     Args:
         table: array `(1, num_prefix + rows * columns, d)`.
         old_grid, new_grid: (rows, columns).
         num_prefix: int, the number of first rows, which belong to prefix tokens and do not change.
-        method: "bicubic" or "bilinear".
-        antialias, align_corners, offset: see `resize_matrix`.
+        **options: how, see `grid_matrices`; by default bicubic with antialias.
 
     Returns:
         float32 array `(1, num_prefix + new rows * new columns, d)`: timm's `resample_abs_pos_embed`.
@@ -88,10 +72,7 @@ def resample_positions(
     prefix, patches = table[:, :num_prefix], table[0, num_prefix:]
     if tuple(old_grid) == tuple(new_grid):
         return table
-    rows, columns = (
-        resize_matrix(old, new, method, antialias, align_corners, offset)
-        for old, new in zip(old_grid, new_grid)
-    )
+    rows, columns = grid_matrices(old_grid, new_grid, **options)
     grid = patches.reshape(*old_grid, -1).astype("float64")
     grid = np.einsum("rh,cw,hwd->rcd", rows, columns, grid, optimize=True)
     return np.concatenate([prefix, grid.reshape(1, -1, grid.shape[-1]).astype("float32")], axis=1)

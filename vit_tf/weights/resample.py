@@ -1,53 +1,8 @@
-"""The matrix of a 1-D resize, that of `torch.nn.functional.interpolate`, and the resampling of patch kernels.
-
-Position tables are resampled with the same matrix in `vit_tf.weights.positions`.
-"""
+"""The resampling of patch kernels. Position tables are resampled in `vit_tf.weights.positions`."""
 
 import numpy as np
 
-from vit_tf.checks import check_choice
-
-METHODS = ("bicubic", "bilinear")
-
-
-def resize_matrix(old, new, method="bicubic", antialias=True, align_corners=False, offset=0.0):
-    """Returns the matrix (new, old) in float64 that resizes a vector of `old` values to `new`.
-
-    Pixel centres are at half-integers, unless `align_corners` maps the ends onto each other. As in
-    PyTorch, `antialias` widens the filter when it shrinks, renormalises it at the borders, and makes
-    the cubic kernel's parameter -0.5; without it the parameter is -0.75 and borders are repeated.
-    `offset` makes the scale (new + offset) / old, as DINO and DINOv2 do to avoid rounding errors.
-    """
-    check_choice("method", method, METHODS)
-    if align_corners and new > 1:
-        centers = np.arange(new) * (old - 1) / (new - 1)
-    else:
-        centers = (np.arange(new) + 0.5) * old / (new + offset) - 0.5
-    radius = 2 if method == "bicubic" else 1
-    if antialias and not align_corners:
-        stretch = max(1.0, old / new)
-        distance = (np.arange(old)[None] - centers[:, None]) / stretch  # (new, old)
-        weights = kernel(distance, method, a=-0.5)
-        return weights / weights.sum(axis=1, keepdims=True)
-    if method == "bilinear":
-        centers = np.clip(centers, 0, old - 1)
-    matrix = np.zeros((new, old))
-    first = np.floor(centers).astype(int) - radius + 1
-    for tap in range(2 * radius):
-        position = first + tap
-        weights = kernel(position - centers, method, a=-0.75)
-        np.add.at(matrix, (np.arange(new), np.clip(position, 0, old - 1)), weights)
-    return matrix
-
-
-def kernel(x, method, a):
-    """Returns the interpolation kernel at the distances `x`: a triangle, or Keys's cubic."""
-    x = np.abs(x)
-    if method == "bilinear":
-        return np.maximum(0, 1 - x)
-    near = ((a + 2) * x - (a + 3)) * x * x + 1
-    far = (((x - 5) * x + 8) * x - 4) * a
-    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+from vit_tf.interpolation import resize_matrix
 
 
 def resample_patch_kernel(weights, new_size, method="bicubic", antialias=True):

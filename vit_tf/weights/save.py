@@ -43,7 +43,7 @@ def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32
     for name, mapping in timm.weight_mappings(model).items():
         array = keras.ops.convert_to_numpy(mapping.variable.value)
         arrays[name] = np.ascontiguousarray(mapping.to_timm(array), dtype)
-    grid = "x".join(map(str, ViTStructure(model).grid_size))
+    grid = "x".join(map(str, ViTStructure(model).patch_encoder.position_grid))
     require_space(path.parent, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as partial:
         try:

@@ -109,7 +109,8 @@ def check_arrays(loader, model):
     is_uint8 = isinstance(images, np.ndarray) and images.dtype == np.uint8
     require(is_uint8, f"{ENGINE} needs images as a uint8 array: choose --engine train-batch")
     shapes = f"the images are {images.shape[1:]}, and the model takes {model.input_shape[1:]}"
-    require(images.shape[1:] == model.input_shape[1:], f"{ENGINE} does not resize: {shapes}")
+    is_taken = all(own in (None, side) for own, side in zip(model.input_shape, images.shape))
+    require(is_taken, f"{ENGINE} does not resize: {shapes}")
     hint = "got labels of several: choose --engine train-batch"
     require(loader.labels.ndim == 1, f"{ENGINE} needs one class per image, {hint}")
     sizes = f"got --batch-size {size} for {num_images} images"
