@@ -91,7 +91,7 @@ class RotaryPositions(ConfiguredLayer):
             places = ops.convert_to_tensor(coordinates(grid_size, p, config, np if grid is None else ops))
             is_mixed = config.kind == "mixed"
             frequencies = self.frequencies if is_mixed else axial_frequencies(self.width, config.temperature)
-            tables = trigonometric(places, frequencies, config.half_rotation, ops)
+            tables = trigonometric(places, ops.cast(frequencies, "float32"), config.half_rotation, ops)
         return [ops.swapaxes(table, 0, 1) for table in tables] if tokens_first else list(tables)
 
     def turn(self, x: Tensor, factors: list[Tensor]) -> Tensor:
