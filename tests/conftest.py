@@ -1,3 +1,8 @@
+"""Markers, and fixtures of all tests.
+
+Keras is imported by functions only: the process that hands out tests to workers (`pytest -n`) starts them the sooner.
+"""
+
 import contextlib
 import gc
 import os
@@ -13,18 +18,8 @@ if os.environ.get("VIT_TF_PARITY"):  # PyTorch's compiler aborts a process that 
         import timm  # noqa: F401
         import torch._dynamo  # noqa: F401
 
-import keras
 import numpy as np
 import pytest
-
-if keras.backend.backend() == "torch":
-    import torch
-
-    # Results go to NumPy, which refuses tensors that wait for a gradient; `fit` and `gradients` ask for them.
-    torch.set_grad_enabled(False)
-    keras.Model.fit = torch.enable_grad()(keras.Model.fit)
-    keras.Model.train_on_batch = torch.enable_grad()(keras.Model.train_on_batch)
-
 
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit this. The tests press Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,15 +29,29 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
     """Applies the markers `fast_cases` and `tensorflow_only`."""
+    import keras
+
     mark_further_cases(items)
     if keras.backend.backend() == "tensorflow":
         return
+    if keras.backend.backend() == "torch":
+        ask_torch_for_gradients()
     for item in items:
         if marker := item.get_closest_marker("tensorflow_only"):
             reason = (
                 marker.args[0] if marker.args else "TensorFlow's run of this test stands for all backends"
             )
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def ask_torch_for_gradients():
+    """Results go to NumPy, which refuses tensors that wait for a gradient; `fit` and `gradients` ask for them."""
+    import keras
+    import torch
+
+    torch.set_grad_enabled(False)
+    keras.Model.fit = torch.enable_grad()(keras.Model.fit)
+    keras.Model.train_on_batch = torch.enable_grad()(keras.Model.train_on_batch)
 
 
 def mark_further_cases(items):
@@ -59,6 +68,8 @@ def mark_further_cases(items):
 @pytest.fixture(autouse=True)
 def seeded():
     """Every test starts from the same state of Keras and of chance, and leaves the policy as it was."""
+    import keras
+
     keras.utils.clear_session()  # before the test: only now is all that the last one held garbage
     gc.freeze()  # what is left, modules and shared models, need not be searched again and again
     policy = keras.config.dtype_policy()
@@ -70,6 +81,8 @@ def seeded():
 @pytest.fixture
 def eager():
     """On TensorFlow, steps run without tracing, which takes longer than the few steps of a test."""
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         yield
         return
