@@ -4,7 +4,8 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 # Neighbours share fixtures and compiled shapes: each process takes a stretch, and steals at the end.
-PYTEST := $(BIN)/python -m pytest -q -n 2 --dist worksteal
+# Compiled modules are kept, whatever the environment says: subprocesses and the second backend start sooner.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n 2 --dist worksteal
 # XLA need not optimise what runs once.
 XLA_FAST_COMPILATION := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # JAX compiles each shape once for all processes and all tests.

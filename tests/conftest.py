@@ -1,6 +1,6 @@
 """Markers, and fixtures of all tests.
 
-Keras is imported by functions only: the process that hands out tests to workers (`pytest -n`) starts them the sooner.
+Keras is imported by functions only: the process that hands out tests (`pytest -n`) starts its workers sooner.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
 
 
 def ask_torch_for_gradients():
-    """Results go to NumPy, which refuses tensors that wait for a gradient; `fit` and `gradients` ask for them."""
+    """Only `fit` and `gradients` need them: NumPy refuses tensors that wait for a gradient."""
     import keras
     import torch
 

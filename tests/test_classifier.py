@@ -40,6 +40,7 @@ def test_a_folder_comes_back_with_labels_and_preprocessing(saved):
     assert len(loaded.predict([image, image], top=1)) == 2
 
 
+@pytest.mark.slow
 def test_a_multi_label_folder_comes_back_with_its_thresholds(saved, tmp_path):
     folder, model, _ = saved
     assert vit_tf.load(folder).problem_type == "single_label_classification"
@@ -72,6 +73,7 @@ def test_bad_meanings_are_not_saved(saved, tmp_path, options, message):
     assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.slow
 def test_the_command_reads_it(saved, capsys):
     from vit_tf.commands import main as cli
 

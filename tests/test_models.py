@@ -98,22 +98,15 @@ def test_defaults_build_vit_b16():
 
 @pytest.mark.fast_cases(2)
 @each_family
-def test_keras_file_round_trip(overrides, tmp_path):
+def test_files_round_trip(overrides, tmp_path):
     model = small_vit(**overrides)
     model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    x = images(model)
-    np.testing.assert_allclose(again(x), model(x), rtol=0, atol=1e-6)
-
-
-@pytest.mark.fast_cases(2)
-@each_family
-def test_weights_round_trip_by_build_vit(overrides, tmp_path):
-    model = small_vit(**overrides)
     model.save_weights(tmp_path / "model.weights.h5")
-    again = build_vit("vit_b16", weights=tmp_path / "model.weights.h5", **{**SMALL, **overrides})
     x = images(model)
-    np.testing.assert_allclose(again(x), model(x), rtol=0, atol=1e-6)
+    logits = model(x)
+    built = build_vit("vit_b16", weights=tmp_path / "model.weights.h5", **{**SMALL, **overrides})
+    for again in (keras.models.load_model(tmp_path / "model.keras"), built):
+        np.testing.assert_allclose(again(x), logits, rtol=0, atol=1e-6)
 
 
 @pytest.mark.fast_cases(2)
@@ -165,6 +158,7 @@ def test_conv_and_patches_stems_are_the_same_model():
     np.testing.assert_allclose(patches(x), conv(x), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_and_activation():
     model = small_vit()
     x = images(model)
@@ -192,6 +186,7 @@ def test_drop_path_rises_linearly():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.tensorflow_only
 @pytest.mark.parametrize("overrides", [{}, dict(distillation_token=True), dict(pooling="map", norm="rms")])
@@ -246,6 +241,7 @@ def test_bad_arguments(arguments, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_weights_of_another_model(tmp_path):
     small_vit().save_weights(tmp_path / "a.weights.h5")

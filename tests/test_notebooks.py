@@ -62,6 +62,7 @@ def test_notebook_runs_in_a_kernel(path):
     run.execute(path, overrides=LESS)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_outputs_are_stored(tmp_path):
     """`make notebooks`: overrides follow the parameters and are not stored, nor are messages of libraries."""

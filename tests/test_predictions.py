@@ -323,6 +323,7 @@ def test_folders_of_transformers(folder, num_labels, config, expected):
             assert [p for _, p in best] == sorted(by_name.values(), reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "num_labels, config, line, entry",

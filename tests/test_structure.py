@@ -79,6 +79,7 @@ def test_depths_are_timms():
     assert [block_index(path) for path in paths] == [12, 3, None, None]
 
 
+@pytest.mark.slow
 def test_a_model_without_position_table():
     model = without_positions()
     structure = ViTStructure(model)

@@ -126,6 +126,7 @@ def test_contestants_take_turns(rivals, tmp_path):
     assert "".join(calls[2 * worker.WARM_UP_CALLS :]) == "ababab"
 
 
+@pytest.mark.slow
 def test_long_calls_rest_every_second_round(rivals, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "LONG_CALL", 0.01)
     group = speed.Group("inference", "float32", ("quick", "slow"), 3, speed.QUICK, (1,), "tiny", 32)

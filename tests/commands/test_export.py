@@ -25,6 +25,7 @@ def fails(*arguments):
     return caught.value.code
 
 
+@pytest.mark.slow
 def test_stages_are_printed(capsys, source):
     folder, to = source
     assert cli.main(["export", str(folder), str(to / "out"), "--format", "onnx", "--preprocessing"]) == 0
@@ -107,6 +108,7 @@ def test_a_missing_extra_is_found_before_keras(monkeypatch, capsys, source):
     assert "pip install 'vit_tf[litert]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_without_a_head_gives_features(source):
     folder, to = source
     save_weights(randomize(build_vit("test_vit", image_size=32, num_classes=0)), folder / "model.safetensors")

@@ -83,6 +83,7 @@ def test_summary(capsys):
         assert text in output
 
 
+@pytest.mark.slow
 def test_a_run_s_folder_is_its_model(hub, tmp_path):
     _, folder = hub
     run = tmp_path / "run"
@@ -99,6 +100,7 @@ def test_a_run_s_folder_is_its_model(hub, tmp_path):
     assert open_checkpoint(folder).path == folder / "model.safetensors"
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("ending", [".safetensors", ".weights.h5", ".keras"])
 def test_convert(capsys, hub, ending):
@@ -144,6 +146,7 @@ def test_mistakes_are_one_line(capsys, hub, arguments, message):
     assert message in error and error.startswith("error: ") and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_features_are_no_predictions(capsys, hub):
     _, folder = hub
     model = build_vit("test_vit", image_size=32, num_classes=0)

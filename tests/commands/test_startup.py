@@ -91,7 +91,9 @@ sys.meta_path.insert(0, Interrupt())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first, second", [("vit_tf", "keras"), ("keras", "vit_tf")])
+@pytest.mark.parametrize(
+    "first, second", [("vit_tf", "keras"), pytest.param("keras", "vit_tf", marks=pytest.mark.exhaustive)]
+)
 def test_keras_loads_a_model_after_a_bare_import(first, second, tmp_path):
     """A ViT and a layer of augmentation, which are registered with Keras in modules of their own."""
     path = tmp_path / "model.keras"

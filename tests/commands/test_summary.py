@@ -27,6 +27,7 @@ def test_diagram_of_one_model(capsys, tmp_path):
     assert "<svg" in (tmp_path / "model.svg").read_text()
 
 
+@pytest.mark.slow
 def test_json_and_markdown_have_the_same_numbers(capsys):
     content = json.loads(printed(capsys, "vit_b16", "--json"))
     assert content["totals"]["flops"] == 35_127_656_448
@@ -77,6 +78,7 @@ def test_bad_arguments(arguments, message):
         main(["summary", *arguments])
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_or_of_a_file(capsys, tmp_path):
     sizes, prepare = (
         dict(image_size=(32, 48), num_classes=3),

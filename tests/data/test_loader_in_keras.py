@@ -50,6 +50,7 @@ def test_fit_in_parts_of_an_epoch_and_in_an_order_of_keras():
     assert history["val_loss"][-1] == pytest.approx(model.evaluate(batches(shuffle=False), verbose=0)[0])
 
 
+@pytest.mark.slow
 def test_evaluate_and_predict_have_every_image_once():
     model, source = linear(), batches(shuffle=False)
     whole = np.concatenate([images for images, _ in source.epoch()])

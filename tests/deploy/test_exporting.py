@@ -65,6 +65,7 @@ def test_exports_agree(out, kind, format):
     assert left(out.parent) == ["out"]
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "format, precision",
@@ -80,6 +81,7 @@ def test_half_precision(out, format, precision):
     assert sum(path.stat().st_size for path in model_files) < 0.8 * full
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("format", ["onnx", "openvino", "litert"])
 def test_preprocessing_in_the_graph(out, format):
@@ -133,6 +135,7 @@ def test_augmentation_is_left_out(out, augmentation, format):
     np.testing.assert_allclose(outputs, vit(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("format", ["onnx", "savedmodel"])
 def test_a_model_that_normalizes_takes_pixels(out, format):
@@ -148,11 +151,13 @@ def test_a_model_that_normalizes_takes_pixels(out, format):
     np.testing.assert_allclose(outputs, vit(pixels.astype("float32")), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_probabilities(out):
     manifest = export(tiny(classifier_activation="softmax"), out, format="onnx")
     assert manifest.activation == "softmax"
 
 
+@pytest.mark.slow
 def test_the_exported_model_does_not_change(out):
     model = tiny()
     before = model(IMAGES[:, :8, :16])
@@ -224,6 +229,7 @@ def test_an_onnx_model_takes_encoded_images(out):
         open_runtime(out).run(photos)
 
 
+@pytest.mark.slow
 def test_force_replaces_only_exported_folders(out):
     model = tiny()
     export(model, out, format="onnx")
@@ -259,6 +265,7 @@ def write_on_a_full_disk(model, manifest, folder, opset):
     raise RuntimeError("variables/part-00000; No space left on device")
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "write, error, message",

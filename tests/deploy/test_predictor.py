@@ -190,6 +190,7 @@ def test_an_error_of_the_generator_follows_the_results_before(exported, photos):
     assert found == photos[1][:6]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_eight_threads_get_the_same_results(exported, photos, runtime):
     folder, paths = photos
@@ -290,6 +291,7 @@ def test_a_classifier_and_a_model(photos):
         Predictor(7)
 
 
+@pytest.mark.slow
 def test_normalization_inside_a_model(photos):
     settings = vit_tf.get_preprocessing("vit_cifar10")
     options = dict(num_layers=1, num_classes=4)

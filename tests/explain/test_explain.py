@@ -66,6 +66,7 @@ def test_every_kind_is_recorded():
     assert {timm_case(name)["id"] for name in INSIDE} <= SHAPES.keys()
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_a_saved_model_in_half_precision_and_its_state_afterwards(tmp_path):
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -89,6 +90,7 @@ def test_an_error_leaves_nothing_behind(monkeypatch):
     assert not active_hooks()
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_maps_are_resized_to_the_image():
     model = small()
@@ -117,6 +119,7 @@ def test_rematerialised_models_show_the_same():
         np.testing.assert_allclose(found, function(model, images), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 @not_on_jax
 def test_heads_of_ones_own_and_activations():
     model = small(num_classes=0)

@@ -13,6 +13,7 @@ from vit_tf.structure import ViTStructure
 pytestmark = pytest.mark.every_backend
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",
@@ -54,6 +55,7 @@ def test_rows_of_chosen_layers_and_tokens(overrides):
         np.testing.assert_allclose(fused, getattr(np, reduce)(maps["block_0"], axis=1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_few_queries_at_a_time_give_the_same(monkeypatch):
     model = small()
     images = some_images(model)
@@ -65,6 +67,7 @@ def test_few_queries_at_a_time_give_the_same(monkeypatch):
     np.testing.assert_allclose(vit_tf.attention_distance(model, images), distance, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_attention_of_the_pooling():
     model = small(pooling="map", class_token=False)
     maps = vit_tf.attention_maps(model, some_images(model), layers="pooling")

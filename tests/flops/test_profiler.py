@@ -26,6 +26,7 @@ def test_vit_b16_agrees_with_the_profiler(vit_b16):
     assert get_flops(vit_b16, 8) == sum(counts.values()) > 281_021_251_584
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @profiled
 @each_family

@@ -227,6 +227,7 @@ def test_tensors_of_a_billion_times_nothing(tmp_path):
     refused(open_weights, tmp_path / "a.npz", "stacked blocks")
 
 
+@pytest.mark.slow
 def test_positions_of_a_billion_times_nothing(folder):
     arrays = load_file(folder / "model.safetensors")
     arrays["pos_embed"] = np.zeros((1, 10**8, 0), "float32")
@@ -298,6 +299,7 @@ def write_config(folder, config, **changes):
     return config
 
 
+@pytest.mark.slow
 def test_configs_that_claim_what_is_there(folder):
     assert build_vit(weights=folder).output_shape == (None, 5)
     write_config(folder, TIMM)

@@ -100,6 +100,7 @@ def test_config(folder, name):
     check()
 
 
+@pytest.mark.slow
 def test_preprocessor(folder):
     @BUDGET
     @given(EDITS)
@@ -204,6 +205,7 @@ def format_cases():
     return {case["format"]: case for case in cases if "variant" in case}
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", sorted(format_cases()))
 def test_shapes_of_every_format(tmp_path, name):

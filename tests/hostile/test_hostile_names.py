@@ -62,6 +62,7 @@ def test_predictions(model, tmp_path, capsys):
     check(out)
 
 
+@pytest.mark.slow
 def test_predictions_as_json(model, tmp_path, capsys):
     name = picture(tmp_path / f"x{EVIL}.png")
     _, out, _ = output(capsys, lambda: cli.main(["predict", name, "--weights", str(model), "--json"]))

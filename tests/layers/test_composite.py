@@ -97,6 +97,7 @@ FREEZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("freezer", FREEZERS.values(), ids=FREEZERS)
 def test_frozen_models(freezer, tmp_path):
@@ -148,6 +149,7 @@ GATED = dict(mlp="swiglu_split", activation="silu", attention="differential")
 THINGS = dict(block="parallel_things", drop_path_rate=0.1, layer_scale_init=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides, count, mode",

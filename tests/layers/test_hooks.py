@@ -80,6 +80,7 @@ def test_eight_threads_of_one_function(name):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "name, error", [("attention_maps", KeyboardInterrupt), ("class_relevance", ZeroDivisionError)]

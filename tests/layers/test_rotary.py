@@ -83,6 +83,7 @@ def test_angles_are_float32_in_half_precision():
     np.testing.assert_array_equal(ops.cast(y, "float32"), ops.cast(expected, "float32"))
 
 
+@pytest.mark.slow
 def test_models_for_images_of_any_size():
     options = dict(num_heads=2, mlp_dim=12, rotary=KINDS["mixed"], num_prefix_tokens=1)
     patches = keras.Input((None, None, 8))

@@ -18,6 +18,7 @@ def images_in(figure):
     return [image for axes in figure.axes for image in axes.get_images()]
 
 
+@pytest.mark.slow
 def test_attention_heads(tmp_path):
     maps = RNG.random((5, 2, 3)).astype("float32")
     figure = plots.attention_heads(IMAGES[0], maps, "block_3")
@@ -29,6 +30,7 @@ def test_attention_heads(tmp_path):
     plots.save(figure, tmp_path / "heads.png")
 
 
+@pytest.mark.slow
 def test_maps_cover_the_whole_image(tmp_path):
     maps = {"a": RNG.random((3, 2, 3)), "b": RNG.random((3, 4, 6))}
     figure = plots.saliency_maps(IMAGES, maps, ["x", "y", "$z"], "maps")

@@ -19,6 +19,7 @@ def test_predictions(n, channels, tmp_path):
     plots.save(figure, tmp_path / "predictions.png")
 
 
+@pytest.mark.slow
 def test_pictures_and_what_a_notebook_shows():
     images = np.random.default_rng(0).uniform(0, 255, (30, 4, 6, 3))
     figure = plots.image_grid(images, [f"number {i}" for i in range(30)], "test")

@@ -18,6 +18,7 @@ def test_names_of_classes_may_be_anything(tmp_path):
     plots.save(figure, tmp_path / "predictions.png")
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", ["a\x1b[2J\x07", "cat\n100 % dog", "\u202egpj", "\x9b", "$x$\t"])
 def test_control_characters_in_names_are_escaped(name, tmp_path):

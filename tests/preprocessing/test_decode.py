@@ -303,6 +303,7 @@ def test_decode_takes_the_smallest_image():
     np.testing.assert_array_equal(np.asarray(image), [[[1, 2, 3]]])
 
 
+@pytest.mark.slow
 def test_decode_takes_100_megapixels_in_threads_without_a_warning():
     data = to_bytes(Image.new("1", (10_000, 10_000), 1))
     with ThreadPoolExecutor(1) as pool:  # warnings are errors here

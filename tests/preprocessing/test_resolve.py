@@ -170,6 +170,7 @@ def test_rescale_factors_of_transformers():
         np.testing.assert_allclose(result[0], (image * factor - 0.3) / 0.6, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_crops_of_transformers_keep_their_sizes():
     for size in range(30, 300, 7):
         for crop in range(20, size):

@@ -418,6 +418,7 @@ def test_pixels_of_what_the_model_sees():
     assert prepare.to_pixels(np.full((1, 2, 2, 3), 9.0)).max() == 255
 
 
+@pytest.mark.slow
 def test_files_are_preprocessed_and_found_without_keras():
     code = """if True:
         import sys

@@ -90,6 +90,7 @@ def test_make_pretrained_refuses_what_got_worse(as_whole, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("place", ["size", "test", "install", "out"])
 def test_make_pretrained_fails_before_the_long_test(as_whole, tmp_path, monkeypatch, place):

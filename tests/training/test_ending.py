@@ -116,6 +116,7 @@ def test_what_does_not_fit_the_model(tmp_path, changes, message):
         ending.rehearse(finish, trainer)
 
 
+@pytest.mark.slow
 def test_other_errors_tell_when_they_came(run, monkeypatch):
     finish, trainer = run
     monkeypatch.setattr(ending, "draw_report", lambda *_: 1 / 0)

@@ -129,6 +129,7 @@ def test_training_changes_adapters_and_head_alone():
     assert len(trained) == 2 * 2 + 2
 
 
+@pytest.mark.slow
 def test_defaults_and_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     vit = randomize(tiny_vit(num_layers=2))

@@ -79,6 +79,7 @@ def test_steps_are_those_of_numpy(vit, name, rule, layer_decay):
     check_steps(vit, optimizer, rule, layer_decay)
 
 
+@pytest.mark.slow
 def test_muon_turns_kernels_of_the_blocks_and_leaves_the_rest_to_adamw(vit):
     optimizer = make_optimizer(vit, "muon", RATE, DECAY, layer_decay=0.5)
     variables = vit.trainable_variables
@@ -232,6 +233,7 @@ def test_averages_are_those_of_numpy_and_come_and_go_bit_by_bit(vit):
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
 def test_kerass_callback_validates_the_averages(name):

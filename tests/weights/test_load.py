@@ -49,6 +49,7 @@ def test_missing_unexpected_and_misshapen_are_listed_and_nothing_is_loaded(saved
     np.testing.assert_array_equal(ours["block_0/attention/qkv/kernel"], arrays["blocks.0.attn.qkv.weight"].T)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_wrong_architecture(saved):
     _, path, _ = saved
@@ -65,12 +66,14 @@ def test_wrong_architecture(saved):
         assert_refused(small_vit(**overrides), path, message)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_long_lists_are_cut(saved):
     _, path, _ = saved
     assert_refused(small_vit(num_layers=4), path, "24 missing", "and 19 more")
 
 
+@pytest.mark.slow
 def test_another_number_of_classes_starts_a_new_head(saved):
     model, path, arrays = saved
     other = small_vit(num_classes=7)
@@ -85,6 +88,7 @@ def test_another_number_of_classes_starts_a_new_head(saved):
     assert load_weights(other, bare).new_head
 
 
+@pytest.mark.slow
 def test_build_vit_takes_the_head_of_the_weights(saved):
     model, path, _ = saved
     options = {key: value for key, value in SMALL.items() if key != "num_classes"}
@@ -126,6 +130,7 @@ def test_other_float_types_are_read_as_float32(saved, tmp_path, dtype):
         np.testing.assert_allclose(new, old, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
     model = small_vit(pooling="map")
@@ -134,6 +139,7 @@ def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
     assert not report.errors and "attn_pool.latent" in report.unused and "attn_pool.latent" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_tutorial", "vit_pytorch"])
 def test_our_own_architectures_come_back_too(name, tmp_path):
@@ -151,6 +157,7 @@ def test_our_own_architectures_come_back_too(name, tmp_path):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_loading_holds_one_tensor_at_a_time(tmp_path):
     import tracemalloc
@@ -177,6 +184,7 @@ def hub_folder(tmp_path, **config):
     return model, case
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_a_folder_tells_variant_size_and_classes(tmp_path):
     model, _ = hub_folder(
@@ -284,6 +292,7 @@ def test_pth_loads_and_hostile_pth_does_not_run(saved, tmp_path):
     assert not (tmp_path / "was here").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_distilled_heads_are_averaged_and_can_be_had_apart(tmp_path):
     model = small_vit(distillation_token=True)
@@ -381,6 +390,7 @@ def test_configs_of_another_kind(config, saved, tmp_path):
         build_vit(weights=tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_nulls_in_a_config_are_absent(tmp_path):
     hub_folder(tmp_path, pretrained_cfg=dict(input_size=[3, 64, 64]), model_args=None)

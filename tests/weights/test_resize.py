@@ -45,6 +45,7 @@ def test_the_source_s_grid(tmp_path):
     np.testing.assert_array_equal(positions(other), expected)
 
 
+@pytest.mark.slow
 def test_who_tells_the_source_s_grid(tmp_path):
     """The user, then the file's metadata, then config.json, then a square, then the model."""
     model = small_vit(image_size=(32, 128))  # 2 x 8
@@ -104,6 +105,7 @@ def test_resize_equals_loading_into_the_other_size(overrides, tmp_path):
     assert model.input_shape == (None, 64, 64, 3)
 
 
+@pytest.mark.slow
 def test_resize_to_the_same_size_changes_nothing():
     model = small_vit(include_preprocessing=True)
     x = 100 + 30 * images(model)
@@ -147,6 +149,7 @@ def test_bad_sizes(make, options, message):
         resize_model(make(), **options)
 
 
+@pytest.mark.slow
 def test_the_name_of_a_model_changes_no_weights(tmp_path):
     sizes = {**SMALL, "image_size": 64}
     model = randomize(build_vit("flexivit_small", **sizes))

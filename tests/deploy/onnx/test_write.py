@@ -113,6 +113,7 @@ def test_layer_scale_adds_no_nodes(tmp_path):
     assert operators(tmp_path / "plain") == operators(tmp_path / "scaled")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [20, 23])
 def test_half_precision(opset, tmp_path):
     for name, overrides in HALF.items():
@@ -129,6 +130,7 @@ def test_half_precision_refuses_weights_that_overflow(tmp_path):
         write_onnx(model, tmp_path / "model.onnx", precision="float16")
 
 
+@pytest.mark.slow
 def test_pixels_are_normalised_inside(tmp_path):
     colours = dict(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     preprocessing = Preprocessing((16, 24), crop_fraction=1.0, **colours)
@@ -170,6 +172,7 @@ def test_several_image_sizes(name, tmp_path):
             np.testing.assert_allclose(result, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_names_of_the_outputs(tmp_path):
     path = tmp_path / "model.onnx"
     assert write_onnx(small_vit(num_classes=0), path) == ("features",)
@@ -179,6 +182,7 @@ def test_names_of_the_outputs(tmp_path):
     assert [x.name for x in onnx.load(path).graph.input] == ["images"]
 
 
+@pytest.mark.slow
 def test_a_model_with_more_layers_around(tmp_path):
     backbone = small_vit(num_classes=0)
     x = keras.Input((16, 24, 3))

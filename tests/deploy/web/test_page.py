@@ -119,6 +119,7 @@ class TestFolder:
             "onnxruntime_web": "1.2.3",
         }
 
+    @pytest.mark.slow
     def test_export(self, tmp_path):
         package = tmp_path / "package"
         package.mkdir()

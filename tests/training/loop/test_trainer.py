@@ -121,7 +121,9 @@ def compiled_whole(tmp_path_factory):
     "step, compiled",
     [
         *((1, False), (3, False), (4, False)),  # within an epoch, before a validation, in the next epoch
-        *((4, True), pytest.param(1, True, marks=pytest.mark.exhaustive)),
+        # Compiled on TensorFlow: as the interrupted run in tests/commands/test_finetune_multi_label.py.
+        pytest.param(4, True, marks=pytest.mark.exhaustive),
+        pytest.param(1, True, marks=pytest.mark.exhaustive),
     ],
 )
 def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(request, tmp_path, step, compiled):
@@ -366,6 +368,7 @@ def test_a_request_after_the_last_validation_is_heard(tmp_path):
     assert again.resume() and again.progress.finished
 
 
+@pytest.mark.slow
 def test_a_state_of_another_version_is_refused(whole, monkeypatch):
     other = make(whole[0].folder)
     arrays, state = other.checkpoints.load()
@@ -374,6 +377,7 @@ def test_a_state_of_another_version_is_refused(whole, monkeypatch):
         other.resume()
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_a_state_of_another_model_is_refused(whole):
     trainer, _, _ = whole
@@ -481,6 +485,7 @@ def test_schedule_needs_a_limit(limits):
         Schedule(0.1, make_schedule("cosine"), **limits)
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_bar(whole):
     _, _, progress = whole

@@ -25,6 +25,7 @@ def test_first_deit_3_names(saved, tmp_path):
     assert_refused(model, tmp_path / "both.safetensors", "has both of its names")
 
 
+@pytest.mark.slow
 def test_formats_are_recognised_by_the_names_inside(tmp_path):
     case = timm_case("vit_tiny_patch16_224")
     model = build(case, None)
