@@ -127,7 +127,6 @@ def test_convert(capsys, hub, ending):
         (["list", "resnet*"], "no variant matches 'resnet"),
         (["summary", "vit_b17"], "did you mean 'vit_b16'"),
         (["summary", "vit_b16", "--image-size", "1x2x3"], "224 or 224x288"),
-        (["convert", "FOLDER/model.safetensors", "FOLDER/out.keras"], "add --model NAME"),
         (["convert", "FOLDER", "FOLDER/folder.keras", "--force"], "is a folder"),
         (["predict", "missing.jpg", "--weights", "FOLDER"], "no image at 'missing.jpg'"),
         (["predict", "FOLDER/config.json", "--weights", "FOLDER"], "not an image"),

@@ -73,13 +73,14 @@ def model_row(name):
 def count(name, num_layers):
     """Returns (parameters, MACs) of a variant. All blocks cost the same, so one is built."""
     from vit_tf.flops import count_flops
-    from vit_tf.flops.count import count_inside
+    from vit_tf.flops.count import count_layer, own_shapes
     from vit_tf.models import build_vit
 
     model = build_vit(name, num_layers=1)
-    total, blocks = count_flops(model).totals, list(count_inside(model.get_layer("block_0"), 1))
-    parameters = total.parameters + (num_layers - 1) * sum(row.parameters for row in blocks)
-    return parameters, total.macs + (num_layers - 1) * sum(row.macs for row in blocks)
+    block, total = model.get_layer("block_0"), count_flops(model).totals
+    rows = list(count_layer(block, (1, *own_shapes(block)[0])))
+    parameters = total.parameters + (num_layers - 1) * sum(row.parameters for row in rows)
+    return parameters, total.macs + (num_layers - 1) * sum(row.macs for row in rows)
 
 
 def markdown_table(rows):
