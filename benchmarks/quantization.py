@@ -110,9 +110,9 @@ def compare_runtimes(source, runtimes, images, labels):
 
 def compare_precisions(variant):
     """Prints the time of a batch of 8 images in OpenVINO, in float32, bfloat16 and int8."""
-    from vit_tf.deploy.exporting import write_checked
     from vit_tf.deploy.quality import compare_speed
     from vit_tf.deploy.quantizers import openvino_quantizer
+    from vit_tf.deploy.quantizing import write_float
     from vit_tf.deploy.runtimes import open_runtime
     from vit_tf.deploy.subject import open_subject
 
@@ -122,7 +122,7 @@ def compare_precisions(variant):
     with tempfile.TemporaryDirectory() as place:
         source = Path(place) / "float32"
         source.mkdir()
-        manifest = write_checked(subject, source, "openvino", "float32", None, print)
+        manifest = write_float(subject, source, "openvino", print)
         runs = {"float32": open_runtime(source, manifest).run}
         runs["bfloat16"] = open_runtime(source, replace(manifest, precision="bfloat16")).run
         for i, candidate in enumerate(openvino_quantizer.CANDIDATES):
