@@ -68,6 +68,12 @@ def test_values_out_of_range(field, value):
         (dict(allow_remainder=True, patch_stem="overlap"), "'conv' or 'mobileclip', got 'overlap'"),
         (dict(block="parallel_scaling", mlp="swiglu"), "mlp='mlp' and sub_norm=False only"),
         (dict(block="parallel_scaling", sub_norm=True), "mlp='mlp' and sub_norm=False only"),
+        (dict(block="parallel_scaling", qkv_bias="qv"), "True or False only"),
+        (dict(num_kv_heads=2), "num_kv_heads=2 does not divide num_heads=3"),
+        (dict(pooling="map", pool_heads=7), "pool_heads=7 does not divide"),
+        (dict(attention="differential", num_kv_heads=1), "give `num_heads`"),
+        (dict(rotary=dict(kind="mixed"), num_kv_heads=1), "kind='mixed'"),
+        (dict(rotary=dict(kind="dinov3", offset=1.0)), "kind='axial'"),
     ],
 )
 def test_values_that_do_not_fit_each_other(options, message):

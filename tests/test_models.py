@@ -52,11 +52,32 @@ FAMILIES = {
     "parallel_things": dict(block="parallel_things", final_norm="none"),
     "res_post": dict(block="res_post", pooling="avgmax"),
     "lucidrains": dict(patch_stem="patches", patch_norm=True, embedding_norm=True, pooling="token_avg"),
+    "eva": dict(
+        rotary=dict(reference_grid=(4, 4)),
+        qkv_bias="qv",
+        mlp="swiglu_split",
+        sub_norm="mlp",
+        separate_qkv=True,
+    ),
+    "dinov3": dict(
+        rotary=dict(kind="dinov3", half_rotation=True), position_table=False, qkv_bias="qv", num_registers=2
+    ),
+    "rope_mixed": dict(rotary=dict(kind="mixed"), prefix_positions=False, layer_scale_init=0.4),
+    "sapiens": dict(
+        rotary=dict(kind="dinov3", half_rotation=True),
+        position_table=False,
+        **dict(num_layers=3, num_kv_heads=1, num_full_blocks=1, qk_norm=True, norm="rms"),
+        **dict(layer_scale_init=0.4, mlp_layer_scale=False),
+    ),
+    "perception": dict(
+        rotary=dict(offset=1.0, columns_first=True),
+        **dict(pooling="map", pool_prefix=True, pool_heads=2, pool_mlp_dim=10, class_token=True),
+    ),
     "remainder": dict(image_size=(20, 26), allow_remainder=True, pooling="max"),
 }
 FAST = (  # one of each kind of layer
     *("token", "overlap", "resnet_d", "regularised", "dino", "aim", "siglip", "differential"),
-    *("parallel_scaling", "parallel_things", "res_post"),
+    *("parallel_scaling", "parallel_things", "res_post", "rope_mixed", "sapiens"),
 )
 each_family = pytest.mark.parametrize("overrides", mostly_slow(FAMILIES, FAST))
 

@@ -10,6 +10,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from support.cases import (
     INSIDE,
     TIMM_NAMES,
@@ -36,6 +37,7 @@ from vit_tf import (
 from vit_tf.deploy.onnx import write_onnx
 from vit_tf.layers import AttentionPooling
 from vit_tf.variants import VARIANTS
+from vit_tf.weights.formats.renaming import translate
 
 RECORDED = json.loads((FIXTURES / "logits.json").read_text())
 TOLERANCE = 1e-4
@@ -65,6 +67,13 @@ FULL_SIZE = (
     "vit_small_r26_s32_224",
     "vit_small_resnet50d_s16_224",
     "vit_base_mci_224",
+    "eva02_small_patch14_224",
+    "eva02_base_patch16_clip_224",
+    "vit_medium_patch16_rope_reg1_gap_256",
+    "vit_small_patch16_rope_mixed_ape_224",
+    "vit_pe_core_tiny_patch16_384",
+    "vit_small_patch16_dinov3",
+    "vit_base_patch16_sapiens2",
 )
 
 
@@ -78,7 +87,7 @@ def assert_agree(actual, expected):
 
 def test_every_architecture_is_recorded():
     recorded = {case["variant"] for case in RECORDED if case["format"] == "timm"}
-    assert recorded == set(TIMM_NAMES) and len(recorded) == 193
+    assert recorded == set(TIMM_NAMES) and len(recorded) == 258
     assert [case["id"] for case in RECORDED] == [case["id"] for case in all_cases()]
     assert sum(path.stat().st_size for path in (FIXTURES).iterdir()) < 3e6
 
@@ -164,6 +173,50 @@ def test_live_attention_and_features(name, tmp_path):
     found = class_relevance(model, images, 3, query=query), grad_cam(model, images, 3)
     for maps, expected in zip(found, references.reference_relevance(case, tmp_path, 3, seed=1)):
         np.testing.assert_allclose(maps, expected, atol=TOLERANCE * expected.max())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("gated", [False, True])
+def test_dinov3_of_transformers(gated, tmp_path):
+    """Its file holds other names; its rotary frequencies are float32 here, as ours and timm's."""
+    transformers = pytest.importorskip("transformers")
+    import torch
+
+    sizes = dict(hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=3)
+    torch.manual_seed(0)
+    sizes |= dict(patch_size=16, num_register_tokens=4)
+    activation = "silu" if gated else "gelu"
+    config = transformers.DINOv3ViTConfig(use_gated_mlp=gated, hidden_act=activation, **sizes)
+    reference = transformers.DINOv3ViTModel(config).eval()
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    rules = {
+        r"embeddings\.cls_token": "cls_token",
+        r"embeddings\.register_tokens": "reg_token",
+        r"embeddings\.patch_embeddings\.(weight|bias)": r"patch_embed.proj.\1",
+        r"(?:model\.)?layer\.(\d+)\.norm([12])\.(weight|bias)": r"blocks.\1.norm\2.\3",
+        r"(?:model\.)?layer\.(\d+)\.attention\.([qkv])_proj\.(weight|bias)": r"blocks.\1.attn.\2_proj.\3",
+        r"(?:model\.)?layer\.(\d+)\.attention\.o_proj\.(weight|bias)": r"blocks.\1.attn.proj.\2",
+        r"(?:model\.)?layer\.(\d+)\.layer_scale([12])\.lambda1": r"blocks.\1.ls\2.gamma",
+        r"(?:model\.)?layer\.(\d+)\.mlp\.gate_proj\.(weight|bias)": r"blocks.\1.mlp.fc1_g.\2",
+        r"(?:model\.)?layer\.(\d+)\.mlp\.up_proj\.(weight|bias)": rf"blocks.\1.mlp.fc1{'_x' * gated}.\2",
+        r"(?:model\.)?layer\.(\d+)\.mlp\.down_proj\.(weight|bias)": r"blocks.\1.mlp.fc2.\2",
+        r"norm\.(weight|bias)": r"norm.\1",
+    }
+    named = {translate(name, rules): x.numpy() for name, x in reference.state_dict().items()}
+    save_file({name: x for name, x in named.items() if name}, tmp_path / "model.safetensors")
+    overrides = dict(
+        hidden_dim=48, mlp_dim=80, num_layers=2, num_heads=3, mlp="swiglu_split" if gated else "mlp"
+    )
+    overrides |= dict(activation=activation, image_size=(64, 80), pooling="token")
+    model = build_vit("vit_small_patch16_dinov3_qkvb", weights=tmp_path / "model.safetensors", **overrides)
+    images = np.random.default_rng(0).normal(size=(2, 64, 80, 3)).astype("float32")
+    with torch.no_grad():
+        expected = reference(torch.tensor(images.transpose(0, 3, 1, 2))).last_hidden_state.numpy()
+    assert_agree(model(images), expected[:, 0])
+    tokens = forward_features(model, images, -1, reshape=False)["block_1"]
+    np.testing.assert_allclose(tokens, expected, atol=TOLERANCE * np.abs(expected).max())
 
 
 @pytest.mark.parity

@@ -4,7 +4,17 @@ from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
 
-from vit_tf.checks import check_choice, check_int, check_number, check_valid, is_int, pair, shown, suggestion
+from vit_tf.checks import (
+    check_choice,
+    check_int,
+    check_number,
+    check_valid,
+    is_int,
+    pair,
+    require,
+    shown,
+    suggestion,
+)
 
 Tensor = Any  # of Keras, on any backend
 Shape = tuple[Any, ...]  # ints, and None for an unknown size
@@ -23,6 +33,10 @@ CHOICES = {
 }
 # Switches that also take names: of the parts where the switch is on.
 SWITCHES = {"qkv_bias": ("qv",), "sub_norm": ("attention", "mlp")}
+COUNTS = (
+    *("num_classes", "num_registers", "num_prefix_tokens", "num_full_blocks", "block_index"),
+    "query_chunk_size",
+)
 CHECKED = (  # before the others
     *("image_size", "patch_size", "grid_size", "position_grid", "rotary", "kind", "reference_grid"),
 )
@@ -63,6 +77,11 @@ class RotaryConfig:
         if self.kind != "axial" and (self.offset or self.reference_grid):
             raise ValueError(f"`offset` and `reference_grid` go with kind='axial', got {shown(self.kind)}")
 
+    def __str__(self):
+        others = [field for field in fields(self)[1:] if getattr(self, field.name) != field.default]
+        options = ", ".join(f"{field.name}={getattr(self, field.name)}" for field in others)
+        return f"{self.kind} ({options})" if options else self.kind
+
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
@@ -75,9 +94,14 @@ class AttentionConfig:
     Args:
         num_heads: int.
         head_dim: int, the width k of a head. None is d // num_heads.
+        num_kv_heads: int, the number of heads of keys and values, which divides `num_heads`: each serves as
+            many neighbouring heads of queries (grouped queries, https://arxiv.org/abs/2305.13245). None is
+            `num_heads`.
         attention: "softmax" (`DotProductAttention`) or "differential" (`DifferentialAttention`).
         block_index: int, the depth of the block, which sets the initial lambda of differential attention.
         qkv_bias: bool, whether queries, keys and values have a bias. "qv": queries and values only (BEiT).
+        separate_qkv: bool, whether files have the matrices of queries, keys and values one by one. Here they
+            always are one matrix.
         projection_bias: bool, whether the output projection has a bias.
         qk_norm: bool, whether the queries and keys of each head are normalised (ViT-22B,
             https://arxiv.org/abs/2302.05442, section 2).
@@ -101,9 +125,11 @@ class AttentionConfig:
 
     num_heads: int
     head_dim: int | None = None
+    num_kv_heads: int | None = None
     attention: str = "softmax"
     block_index: int = 0
     qkv_bias: bool | str = True
+    separate_qkv: bool = False
     projection_bias: bool = True
     qk_norm: bool = False
     sub_norm: bool | str = False
@@ -121,6 +147,7 @@ class AttentionConfig:
         if self.grid_size is not None:
             object.__setattr__(self, "grid_size", pair(self.grid_size, "grid_size"))
         check_fields(self)
+        check_heads(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +187,7 @@ class BlockConfig(AttentionConfig, MLPConfig):
         mlp: "mlp" (`MLP`), "swiglu" (`GatedMLP` with one inner matrix) or "swiglu_split" (with two).
         drop_path_rate: float in [0, 1), see `DropPath`; of each branch.
         layer_scale_init: float, see `LayerScale`; of each branch. None for no LayerScale.
+        mlp_layer_scale: bool. False leaves out the LayerScale of the MLP.
         **kwargs: the fields of `AttentionConfig` and of `MLPConfig`.
 
     Raises:
@@ -169,6 +197,7 @@ class BlockConfig(AttentionConfig, MLPConfig):
     mlp: str = "mlp"
     drop_path_rate: float = 0.0
     layer_scale_init: float | None = None
+    mlp_layer_scale: bool = True
 
 
 @dataclass(frozen=True)
@@ -186,6 +215,8 @@ class ViTConfig:
     num_heads: int
     mlp_dim: int
     head_dim: int | None = None  # None: hidden_dim // num_heads
+    num_kv_heads: int | None = None  # heads of keys and values; None: num_heads
+    num_full_blocks: int = 0  # blocks at each end of the model whose keys and values have num_heads heads
     # Stem
     # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened"; networks of hybrids:
     # "resnet_v2", "resnet_d", "mobileclip"
@@ -213,14 +244,18 @@ class ViTConfig:
     norm: str = "layer"  # or "rms"
     norm_epsilon: float = 1e-6
     qkv_bias: bool | str = True  # "qv": of queries and values only
+    separate_qkv: bool = False  # files have a matrix for each of queries, keys and values
     projection_bias: bool = True  # of the output projection of attention, and of the MLP
     qk_norm: bool = False  # normalise the queries and keys of each head
     sub_norm: bool | str = False  # normalise the inner values of both, "attention" or "mlp"
     layer_scale_init: float | None = None  # None: no LayerScale
+    mlp_layer_scale: bool = True  # LayerScale of the MLP, too
     query_chunk_size: int | None = None  # queries per chunk; 0: all; None: by the number of tokens
     # Head
     pooling: str = "token"  # "token", "avg", "max", "avgmax", "map" (attention), "token_avg" (both, joined)
     pool_prefix: bool = False  # whether "avg", "max" and "map" read the prefix tokens
+    pool_heads: int | None = None  # heads of "map"; None: num_heads
+    pool_mlp_dim: int | None = None  # inner width of the MLP of "map"; None: mlp_dim
     final_norm: str = "tokens"  # place of the last norm: "tokens", "pooled" (after the pooling), "none"
     in_channels: int = 3
     num_classes: int = 1000  # 0: no head
@@ -279,9 +314,10 @@ class ViTConfig:
     @property
     def least_parameters(self):
         """A lower bound of the number of parameters: those of positions, blocks and head."""
-        inner_dim = self.num_heads * (self.head_dim or self.hidden_dim // self.num_heads)
-        block = 4 * inner_dim + 2 * self.mlp_dim
-        return self.hidden_dim * (prod(self.table_grid) + self.num_layers * block + self.num_classes)
+        head_dim = self.head_dim or self.hidden_dim // self.num_heads
+        block = 2 * (self.num_heads + (self.num_kv_heads or self.num_heads)) * head_dim + 2 * self.mlp_dim
+        positions = prod(self.table_grid) if self.position_table else 0
+        return self.hidden_dim * (positions + self.num_layers * block + self.num_classes)
 
     def block_config(self, index):
         """Returns the `BlockConfig` of encoder block number `index`."""
@@ -291,6 +327,8 @@ class ViTConfig:
             options |= {"grid_size": None, "num_prefix_tokens": 0}
         elif self.takes_any_size:  # each call says the grid
             options["grid_size"] = None
+        if not self.num_full_blocks <= index < self.num_layers - self.num_full_blocks:
+            options["num_kv_heads"] = None
         return BlockConfig(**options, block_index=index)
 
 
@@ -349,12 +387,18 @@ def check_together(config):
             f"image_size={config.image_size} needs the grid of the position table: give `position_grid`, "
             "such as that of the images of the training"
         )
-    divided = config.head_dim is None or config.pooling == "map"
-    if divided and config.hidden_dim % config.num_heads:
-        raise ValueError(
-            f"num_heads={config.num_heads} does not divide hidden_dim={config.hidden_dim}: "
-            "choose a divisor, or give `head_dim`"
+    heads = {} if config.head_dim else {"num_heads": config.num_heads}
+    if config.pooling == "map":
+        heads |= (
+            {"num_heads": config.num_heads} if not config.pool_heads else {"pool_heads": config.pool_heads}
         )
+    for name, count in heads.items():
+        if config.hidden_dim % count:
+            raise ValueError(
+                f"{name}={count} does not divide hidden_dim={config.hidden_dim}: "
+                "choose a divisor" + ", or give `head_dim`" * (name == "num_heads")
+            )
+    check_heads(config)
     if config.pooling in NEEDS_CLASS_TOKEN and not config.has_class_token:
         raise ValueError(
             f"pooling={config.pooling!r} reads the class token, and class_token=False leaves it out: "
@@ -391,6 +435,21 @@ def check_stem(config):
         raise ValueError(f"patch_stem='mobileclip' needs patches of 16 and a multiple of 4 as width, {sizes}")
 
 
+def check_heads(config):
+    """Raises a ValueError if the heads of attention do not fit its other options."""
+    if config.num_kv_heads and config.num_heads % config.num_kv_heads:
+        raise ValueError(
+            f"num_kv_heads={config.num_kv_heads} does not divide num_heads={config.num_heads}: "
+            "choose a divisor"
+        )
+    if config.attention == "differential" and config.num_kv_heads not in (None, config.num_heads):
+        raise ValueError("attention='differential' has as many heads of keys as of queries: give `num_heads`")
+    if config.rotary and config.rotary.kind == "mixed":
+        one_set = config.attention == "softmax" and config.num_kv_heads in (None, config.num_heads)
+        problem = "rotary positions of kind='mixed' have a set of frequencies per head: they go with"
+        require(one_set, f"{problem} attention='softmax' and without `num_kv_heads`")
+
+
 def check_fields(config):
     """Raises a ValueError unless each field of a config, checked by itself, has a valid value."""
     for field in fields(config):
@@ -406,7 +465,7 @@ def check_value(name, value, default):
     elif name in SWITCHES:
         is_valid = isinstance(value, bool) or (isinstance(value, str) and value in SWITCHES[name])
         check_valid(name, value, is_valid, f"True or False, or {' or '.join(map(repr, SWITCHES[name]))}")
-    elif name in ("num_classes", "num_registers", "num_prefix_tokens", "block_index", "query_chunk_size"):
+    elif name in COUNTS:
         check_int(name, value, 0, optional=name == "query_chunk_size")
     elif name == "offset":
         check_number(name, value, "(-inf, inf)")
@@ -424,7 +483,7 @@ def check_value(name, value, default):
         is_valid = isinstance(value, dict) and value.keys() <= set(RESAMPLING)
         check_valid(name, value, is_valid, f"a dict of {', '.join(RESAMPLING)}", optional=True)
     elif name not in CHECKED:
-        check_int(name, value, 1, optional=name == "head_dim")
+        check_int(name, value, 1, optional=name in ("head_dim", "num_kv_heads", "pool_heads", "pool_mlp_dim"))
 
 
 def resnet_stride(blocks, patch_size):

@@ -206,8 +206,9 @@ def pool(tokens, config, name, token_index):
     num_prefix_tokens = 0 if config.pool_prefix else config.num_prefix_tokens
     if config.pooling == "map":
         shared = {key: getattr(config, key) for key in ("activation", "norm", "norm_epsilon")}
+        heads, mlp_dim = config.pool_heads or config.num_heads, config.pool_mlp_dim or config.mlp_dim
         return layers.AttentionPooling(
-            config.num_heads, config.mlp_dim, num_prefix_tokens=num_prefix_tokens, name=name, **shared
+            heads, mlp_dim, num_prefix_tokens=num_prefix_tokens, name=name, **shared
         )(tokens)
     return layers.TokenPooling(config.pooling, token_index, num_prefix_tokens, name=name)(tokens)
 

@@ -33,9 +33,11 @@ def test_attention_scores_on_request():
 
 OTHER = dict(  # another value than the default for each option of attention
     head_dim=6,
-    attention="differential",
+    num_kv_heads=1,
+    attention="softmax",
     block_index=2,
     qkv_bias="qv",
+    separate_qkv=True,
     projection_bias=False,
     qk_norm=True,
     sub_norm="attention",
@@ -53,7 +55,8 @@ OTHER = dict(  # another value than the default for each option of attention
 def test_every_option_is_handed_down():
     assert {f.name for f in fields(AttentionConfig)} == {"num_heads", *OTHER}
     expected = AttentionConfig(num_heads=2, **OTHER)
-    assert all(getattr(expected, f.name) != f.default for f in fields(AttentionConfig))
+    usual = [f.name for f in fields(AttentionConfig) if getattr(expected, f.name) == f.default]
+    assert usual == ["attention"]  # "differential" does not go with `num_kv_heads`
     attention = layers.EncoderBlock(2, 16, **OTHER).attention
     assert attention.config == attention.core_attention.config == expected
     saved = json.loads(json.dumps(keras.saving.serialize_keras_object(attention)))

@@ -64,3 +64,40 @@ def test_scores_of_some_queries_are_prepared_at_their_own_places(make):
     np.testing.assert_allclose(layer.scores(qkv, slice(2, 5)), whole[:, :, 2:5], atol=1e-6)
     assert np.abs(whole - ops.convert_to_numpy(make.scores(layer, 0 * qkv))).max() > 0.01
     np.testing.assert_allclose(layer(qkv), x, atol=1e-5)  # in chunks
+
+
+ROTARY = dict(rotary=dict(temperature=10.0), grid_size=(2, 3), num_prefix_tokens=1)
+
+
+@pytest.mark.parametrize(
+    "make, options",
+    [
+        (layers.DotProductAttention, ROTARY),
+        (layers.DotProductAttention, dict(num_kv_heads=2, qk_norm=True, **ROTARY)),
+        (layers.DifferentialAttention, ROTARY),
+    ],
+)
+def test_all_paths_of_rotary_and_grouped_attention_agree(make, options):
+    heads, kv_heads = 4, options.get("num_kv_heads", 4)
+    layer = make(heads, query_chunk_size=3, **options)
+    layer.build((2, 7, (heads + 2 * kv_heads) * 8))
+    randomize(layer, 0.5)
+    qkv = ops.convert_to_tensor(random((2, 7, (heads + 2 * kv_heads) * 8)))
+    x, whole = map(ops.convert_to_numpy, layer(qkv, return_attention_scores=True))
+    np.testing.assert_allclose(layer.scores(qkv, slice(2, 5)), whole[:, :, 2:5], atol=1e-6)
+    np.testing.assert_allclose(layer(qkv), x, atol=1e-5)  # in chunks
+    np.testing.assert_allclose(layer(qkv, grid=ops.zeros((2, 3), "int32")), x, atol=1e-5)
+    other = ops.convert_to_numpy(layer.scores(qkv, grid=ops.zeros((3, 2), "int32")))
+    assert np.abs(other - whole).max() > 0.01  # the places of the patches matter
+    if make is layers.DotProductAttention:
+        fused = ops.convert_to_numpy(layer.fused_attention(qkv))
+        np.testing.assert_allclose(fused.reshape(x.shape), x, atol=1e-5)
+
+
+def test_keys_of_grouped_queries_are_those_of_repeated_heads():
+    qkv = random((2, 5, 4, 6)), random((2, 5, 2, 6), 1), random((2, 5, 2, 6), 2)
+    grouped = layers.DotProductAttention(4, num_kv_heads=2)
+    plain = layers.DotProductAttention(4)
+    repeated = (qkv[0], *(np.repeat(x, 2, axis=2) for x in qkv[1:]))
+    qkv, repeated = (np.concatenate([x.reshape(2, 5, -1) for x in parts], -1) for parts in (qkv, repeated))
+    np.testing.assert_allclose(grouped(qkv), plain(repeated), atol=1e-6)

@@ -25,6 +25,8 @@ def random_array(name, shape, seed=0):
     """Returns float32 values that depend on the name, the shape and the seed alone."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = rng.normal(size=shape)
+    if name == "rope.freqs":  # angles of several turns
+        return values.astype("float32")
     if len(shape) > 1:
         return (0.1 * values).astype("float32")
     if tuple(shape[:-1]) == (1, 1, 1):  # of a group norm
@@ -57,7 +59,7 @@ def small(name):
         rest = -3  # odd sides, which the stem pads
         stem["stem_width"] = 32 if variant.patch_stem == "resnet_v2" else 8
         stem["stem_blocks"] = [2 if i == 1 else 1 for i in range(len(variant.stem_blocks))]
-    return stem | dict(
+    overrides = stem | dict(
         num_layers=2,
         num_heads=heads,
         hidden_dim=16 * heads,
@@ -65,6 +67,21 @@ def small(name):
         image_size=[3 * rows + rest, 4 * columns + rest],
         num_classes=5,
     )
+    if variant.mlp == "swiglu_split":  # timm rounds the widths of some up to multiples of 8 or 64
+        overrides["mlp_dim"] += -overrides["mlp_dim"] % (64 if "dinov3" in name else 8)
+    if variant.num_kv_heads:  # a block of grouped queries between two others
+        overrides |= dict(num_layers=3, num_kv_heads=heads // 2, num_full_blocks=1)
+    if variant.pool_heads:
+        overrides |= dict(pool_heads=2 * heads)
+    if variant.pool_mlp_dim:
+        overrides |= dict(pool_mlp_dim=24 * heads)
+    return overrides
+
+
+def is_of_eva(name):
+    """Whether a model is one of timm's `eva.py`, where an `mlp_ratio` is that of the gate alone."""
+    variant = get_variant(name)
+    return variant.rotary is not None or variant.qkv_bias == "qv"
 
 
 def one_of_each_kind(names):
@@ -74,12 +91,17 @@ def one_of_each_kind(names):
     stem.
     """
     sizes = dict(hidden_dim=64, num_heads=4, mlp_dim=64, num_layers=2, patch_size=16, image_size=64)
+    sizes |= dict(num_classes=5, pool_heads=None, pool_mlp_dim=None)
 
     def kind(config):
-        return replace(config, **sizes, num_classes=5, stem_blocks=config.stem_blocks[:1] and (1,))
+        others = dict(stem_blocks=config.stem_blocks[:1] and (1,))
+        if config.num_kv_heads:
+            others["num_kv_heads"] = 2
+        if config.rotary is not None and config.rotary.reference_grid:
+            others["rotary"] = replace(config.rotary, reference_grid=(4, 4))
+        return replace(config, **sizes, **others)
 
-    kinds = {kind(get_variant(name)): name for name in reversed(names)}
-    return sorted(kinds.values())
+    return sorted({kind(get_variant(name)): name for name in reversed(names)}.values())
 
 
 INSIDE = (  # whose attention and features are compared, too: one of each kind
@@ -91,22 +113,33 @@ INSIDE = (  # whose attention and features are compared, too: one of each kind
     "vit_small_patch16_18x2_224",
     "vit_base_patch16_siglip_224",
     "vit_so150m2_patch16_reg1_gap_256",
+    "eva02_base_patch16_clip_224",
+    "vit_small_patch16_rope_mixed_224",
+    "vit_small_patch16_dinov3_qkvb",
+    "vit_base_patch16_sapiens2",
 )
 
 
 def timm_case(name):
-    overrides = small(name)
+    overrides, heads = small(name), small(name)["num_heads"]
     ratio = overrides["mlp_dim"] / overrides["hidden_dim"]
+    both = get_variant(name).mlp == "swiglu" and not is_of_eva(name)  # gate and value
     reference = dict(
         img_size=overrides["image_size"],
         embed_dim=overrides["hidden_dim"],
         depth=overrides["num_layers"],
-        num_heads=overrides["num_heads"],
-        mlp_ratio=2 * ratio if get_variant(name).mlp == "swiglu" else ratio,
+        num_heads=heads,
+        mlp_ratio=2 * ratio if both else ratio,
         num_classes=5,
     )
     if get_variant(name).patch_stem in HYBRID_STEMS:
         reference["hybrid"] = {key: value for key, value in overrides.items() if key.startswith("stem_")}
+    if "num_kv_heads" in overrides:
+        reference["num_kv_heads"] = [heads, overrides["num_kv_heads"], heads]
+    if "pool_heads" in overrides:
+        reference["attn_pool_num_heads"] = overrides["pool_heads"]
+    if "pool_mlp_dim" in overrides:
+        reference["attn_pool_mlp_ratio"] = overrides["pool_mlp_dim"] / overrides["hidden_dim"]
     return dict(
         id=name,
         format="timm",

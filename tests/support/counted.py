@@ -30,6 +30,9 @@ FAMILIES = {
     "fused": dict(block="parallel_scaling", attention="differential", hidden_dim=24, projection_bias=False),
     "res_post": dict(block="res_post", pooling="avg", final_norm="pooled"),
     "distilled": dict(distillation_token=True),
+    "rotary": dict(rotary=dict(kind="mixed"), qkv_bias="qv", position_table=False, sub_norm="attention"),
+    "grouped": dict(num_kv_heads=1, layer_scale_init=0.1, mlp_layer_scale=False, rotary={}),
+    "map_heads": dict(pooling="map", pool_prefix=True, pool_heads=2, pool_mlp_dim=10, class_token=True),
     "remainder": dict(image_size=(20, 29), allow_remainder=True),
 }
 each_family = pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def reference_model(case):
         model = hybrid_model(case["variant"], **options)
     elif case["format"] in ("timm", "google"):
         # A hair more, as timm rounds the product with the width down.
-        model = timm.create_model(case["variant"], **{**options, "mlp_ratio": options["mlp_ratio"] + 1e-9})
+        ratios = {key: options[key] + 1e-9 for key in options if key.endswith("mlp_ratio")}
+        model = timm.create_model(case["variant"], **{**options, **ratios})
     elif case["format"] == "vit_pytorch":
         import vit_pytorch
 

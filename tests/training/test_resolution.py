@@ -26,8 +26,14 @@ def random(*shape):
 @pytest.mark.fast_cases(1)
 @pytest.mark.parametrize(
     "overrides",
-    [{}, dict(class_token=True, num_registers=2), dict(class_token=True, prefix_positions=False)],
-    ids=["patches", "prefix", "prefix without positions"],
+    [
+        {},
+        dict(class_token=True, num_registers=2),
+        dict(class_token=True, prefix_positions=False),
+        dict(class_token=True, rotary=dict(kind="mixed")),
+        dict(num_registers=2, rotary=dict(kind="dinov3"), position_table=False),
+    ],
+    ids=["patches", "prefix", "prefix without positions", "mixed rotary", "rotary alone"],
 )
 def test_equals_a_model_with_resized_positions(overrides):
     model = small_vit(**overrides)

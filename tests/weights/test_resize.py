@@ -90,6 +90,8 @@ def test_another_patch_size_resamples_the_kernel(saved):
         dict(patch_stem="patches", num_registers=2, prefix_positions=False),
         dict(pooling="map"),
         dict(distillation_token=True, attention="differential", hidden_dim=48),
+        dict(rotary=dict(kind="mixed"), num_registers=2, separate_qkv=True),
+        dict(rotary=dict(reference_grid=(2, 3)), position_table=False, qkv_bias="qv", layer_scale_init=0.3),
     ],
 )
 def test_resize_equals_loading_into_the_other_size(overrides, tmp_path):

@@ -71,16 +71,27 @@ def model_row(name):
 
 
 def count(name, num_layers):
-    """Returns (parameters, MACs) of a variant. All blocks cost the same, so one is built."""
+    """Returns (parameters, MACs) of a variant.
+
+    All blocks cost the same, so one is built; with grouped queries also one such block.
+    """
     from vit_tf.flops import count_flops
     from vit_tf.flops.count import count_layer, own_shapes
     from vit_tf.models import build_vit
 
-    model = build_vit(name, num_layers=1)
-    block, total = model.get_layer("block_0"), count_flops(model).totals
-    rows = list(count_layer(block, (1, *own_shapes(block)[0])))
-    parameters = total.parameters + (num_layers - 1) * sum(row.parameters for row in rows)
-    return parameters, total.macs + (num_layers - 1) * sum(row.macs for row in rows)
+    def costs(num_full_blocks):
+        model = build_vit(name, num_layers=1, num_full_blocks=num_full_blocks)
+        block, totals = model.get_layer("block_0"), count_flops(model).totals
+        rows = list(count_layer(block, (1, *own_shapes(block)[0])))
+        one = sum(row.parameters for row in rows), sum(row.macs for row in rows)
+        return one, (totals.parameters - one[0], totals.macs - one[1])
+
+    config = get_variant(name)
+    num_grouped = max(0, num_layers - 2 * config.num_full_blocks) if config.num_kv_heads else 0
+    block, rest = costs(num_full_blocks=1)
+    grouped = costs(num_full_blocks=0)[0] if num_grouped else block
+    parts = zip(rest, block, grouped)
+    return tuple(x + (num_layers - num_grouped) * full + num_grouped * few for x, full, few in parts)
 
 
 def markdown_table(rows):

@@ -77,7 +77,7 @@ def position_similarity(model: keras.Model) -> np.ndarray:
     """
     structure = ViTStructure(model)
     encoder = structure.patch_encoder
-    if encoder is None:
+    if encoder is None or not encoder.position_table:
         raise ValueError(f"{model.name!r} has no position table, so there are no positions to compare")
     table = to_numpy(encoder.position_embedding)[0, encoder.num_prefix_positions :]
     table = table / np.maximum(np.linalg.norm(table, axis=-1, keepdims=True), 1e-12)

@@ -241,7 +241,7 @@ def count_block(layer, shape):
 def count_parallel_scaling_block(layer: layers.ParallelScalingBlock, shape):
     b, n, d = shape
     inner, hidden = (b, n, layer.in_projection.units - layer.config.mlp_dim), (b, n, layer.config.mlp_dim)
-    heads = (b, n, inner[2] // 3)
+    heads = (b, n, layer.config.num_heads * layer.core_attention.head_width)
     macs = b * n * d  # times its width: the MACs of a part of a matrix product
     bias = 0 if layer.mlp_bias is None else layer.config.mlp_dim
     yield from count_layer(layer.norm, shape)
@@ -264,8 +264,10 @@ def count_parallel_scaling_block(layer: layers.ParallelScalingBlock, shape):
 @count_layer.register
 def count_attention(layer: layers.MultiHeadSelfAttention, shape):
     inner = layer.qkv.compute_output_shape(shape)
-    values = (*shape[:2], inner[2] // 3)
+    values = (*shape[:2], layer.config.num_heads * layer.head_width)
     yield matrix_product("QKV", layer.qkv, shape)
+    if layer.config.qkv_bias == "qv":
+        yield Row("QKV", prod(layer.query_bias.shape) + prod(layer.value_bias.shape))
     yield from count_layer(layer.core_attention, inner)
     if layer.inner_norm is not None:
         yield from count_layer(layer.inner_norm, values)
@@ -274,14 +276,16 @@ def count_attention(layer: layers.MultiHeadSelfAttention, shape):
 
 @count_layer.register
 def count_core_attention(layer: layers.DotProductAttention, shape):
-    b, n, width = shape
-    scores, values = (b, layer.config.num_heads, n, n), (b, n, width // 3)
+    b, n, _ = shape
+    scores, values = (b, layer.config.num_heads, n, n), (b, n, layer.config.num_heads * layer.head_width)
     maps = layer.head_width // layer.query_width  # softmax maps per head: two in differential attention
     products = prod(scores) * layer.head_width
     in_chunks = choose_chunk_size(n, layer.config.query_chunk_size) > 0  # scores are computed again
     kept = 0 if in_chunks else 2 * maps * tensor_bytes(layer, scores)
     norms = 2 * layer.config.qk_norm + isinstance(layer, layers.DifferentialAttention)  # inside heads
-    yield Row("norms", layer.count_params(), 0, norms * tensor_bytes(layer, values))
+    frequencies = 0 if layer.config.rotary is None else layer.rotary.count_params()
+    yield Row("class token and positions", frequencies)
+    yield Row("norms", layer.count_params() - frequencies, 0, norms * tensor_bytes(layer, values))
     yield Row("attention scores", 0, products, kept)
     yield Row("attention values", 0, products, tensor_bytes(layer, values))
 

@@ -52,8 +52,9 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         config, dtype = self.config, self.dtype_policy
         self.head_width = head_width(d, config.num_heads, config.head_dim)
         inner_dim = config.num_heads * self.head_width
+        kv_dim = (config.num_kv_heads or config.num_heads) * self.head_width
         self.qkv = TokenDense(
-            3 * inner_dim,
+            inner_dim + 2 * kv_dim,
             use_bias=config.qkv_bias is True,
             kernel_initializer=per_matrix_glorot(d, inner_dim),
             dtype=dtype,
@@ -61,9 +62,9 @@ class MultiHeadSelfAttention(ConfiguredLayer):
         )
         self.qkv.build(input_shape)
         if config.qkv_bias == "qv":
-            for name in ("query_bias", "value_bias"):
-                setattr(self, name, self.add_weight(shape=(inner_dim,), initializer="zeros", name=name))
-        self.core_attention.build((*leading, 3 * inner_dim))
+            self.query_bias = self.add_weight(shape=(inner_dim,), initializer="zeros", name="query_bias")
+            self.value_bias = self.add_weight(shape=(kv_dim,), initializer="zeros", name="value_bias")
+        self.core_attention.build((*leading, inner_dim + 2 * kv_dim))
         self.inner_norm = None
         if config.sub_norm in (True, "attention"):
             self.inner_norm = self.make_norm("inner_norm")
@@ -80,7 +81,7 @@ class MultiHeadSelfAttention(ConfiguredLayer):
     ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.qkv(self.hooked("tokens", inputs))
         if self.config.qkv_bias == "qv":
-            zeros = ops.zeros(self.query_bias.shape, self.compute_dtype)
+            zeros = ops.zeros(self.value_bias.shape, self.compute_dtype)
             qkv = qkv + ops.concatenate([self.query_bias, zeros, self.value_bias])
         x, scores = with_scores(self.core_attention, qkv, return_attention_scores, training, grid)
         if self.inner_norm is not None:

@@ -68,7 +68,8 @@ class Block(ConfiguredLayer):
         return make_mlp(self.config.mlp, self.config, self.dtype_policy, name)
 
     def make_scale(self, name: str) -> keras.layers.Layer:
-        if self.config.layer_scale_init is None:
+        is_left_out = name.startswith("mlp") and not self.config.mlp_layer_scale
+        if self.config.layer_scale_init is None or is_left_out:
             return keras.layers.Identity(dtype=self.dtype_policy, name=name)
         return LayerScale(self.config.layer_scale_init, dtype=self.dtype_policy, name=name)
 
@@ -271,17 +272,19 @@ class ParallelScalingBlock(Block):
     def build_parts(self, input_shape: Shape) -> None:
         *leading, d = input_shape
         config = self.config
-        inner_dim = config.num_heads * head_width(d, config.num_heads, config.head_dim)
+        width = head_width(d, config.num_heads, config.head_dim)
+        inner_dim = config.num_heads * width
+        qkv_dim = inner_dim + 2 * self.core_attention.num_kv_heads * width
         self.norm.build(input_shape)
         self.in_projection = TokenDense(  # to the MLP's inner values, queries, keys and values
-            config.mlp_dim + 3 * inner_dim,
+            config.mlp_dim + qkv_dim,
             use_bias=config.qkv_bias,
             kernel_initializer=per_matrix_glorot(d, inner_dim),
             dtype=self.dtype_policy,
             name="in_projection",
         )
         self.in_projection.build(input_shape)
-        self.core_attention.build((*leading, 3 * inner_dim))
+        self.core_attention.build((*leading, qkv_dim))
         self.mlp_bias = None
         if not config.qkv_bias:
             self.mlp_bias = self.add_weight(shape=(config.mlp_dim,), initializer="zeros", name="mlp_bias")

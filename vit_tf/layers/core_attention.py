@@ -72,11 +72,12 @@ class DotProductAttention(ConfiguredLayer):
     Args:
         num_heads: int.
         **kwargs: further fields of `vit_tf.config.AttentionConfig`: `qk_norm`, `norm`, `norm_epsilon`,
-            `rotary`, `grid_size`, `num_prefix_tokens`, `attention_dropout_rate`, `query_chunk_size`. The
-            options of the projections have no effect here.
+            `num_kv_heads`, `rotary`, `grid_size`, `num_prefix_tokens`, `attention_dropout_rate`,
+            `query_chunk_size`. The options of the projections have no effect here.
 
     Call arguments:
-        qkv: tensor `(b, n, 3 * num_heads * k)`: queries, keys, values, each with its heads concatenated.
+        qkv: tensor `(b, n, (num_heads + 2 * num_kv_heads) * k)`: queries, keys, values, each with its heads
+            concatenated.
         return_attention_scores: bool, whether to return the attention probabilities, too.
         training: bool, whether dropout is active.
         grid: the patch grid of images of any size, see `vit_tf.layers.PatchGrid`; None for `grid_size`.
@@ -104,13 +105,23 @@ class DotProductAttention(ConfiguredLayer):
 
     def build_parts(self, input_shape: Shape) -> None:
         b, n, width = input_shape
-        self.head_width = width // (3 * self.config.num_heads)
+        self.head_width = width // (self.config.num_heads + 2 * self.num_kv_heads)
         shape = (b, self.config.num_heads, n, self.query_width)
         if self.config.qk_norm:
             self.query_norm.build(shape)
-            self.key_norm.build(shape)
+            self.key_norm.build((b, self.num_kv_heads, n, self.query_width))
         if self.config.rotary is not None:
             self.rotary.build(shape)
+
+    @property
+    def num_kv_heads(self):
+        """The number of heads of keys and values."""
+        return self.config.num_kv_heads or self.config.num_heads
+
+    @property
+    def num_groups(self):
+        """The number of heads of queries that share one head of keys and values."""
+        return self.config.num_heads // self.num_kv_heads
 
     @property
     def query_width(self):
@@ -161,10 +172,31 @@ class DotProductAttention(ConfiguredLayer):
 
     def split(self, qkv: Tensor, grid: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Returns prepared queries and keys, and values, each `(b, H, n, k)`."""
+        if self.num_groups > 1:
+            query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in self.split_heads(qkv))
+            return self.repeat_heads(query, key, value, grid)
         b, n, _ = ops.shape(qkv)
         qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
         query, key, value = ops.unstack(ops.transpose(qkv, (2, 0, 3, 1, 4)), 3)
         return *self.prepare(query, key, grid), value
+
+    def split_heads(self, qkv: Tensor) -> list[Tensor]:
+        """Returns queries, keys and values, each `(b, n, its heads, k)`."""
+        b, n, _ = ops.shape(qkv)
+        counts = [self.config.num_heads, self.num_kv_heads, self.num_kv_heads]
+        ends = [sum(counts[:i]) * self.head_width for i in (1, 2)]
+        parts = ops.split(qkv, ends, axis=-1)
+        return [ops.reshape(x, (b, n, count, self.head_width)) for x, count in zip(parts, counts)]
+
+    def repeat_heads(
+        self, query: Tensor, key: Tensor, value: Tensor, grid: Tensor | None, tokens_first: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns prepared queries and keys, and values; keys and values once for each query of a group."""
+        query, key = self.prepare(query, key, grid, tokens_first)
+        if self.num_groups > 1:
+            axis = 2 if tokens_first else 1
+            key, value = (ops.repeat(x, self.num_groups, axis=axis) for x in (key, value))
+        return query, key, value
 
     def scores(self, qkv: Tensor, queries: slice = slice(None), grid: Tensor | None = None) -> Tensor:
         """Returns the attention probabilities `(b, H, m, n)` of the queries in a slice."""
@@ -199,11 +231,9 @@ class DotProductAttention(ConfiguredLayer):
 
     def fused_attention(self, qkv: Tensor, grid: Tensor | None = None) -> Tensor:
         """Returns the weighted values `(b, n, H, k)` by the backend's fused kernel."""
-        b, n, _ = ops.shape(qkv)
-        qkv = ops.reshape(qkv, (b, n, 3, self.config.num_heads, self.head_width))
-        query, key, value = ops.unstack(qkv, 3, axis=2)
-        prepared = self.prepare(query, key, grid, tokens_first=True)
-        return fused_attention(*prepared, value, self.query_width**-0.5)
+        query, key, value = self.split_heads(qkv)
+        heads = self.repeat_heads(query, key, value, grid, tokens_first=True)
+        return fused_attention(*heads, self.query_width**-0.5)
 
     def compute_output_spec(
         self,
@@ -213,7 +243,9 @@ class DotProductAttention(ConfiguredLayer):
         grid: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         b, n, width = qkv.shape
-        return attention_spec(self, (b, n, width // 3), return_attention_scores)
+        heads = self.config.num_heads
+        width = width // (heads + 2 * self.num_kv_heads) * heads
+        return attention_spec(self, (b, n, width), return_attention_scores)
 
 
 @register

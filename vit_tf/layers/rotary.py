@@ -64,7 +64,7 @@ class RotaryPositions(ConfiguredLayer):
                 f"{self.num_prefix_tokens} prefix tokens and a grid of {self.grid_size} are {count} tokens, "
                 f"got {n}: give the grid size of the images that the layer takes"
             )
-        if self.config.kind == "mixed":
+        if self.config.kind == "mixed":  # as many heads as queries have
             self.frequencies = self.add_weight(
                 shape=(2, heads, self.width // 2),
                 initializer=RotatedFrequencies(self.config.temperature),

@@ -190,11 +190,13 @@ def block_details(block):
     side_by_side = len(block.attention_layers())
     times = f"{side_by_side} × " if side_by_side > 1 else ""
     kind = "" if config.attention == "softmax" else f"{config.attention} "
+    kind += "rotary " * (config.rotary is not None)
     activation = keras.activations.serialize(config.activation)
     activation = activation if isinstance(activation, str) else activation["config"]
+    shared = f", {attention.num_kv_heads} of keys and values" if attention.num_groups > 1 else ""
     mlp = {"mlp": "MLP"}.get(config.mlp, "SwiGLU")
     return (
         WIRING[type(block)],
-        f"{times}{kind}attention: {config.num_heads} heads of {attention.head_width}",
+        f"{times}{kind}attention: {config.num_heads} heads of {attention.head_width}{shared}",
         f"{times}{mlp}: {config.mlp_dim:,} inner values" + (f", {activation}" if mlp == "MLP" else ""),
     )

@@ -1,16 +1,17 @@
 """Progressive resizing: a model at other resolutions that shares its weights."""
 
 import keras
+from keras import ops
 
-from vit_tf.layers import PatchEncoder
+from vit_tf.layers import Block, PatchEncoder
 from vit_tf.structure import ViTStructure
 
 
 def with_image_size(model, image_size):
     """Returns a model for images of another size that shares all weights with `model`.
 
-    Each call resamples the position table of `model`, and gradients flow back to this table.
-    `vit_tf.resize_model` makes an independent model instead.
+    Each call resamples the position table of `model`, and gradients flow back to this table. Rotary positions
+    are computed for the new grid. `vit_tf.resize_model` makes an independent model instead.
 
     Args:
         model: a model of `build_vit`.
@@ -28,6 +29,8 @@ def with_image_size(model, image_size):
     grid = ViTStructure(model).grid_of(image_size)
 
     def share(layer):
+        if isinstance(layer, Block) and layer.config.grid_size is not None:
+            return BlockOnGrid(layer, grid)
         return ResampledPatchEncoder(layer, grid) if isinstance(layer, PatchEncoder) else layer
 
     return keras.models.clone_model(model, input_tensors=images, clone_function=share)
@@ -49,7 +52,34 @@ class ResampledPatchEncoder(PatchEncoder):
         self.encoder = encoder
 
     def build_parts(self, input_shape):
-        self.prefix, self.position_embedding = self.encoder.prefix, self.encoder.position_embedding
+        self.prefix = self.encoder.prefix
+        if self.position_table:
+            self.position_embedding = self.encoder.position_embedding
+
+
+class BlockOnGrid(keras.layers.Layer):
+    """A block with positions in its attention, on the tokens of another grid.
+
+    Args:
+        block: the `Block`.
+        grid_size: (rows, columns) of patches.
+
+    Input and output shape: see `Block`.
+    """
+
+    def __init__(self, block, grid_size):
+        super().__init__(name=block.name, dtype=block.dtype_policy)
+        self.block = block
+        self.grid_size = grid_size
+
+    def build(self, input_shape):
+        pass  # the block is built
+
+    def call(self, inputs, training=None):
+        return self.block(inputs, training=training, grid=ops.zeros(self.grid_size, "int32"))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
 
 def scaled_size(model, share, image_size=None):

@@ -3,10 +3,10 @@
 A new variant is a line `"name": ViTConfig(...)` in `FAMILIES` of its family's module; a new module is listed
 in `FAMILIES` below. CONTRIBUTING.md says which tests then pin its size.
 
-Names and switches are those of timm 1.0.31 (https://github.com/huggingface/pytorch-image-models,
-`models/vision_transformer.py`, `models/vision_transformer_hybrid.py` and `models/deit.py`), so that the name
-of a checkpoint says which variant it fits. `num_classes` is that of timm's default checkpoint for the name: 0
-for a checkpoint without a head, the width of the joint space for CLIP. Comments cite the papers.
+Names and switches are those of timm 1.0.31 (https://github.com/huggingface/pytorch-image-models, `models/`:
+`vision_transformer.py`, `vision_transformer_hybrid.py`, `deit.py` and `eva.py`), so that the name of a
+checkpoint says which variant it fits. `num_classes` is that of timm's default checkpoint for the name: 0 for
+a checkpoint without a head, the width of the joint space for CLIP. Comments cite the papers.
 """
 
 import fnmatch
@@ -14,12 +14,24 @@ from typing import Any
 
 from vit_tf.checks import cut, shown, suggestion
 from vit_tf.config import ViTConfig, override
-from vit_tf.variants import clip, deit, foundation, hybrid, registers, siglip, small, vit
+from vit_tf.variants import (
+    clip,
+    deit,
+    dinov3,
+    eva,
+    foundation,
+    hybrid,
+    perception,
+    registers,
+    rope,
+    siglip,
+    small,
+    vit,
+)
 
+MODULES = (vit, deit, clip, siglip, foundation, registers, hybrid, eva, rope, perception, dinov3, small)
 FAMILIES = {  # label: {name: config}
-    label: variants
-    for module in (vit, deit, clip, siglip, foundation, registers, hybrid, small)
-    for label, variants in module.FAMILIES.items()
+    label: variants for module in MODULES for label, variants in module.FAMILIES.items()
 }
 VARIANTS = {name: config for variants in FAMILIES.values() for name, config in variants.items()}
 ALIASES = {

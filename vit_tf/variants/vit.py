@@ -18,7 +18,6 @@ from vit_tf.variants.sizes import (
 GAP_NO_BIAS = dict(layer_scale_init=1e-6, pooling="avg", qkv_bias=False)
 XP = dict(block="parallel_scaling", norm="rms", pre_norm=True, qk_norm=True)
 XP |= dict(patch_bias=False, qkv_bias=False, prefix_positions=False)
-EVA = dict(pooling="avg", class_token=True, final_norm="pooled")
 THINGS = dict(layer_scale_init=1e-5, block="parallel_things")
 RPN = dict(block="res_post", layer_scale_init=1e-5, pooling="avg", final_norm="pooled", qkv_bias=False)
 
@@ -83,10 +82,5 @@ FAMILIES = {
         "flexivit_small": ViTConfig(240, 16, **SMALL, prefix_positions=False),
         "flexivit_base": ViTConfig(240, 16, **BASE, prefix_positions=False),
         "flexivit_large": ViTConfig(240, 16, **LARGE, prefix_positions=False),
-    },
-    # https://arxiv.org/abs/2211.07636
-    "EVA": {
-        "eva_large_patch14_196": ViTConfig(196, 14, **LARGE, **EVA),
-        "eva_large_patch14_336": ViTConfig(336, 14, **LARGE, **EVA),
     },
 }

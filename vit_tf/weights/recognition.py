@@ -2,7 +2,6 @@
 
 import math
 import re
-from dataclasses import asdict
 from typing import Any
 
 from vit_tf.checks import listing
@@ -46,7 +45,7 @@ def recognise(tensors: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def architecture(config):
     """Returns a key that is equal for two variants of the same model, whatever their image size."""
-    return tuple((field, value) for field, value in asdict(config).items() if field not in USE)
+    return tuple((field, value) for field, value in vars(config).items() if field not in USE)
 
 
 def fitting_variants(tensors):

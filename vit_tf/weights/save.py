@@ -9,7 +9,7 @@ import numpy as np
 from vit_tf.checks import check_choice, shown
 from vit_tf.files import atomic_path, require_space
 from vit_tf.structure import ViTStructure
-from vit_tf.weights.formats import timm
+from vit_tf.weights.formats import eva_names, timm
 
 
 def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32") -> Path:
@@ -42,7 +42,8 @@ def save_weights(model: keras.Model, path: str | PathLike, dtype: str = "float32
     arrays = {}
     for name, mapping in timm.weight_mappings(model).items():
         array = keras.ops.convert_to_numpy(mapping.variable.value)
-        arrays[name] = np.ascontiguousarray(mapping.to_timm(array), dtype)
+        arrays[name] = mapping.to_timm(array)
+    arrays = {name: np.ascontiguousarray(x, dtype) for name, x in eva_names.to_eva(arrays, model).items()}
     grid = "x".join(map(str, ViTStructure(model).patch_encoder.position_grid))
     require_space(path.parent, sum(array.nbytes for array in arrays.values()))
     with atomic_path(path) as partial:

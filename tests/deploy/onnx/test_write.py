@@ -33,6 +33,10 @@ FEATURES = {  # what no fast variant has
     "rms": dict(mlp="swiglu_split", norm="rms", embedding_norm=True, projection_bias=False, qk_norm=True),
     "swiglu": dict(mlp="swiglu", activation="silu", num_registers=2, prefix_positions=False),
     "sub_norm": dict(sub_norm=True, head_dim=7, pool_prefix=True, pooling="avg", class_token=True),
+    "rotary": dict(rotary=dict(kind="mixed"), qkv_bias="qv", position_table=False, num_registers=2),
+    "grouped": dict(num_kv_heads=1, rotary=dict(kind="dinov3", half_rotation=True), qk_norm=True),
+    "rotary_differential": dict(rotary={}, attention="differential", hidden_dim=24, query_chunk_size=3),
+    "rotary_alone": dict(rotary={}, position_table=False, pooling="avg", separate_qkv=True),
     "dropout": dict(dropout_rate=0.1, attention_dropout_rate=0.1, drop_path_rate=0.3),
     "features": dict(num_classes=0),
     "chunks": dict(query_chunk_size=3, patch_size=4),
@@ -159,7 +163,7 @@ def test_attention_of_the_last_block(overrides, opset, tmp_path):
 
 
 @pytest.mark.fast_cases(1)
-@pytest.mark.parametrize("name", ["patches", "overlap", "remainder", "chunks"])
+@pytest.mark.parametrize("name", ["patches", "overlap", "remainder", "chunks", "rotary", "rotary_alone"])
 def test_several_image_sizes(name, tmp_path):
     model, path = small_vit(**FEATURES[name]), tmp_path / "model.onnx"
     height, width = model.input_shape[1:3]

@@ -210,7 +210,7 @@ def test_the_layouts_of_all_of_timm_s_files_are_tested_in_files():
     layouts = dict(re.findall(r"^\| ([^|]+) \| (\d+) \|$", page, re.M))
     assert layouts.keys() - {"Google npz"} <= LAYOUTS.keys()  # Google's are in tests/test_parity.py
     rows = re.findall(r"^\| (\w+) \| \S+ \| ([^|]+) \| ([^|]+) \| (yes|-) \|$", page, re.M)
-    assert len(rows) == 373 and {name for name, *_ in rows} <= set(list_models())
+    assert len(rows) == 457 and {name for name, *_ in rows} <= set(list_models())
     counted = [layout for _, hub, makers, _ in rows for layout in {hub, makers} if layout != "-"]
     assert {layout: str(counted.count(layout)) for layout in set(counted)} == layouts
     assert all((hub == makers == "-") == (loads == "-") for _, hub, makers, loads in rows)

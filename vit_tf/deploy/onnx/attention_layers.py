@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from keras import ops
 
 from vit_tf import layers
 from vit_tf.deploy.onnx.activations import softmax
 from vit_tf.deploy.onnx.emitters import emit, emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
+from vit_tf.deploy.onnx.image_sizes import choose_table
 from vit_tf.deploy.onnx.keras_layers import emit_dense, emit_rms_norm
 from vit_tf.layers.chunked_attention import split_evenly
 from vit_tf.layers.core_attention import choose_chunk_size
@@ -28,7 +30,12 @@ def emit_attention(
     scale: np.ndarray | None = None,
 ) -> Any:
     """`scale` (d,) is multiplied into the output projection."""
-    x, scores = emit_core(graph, layer.core_attention, emit(graph, layer.qkv, x), return_attention_scores)
+    qkv = emit(graph, layer.qkv, x)
+    if layer.config.qkv_bias == "qv":
+        biases = values(layer.query_bias), values(layer.value_bias)
+        bias = np.concatenate([biases[0], np.zeros_like(biases[1]), biases[1]])
+        qkv = graph.add("Add", qkv, graph.weight(bias, "qkv_bias", qkv))
+    x, scores = emit_core(graph, layer.core_attention, qkv, return_attention_scores)
     if layer.inner_norm is not None:
         x = emit(graph, layer.inner_norm, x)
     with graph.scope(layer.projection.name):
@@ -37,7 +44,7 @@ def emit_attention(
 
 
 def emit_core(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -> Scored:
-    """Adds the attention of queries, keys and values (b, n, 3 * H * k)."""
+    """Adds the attention of queries, keys and values (b, n, the heads of all * k)."""
     with graph.scope(core.name):
         return CORES[type(core)](graph, core, qkv, with_scores)
 
@@ -45,10 +52,11 @@ def emit_core(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -> Scored
 def emit_dot_product(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -> Scored:
     if graph.opset >= 23 and not with_scores:
         return emit_operator(graph, core, qkv), None
-    heads, scale = core.config.num_heads, core.query_width**-0.5
-    query, key, value = (graph.reshape(x, 0, 0, heads, core.head_width) for x in graph.split(qkv, 3))
-    if core.config.qk_norm:
-        query, key = emit(graph, core.query_norm, query), emit(graph, core.key_norm, key)
+    query, key, value = heads_apart(graph, core, *split_heads(graph, core, qkv))
+    query, key = prepare(graph, core, query, key)
+    if core.num_groups > 1:
+        key, value = (repeat_heads(graph, core, x) for x in (key, value))
+    scale = core.query_width**-0.5
     query, value = graph.transpose(query, 0, 2, 1, 3), graph.transpose(value, 0, 2, 1, 3)  # (b, H, n, k)
     query, key = graph.add("Mul", query, graph.scalar(scale, query)), graph.transpose(key, 0, 2, 3, 1)
 
@@ -59,15 +67,13 @@ def emit_dot_product(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) ->
 
 
 def emit_operator(graph: Graph, core: Any, qkv: Tensor) -> Tensor:
-    """Adds the operator Attention, which takes queries, keys and values (b, n, H * k)."""
-    heads = core.config.num_heads
-    query, key, value = graph.split(qkv, 3)
-    if core.config.qk_norm:
-        query, key = (
-            graph.reshape(emit(graph, norm, graph.reshape(x, 0, 0, heads, core.head_width)), 0, 0, -1)
-            for norm, x in ((core.query_norm, query), (core.key_norm, key))
-        )
-    options: dict[str, Any] = dict(q_num_heads=heads, kv_num_heads=heads, scale=core.query_width**-0.5)
+    """Adds the operator Attention, which takes queries, keys and values (b, n, heads * k)."""
+    query, key, value = split_heads(graph, core, qkv)
+    if core.config.qk_norm or core.config.rotary is not None:
+        query, key = heads_apart(graph, core, query, key)
+        query, key = (graph.reshape(x, 0, 0, -1) for x in prepare(graph, core, query, key))
+    heads, scale = core.config.num_heads, core.query_width**-0.5
+    options: dict[str, Any] = dict(q_num_heads=heads, kv_num_heads=core.num_kv_heads, scale=scale)
     if qkv.dtype == "float16":
         options["softmax_precision"] = 1  # float32
 
@@ -77,12 +83,78 @@ def emit_operator(graph: Graph, core: Any, qkv: Tensor) -> Tensor:
     return in_chunks(graph, core, query, (1, 1), attend)
 
 
+def split_heads(graph: Graph, core: Any, qkv: Tensor) -> list[Tensor]:
+    """Returns queries, keys and values (b, n, heads * k)."""
+    if core.num_groups == 1:
+        return graph.split(qkv, 3)
+    sizes = (core.config.num_heads, core.num_kv_heads, core.num_kv_heads)
+    return graph.add_outputs("Split", 3, qkv, graph.ints(*(core.head_width * x for x in sizes)), axis=-1)
+
+
+def heads_apart(graph: Graph, core: Any, query: Tensor, *others: Tensor) -> list[Tensor]:
+    """Returns queries, and keys and values, as (b, n, heads, k)."""
+    query = graph.reshape(query, 0, 0, core.config.num_heads, core.head_width)
+    return [query, *(graph.reshape(x, 0, 0, core.num_kv_heads, core.head_width) for x in others)]
+
+
+def repeat_heads(graph: Graph, core: Any, x: Tensor) -> Tensor:
+    """Returns keys or values (b, n, H, k), those of (b, n, fewer heads, k) once for each query of a group."""
+    x = graph.reshape(x, 0, 0, core.num_kv_heads, 1, core.head_width)
+    x = graph.add("Concat", *[x] * core.num_groups, axis=3)
+    return graph.reshape(x, 0, 0, core.config.num_heads, core.head_width)
+
+
+def prepare(graph: Graph, core: Any, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    """Normalises and turns queries and keys (b, n, H, k) or (b, n, H, 2, k / 2), as `DotProductAttention`."""
+    if core.config.qk_norm:
+        query, key = emit(graph, core.query_norm, query), emit(graph, core.key_norm, key)
+    if core.config.rotary is None:
+        return query, key
+    with graph.scope("rotary"):
+        return turn(graph, core, query), turn(graph, core, key)
+
+
+def turn(graph: Graph, core: Any, x: Tensor) -> Tensor:
+    """Turns pairs of channels by constants, in float32, as `vit_tf.layers.RotaryPositions`."""
+    differential, width = core.query_width != core.head_width, core.query_width
+    cosines, sines = rotary_factors(graph, core, (1, width) if differential else (width,))
+    wide = graph.cast(x, "float32")
+    if core.config.rotary.half_rotation:
+        others = graph.add("Concat", *reversed(graph.split(wide, 2)), axis=-1)
+    else:
+        kept = (0,) * (4 if differential else 3)
+        pairs = graph.reshape(wide, *kept, width // 2, 2)
+        swapped = graph.add("Concat", *reversed(graph.split(pairs, 2)), axis=-1)
+        others = graph.reshape(swapped, *kept, width)
+    turned = graph.add("Add", graph.add("Mul", wide, cosines), graph.add("Mul", others, sines))
+    return graph.cast(turned, x.dtype)
+
+
+def rotary_factors(graph: Graph, core: Any, last: tuple[int, ...]) -> list[Tensor]:
+    """Returns cosines and signed sines (n, H, *last), or (1, n, H, *last) of several sizes; H may be 1."""
+    names = ("rotary_cosines", "rotary_signed_sines")
+    if graph.position_tables is None:
+        factors = [values(y) for y in core.rotary.factors(tokens_first=True)]  # (n, H or 1, k)
+        return [graph.constant(y.reshape(*y.shape[:2], *last), name) for y, name in zip(factors, names)]
+    key: tuple = (core.config.rotary, last)  # one choice for all blocks
+    key = (*key, core.path) if core.config.rotary.kind == "mixed" else key
+    if key not in graph.rotary_factors:
+        tables: tuple[dict, dict] = ({}, {})
+        for size in graph.position_tables:
+            grid = ops.zeros([side // patch for side, patch in zip(size, graph.patch_size)], "int32")
+            for table, y in zip(tables, core.rotary.factors(grid, tokens_first=True)):
+                table[size] = values(y).reshape(1, y.shape[0], -1)
+        heads, like = y.shape[1], Tensor("", "float32")
+        chosen = [choose_table(graph, table, like, name) for table, name in zip(tables, names)]
+        graph.rotary_factors[key] = [graph.reshape(x, 0, 0, heads, *last) for x in chosen]
+    return graph.rotary_factors[key]
+
+
 def emit_differential(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -> Scored:
     heads, width = core.config.num_heads, core.query_width
     query, key, value = graph.split(qkv, 3)
     query, key = (graph.reshape(x, 0, 0, heads, 2, width) for x in (query, key))
-    if core.config.qk_norm:
-        query, key = emit(graph, core.query_norm, query), emit(graph, core.key_norm, key)
+    query, key = prepare(graph, core, query, key)
     query, key = graph.transpose(query, 0, 2, 3, 1, 4), graph.transpose(key, 0, 2, 3, 4, 1)
     query = graph.add("Mul", query, graph.scalar(width**-0.5, query))
     value = graph.transpose(graph.reshape(value, 0, 0, heads, core.head_width), 0, 2, 1, 3)

@@ -42,6 +42,7 @@ class Graph:
         opset: int, the version of ONNX's operators.
         num_tokens: int, the number of tokens in the blocks; None if unknown.
         position_tables: see `vit_tf.deploy.onnx.image_sizes`; None for a graph of one image size.
+        patch_size: (height, width) in pixels; only of a graph of several image sizes.
     """
 
     def __init__(
@@ -50,9 +51,12 @@ class Graph:
         opset: int = 20,
         num_tokens: int | None = None,
         position_tables: dict[tuple[int, int], np.ndarray] | None = None,
+        patch_size: tuple[int, int] = (1, 1),
     ):
         self.num_tokens = num_tokens
         self.position_tables = position_tables
+        self.patch_size = patch_size
+        self.rotary_factors: dict[tuple, list[Tensor]] = {}  # that several blocks need
         self.precision = precision
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []

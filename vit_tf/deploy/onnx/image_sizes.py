@@ -4,6 +4,7 @@ Shapes: b images, h and w their sides, s sizes, n tokens, d model width.
 """
 
 from collections.abc import Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ INPUT = "images"
 def position_tables(model: Any, image_sizes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], np.ndarray]:
     """Returns a dict from (height, width) in pixels to the position table (1, n, d) for that size.
 
+    The tables of a model without a position table are zeros (1, n, 1).
+
     Args:
         model: a model of `build_vit`.
 
@@ -27,19 +30,27 @@ def position_tables(model: Any, image_sizes: Iterable[tuple[int, int]]) -> dict[
     """
 
     def table(size):
-        encoder = ViTStructure(resize_model(model, size)).patch_encoder
-        return None if encoder is None else values(encoder.position_embedding)
+        structure = ViTStructure(resize_model(model, size))
+        encoder = structure.patch_encoder
+        if encoder is None or encoder.position_table:
+            return None if encoder is None else values(encoder.position_embedding)
+        return np.zeros((1, prod(structure.grid_size), 1), "float32")
 
     return {size: table(size) for size in image_sizes}
 
 
-def choose_table(graph: Graph, tables: dict[tuple[int, int], np.ndarray], like: Tensor) -> Tensor:
+def choose_table(
+    graph: Graph,
+    tables: dict[tuple[int, int], np.ndarray],
+    like: Tensor,
+    name: str = "tokens_and_positions",
+) -> Tensor:
     """Adds tables (1, n, d), and returns the one for the size of the images.
 
     For a size without a table it has no rows, so that the runtime fails at the sum of tokens and positions.
     """
     counts = np.array([table.shape[1] for table in tables.values()])
-    joined = graph.weight(np.concatenate(list(tables.values()), axis=1), "tokens_and_positions", like)
+    joined = graph.weight(np.concatenate(list(tables.values()), axis=1), name, like)
     size = graph.add("Shape", Tensor(INPUT, "int64"), start=1, end=3)
     equal = graph.add("Equal", size, graph.constant(np.array(list(tables), "int64"), "sizes"), dtype="bool")
     is_size = graph.add("ReduceMin", graph.cast(equal, "int64"), graph.ints(1), keepdims=0)  # (s,)

@@ -4,6 +4,7 @@ Shapes in the comments: b batch, h and w image height and width, c channels, p p
 n tokens, d model width.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -93,10 +94,13 @@ def as_tokens(graph: Graph, x: Tensor, layer: Any) -> Tensor:
 @emits(layers.PatchEncoder)
 def emit_patch_encoder(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     """Zeros in the place of the prefix tokens, then a table that holds both the tokens and the positions."""
+    if not (layer.prefix or layer.position_table):
+        return x
     if layer.prefix:
         x = graph.add("Pad", x, graph.ints(0, layer.num_prefix_tokens, 0, 0, 0, 0))
     if graph.position_tables is None:
-        table = with_tokens(layer, values(layer.position_embedding))
+        zeros = np.zeros((1, prod(layer.grid_size), 1), "float32")
+        table = with_tokens(layer, values(layer.position_embedding) if layer.position_table else zeros)
         return graph.add("Add", x, graph.weight(table, "tokens_and_positions", x))
     tables = {size: with_tokens(layer, table) for size, table in graph.position_tables.items()}
     return graph.add("Add", x, choose_table(graph, tables, x))
@@ -107,9 +111,10 @@ def with_tokens(layer: Any, table: np.ndarray) -> np.ndarray:
     if not layer.prefix:
         return table
     tokens = np.concatenate([values(token) for token in layer.prefix], axis=1)
-    if layer.prefix_positions:
-        count = tokens.shape[1]
+    count = layer.num_prefix_positions
+    if count:
         tokens, table = tokens + table[:, :count], table[:, count:]
+    table = np.broadcast_to(table, (*table.shape[:2], tokens.shape[2]))
     return np.concatenate([tokens, table], axis=1)
 
 

@@ -71,7 +71,8 @@ def write_onnx(
     structure = find_structure(model)
     require(not (encoded and image_sizes), "an encoded image is resized to one size: leave `image_sizes` out")
     tables = None if image_sizes is None else position_tables(model, image_sizes)
-    graph = Graph(precision, opset, structure and structure.num_tokens, tables)
+    patch_size = (1, 1) if tables is None else structure.patch_size
+    graph = Graph(precision, opset, structure and structure.num_tokens, tables, patch_size)
     x, inputs = emit_input(graph, model, preprocessing, encoded)
     results, scores = emit_all(graph, model, x, attention_output)
     outputs = {name: (graph.cast(x, "float32"), shape) for name, x, shape in results}

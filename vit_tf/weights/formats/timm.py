@@ -17,7 +17,7 @@ from vit_tf.config import RESNET_STEMS, resnet_stride
 from vit_tf.hub.config_values import config_image_size, config_value
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
-from vit_tf.weights.formats import backbones
+from vit_tf.weights.formats import backbones, eva_names
 from vit_tf.weights.formats.renaming import translate
 
 HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias")
@@ -51,6 +51,7 @@ CORE_NAMES = {
     "core_attention/key_norm": "k_norm",
     "core_attention/head_norm": "sub_norm",
     "core_attention/(lambda_[qk][12])": r"\1",
+    "core_attention/rotary/frequencies": "rope.freqs",
 }
 BLOCK_NAMES = {
     "attention_norm": "norm1",
@@ -73,6 +74,7 @@ BLOCK_NAMES = {
     **CORE_NAMES,
 }
 ATTENTION_NAMES = {"qkv": "qkv", **CORE_NAMES, "inner_norm": "norm", "projection": "proj"}
+ATTENTION_NAMES |= {"query_bias": "q_bias", "value_bias": "v_bias"}
 MLP_NAMES = {"(fc[12])": r"\1", "fc1_gate": "fc1_g", "fc1_value": "fc1_x", "inner_norm": "norm"}
 PARTS = {"attention": ("attns", "attn", ATTENTION_NAMES), "mlp": ("ffns", "mlp", MLP_NAMES)}
 ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
@@ -153,10 +155,10 @@ def weight_mappings(model):
             f"{model.name!r} is quantized, and published formats hold floats: save it as .keras, or load and "
             "save the weights before `quantize`"
         )
-    if unmapped or "pos_embed" not in mappings:
+    if unmapped or ViTStructure(model).patch_encoder is None:
         raise ValueError(
             f"{model.name!r} is not a plain model of `build_vit`: "
-            + (f"its weights are {', '.join(unmapped[:5])}" if unmapped else "it has no position embedding")
+            + (f"its weights are {', '.join(unmapped[:5])}" if unmapped else "it has no `PatchEncoder`")
         )
     return mappings
 
@@ -178,14 +180,16 @@ def matches(names):
 def from_timm(tensors):
     """Returns (tensors, unused): the tensors of a timm checkpoint under current names, and the unused names.
 
-    DeiT III's first files name the LayerScales gamma_1 and gamma_2.
+    DeiT III's first files and timm's `eva.py` name the LayerScales gamma_1 and gamma_2. For the other names
+    of `eva.py`, see `vit_tf.weights.formats.eva_names`.
     """
     unused = [name for name in tensors if name.endswith(backbones.UNUSED)]
     tensors = {name: t for name, t in tensors.items() if not name.endswith(backbones.UNUSED)}
     renamed = {re.sub(r"\.gamma_([12])$", r".ls\1.gamma", name): t for name, t in tensors.items()}
     if len(renamed) != len(tensors):
         raise ValueError("a LayerScale has both of its names, gamma_1 and ls1.gamma")
-    return renamed, unused
+    renamed, of_eva = eva_names.from_eva(renamed)
+    return renamed, (*unused, *of_eva)
 
 
 # timm's arguments in "model_args" of a config.json, and the hyperparameters of the same meaning. Arguments in
@@ -206,7 +210,11 @@ MODEL_ARGS = {
     "proj_bias": "projection_bias",
     "pool_include_prefix": "pool_prefix",
     "act_layer": "activation",
+    "num_reg_tokens": "num_registers",  # from here on, of eva.py
+    "use_abs_pos_emb": "position_table",
 }
+SYNONYMS = {"use_fc_norm": "fc_norm", "use_post_transformer_norm": "final_norm"}
+SYNONYMS |= {"use_pre_transformer_norm": "pre_norm"}
 DERIVED = ("global_pool", "mlp_ratio", "no_embed_class", "pre_norm", "fc_norm", "final_norm")
 WITHOUT_EFFECT = ("dynamic_img_size", "dynamic_img_pad", "weight_init", "fix_init", "strict_img_size")
 
@@ -219,7 +227,7 @@ def variant_from_config(config):
     """
     name = config_value(config, "architecture", str, "").partition(".")[0]
     arguments = config_value(config, "model_args", dict, {})
-    arguments = {key: value for key, value in arguments.items() if value is not None}
+    arguments = {SYNONYMS.get(key, key): value for key, value in arguments.items() if value is not None}
     known = {*MODEL_ARGS, *DERIVED, *WITHOUT_EFFECT}
     unknown = sorted(key for key in arguments if key not in known and not key.endswith("_rate"))
     problem = f"config.json builds {shown(name)} with {listing(unknown)}, which are unknown"
@@ -232,10 +240,13 @@ def variant_from_config(config):
 
 def derived_fields(config, arguments):
     """Returns the hyperparameters that follow from several of timm's arguments, as timm combines them."""
-    fields = {}
+    fields: dict[str, Any] = {}
+    is_of_eva = config.rotary is not None or config.qkv_bias == "qv"
+    if arguments.get("qkv_bias") and is_of_eva and config.qkv_bias is not True:  # its keys have no bias
+        fields["qkv_bias"] = "qv"
     if {"embed_dim", "mlp_ratio"} & arguments.keys():
         ratio = config_value(arguments, "mlp_ratio", (int, float), config.mlp_dim / config.hidden_dim)
-        if "mlp_ratio" in arguments and config.mlp == "swiglu":
+        if "mlp_ratio" in arguments and config.mlp == "swiglu" and not is_of_eva:
             ratio /= 2  # timm's width includes both gate and value
         fields["mlp_dim"] = int(config_value(arguments, "embed_dim", int, config.hidden_dim) * ratio)
     if config.patch_stem in RESNET_STEMS and "patch_size" in arguments:  # there in pixels of the map
@@ -255,6 +266,8 @@ def derived_fields(config, arguments):
     has_norm = arguments.get("final_norm", config.final_norm != "none")
     fields["final_norm"] = ("pooled" if is_pooled else "tokens") if has_norm else "none"
     fields["pooling"] = pooling
+    if config.pooling == "map" and pooling != "map":  # only the learned query reads the prefix tokens
+        fields["pool_prefix"] = arguments.get("pool_include_prefix", False)
     if "class_token" not in arguments:
         fields["class_token"] = config.has_class_token
     return fields
