@@ -11,12 +11,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 import torch._dynamo  # noqa: F401  # which aborts a process that loaded TensorFlow before it
 import transformers
 
 from support.cases import random_weights
-from support.library_cases import SIGLIP2, case_images, library_cases
+from support.library_cases import SIGLIP2, case_images, library_cases, preset_arrays
 from support.paths import FIXTURES
 
 
@@ -28,6 +29,8 @@ def reference(case, folder, seed=0):
         computes.
     """
     case, model = LIBRARIES[case["library"]](case, folder, seed)
+    if case["library"] == "keras_hub":
+        return case, keras_output(model, case, case_images(case, seed))
     with torch.no_grad():
         return case, np.asarray(outputs(model, case, torch_images(case, seed)))
 
@@ -81,11 +84,124 @@ def siglip2_inputs(images, patch):
     return dict(pixel_values=x, pixel_attention_mask=mask, spatial_shapes=grid)
 
 
+# Files of torch.save --------------------------------------------------------------------------------
+
+
+def in_torchvision(case, folder, seed):
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(**case["reference"]).eval()
+
+    def new_name(name):
+        old = case["id"].endswith("2022")
+        return name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2") if old else name
+
+    return save_torch(case, model, model.state_dict(), new_name, folder, seed), model
+
+
+def in_open_clip(case, folder, seed):
+    import open_clip
+
+    model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
+    case = save_torch(case, model, model.state_dict(), str, folder, seed)
+    return case, model.encode_image
+
+
+def in_makers(case, folder, seed):
+    """timm's model of the same modules, in the dictionary that the maker's program saves."""
+    model = timm.create_model(case["variant"], **case["reference"]).eval()
+    names = MAKERS[case["id"]]
+    return save_torch(case, model, model.state_dict(), names, folder, seed, nested=True), model
+
+
+MAKERS = {
+    "DINO": lambda name: f"teacher.backbone.{name}",
+    "MAE": lambda name: f"model.{name}",
+    "DINOv2 in chunks": lambda name: f"teacher.backbone.{name.replace('blocks.0.', 'blocks.0.0.')}",
+    "I-JEPA": lambda name: f"encoder.module.{name}",
+    "Lightning": lambda name: f"state_dict.model.{name}",
+}
+BESIDE = {
+    "DINO": {"student.module.backbone.patch_embed.proj.weight": [48, 3, 16, 16], "dino_loss.center": [1, 4]},
+    "MAE": {"model.mask_token": [1, 1, 24], "model.decoder_blocks.0.norm1.weight": [24]},
+    "DINOv2 in chunks": {"teacher.backbone.mask_token": [1, 48], "teacher.dino_head.mlp.0.weight": [8, 48]},
+    "I-JEPA": {"predictor.module.mask_token": [1, 1, 8]},
+    "Lightning": {"state_dict.criterion.weight": [5]},
+}
+BESIDE["I-JEPA"]["target_encoder.module.patch_embed.proj.weight"] = [48, 3, 16, 16]
+
+
+def save_torch(case, model, state, new_name, folder, seed, nested=False):
+    """Gives a module random values by the names in its file, saves the file, and returns the whole case."""
+    floats = {name: new_name(name) for name, tensor in state.items() if tensor.is_floating_point()}
+    shapes = {theirs: list(state[name].shape) for name, theirs in floats.items()} | BESIDE.get(case["id"], {})
+    values = {name: torch.tensor(x) for name, x in random_weights(shapes, seed).items()}
+    model.load_state_dict({name: values[theirs] for name, theirs in floats.items()}, strict=False)
+    content = {"epoch": 3} if nested else values
+    for name in values if nested else ():
+        first, _, rest = name.partition(".")
+        content.setdefault(first, {})[rest] = values[name]
+    torch.save(content, folder / case["file"])
+    return case | dict(shapes=shapes)
+
+
+# keras-hub -----------------------------------------------------------------------------------------
+
+
+def in_keras_hub(case, folder, seed):
+    import h5py
+    import keras_hub
+
+    config, options = case["reference"], case["options"]
+    if case["model"] == "SigLIPBackbone":
+        vision = keras_hub.models.SigLIPVisionEncoder(**config)
+        text = dict(vocabulary_size=20, embedding_dim=48, hidden_dim=48, num_layers=1, num_heads=3)
+        text |= dict(intermediate_dim=32, max_sequence_length=8)
+        backbone = keras_hub.models.SigLIPBackbone(vision, keras_hub.models.SigLIPTextEncoder(**text))
+        output = vision
+    else:
+        output = backbone = getattr(keras_hub.models, case["model"])(**config)
+    whole = backbone
+    if "num_classes" in options:
+        output = whole = keras_hub.models.ViTImageClassifier(backbone=backbone, **options)
+    shards = {key: value for key, value in options.items() if key == "max_shard_size"}
+    whole.save_to_preset(folder, **shards)
+    shapes = {}
+    for path in sorted(folder.glob("*.weights.h5")):
+        found = shapes[path.name] = {}
+        with h5py.File(path, "r+") as file:
+            datasets = {}
+            file.visititems(lambda name, item, datasets=datasets: datasets.update({name: item}))
+            for name, item in datasets.items():
+                if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
+                    found[name] = "index" if item.dtype.kind == "i" else list(item.shape)
+            for name, array in preset_arrays(found, seed).items():
+                if found[name] != "index":
+                    file[name][...] = array
+    again = keras_hub.models.ViTImageClassifier if "num_classes" in options else type(backbone)
+    again = again.from_preset(str(folder), **({"preprocessor": None} if "num_classes" in options else {}))
+    again.save_to_preset(folder, **shards)
+    files = ("config.json", "task.json", "model.weights.json")
+    contents = {name: json.loads((folder / name).read_text()) for name in files if (folder / name).exists()}
+    if case["model"] == "SigLIPBackbone":
+        output = again.vision_encoder
+    else:
+        output = again
+    return case | dict(shapes=shapes, config=contents), output
+
+
+def keras_output(model, case, images):
+    """Returns the logits, or the features, of a model of keras-hub for images of NumPy."""
+    inputs = images if case["model"] == "ViTBackbone" else {"images": images}
+    result = np.asarray(model(inputs))
+    return result[:, 0] if result.ndim == 3 else result
+
+
 def outputs(model, case, images):
     """Returns what a case compares of the output of its library's model."""
-    kind = case["output"]
     if case["library"] != "transformers":
         return model(images)
+    kind = case["output"]
     inputs = dict(pixel_values=images)
     if case["model"].startswith("Siglip2"):
         inputs = siglip2_inputs(images, SIGLIP2["patch_size"])
@@ -101,7 +217,13 @@ def outputs(model, case, images):
     return output.last_hidden_state[:, 0] if kind == "token" else output[kind]
 
 
-LIBRARIES = {"transformers": in_transformers}
+LIBRARIES = {
+    "transformers": in_transformers,
+    "torchvision": in_torchvision,
+    "open_clip": in_open_clip,
+    "makers": in_makers,
+    "keras_hub": in_keras_hub,
+}
 
 
 def rounded(array):
@@ -118,7 +240,7 @@ def main():
         if len(sys.argv) < 2 or case["library"] in sys.argv[1:] or case["id"] not in old:
             with tempfile.TemporaryDirectory() as folder:
                 case, expected = reference(case, Path(folder))
-            del case["reference"]
+            case.pop("reference"), case.pop("file", None)
             case |= dict(expected=rounded(expected))
             print(case["id"])
         else:

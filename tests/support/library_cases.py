@@ -58,18 +58,102 @@ def transformers_cases():
             yield case | dict(id=f"{model} of modules", names="module")
 
 
+PRESET = dict(patch_size=16, num_layers=1, num_heads=3, hidden_dim=48, image_shape=[48, 48, 3])
+DINOV2 = PRESET | dict(intermediate_dim=96, position_embedding_shape=[48, 48, 3])
+# Models of keras-hub: backbone, its arguments, and options.
+KERAS_HUB = {
+    "ViT": ("ViTBackbone", PRESET | dict(mlp_dim=80), {}),
+    "ViT classifier": ("ViTBackbone", PRESET | dict(mlp_dim=80, num_layers=2), dict(num_classes=5)),
+    "ViT classifier of the mean": (
+        "ViTBackbone",
+        PRESET | dict(mlp_dim=80, use_class_token=False),
+        dict(num_classes=5, pooling="gap"),
+    ),
+    "ViT in shards": ("ViTBackbone", PRESET | dict(mlp_dim=80), dict(max_shard_size=2e-4)),
+    "DINOv2": ("DINOV2Backbone", DINOV2, {}),
+    "DINOv2 with registers": (
+        "DINOV2Backbone",
+        DINOV2 | dict(num_register_tokens=2, use_swiglu_ffn=True, use_mask_token=False),
+        {},
+    ),
+    "SigLIP": ("SigLIPBackbone", PRESET | dict(intermediate_dim=80), {}),
+}
+
+
+def keras_hub_cases():
+    for name, (backbone, config, options) in KERAS_HUB.items():
+        case = dict(id=f"keras-hub {name}", library="keras_hub", model=backbone, options=options)
+        yield case | dict(reference=config, image_size=[48, 48])
+
+
+OURS = dict(image_size=48, patch_size=16, hidden_dim=48, num_layers=1, num_heads=3, mlp_dim=80)
+TIMM = dict(img_size=48, embed_dim=48, depth=1, num_heads=3, mlp_ratio=80 / 48 + 1e-9)
+OPEN_CLIP = dict(
+    embed_dim=20,
+    vision_cfg=dict(layers=1, width=48, head_width=16, patch_size=16, image_size=48, mlp_ratio=2.0),
+    text_cfg=dict(context_length=8, vocab_size=20, width=24, heads=3, layers=1),
+)
+TRUNK = dict(timm_model_name="test_vit", timm_pool="token", timm_proj="linear", image_size=64)
+
+
+def torch_cases():
+    """Files of `torch.save`: state dicts, and those of the makers in the dictionaries of their programs."""
+    case = dict(image_size=[48, 48], file="model.pth")
+    plain = case | dict(variant="vit_tiny_patch16_224", overrides=OURS | dict(num_classes=5))
+    sizes = dict(image_size=48, patch_size=16, num_layers=1, num_heads=3, hidden_dim=48, mlp_dim=80)
+    for name in ("torchvision", "torchvision of 2022"):
+        yield plain | dict(id=name, library="torchvision", reference=sizes | dict(num_classes=5))
+    overrides = OURS | dict(mlp_dim=96)
+    for name, quick in (("vit_base_patch32_clip_224", False), ("vit_base_patch32_clip_quickgelu_224", True)):
+        clip = case | dict(id=f"open_clip {name}", library="open_clip", variant=name, overrides=overrides)
+        yield clip | dict(reference=OPEN_CLIP | dict(quick_gelu=quick))
+    trunk = dict(id="open_clip with timm", library="open_clip", variant="test_vit", image_size=[64, 64])
+    yield case | trunk | dict(reference=OPEN_CLIP | dict(vision_cfg=TRUNK), overrides=dict(image_size=64))
+    overrides = OURS | dict(num_classes=0)
+    for name, variant in (
+        ("DINO", "vit_tiny_patch16_224"),
+        ("MAE", "vit_tiny_patch16_224"),
+        ("DINOv2 in chunks", "vit_small_patch14_dinov2"),
+        ("I-JEPA", "vit_huge_patch14_gap_224"),
+        ("Lightning", "vit_tiny_patch16_224"),
+    ):
+        maker = case | dict(id=name, library="makers", variant=variant, overrides=overrides)
+        yield maker | dict(reference=TIMM | dict(patch_size=16, num_classes=0))
+
+
 def library_cases():
-    return [*transformers_cases()]
+    return [*transformers_cases(), *torch_cases(), *keras_hub_cases()]
 
 
 def write_case(case, folder, seed=0):
     """Writes the file of a recorded case, with its config.json if it has one, and returns the source."""
+    if case["library"] == "keras_hub":
+        return write_preset(case, folder, seed)
     arrays = {name: np.asarray(array) for name, array in random_weights(case["shapes"], seed).items()}
     save_file(arrays, folder / "model.safetensors")
     if case.get("config") is None:
         return folder / "model.safetensors"
     (folder / "config.json").write_text(json.dumps(case["config"]))
     return folder
+
+
+def write_preset(case, folder, seed):
+    """Writes a preset of keras-hub, of the `shapes` in its HDF5 files and the `config` in the others."""
+    import h5py
+
+    for file, shapes in case["shapes"].items():
+        with h5py.File(folder / file, "w") as h5:
+            for name, array in preset_arrays(shapes, seed).items():
+                h5[name] = array
+    for file, content in case["config"].items():
+        (folder / file).write_text(json.dumps(content))
+    return folder
+
+
+def preset_arrays(shapes, seed):
+    """Returns random values by the paths in an HDF5 file; indices stay zero."""
+    arrays = random_weights({n: s for n, s in shapes.items() if s != "index"}, seed)
+    return {name: arrays.get(name, np.zeros(1, "int64")) for name in shapes}
 
 
 def build_case(case, source):

@@ -14,6 +14,10 @@ class Refused(ValueError):
     """The content of a file is not as expected. The message continues a sentence after the file name."""
 
 
+class MissingFile(ValueError):
+    """A folder or a repository lacks a file, or the hub cannot be reached."""
+
+
 @dataclass(frozen=True)
 class LazyTensor:
     """A tensor of a checkpoint that is read only by `load()`.

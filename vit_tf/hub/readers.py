@@ -20,14 +20,15 @@ SAFETENSORS_DTYPES = {
 }
 
 
-def read_file(path, select=unwrap):
+def read_file(path, select=unwrap, reader=None):
     """Returns the `Unwrapped` tensors of one file; raises a ValueError that names the file and the problem.
 
     Args:
         path: Path of the file.
         select: function from the dict of all tensors of the file to an `Unwrapped`.
+        reader: function from the path to these tensors. Defaults to the one of the file's ending.
     """
-    reader = check_ending(path)
+    reader = reader or check_ending(path)
     try:
         if path.stat().st_size == 0:
             raise Refused("is empty: download or save it again")

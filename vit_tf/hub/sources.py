@@ -2,8 +2,8 @@
 
 A source is a file (.safetensors, .npz, .pth, .pt, .bin, .ckpt, .pth.tar, or the index of a checkpoint in
 several files: model.safetensors.index.json, pytorch_model.bin.index.json), a folder with the layout of a
-repository on the Hugging Face hub, or the name of such a repository: `hf:owner/name`,
-`hf:owner/name@revision`.
+repository on the Hugging Face hub or of a preset of keras-hub, or the name of such a repository:
+`hf:owner/name`, `hf:owner/name@revision`.
 Damage is detected when a source is opened, and raises a `ValueError`.
 """
 
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from vit_tf.checks import brief, listing, require, shown
 from vit_tf.files import read_json
-from vit_tf.hub.lazy_tensor import LazyTensor, Refused
+from vit_tf.hub.keras_hub_preset import is_preset, preset_configs, read_preset
+from vit_tf.hub.lazy_tensor import LazyTensor, MissingFile, Refused
 from vit_tf.hub.readers import KERAS_ENDING, READERS, check_ending, read_file, reader_of
 from vit_tf.hub.unwrap import Unwrapped, unwrap
 
@@ -63,13 +64,15 @@ def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Che
     Tensors are read later, except those of an .npz file, whose integrity only reading can show.
     """
     find, config, preprocessor = file_finder(source), {}, {}
+    select = partial(unwrap, prefix=prefix)
     if find is None:
         path = Path(source)
     else:
         config, preprocessor = read_configs(find)
-        path = find_weights(source, find)
-    select = partial(unwrap, prefix=prefix)
-    if INDEX_ENDING.search(path.name):
+        path = None if is_preset(config) else find_weights(source, find)
+    if path is None:
+        path, unwrapped = read_preset(find)
+    elif INDEX_ENDING.search(path.name):
         unwrapped = open_parts(path, find or partial(find_in_folder, path.parent), select)
     else:
         unwrapped = read_file(path, select)
@@ -85,10 +88,6 @@ def read_source_config(source: str | os.PathLike) -> tuple[dict, dict]:
 def is_keras_file(source: str | os.PathLike) -> bool:
     """Whether a source is a file of `model.save`, which holds a whole model and not weights alone."""
     return os.fspath(source).lower().endswith(KERAS_ENDING) and os.path.isfile(source)
-
-
-class MissingFile(ValueError):
-    """A folder or a repository lacks a file, or the hub cannot be reached."""
 
 
 def file_finder(source):
@@ -175,6 +174,8 @@ def quiet_retries():
 
 def read_configs(find):
     config = read_json(find(CONFIG))
+    if is_preset(config):
+        return preset_configs(config, find)
     try:
         path = find(PREPROCESSOR)
     except MissingFile:

@@ -24,6 +24,7 @@ OWN_RESAMPLING = {
     "google": dict(method="bilinear", antialias=False),
     "huggingface": dict(method="bicubic", antialias=False),
     "huggingface_vision": dict(method="bicubic", antialias=False),
+    "keras_hub": dict(method="bicubic", antialias=False),
     "siglip2": dict(method="bilinear", antialias=True),
     "torchvision": dict(method="bicubic", antialias=False, align_corners=True),
     "dinov2": dict(method="bicubic", antialias=False, offset=0.1),
@@ -31,6 +32,7 @@ OWN_RESAMPLING = {
 LIBRARIES = {
     **dict.fromkeys(("huggingface", "huggingface_vision", "siglip2"), "transformers"),
     "torchvision": "torchvision",
+    "keras_hub": "transformers",
     "dinov2": "DINOv2's makers",
 }
 

@@ -17,6 +17,7 @@ import numpy as np
 from vit_tf.checks import brief, check_valid, listing, pair
 from vit_tf.config import ViTConfig
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
+from vit_tf.hub.keras_hub_preset import is_preset
 from vit_tf.hub.lazy_tensor import LazyTensor
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
 from vit_tf.structure import ViTStructure
@@ -33,6 +34,7 @@ from vit_tf.weights.formats import (
     google,
     huggingface,
     keras_file,
+    keras_hub,
     makers,
     timm,
     torchvision,
@@ -101,6 +103,9 @@ class TimmWeights:
             fields = config_value(description, "hyperparameters", dict, {})
         elif variant is None and "architecture" in config:
             variant, fields = timm.variant_from_config(config)
+        elif variant is None and is_preset(config):
+            fields = keras_hub.variant_from_config(config)
+            variant, fields = name_variant(keras_hub.KINDS[config["class_name"]], fields)
         elif variant is None and config:
             fields = transformers_config.variant_from_config(config)
             variant, fields = name_variant(config["model_type"], fields)
@@ -156,6 +161,7 @@ class TimmWeights:
 
 
 FORMATS = {
+    "keras_hub": (keras_hub.matches, keras_hub.from_keras_hub),
     "google": (google.matches, google.from_google),
     "huggingface": (huggingface.matches, huggingface.from_huggingface),
     "siglip2": (towers.matches_siglip2, towers.from_towers),

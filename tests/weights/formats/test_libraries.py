@@ -63,5 +63,5 @@ def test_live(case, tmp_path):
     from support import libraries
 
     case, expected = libraries.reference(case, tmp_path, seed=1)
-    source = tmp_path if case.get("config") else tmp_path / case["file"]
+    source = tmp_path / case["file"] if "file" in case else tmp_path
     assert_agree(build_case(case, source)(case_images(case, seed=1)), expected)
