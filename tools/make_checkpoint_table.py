@@ -31,8 +31,8 @@ ADDRESSES = {
     "/mobileclip/": "MobileCLIP",
     "pytorch-image-models/releases": "timm",
 }
-HEAD = """# timm's checkpoints
-
+HEADING = "## timm's checkpoints\n"  # what stands before it on the page is written by hand
+HEAD = """
 Made by `python tools/make_checkpoint_table.py` from timm {version}: its {tags} tags of the {architectures}
 architectures here. {files} tags have a file: {hub} on the hub in timm's own layout, {makers} from their
 makers. {without} tags have no file in timm. "timm" stands for `model.safetensors` under timm's names. For
@@ -56,7 +56,8 @@ def main():
     path = parser.parse_args().file
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent}, make it first")
-    text = table_text()
+    introduction = TARGET.read_text(encoding="utf-8").partition(HEADING)[0]
+    text = introduction + HEADING + table_text()
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
     print(f"wrote {path}")
@@ -64,7 +65,7 @@ def main():
 
 
 def table_text():
-    """Returns the page as Markdown."""
+    """Returns the part of the page below `HEADING` as Markdown."""
     import timm
     from timm.models import get_arch_pretrained_cfgs, list_models
 

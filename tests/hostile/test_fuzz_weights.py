@@ -148,6 +148,21 @@ def test_shards(folder, tmp_path):
     check()
 
 
+def test_presets(folder, tmp_path):
+    whole = (folder / "model.weights.h5").read_bytes()
+    config = {"registered_name": "keras_hub>ViTBackbone", "class_name": "ViTBackbone", "config": SIZES}
+    write_json(tmp_path / "config.json", config)
+
+    @BUDGET
+    @given(EDITS, BYTE_EDITS)
+    def check(edits, byte_edits):
+        write_json(tmp_path / "config.json", damaged(config, edits))
+        (tmp_path / "model.weights.h5").write_bytes(damaged_bytes(whole, byte_edits))
+        survives(load_all, tmp_path)
+
+    check()
+
+
 def npy_member(shape, descr, is_fortran, data):
     text = f"{{'descr': {descr!r}, 'fortran_order': {is_fortran!r}, 'shape': {shape!r}}}\n"
     text = text.encode("utf-8", "replace")

@@ -3,7 +3,7 @@
 from functools import partial
 from math import prod
 
-from vit_tf.checks import shown
+from vit_tf.checks import brief, shown
 from vit_tf.hub.lazy_tensor import BFLOAT16, LazyTensor, Refused, kind_of, map_file
 
 OPTIMIZER = "optimizer/"
@@ -16,9 +16,14 @@ def read_hdf5(path):
 
     Raises:
         Refused: an array is compressed, is in another file or beyond the end of this one, or has no numbers.
+        ValueError: the file is damaged.
     """
     size = path.stat().st_size
-    return {name: lazy(path, name, dataset, size) for name, dataset in plain_datasets(path).items()}
+    try:
+        datasets = plain_datasets(path)
+    except OSError as error:  # HDF5's, also for damage
+        raise ValueError(brief(error)) from error
+    return {name: lazy(path, name, dataset, size) for name, dataset in datasets.items()}
 
 
 def plain_datasets(path):

@@ -64,15 +64,14 @@ def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Che
     Tensors are read later, except those of an .npz file, whose integrity only reading can show.
     """
     find, config, preprocessor = file_finder(source), {}, {}
-    select = partial(unwrap, prefix=prefix)
-    if find is None:
-        path = Path(source)
-    else:
+    if find is not None:
         config, preprocessor = read_configs(find)
-        path = None if is_preset(config) else find_weights(source, find)
-    if path is None:
+    if is_preset(config):
         path, unwrapped = read_preset(find)
-    elif INDEX_ENDING.search(path.name):
+        return Checkpoint(str(source), path, config=config, preprocessor=preprocessor, **vars(unwrapped))
+    path = Path(source) if find is None else find_weights(source, find)
+    select = partial(unwrap, prefix=prefix)
+    if INDEX_ENDING.search(path.name):
         unwrapped = open_parts(path, find or partial(find_in_folder, path.parent), select)
     else:
         unwrapped = read_file(path, select)

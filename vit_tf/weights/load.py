@@ -245,8 +245,9 @@ def load_weights(
             `model.safetensors.index.json`, or `.weights.h5` of Keras), a folder with `config.json` and the
             weights, the folder of a run, `hf:owner/name`, a repository of the Hugging Face hub, or
             "cifar10", the small model that comes with the package. Names may be timm's, Google's,
-            Hugging Face's, vit-pytorch's, or those of the makers of CLIP, DINOv2, BEiT-3, AIMv2 and RADIO,
-            under any keys and prefixes (see `open_weights`); or what `open_weights` returns.
+            Hugging Face's, torchvision's, keras-hub's (the folder of a preset), vit-pytorch's, or those of
+            the makers of CLIP, DINOv2, BEiT-3, AIMv2 and RADIO, under any keys and prefixes (see
+            `open_weights`); or what `open_weights` returns.
         strict: bool. False loads the tensors that fit, and lists the others in the report.
         method: "bicubic" or "bilinear", for resampling. Defaults to what the library of the source's format
             does, and the report says which: timm's files "bicubic" with antialias; Google's, FlexiViT and
