@@ -65,6 +65,7 @@ def relative(x, expected):
     return np.abs(x - expected).max() / np.abs(expected).max()
 
 
+@pytest.mark.tensorflow_only  # JAX compiles each operation apart
 @pytest.mark.parametrize("overrides", mostly_slow(KINDS, FAST))
 def test_equals_the_model_of_each_size(overrides):
     model = any_vit(**overrides)
@@ -93,6 +94,7 @@ def test_the_table_keeps_the_size_of_the_variant():
     assert get_variant("vit_b16", image_size=(None, None), patch_size=10).table_grid == (22, 22)
 
 
+@pytest.mark.tensorflow_only
 def test_weights_say_the_grid_and_how_it_is_resampled(tmp_path):
     sizes = {**SMALL, "image_size": (32, 24)}
     model = randomize(build_vit("flexivit_small", **sizes))
@@ -134,6 +136,7 @@ def test_fits_several_sizes():
         assert (np.abs(ops.convert_to_numpy(table) - before).max(axis=-1) > 0).all()
 
 
+@pytest.mark.tensorflow_only
 def test_explanations_have_the_grid_of_the_images():
     model, x = any_vit(num_registers=2), random(2, 24, 40, 3)
     fixed = resize_model(model, (24, 40))
@@ -177,6 +180,7 @@ def test_bad_sizes(options, message):
         get_variant("vit_b16", **options)
 
 
+@pytest.mark.tensorflow_only
 def test_patches_must_divide_the_images():
     model = any_vit()
     for size in ((24, 20), (24, 4)):
