@@ -40,10 +40,12 @@ TRANSFORMERS = [
     ("IJepaModel", VISION, "mean"),
     ("IJepaForImageClassification", VISION | dict(num_labels=5), "logits"),
     ("Aimv2VisionModel", VISION, "mean"),
+    ("DINOv3ViTModel", VISION | dict(num_register_tokens=2), "pooler_output"),
+    ("DINOv3ViTModel", VISION | dict(use_gated_mlp=True, hidden_act="silu", key_bias=True), "pooler_output"),
     ("Aimv2Model", BOTH | dict(projection_dim=20), "mean"),
 ]
 # Those whose modules have other names than their files, since version 5.
-MODULES = ("ViTMAEForPreTraining", "ViTMSNForImageClassification", "IJepaModel")
+MODULES = ("DINOv3ViTModel", "ViTMAEForPreTraining", "ViTMSNForImageClassification", "IJepaModel")
 
 
 def transformers_cases():
@@ -51,11 +53,12 @@ def transformers_cases():
         sizes = config.get("vision_config", config)
         side = sizes.get("image_size", 48)
         bare = "" if config.get("vision_use_head", True) else " without a head"
+        bare = " gated" if config.get("use_gated_mlp") else bare
         case = dict(library="transformers", model=model, output=output, image_size=[side, side])
         case["reference"] = config
         yield case | dict(id=f"{model}{bare}", names="file")
         if model in MODULES:
-            yield case | dict(id=f"{model} of modules", names="module")
+            yield case | dict(id=f"{model}{bare} of modules", names="module")
 
 
 PRESET = dict(patch_size=16, num_layers=1, num_heads=3, hidden_dim=48, image_shape=[48, 48, 3])

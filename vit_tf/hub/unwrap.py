@@ -21,6 +21,7 @@ PATCH_EMBEDDINGS = {
     HUGGING_FACE: None,
     **{f"vision_model.{tower}": None for tower in TOWERS},  # a projection or a head stands beside it
     **dict.fromkeys(TOWERS),
+    "embeddings.patch_embeddings.weight": None,  # DINOv3 of transformers
     "conv_proj.weight": "class_token",  # torchvision
     "trunk.patch_embed.proj.weight": None,  # OpenCLIP with an image tower of timm
     "patch_embed.proj.weight": None,  # timm, DeiT, DINO, DINOv2, MAE, I-JEPA

@@ -5,12 +5,16 @@ config.json leaves out has the default of the model's own configuration.
 """
 
 from vit_tf.checks import require, shown
+from vit_tf.config import RotaryConfig
 from vit_tf.hub.config_values import MODEL_TYPES, config_value, vision_config, vision_image_size
 
 ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gelu_tanh")
 # Defaults that differ from those of ViT, by the first letters of the model type; the first match counts.
 DEFAULTS = {
     "dinov2": dict(patch_size=14, layer_norm_eps=1e-6),
+    "dinov3": dict(
+        **dict(hidden_size=384, intermediate_size=1536, num_attention_heads=6, layer_norm_eps=1e-5),
+    ),
     "clip": dict(patch_size=32, layer_norm_eps=1e-5, hidden_act="quick_gelu", intermediate_size=3072),
     "siglip": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh", intermediate_size=3072),
     "aimv2": dict(
@@ -43,6 +47,8 @@ def variant_from_config(config):
         fields |= {"distillation_token": True} if teacher else {"num_registers": 1}
     elif kind.startswith("dinov2"):
         fields |= dinov2_fields(config, is_classifier)
+    elif kind.startswith("dinov3"):
+        fields |= dinov3_fields(config)
     elif kind == "ijepa":
         fields |= dict(pooling="avg", class_token=False)
     elif kind.startswith("clip"):
@@ -93,6 +99,28 @@ def dinov2_fields(config, is_classifier):
         registers = config_value(config, "num_register_tokens", int, 4)
         fields |= dict(num_registers=registers, prefix_positions=False)
     return fields
+
+
+def dinov3_fields(config):
+    query, key, value = (
+        config_value(config, f"{part}_bias", bool, part != "key") for part in ("query", "key", "value")
+    )
+    biases = [config_value(config, key, bool, True) for key in ("proj_bias", "mlp_bias")]
+    is_known = query == value and (query or not key) and len(set(biases)) == 1
+    require(
+        is_known,
+        "config.json has biases of queries, keys, values, projection and MLP that do not go together",
+    )
+    temperature = config_value(config, "rope_theta", (int, float), 100.0)
+    return dict(
+        rotary=RotaryConfig(kind="dinov3", temperature=float(temperature), half_rotation=True),
+        position_table=False,
+        qkv_bias=True if key else "qv" if query else False,
+        projection_bias=biases[0],
+        num_registers=config_value(config, "num_register_tokens", int, 4),
+        layer_scale_init=config_value(config, "layerscale_value", (int, float), 1.0),
+        mlp="swiglu_split" if config_value(config, "use_gated_mlp", bool, False) else "mlp",
+    )
 
 
 def aimv2_fields(config):
