@@ -192,7 +192,8 @@ def in_keras_hub(case, folder, seed):
 
 def keras_output(model, case, images):
     """Returns the logits, or the features, of a model of keras-hub for images of NumPy."""
-    inputs = images if case["model"] == "ViTBackbone" else {"images": images}
+    name = "pixel_values" if case["model"] == "DINOV3Backbone" else "images"
+    inputs = images if case["model"] == "ViTBackbone" else {name: images}
     result = np.asarray(model(inputs))
     return result[:, 0] if result.ndim == 3 else result
 

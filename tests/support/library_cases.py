@@ -79,6 +79,12 @@ KERAS_HUB = {
         DINOV2 | dict(num_register_tokens=2, use_swiglu_ffn=True, use_mask_token=False),
         {},
     ),
+    "DINOv3": ("DINOV3Backbone", PRESET | dict(intermediate_dim=80, num_register_tokens=2), {}),
+    "DINOv3 gated": (
+        "DINOV3Backbone",
+        PRESET | dict(intermediate_dim=80, use_gated_mlp=True, use_key_bias=False, hidden_activation="silu"),
+        {},
+    ),
     "SigLIP": ("SigLIPBackbone", PRESET | dict(intermediate_dim=80), {}),
 }
 

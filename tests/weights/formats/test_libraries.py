@@ -93,3 +93,22 @@ def test_live(case, tmp_path):
     case, expected = libraries.reference(case, tmp_path, seed=1)
     source = tmp_path / case["file"] if "file" in case else tmp_path
     assert_agree(build_case(case, source)(case_images(case, seed=1)), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("side", [80, 32])
+def test_torchvision_resamples_positions_as_we_do(side, tmp_path):
+    models = pytest.importorskip("torchvision.models")
+    import torch
+    from support import libraries
+
+    case = next(case for case in library_cases() if case["id"] == "torchvision")
+    case, _ = libraries.reference(case, tmp_path, seed=1)
+    state = torch.load(tmp_path / case["file"])
+    state = models.vision_transformer.interpolate_embeddings(side, 16, state, reset_heads=False)
+    model = models.VisionTransformer(**case["reference"] | dict(image_size=side)).eval()
+    model.load_state_dict(state)
+    case = case | dict(image_size=[side, side], overrides=case["overrides"] | dict(image_size=side))
+    with torch.no_grad():
+        expected = model(libraries.torch_images(case, 1)).numpy()
+    assert_agree(build_case(case, tmp_path / case["file"])(case_images(case, 1)), expected)

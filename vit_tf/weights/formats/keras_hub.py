@@ -1,23 +1,32 @@
-"""keras-hub's presets of ViT, DINOv2 and SigLIP: Keras's layouts, and paths of layers in HDF5 files.
+"""keras-hub's presets of ViT, DINOv2, DINOv3 and SigLIP: Keras's layouts, and paths of layers in HDF5 files.
 
-Reference: https://github.com/keras-team/keras-hub, `src/models/vit`, `dinov2` and `siglip`. `vars/0` of a
-layer is its kernel or its scale, `vars/1` its bias.
+Reference: https://github.com/keras-team/keras-hub, `src/models/vit`, `dinov2`, `dinov3` and `siglip`.
+`vars/0` of a layer is its kernel or its scale, `vars/1` its bias.
 """
 
 import re
+from functools import partial
 
 from vit_tf.checks import require, shown
 from vit_tf.hub.config_values import config_value
 from vit_tf.hub.keras_hub_preset import HEAD
+from vit_tf.weights.formats import transformers_config
+from vit_tf.weights.formats.eva_names import from_eva
 from vit_tf.weights.formats.huggingface import fold_class_position
 from vit_tf.weights.formats.renaming import rename, translate
 
 # Classes of backbones, and what they are in transformers.
-KINDS = {"ViTBackbone": "vit", "DINOV2Backbone": "dinov2", "SigLIPBackbone": "siglip"}
+KINDS = {
+    "ViTBackbone": "vit",
+    "DINOV2Backbone": "dinov2",
+    "DINOV3Backbone": "dinov3",
+    "SigLIPBackbone": "siglip",
+}
+BIASES = ("query", "key", "value", "proj", "mlp")
 ENDINGS = {"/vars/0": ".weight", "/vars/1": ".bias"}
-BLOCK = re.compile(r"layers/(?:vi_t_encoder_block|dinov2_layer|sig_lip_encoder_layer)(?:_(\d+))?/")
+BLOCK = re.compile(r"layers/(?:vi_t_encoder_block|dinov[23]_layer|sig_lip_encoder_layer)(?:_(\d+))?/")
 VISION, POOLING = "layers/sig_lip_vision_encoder/", "layers/sig_lip_multi_head_attention_pooling"
-E, EMBEDDING = r"\.(weight|bias)", r"layers/(?:vi_t_patching_and|dinov2|sig_lip_vision)_embedding"
+E, EMBEDDING = r"\.(weight|bias)", r"layers/(?:vi_t_patching_and|dinov[23]|sig_lip_vision)_embedding"
 ATTENTION = r"block_(\d+)/(?:mha|attention/attention|self_attn)"
 NAMES = {
     rf"{EMBEDDING}/(?:patch_embedding|patch_embeddings/projection){E}": r"patch_embed.proj.\1",
@@ -26,6 +35,12 @@ NAMES = {
     rf"{ATTENTION}/key_dense{E}": r"blocks.\1.attn.qkv.\2:1/3",
     rf"{ATTENTION}/value_dense{E}": r"blocks.\1.attn.qkv.\2:2/3",
     rf"{ATTENTION}/output_dense{E}": r"blocks.\1.attn.proj.\2",
+    rf"block_(\d+)/attention/query_dense{E}": r"blocks.\1.attn.q_proj.\2",  # DINOv3
+    rf"block_(\d+)/attention/key_dense{E}": r"blocks.\1.attn.k_proj.\2",
+    rf"block_(\d+)/attention/value_dense{E}": r"blocks.\1.attn.v_proj.\2",
+    rf"block_(\d+)/attention/output_dense{E}": r"blocks.\1.attn.proj.\2",
+    rf"block_(\d+)/mlp/gate_proj{E}": r"blocks.\1.mlp.fc1_g.\2",
+    rf"block_(\d+)/mlp/down_proj{E}": r"blocks.\1.mlp.fc2.\2",
     rf"block_(\d+)/(?:layer_)?norm_?([12]){E}": r"blocks.\1.norm\2.\3",
     r"block_(\d+)/layer_scale([12])\.weight": r"blocks.\1.ls\2.gamma",
     rf"block_(\d+)/mlp/(?:dense_|fc)([12]){E}": r"blocks.\1.mlp.fc\2.\3",
@@ -43,6 +58,10 @@ NAMES = {
 }
 
 
+GATED = {rf"block_(\d+)/mlp/up_proj{E}": r"blocks.\1.mlp.fc1_x.\2"}
+PLAIN = {rf"block_(\d+)/mlp/up_proj{E}": r"blocks.\1.mlp.fc1.\2"}
+
+
 def matches(names):
     return any(re.match(rf"(?:{VISION})?{EMBEDDING}/", name) for name in names)
 
@@ -54,15 +73,17 @@ def from_keras_hub(tensors):
     inside = {n.removeprefix(start): torch_layout(n, t) for n, t in tensors.items() if n not in unused}
     tokens, left = class_tokens(inside)
     tensors = {n: t for n, t in inside.items() if not re.fullmatch(rf"{EMBEDDING}/vars/\d", n)}
-    return fold_class_position(rename(tensors, new_name) | tokens), [*unused, *left]
+    names = NAMES | (GATED if any("/mlp/gate_proj/" in name for name in tensors) else PLAIN)
+    result, _ = from_eva(rename(tensors, partial(new_name, names=names)) | tokens)
+    return fold_class_position(result), [*unused, *left]
 
 
-def new_name(name):
+def new_name(name, names):
     block = BLOCK.search(name)
     path = f"block_{block[1] or 0}/{name[block.end() :]}" if block else name
     for ending, theirs in ENDINGS.items():
         if path.endswith(ending):
-            return translate(path.removesuffix(ending) + theirs, NAMES) or name
+            return translate(path.removesuffix(ending) + theirs, names) or name
     return name
 
 
@@ -86,6 +107,7 @@ def class_tokens(tensors):
 
     ViT has a class token, or none. DINOv2 has a class token, perhaps a token for masked patches, perhaps
     registers, positions at the size of its images, which follow from the last, and the trained positions.
+    DINOv3 has no positions.
     """
     names = sorted(name for name in tensors if re.fullmatch(rf"{EMBEDDING}/vars/\d", name))
     if not names:
@@ -93,6 +115,11 @@ def class_tokens(tensors):
     result = {"cls_token": tensors[names[0]]}
     if len(names) == 1:
         return result, ()
+    if "/dinov3_embedding/" in f"/{names[0]}":
+        is_register = len(names) == 3 or tensors[names[1]].shape[1] > 1
+        if is_register:
+            result["reg_token"] = tensors[names[-1]]
+        return result, names[1:-1] if is_register else names[1:]
     result["pos_embed"] = tensors[names[-1]]
     between = names[1:-2]
     for name in between:
@@ -115,6 +142,7 @@ def variant_from_config(config):
     shape = config_value(sizes, "image_shape", list, [224, 224, 3])
     require(len(shape) == 3, f"config.json must have [height, width, channels] as 'image_shape', got {shape}")
     mlp_dim = "mlp_dim" if kind == "ViTBackbone" else "intermediate_dim"
+    epsilon = "layer_norm_eps" if kind == "DINOV3Backbone" else "layer_norm_epsilon"
     fields = dict(
         image_size=shape[:2],
         in_channels=shape[2],
@@ -123,13 +151,12 @@ def variant_from_config(config):
         num_layers=config_value(sizes, "num_layers", int),
         num_heads=config_value(sizes, "num_heads", int),
         mlp_dim=config_value(sizes, mlp_dim, int),
-        norm_epsilon=config_value(sizes, "layer_norm_epsilon", float, 1e-6),
+        norm_epsilon=config_value(sizes, epsilon, float, 1e-6),
     )
     lacking = [key for key, value in fields.items() if value is None]
     require(not lacking, f"config.json describes no {kind}: it lacks {', '.join(lacking)}")
-    return fields | {"vit": vit_fields, "dinov2": dinov2_fields, "siglip": siglip_fields}[KINDS[kind]](
-        sizes, task
-    )
+    own_fields = dict(vit=vit_fields, dinov2=dinov2_fields, dinov3=dinov3_fields, siglip=siglip_fields)
+    return fields | own_fields[KINDS[kind]](sizes, task)
 
 
 def vit_fields(sizes, task):
@@ -159,6 +186,14 @@ def dinov2_fields(sizes, task):
     if registers:
         fields |= dict(num_registers=registers, prefix_positions=False)
     return fields
+
+
+def dinov3_fields(sizes, task):
+    flags = {f"{part}_bias": config_value(sizes, f"use_{part}_bias", bool, True) for part in BIASES}
+    renamed = {"use_gated_mlp": "use_gated_mlp", "rope_theta": "rope_theta"}
+    renamed |= {"num_register_tokens": "num_register_tokens", "layerscale_value": "layer_scale_init_value"}
+    fields = transformers_config.dinov3_fields(flags | {key: sizes.get(old) for key, old in renamed.items()})
+    return fields | dict(activation=config_value(sizes, "hidden_activation", str, "gelu"))
 
 
 def siglip_fields(sizes, task):
