@@ -32,6 +32,9 @@ FAMILIES = {
     "overlap": dict(patch_stem="overlap"),
     "whitened": dict(patch_stem="whitened", activation="relu"),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
+    "relative": dict(
+        relative_positions=True, qkv_bias="qv", position_table=False, class_token=True, pooling="avg"
+    ),
     "no_bias": dict(qkv_bias=False),
     "head_dim": dict(head_dim=7),
     "layer_scale": dict(layer_scale_init=0.4),

@@ -29,6 +29,7 @@ from vit_tf import (
     attention_maps,
     build_vit,
     class_relevance,
+    count_flops,
     forward_features,
     grad_cam,
     load_weights,
@@ -63,6 +64,7 @@ FULL_SIZE = (
     "aimv2_large_patch14_224",
     "vit_medium_patch16_gap_256",
     "test_vit3",
+    "beit_base_patch16_224",
     "vit_tiny_r_s16_p8_224",
     "vit_small_r26_s32_224",
     "vit_small_resnet50d_s16_224",
@@ -87,7 +89,7 @@ def assert_agree(actual, expected):
 
 def test_every_architecture_is_recorded():
     recorded = {case["variant"] for case in RECORDED if case["format"] == "timm"}
-    assert recorded == set(TIMM_NAMES) and len(recorded) == 258
+    assert recorded == set(TIMM_NAMES) and len(recorded) == 265
     assert [case["id"] for case in RECORDED] == [case["id"] for case in all_cases()]
     assert sum(path.stat().st_size for path in (FIXTURES).iterdir()) < 3e6
 
@@ -230,14 +232,18 @@ def test_live_at_full_size(name, tmp_path):
     torch.manual_seed(0)
     reference = timm.create_model(name, num_classes=spec.num_classes).eval()
     with torch.no_grad():
-        for (
-            parameter
-        ) in reference.parameters():  # timm's start leaves biases and LayerScale at their plain values
+        # timm's start leaves biases and LayerScale at their plain values.
+        for key, parameter in reference.named_parameters():
             noise = torch.randn_like(parameter)
-            parameter.add_(0.2 * noise) if parameter.ndim == 1 else parameter.copy_(0.03 * noise)
+            size = (4 / parameter[0].numel()) ** 0.5 if "backbone" in key else 0.03
+            parameter.add_(0.2 * noise) if parameter.ndim == 1 else parameter.copy_(size * noise)
+        for key, buffer in reference.named_buffers():
+            if key.endswith(("running_mean", "running_var")):
+                buffer.add_(0.5 * torch.rand_like(buffer))
     save_file(reference.state_dict(), tmp_path / "model.safetensors")
     model = build_vit(name)
-    assert model.count_params() == sum(parameter.numel() for parameter in reference.parameters())
+    parameters = count_flops(model).totals.parameters  # without moving statistics
+    assert parameters == sum(parameter.numel() for parameter in reference.parameters())
     load_weights(model, tmp_path / "model.safetensors")
     images = np.random.default_rng(0).normal(size=(2, *spec.image_size, 3)).astype("float32")
     with torch.no_grad():
@@ -261,6 +267,7 @@ def test_live_at_full_size(name, tmp_path):
         ("vit_small_patch14_reg4_dinov2", dict(depth=2, img_size=70, num_classes=3)),
         ("deit_tiny_distilled_patch16_224", dict(depth=2)),
         ("vit_tiny_r_s16_p8_224", dict(depth=2, img_size=96)),
+        ("beit_base_patch16_224", dict(depth=2, img_size=96)),
         ("vit_base_mci_224", dict(depth=2, embed_dim=768, num_classes=3)),
         ("vit_tiny_patch16_224", dict(depth=2, mlp_ratio=2.0, no_embed_class=True, reg_tokens=3)),
     ],
@@ -282,10 +289,12 @@ def test_folders_that_timm_writes(name, options, tmp_path):
     assert_agree(model(images), expected)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:timm.layers.interpolate")  # in timm, for BEiT
 @pytest.mark.parity
 @pytest.mark.parametrize("image_size, patch_size", [((128, 192), 16), (224, 8), ((96, 144), (12, 24))])
 @pytest.mark.parametrize(
-    "name", ["vit_tiny_patch16_224", "flexivit_small", "vit_little_patch16_reg4_gap_256"]
+    "name",
+    ["vit_tiny_patch16_224", "flexivit_small", "vit_little_patch16_reg4_gap_256", "beit_base_patch16_224"],
 )
 def test_timm_resamples_as_we_do(name, image_size, patch_size, tmp_path):
     timm = pytest.importorskip("timm")

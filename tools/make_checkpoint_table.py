@@ -14,7 +14,7 @@ from pathlib import Path
 from vit_tf.commands.parser import Parser, run
 from vit_tf.files import atomic_path
 
-MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid", "eva")
+MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid", "eva", "beit")
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "checkpoints.md"
 # Of a makers' file, the part of its address that tells the layout, the first that matches.
 ADDRESSES = {

@@ -19,7 +19,7 @@ from pathlib import Path
 from vit_tf.commands.parser import Parser, run
 from vit_tf.files import atomic_path
 
-MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid", "eva")
+MODULES = ("vision_transformer", "deit", "vision_transformer_hybrid", "eva", "beit")
 FIELDS = ("input_size", "crop_pct", "interpolation", "mean", "std", "crop_mode", "num_classes")
 ASSETS = Path(__file__).resolve().parents[1] / "vit_tf" / "assets"
 

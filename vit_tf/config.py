@@ -109,6 +109,8 @@ class AttentionConfig:
             https://arxiv.org/abs/2208.10442); also the inner values of the MLP in a block. "attention" and
             "mlp" normalise in only one of them.
         rotary: a `RotaryConfig` or a dict of its fields, for rotary positions of queries and keys; or None.
+        relative_positions: bool, whether the scores have a learned bias for each offset between two patches,
+            see `vit_tf.layers.RelativePositions`; needs `grid_size` and attention="softmax".
         grid_size: (rows, columns) of the patches, which come last among the tokens. None: each call says
             where the tokens lie.
         num_prefix_tokens: int, the number of tokens before the patches, which have no place in the grid.
@@ -134,6 +136,7 @@ class AttentionConfig:
     qk_norm: bool = False
     sub_norm: bool | str = False
     rotary: RotaryConfig | None = None
+    relative_positions: bool = False
     grid_size: tuple[int, int] | None = None
     num_prefix_tokens: int = 0
     norm: str = "layer"
@@ -148,6 +151,7 @@ class AttentionConfig:
             object.__setattr__(self, "grid_size", pair(self.grid_size, "grid_size"))
         check_fields(self)
         check_heads(self)
+        check_relative(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +239,7 @@ class ViTConfig:
     position_grid: Any = None  # (rows, columns) of the position table; None: the patches of an image
     position_resampling: dict[str, Any] | None = None  # to another grid, see `interpolation.grid_matrices`
     rotary: RotaryConfig | None = None  # rotary positions of queries and keys, with or without a table
+    relative_positions: bool = False  # a learned bias of the scores for each offset, in each block
     pre_norm: bool = False  # normalise the tokens before the first block
     # Blocks
     block: str = "encoder"  # "encoder", "res_post", "parallel_things", "parallel_scaling"
@@ -323,7 +328,7 @@ class ViTConfig:
         """Returns the `BlockConfig` of encoder block number `index`."""
         options = shared_fields(self, BlockConfig)
         options["drop_path_rate"] *= index / max(1, self.num_layers - 1)
-        if self.rotary is None:  # attention has no positions
+        if self.rotary is None and not self.relative_positions:  # attention has no positions
             options |= {"grid_size": None, "num_prefix_tokens": 0}
         elif self.takes_any_size:  # each call says the grid
             options["grid_size"] = None
@@ -382,6 +387,7 @@ def rotary_config(value):
 def check_together(config):
     """Raises a ValueError if hyperparameters contradict each other."""
     check_stem(config)
+    check_relative(config)
     if config.takes_any_size and config.position_grid is None:
         raise ValueError(
             f"image_size={config.image_size} needs the grid of the position table: give `position_grid`, "
@@ -412,6 +418,16 @@ def check_together(config):
         raise ValueError("block='parallel_scaling' goes with mlp='mlp' and sub_norm=False only")
     if config.block == "parallel_scaling" and config.qkv_bias == "qv":
         raise ValueError("block='parallel_scaling' goes with qkv_bias=True or False only, got 'qv'")
+
+
+def check_relative(config):
+    """Raises a ValueError if relative positions do not fit the other options."""
+    if not config.relative_positions:
+        return
+    if config.attention != "softmax":
+        raise ValueError(f"relative_positions=True needs attention='softmax', got {shown(config.attention)}")
+    if config.grid_size is None or None in config.grid_size:
+        raise ValueError("relative_positions=True needs a known grid: give `grid_size`, or an image size")
 
 
 def check_stem(config):

@@ -42,6 +42,7 @@ OTHER = dict(  # another value than the default for each option of attention
     qk_norm=True,
     sub_norm="attention",
     rotary=RotaryConfig(half_rotation=True, reference_grid=(2, 3)),
+    relative_positions=True,
     grid_size=(3, 5),
     num_prefix_tokens=2,
     norm="rms",

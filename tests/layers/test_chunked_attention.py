@@ -61,6 +61,7 @@ KINDS = {
     "softmax": {},
     "qk_norm": dict(qk_norm=True, norm="rms"),
     "differential": dict(attention="differential", block_index=2),
+    "relative": dict(relative_positions=True, grid_size=(2, 3), num_prefix_tokens=1),
 }
 
 

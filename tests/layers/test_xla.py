@@ -31,6 +31,7 @@ LAYERS = {  # name: (layer, its input)
     "PatchEmbedding": (lambda: layers.PatchEmbedding(8, 4), IMAGES),
     "OverlapPatchEmbedding": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
     "WhitenedPatchEmbedding": (lambda: layers.WhitenedPatchEmbedding(8, 4), IMAGES),
+    "RelativePositions": (lambda: layers.RelativePositions((2, 3), 1), np.ones((2, 3, 7, 7), "float32")),
     "ResNetEmbedding": (lambda: layers.ResNetEmbedding(8, 4, width=32, blocks=(1,)), IMAGES),
     "MobileCLIPEmbedding": (lambda: layers.MobileCLIPEmbedding(8), np.tile(IMAGES, (1, 2, 4, 1))),
     "PatchEncoder": (lambda: layers.PatchEncoder((1, 7), num_registers=1), TOKENS),

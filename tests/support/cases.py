@@ -25,7 +25,7 @@ def random_array(name, shape, seed=0):
     """Returns float32 values that depend on the name, the shape and the seed alone."""
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     values = rng.normal(size=shape)
-    if name == "rope.freqs":  # angles of several turns
+    if name == "rope.freqs" or name.endswith("bias_table"):  # angles of several turns; differences of scores
         return values.astype("float32")
     if len(shape) > 1:
         return (0.1 * values).astype("float32")
@@ -117,6 +117,7 @@ INSIDE = (  # whose attention and features are compared, too: one of each kind
     "vit_small_patch16_rope_mixed_224",
     "vit_small_patch16_dinov3_qkvb",
     "vit_base_patch16_sapiens2",
+    "beit_base_patch16_224",
 )
 
 

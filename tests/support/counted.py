@@ -16,6 +16,9 @@ FAMILIES = {
     "whitened": dict(patch_stem="whitened"),
     "resnet_v2": dict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1, 1), image_size=(15, 21)),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
+    "relative": dict(
+        relative_positions=True, qkv_bias="qv", position_table=False, class_token=True, pooling="avg"
+    ),
     "avg": dict(pooling="avg"),
     "head_dim": dict(head_dim=7, qkv_bias=False),
     "layer_scale": dict(layer_scale_init=0.1),

@@ -35,6 +35,13 @@ LAYERS = {
     "bottleneck_identity": (lambda: layers.Bottleneck(8, norm="batch"), (2, 5, 3, 8)),
     "resnet_v2": (lambda: layers.ResNetEmbedding(8, (8, 4), width=32, blocks=()), (2, 13, 11, 3)),
     "resnet_d": (lambda: layers.ResNetEmbedding(8, 8, "resnet_d", 8, (1, 1)), (2, 13, 11, 3)),
+    "relative_positions": (lambda: layers.RelativePositions((3, 2), 1), (2, 2, 7, 7)),
+    "attention_relative": (
+        lambda: layers.MultiHeadSelfAttention(
+            2, relative_positions=True, grid_size=(2, 2), num_prefix_tokens=2, query_chunk_size=4
+        ),
+        TOKENS,
+    ),
     "mobileclip": (lambda: layers.MobileCLIPEmbedding(8), (2, 32, 16, 3)),
     "encoder": (lambda: layers.PatchEncoder((3, 2)), TOKENS),
     "encoder_no_token": (lambda: layers.PatchEncoder((2, 3), class_token=False), TOKENS),
@@ -158,7 +165,15 @@ FAST = (  # one of each class
         "res_post",
         "pool_map",
     ),
-    *("parallel_things", "parallel_scaling", "pool_token_avg", "bottleneck", "resnet_d", "mobileclip"),
+    *(
+        "parallel_things",
+        "parallel_scaling",
+        "pool_token_avg",
+        "bottleneck",
+        "resnet_d",
+        "mobileclip",
+        "attention_relative",
+    ),
 )
 each_layer = pytest.mark.parametrize("make, shape", mostly_slow(LAYERS, FAST))
 

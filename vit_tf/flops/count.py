@@ -283,9 +283,11 @@ def count_core_attention(layer: layers.DotProductAttention, shape):
     in_chunks = choose_chunk_size(n, layer.config.query_chunk_size) > 0  # scores are computed again
     kept = 0 if in_chunks else 2 * maps * tensor_bytes(layer, scores)
     norms = 2 * layer.config.qk_norm + isinstance(layer, layers.DifferentialAttention)  # inside heads
-    frequencies = 0 if layer.config.rotary is None else layer.rotary.count_params()
-    yield Row("class token and positions", frequencies)
-    yield Row("norms", layer.count_params() - frequencies, 0, norms * tensor_bytes(layer, values))
+    positions = 0 if layer.config.rotary is None else layer.rotary.count_params()
+    if layer.relative_positions is not None:
+        positions += layer.relative_positions.count_params()
+    yield Row("class token and positions", positions)
+    yield Row("norms", layer.count_params() - positions, 0, norms * tensor_bytes(layer, values))
     yield Row("attention scores", 0, products, kept)
     yield Row("attention values", 0, products, tensor_bytes(layer, values))
 

@@ -10,6 +10,7 @@ from vit_tf.layers.core_attention import DifferentialAttention, DotProductAttent
 from vit_tf.layers.hybrid_stems import MobileCLIPEmbedding, ResNetEmbedding
 from vit_tf.layers.mlp import MLP, GatedMLP
 from vit_tf.layers.patches import PatchEmbedding, Patches
+from vit_tf.layers.relative_positions import RelativePositions
 from vit_tf.layers.residual import DropPath, LayerScale
 from vit_tf.layers.rotary import PatchGrid, RotaryPositions
 from vit_tf.layers.stems import OverlapPatchEmbedding, WhitenedPatchEmbedding
@@ -36,6 +37,7 @@ __all__ = [
     "PatchEncoder",
     "PatchGrid",
     "Patches",
+    "RelativePositions",
     "ResNetEmbedding",
     "ResPostBlock",
     "RotaryPositions",

@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 
-def chunked_attention(query, key, value, chunk_size, dropout_rate=0.0, seed_generator=None):
-    """Returns softmax(Q K^T) V with the scores of only one chunk of queries in memory.
+def chunked_attention(query, key, value, chunk_size, dropout_rate=0.0, seed_generator=None, bias=None):
+    """Returns softmax(Q K^T + bias) V with the scores of only one chunk of queries in memory.
 
     The backward pass computes the scores of a chunk again instead of keeping them. Each softmax runs over all
     keys, so the result is exact.
@@ -23,22 +23,26 @@ def chunked_attention(query, key, value, chunk_size, dropout_rate=0.0, seed_gene
         chunk_size: int, the maximum number of queries in a chunk.
         dropout_rate: float in [0, 1), dropout of the probabilities.
         seed_generator: a `keras.random.SeedGenerator`, for dropout.
+        bias: tensor `(H, n, n)`, added to the scores; None for none.
 
     Returns:
         A tensor of the shape and dtype of `value`.
     """
     chunks = split_evenly(query.shape[2], chunk_size)
     seeds = [seed_generator.next() for _ in chunks] if dropout_rate else []
+    num_biases = int(bias is not None)
 
     @ops.custom_gradient
-    def attend(query, key, value, *seeds):
+    def attend(query, key, value, *others):
+        biases, seeds = others[:num_biases], others[num_biases:]
+
         def dropout(x, index):
             return keras.random.dropout(x, dropout_rate, seed=FixedSeed(seeds[index])) if seeds else x
 
         outputs, previous = [], ()
         for i, chunk in enumerate(chunks):
             (q,) = optimization_barrier(previous, query[:, :, chunk])  # (b, H, m, k)
-            scores = softmax(matmul_transposed(q, key))  # (b, H, m, n)
+            scores = chunk_scores(q, key, biases, chunk)
             x = ops.matmul(dropout(ops.cast(scores, value.dtype), i), value)
             outputs.append(x)
             previous = (x,)
@@ -47,32 +51,48 @@ def chunked_attention(query, key, value, chunk_size, dropout_rate=0.0, seed_gene
 
         def backward(*args, upstream=None):  # PyTorch passes it by name
             gradient = args[0] if upstream is None else upstream
-            gradients = chunked_attention_backward(query, key, value, output, gradient, chunks, dropout)
+            gradients = chunked_attention_backward(
+                query, key, value, biases, output, gradient, chunks, dropout
+            )
             return (*gradients, *[None] * len(seeds))
 
         return x, backward
 
-    return attend(query, key, value, *seeds)
+    return attend(query, key, value, *[bias] * num_biases, *seeds)
 
 
-def chunked_attention_backward(query, key, value, output, gradient, chunks, dropout):
-    """Returns the gradients with respect to query, key and value, from that of the output."""
+def chunk_scores(query, key, biases, chunk):
+    """Returns the attention probabilities `(b, H, m, n)` of the queries in a chunk, which is a slice."""
+    scores = matmul_transposed(query, key)
+    for bias in biases:
+        scores = scores + bias[:, chunk]
+    return softmax(scores)
+
+
+def chunked_attention_backward(query, key, value, biases, output, gradient, chunks, dropout):
+    """Returns the gradients with respect to query, key, value and each bias, from that of the output."""
     dtype = keras.backend.result_type(query.dtype, "float32")  # of the softmax and of all sums
     inner = ops.sum(ops.cast(output, dtype) * ops.cast(gradient, dtype), axis=-1, keepdims=True)
     query_gradients, key_gradient, value_gradient, previous = [], 0, 0, (gradient,)
+    bias_gradients = []
     for i, chunk in enumerate(chunks):
         q, g = optimization_barrier(previous, query[:, :, chunk], gradient[:, :, chunk])  # (b, H, m, k)
-        scores = softmax(matmul_transposed(q, key))  # (b, H, m, n)
+        scores = chunk_scores(q, key, biases, chunk)
         dropped = dropout(ops.cast(scores, value.dtype), i)
         value_gradient += ops.cast(ops.matmul(ops.swapaxes(dropped, -1, -2), g), dtype)
         # Dropout is a product with a mask: it is its own gradient.
         scores_gradient = ops.cast(dropout(matmul_transposed(g, value), i), dtype)
-        scores_gradient = ops.cast(scores * (scores_gradient - inner[:, :, chunk]), query.dtype)
+        scores_gradient = scores * (scores_gradient - inner[:, :, chunk])
+        if biases:
+            bias_gradients.append(ops.sum(scores_gradient, axis=0))  # (H, m, n)
+        scores_gradient = ops.cast(scores_gradient, query.dtype)
         query_gradients.append(ops.matmul(scores_gradient, key))
         key_gradient += ops.cast(ops.matmul(ops.swapaxes(scores_gradient, -1, -2), q), dtype)
         previous = (query_gradients[-1], key_gradient, value_gradient)
-    query_gradient = ops.concatenate(query_gradients, axis=2)
-    return query_gradient, ops.cast(key_gradient, key.dtype), ops.cast(value_gradient, value.dtype)
+    gradients = [ops.concatenate(query_gradients, axis=2), key_gradient, value_gradient]
+    if biases:
+        gradients.append(ops.concatenate(bias_gradients, axis=1))
+    return [ops.cast(x, tensor.dtype) for x, tensor in zip(gradients, (query, key, value, *biases))]
 
 
 def softmax(scores):

@@ -14,6 +14,7 @@ from vit_tf.layers.chunked_attention import chunked_attention, softmax
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
+from vit_tf.layers.relative_positions import RelativePositions
 from vit_tf.layers.rotary import RotaryPositions
 
 # Measured on a CPU with 12 heads. At 4,097 tokens, chunks of 256 to 1,024 queries take the same time, and 512
@@ -72,8 +73,8 @@ class DotProductAttention(ConfiguredLayer):
     Args:
         num_heads: int.
         **kwargs: further fields of `vit_tf.config.AttentionConfig`: `qk_norm`, `norm`, `norm_epsilon`,
-            `num_kv_heads`, `rotary`, `grid_size`, `num_prefix_tokens`, `attention_dropout_rate`,
-            `query_chunk_size`. The options of the projections have no effect here.
+            `num_kv_heads`, `rotary`, `relative_positions`, `grid_size`, `num_prefix_tokens`,
+            `attention_dropout_rate`, `query_chunk_size`. The options of the projections have no effect here.
 
     Call arguments:
         qkv: tensor `(b, n, (num_heads + 2 * num_kv_heads) * k)`: queries, keys, values, each with its heads
@@ -102,6 +103,11 @@ class DotProductAttention(ConfiguredLayer):
             grid, prefix = self.config.grid_size, self.config.num_prefix_tokens
             options = dict(vars(self.config.rotary), dtype=dtype, name="rotary")
             self.rotary = RotaryPositions(grid, prefix, **options)
+        self.relative_positions = None
+        if self.config.relative_positions:
+            self.relative_positions = RelativePositions(
+                self.config.grid_size, self.config.num_prefix_tokens, dtype=dtype, name="relative_positions"
+            )
 
     def build_parts(self, input_shape: Shape) -> None:
         b, n, width = input_shape
@@ -112,6 +118,8 @@ class DotProductAttention(ConfiguredLayer):
             self.key_norm.build((b, self.num_kv_heads, n, self.query_width))
         if self.config.rotary is not None:
             self.rotary.build(shape)
+        if self.relative_positions is not None:
+            self.relative_positions.build((b, self.config.num_heads, n, n))
 
     @property
     def num_kv_heads(self):
@@ -201,11 +209,13 @@ class DotProductAttention(ConfiguredLayer):
     def scores(self, qkv: Tensor, queries: slice = slice(None), grid: Tensor | None = None) -> Tensor:
         """Returns the attention probabilities `(b, H, m, n)` of the queries in a slice."""
         query, key, _ = self.split(qkv, grid)
-        return self.softmax_scores(query[:, :, queries], key)
+        return self.softmax_scores(query[:, :, queries], key, queries)
 
-    def softmax_scores(self, query: Tensor, key: Tensor) -> Tensor:
-        """Returns the attention probabilities `(..., m, n)` of prepared queries and keys."""
+    def softmax_scores(self, query: Tensor, key: Tensor, queries: slice = slice(None)) -> Tensor:
+        """Returns the attention probabilities `(..., m, n)` of prepared queries, which lie in a slice."""
         scores = ops.matmul(query * self.query_width**-0.5, ops.swapaxes(key, -1, -2))
+        if self.relative_positions is not None:
+            scores = self.relative_positions(scores, queries=queries)
         return ops.cast(softmax(scores), self.compute_dtype)
 
     def chunk_size(self, qkv: Tensor) -> int:
@@ -216,16 +226,18 @@ class DotProductAttention(ConfiguredLayer):
         self, query: Tensor, key: Tensor, value: Tensor, chunk_size: int, training: bool | None
     ) -> Tensor:
         """Returns the weighted values `(b, H, n, k)`, one chunk of queries at a time."""
-        dropout = {}
+        options: dict[str, Any] = {}
+        if self.relative_positions is not None:
+            options["bias"] = self.relative_positions.bias()
         if training and self.config.attention_dropout_rate:
             rate, seed_generator = self.config.attention_dropout_rate, self.dropout.seed_generator
-            dropout = dict(dropout_rate=rate, seed_generator=seed_generator)
-        return chunked_attention(query * self.query_width**-0.5, key, value, chunk_size, **dropout)
+            options |= dict(dropout_rate=rate, seed_generator=seed_generator)
+        return chunked_attention(query * self.query_width**-0.5, key, value, chunk_size, **options)
 
     def can_fuse(self, needs_scores: bool, training: bool | None) -> bool:
-        """Whether the backend's fused kernel, which has no scores, dropout or chunks, computes the same."""
+        """Whether the backend's fused kernel, without scores, dropout, bias and chunks, computes the same."""
         drops = training and self.config.attention_dropout_rate
-        if needs_scores or drops or self.config.query_chunk_size:
+        if needs_scores or drops or self.config.query_chunk_size or self.config.relative_positions:
             return False
         return has_fused_attention(self.compute_dtype, self.head_width)
 

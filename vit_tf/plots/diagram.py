@@ -191,6 +191,7 @@ def block_details(block):
     times = f"{side_by_side} × " if side_by_side > 1 else ""
     kind = "" if config.attention == "softmax" else f"{config.attention} "
     kind += "rotary " * (config.rotary is not None)
+    kind += "relative " * config.relative_positions
     activation = keras.activations.serialize(config.activation)
     activation = activation if isinstance(activation, str) else activation["config"]
     shared = f", {attention.num_kv_heads} of keys and values" if attention.num_groups > 1 else ""

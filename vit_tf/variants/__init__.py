@@ -15,6 +15,7 @@ from typing import Any
 from vit_tf.checks import cut, shown, suggestion
 from vit_tf.config import ViTConfig, override
 from vit_tf.variants import (
+    beit,
     clip,
     deit,
     dinov3,
@@ -29,7 +30,7 @@ from vit_tf.variants import (
     vit,
 )
 
-MODULES = (vit, deit, clip, siglip, foundation, registers, hybrid, eva, rope, perception, dinov3, small)
+MODULES = (vit, deit, clip, siglip, foundation, registers, beit, hybrid, eva, rope, perception, dinov3, small)
 FAMILIES = {  # label: {name: config}
     label: variants for module in MODULES for label, variants in module.FAMILIES.items()
 }

@@ -48,6 +48,7 @@ from vit_tf.weights.load_report import LoadReport
 from vit_tf.weights.naming import model_name, name_variant
 from vit_tf.weights.positions import fit_positions
 from vit_tf.weights.recognition import recognise
+from vit_tf.weights.relative_tables import fit_relative_tables
 
 # Tensors that training scripts save beside a ViT, and that no ViT uses.
 FOREIGN = re.compile(
@@ -294,6 +295,7 @@ def load_weights(
     tensors = fit_channels(tensors, mappings, report)
     tensors = fit_patches(tensors, mappings, sampling, report)
     tensors = fit_positions(tensors, ViTStructure(model).patch_encoder, weights, sampling, grid_size, report)
+    tensors = fit_relative_tables(tensors, mappings, ViTStructure(model), weights, grid_size, report)
     loadable = compare(tensors, mappings, report)
     if strict and report.errors:
         problem = f"{report.source!r} ({report.format}) does not fit {model.name!r}"

@@ -11,6 +11,7 @@ from vit_tf.interpolation import METHODS
 from vit_tf.structure import HYBRID_STEMS, ViTStructure
 from vit_tf.weights import resample
 from vit_tf.weights.positions import resample_positions
+from vit_tf.weights.relative_tables import resample_relative_table
 
 
 def resize_model(
@@ -68,7 +69,9 @@ def resize_model(
         changes[encoder.name] = {"grid_size": new_grid, "position_grid": position_grid}
 
     for block in structure.blocks.values():
-        if block.config.rotary is not None:
+        if block.config.relative_positions and not is_fixed:
+            raise ValueError(f"{model.name!r} has relative positions, which need a known grid: give a size")
+        if block.config.rotary is not None or block.config.relative_positions:
             changes[block.name] = {"grid_size": new_grid if is_fixed else None}
     images = keras.Input((*new_image, model.inputs[0].shape[3]), name=model.inputs[0].name)
     resized = clone(model, images, changes)
@@ -113,6 +116,8 @@ def copy_weights(old, new, old_patch, new_patch, options):
             options = {**old.resampling, **options}
             grids = (old.position_grid, new.position_grid)
             value = resample_positions(value, *grids, old.num_prefix_positions, **options)
+        elif source.path.endswith("relative_positions/table"):
+            value = resample_relative_table(value, old.config.grid_size, new.config.grid_size)
         elif old.name == "patch_embedding" and source.shape != target.shape:
             kernel = value.reshape(*old_patch, -1, value.shape[-1])
             value = resample.resample_patch_kernel(kernel, new_patch, **options)

@@ -42,6 +42,10 @@ FEATURES = {  # what no fast variant has
     "chunks": dict(query_chunk_size=3, patch_size=4),
     "chunks_differential": dict(query_chunk_size=3, attention="differential", hidden_dim=24),
     "grey": dict(in_channels=1),
+    "relative": dict(
+        relative_positions=True, qkv_bias="qv", position_table=False, class_token=True, pooling="avg"
+    ),
+    "chunks_relative": dict(relative_positions=True, query_chunk_size=3),
     "resnet_v2": dict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1, 1), image_size=(15, 21)),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 2), image_size=(15, 21)),
     "mobileclip": dict(patch_stem="mobileclip", image_size=(32, 48), patch_size=16),

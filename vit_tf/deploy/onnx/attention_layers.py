@@ -17,6 +17,7 @@ from vit_tf.deploy.onnx.image_sizes import choose_table
 from vit_tf.deploy.onnx.keras_layers import emit_dense, emit_rms_norm
 from vit_tf.layers.chunked_attention import split_evenly
 from vit_tf.layers.core_attention import choose_chunk_size
+from vit_tf.layers.relative_positions import relative_index
 
 Scored = tuple[Tensor, Tensor | None]  # an output, and the attention probabilities if they were wanted
 
@@ -60,8 +61,11 @@ def emit_dot_product(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) ->
     query, value = graph.transpose(query, 0, 2, 1, 3), graph.transpose(value, 0, 2, 1, 3)  # (b, H, n, k)
     query, key = graph.add("Mul", query, graph.scalar(scale, query)), graph.transpose(key, 0, 2, 3, 1)
 
-    def score(query: Tensor) -> Tensor:
-        return softmax(graph, graph.add("MatMul", query, key))  # (b, H, m, n)
+    bias = relative_bias(graph, core, query)
+
+    def score(query: Tensor, queries: slice) -> Tensor:
+        scores = graph.add("MatMul", query, key)  # (b, H, m, n)
+        return softmax(graph, scores if bias is None else graph.add("Add", scores, bias(queries)))
 
     return weigh(graph, core, query, 2, score, value, with_scores)
 
@@ -77,10 +81,29 @@ def emit_operator(graph: Graph, core: Any, qkv: Tensor) -> Tensor:
     if qkv.dtype == "float16":
         options["softmax_precision"] = 1  # float32
 
-    def attend(query: Tensor) -> Tensor:
-        return graph.add("Attention", query, key, value, **options)
+    bias = relative_bias(graph, core, query)
+
+    def attend(query: Tensor, queries: slice) -> Tensor:
+        masks = [] if bias is None else [graph.add("Unsqueeze", bias(queries), graph.ints(0))]
+        return graph.add("Attention", query, key, value, *masks, **options)
 
     return in_chunks(graph, core, query, (1, 1), attend)
+
+
+def relative_bias(graph: Graph, core: Any, like: Tensor) -> Callable[[slice], Tensor] | None:
+    """Returns a function of a slice of the queries: the bias (H, m, n) of their scores. None for no bias."""
+    layer = core.relative_positions
+    if layer is None:
+        return None
+    index = relative_index(layer.grid_size, layer.num_prefix_tokens)
+    with graph.scope(layer.name):
+        table = graph.weight(values(layer.table).T, "table", like)
+
+    def bias(queries: slice) -> Tensor:
+        name = f"relative_index_{queries.start or 0}"
+        return graph.add("Gather", table, graph.constant(index[queries], name), axis=1)
+
+    return bias
 
 
 def split_heads(graph: Graph, core: Any, qkv: Tensor) -> list[Tensor]:
@@ -160,7 +183,7 @@ def emit_differential(graph: Graph, core: Any, qkv: Tensor, with_scores: bool) -
     value = graph.transpose(graph.reshape(value, 0, 0, heads, core.head_width), 0, 2, 1, 3)
     factors = graph.weight(np.array([1, -learned_lambda(core)]).reshape(2, 1, 1), "factors", query)
 
-    def score(query: Tensor) -> Tensor:
+    def score(query: Tensor, queries: slice) -> Tensor:
         pair = graph.add("Mul", softmax(graph, graph.add("MatMul", query, key)), factors)  # (b, H, 2, m, n)
         return graph.add("ReduceSum", pair, graph.ints(2), keepdims=0)  # (b, H, m, n)
 
@@ -176,7 +199,7 @@ def weigh(
     core: Any,
     query: Tensor,
     axis: int,
-    score: Callable[[Tensor], Tensor],
+    score: Callable[[Tensor, slice], Tensor],
     value: Tensor,
     with_scores: bool,
     norm: Callable[[Tensor], Tensor] | None = None,
@@ -185,33 +208,35 @@ def weigh(
 
     Args:
         query: has its tokens at `axis`.
-        score: function from queries to scores (b, H, m, n).
+        score: function from queries, and their slice of the tokens, to scores (b, H, m, n).
         norm: function of the heads' outputs (b, H, n, k).
     """
     if with_scores:
-        scores = score(query)
+        scores = score(query, slice(None))
         x = graph.add("MatMul", scores, value)
     else:
         scores = None
-        x = in_chunks(graph, core, query, (axis, 2), lambda part: graph.add("MatMul", score(part), value))
+        x = in_chunks(graph, core, query, (axis, 2), lambda *part: graph.add("MatMul", score(*part), value))
     return join_heads(graph, x if norm is None else norm(x), core), scores
 
 
 def in_chunks(
-    graph: Graph, core: Any, query: Tensor, axes: tuple[int, int], attend: Callable[[Tensor], Tensor]
+    graph: Graph, core: Any, query: Tensor, axes: tuple[int, int], attend: Callable[[Tensor, slice], Tensor]
 ) -> Tensor:
-    """Returns the output of `attend` for queries. `axes` are those of the tokens in queries and in outputs.
+    """Returns the output of `attend` for queries and their slice of the tokens.
+
+    `axes` are those of the tokens in queries and in outputs.
 
     Above 1,024 tokens the scores of one chunk of queries at a time are in memory, as in Keras; but not in a
     graph for several image sizes, where the number of tokens is unknown.
     """
     size = choose_chunk_size(graph.num_tokens, core.config.query_chunk_size)
     if not size or graph.position_tables is not None:
-        return attend(query)
+        return attend(query, slice(None))
     chunks = split_evenly(graph.num_tokens, size)
     sizes = graph.ints(*(chunk.stop - chunk.start for chunk in chunks))
     queries = graph.add_outputs("Split", len(chunks), query, sizes, axis=axes[0])
-    return graph.add("Concat", *(attend(query) for query in queries), axis=axes[1])
+    return graph.add("Concat", *map(attend, queries, chunks), axis=axes[1])
 
 
 CORES = {layers.DotProductAttention: emit_dot_product, layers.DifferentialAttention: emit_differential}

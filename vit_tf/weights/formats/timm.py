@@ -52,6 +52,7 @@ CORE_NAMES = {
     "core_attention/head_norm": "sub_norm",
     "core_attention/(lambda_[qk][12])": r"\1",
     "core_attention/rotary/frequencies": "rope.freqs",
+    "core_attention/relative_positions/table": "relative_position_bias_table",
 }
 BLOCK_NAMES = {
     "attention_norm": "norm1",
@@ -168,6 +169,8 @@ def make_mapping(name, variable, model):
     if name == "patch_embed.proj.weight" and len(shape) == 2:  # of a Dense after `Patches`
         rows, columns = ViTStructure(model).patch_size
         shape = (rows, columns, shape[0] // (rows * columns), shape[1])
+    if name.endswith("relative_position_bias_table"):
+        return WeightMapping(variable, shape, (0, 1))
     # Dense: (in, out), in timm (out, in). Convolution: (height, width, in, out), (out, in, height, width).
     axes = {2: (1, 0), 4: (3, 2, 0, 1)}.get(len(shape), tuple(range(len(shape))))
     return WeightMapping(variable, shape, axes)
