@@ -20,6 +20,7 @@ BOTH = dict(vision_config=VISION, text_config=TEXT)
 DEEP = dict(vision_config=VISION | dict(num_hidden_layers=2), text_config=TEXT)
 DECODER = dict(decoder_hidden_size=24, decoder_num_hidden_layers=1, decoder_num_attention_heads=3)
 DECODER |= dict(decoder_intermediate_size=32, mask_ratio=0.0)
+BEIT = VISION | dict(use_relative_position_bias=True)
 SIGLIP2 = dict(**SIZES, num_patches=9, patch_size=16)
 # Models of transformers: class, configuration, what is compared: a field of the output, or the mean or the
 # first of its tokens.
@@ -42,10 +43,18 @@ TRANSFORMERS = [
     ("Aimv2VisionModel", VISION, "mean"),
     ("DINOv3ViTModel", VISION | dict(num_register_tokens=2), "pooler_output"),
     ("DINOv3ViTModel", VISION | dict(use_gated_mlp=True, hidden_act="silu", key_bias=True), "pooler_output"),
+    ("BeitModel", BEIT, "pooler_output"),
+    ("BeitForImageClassification", BEIT | dict(num_labels=5), "logits"),
     ("Aimv2Model", BOTH | dict(projection_dim=20), "mean"),
 ]
 # Those whose modules have other names than their files, since version 5.
-MODULES = ("DINOv3ViTModel", "ViTMAEForPreTraining", "ViTMSNForImageClassification", "IJepaModel")
+MODULES = (
+    "BeitModel",
+    "DINOv3ViTModel",
+    "ViTMAEForPreTraining",
+    "ViTMSNForImageClassification",
+    "IJepaModel",
+)
 
 
 def transformers_cases():

@@ -8,7 +8,7 @@ from vit_tf.checks import require, shown
 MODEL_TYPES = (
     *("vit", "deit", "dinov2", "dinov2_with_registers", "vit_mae", "vit_msn", "ijepa"),
     *("clip", "clip_vision_model", "siglip", "siglip_vision_model", "siglip2", "siglip2_vision_model"),
-    *("aimv2", "aimv2_vision_model", "dinov3_vit"),
+    *("aimv2", "aimv2_vision_model", "dinov3_vit", "beit"),
 )
 
 

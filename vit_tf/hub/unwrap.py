@@ -13,7 +13,7 @@ from vit_tf.hub.lazy_tensor import Refused
 
 HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
 # In transformers, what a model is called beside its head.
-MODEL_PREFIXES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa")
+MODEL_PREFIXES = ("vit", "deit", "dinov2", "dinov2_with_registers", "ijepa", "beit")
 TOWERS = ("embeddings.patch_embedding.weight", "embeddings.patch_embed.weight")  # CLIP and SigLIP; AIMv2
 # The patch embedding of each format, and a tensor that must stand beside it. The first match counts.
 PATCH_EMBEDDINGS = {

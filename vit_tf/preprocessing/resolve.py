@@ -114,6 +114,7 @@ DEFAULT_PREPROCESSORS = {
     "deit": (IMAGENET | BICUBIC, 256 / 224),
     "dinov2": (IMAGENET | BICUBIC, 256 / 224),
     "dinov3": (IMAGENET | BILINEAR, 0),
+    "beit": (HALF | BICUBIC, 0),
     "siglip2": (HALF | BILINEAR, 0),
     "siglip": (HALF | BICUBIC, 0),
     "clip": (CLIP | BICUBIC, 1),

@@ -9,7 +9,7 @@ IGNORED: dict[str, object] = dict(image_size=1, patch_size=1, in_channels=3, num
 IGNORED |= dict(norm_epsilon=1.0, pooling="token", class_token=True)
 IGNORED |= dict(position_grid=None, position_resampling=None)
 # A part of the names of a model's family, by the first letters of its model type; the first match counts.
-FAMILIES = {name: name for name in ("dinov2", "dinov3", "clip", "siglip", "aimv2")} | {
+FAMILIES = {name: name for name in ("beit", "dinov2", "dinov3", "clip", "siglip", "aimv2")} | {
     "deit": "deit_",
     "": "vit_",
 }

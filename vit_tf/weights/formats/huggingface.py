@@ -8,6 +8,7 @@ Reference: https://github.com/huggingface/transformers, `models/vit`, `deit`, `d
 import re
 
 from vit_tf.hub.unwrap import MODEL_PREFIXES
+from vit_tf.weights.formats.eva_names import from_eva
 from vit_tf.weights.formats.renaming import rename, translate
 
 PATCH = "embeddings.patch_embeddings.projection.weight"
@@ -35,6 +36,17 @@ NAMES = {
     rf"{BLOCK}mlp\.up_proj{ENDING}": r"blocks.\1.mlp.fc1.\2:1/2",
     rf"{BLOCK}(?:output\.dense|mlp\.fc2|mlp\.weights_out|mlp\.down_proj){ENDING}": r"blocks.\1.mlp.fc2.\2",
 }
+# BEiT, whose keys have no bias.
+BEIT = {
+    rf"{ATTENTION}(?:query|q_proj){ENDING}": r"blocks.\1.attn.q_proj.\2",
+    rf"{ATTENTION}(?:key|k_proj){ENDING}": r"blocks.\1.attn.k_proj.\2",
+    rf"{ATTENTION}(?:value|v_proj){ENDING}": r"blocks.\1.attn.v_proj.\2",
+    rf"{BLOCK}lambda_([12])": r"blocks.\1.ls\2.gamma",
+    rf"{BLOCK}(?:attention\.attention\.)?relative_position_bias\.(relative_position_bias_table)": (
+        r"blocks.\1.attn.\2"
+    ),
+    rf"pooler\.layernorm{ENDING}": r"fc_norm.\1",
+}
 UNUSED = ("embeddings.mask_token", "pooler.dense.weight", "pooler.dense.bias")
 
 
@@ -52,7 +64,12 @@ def from_huggingface(tensors):
     """Returns (tensors, unused): the tensors under timm's names, and the unused names."""
     unused = [name for name in tensors if without_prefix(name) in UNUSED]
     tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
-    tensors = rename(tensors, lambda name: translate(without_prefix(name), NAMES) or name)
+    names = NAMES
+    if any(name.endswith(".lambda_1") for name in tensors):
+        names = {**NAMES, **BEIT}
+    tensors = rename(tensors, lambda name: translate(without_prefix(name), names) or name)
+    if names is not NAMES:
+        tensors, _ = from_eva(tensors)
     return fold_class_position(tensors), unused
 
 

@@ -49,6 +49,8 @@ def variant_from_config(config):
         fields |= dinov2_fields(config, is_classifier)
     elif kind.startswith("dinov3"):
         fields |= dinov3_fields(config)
+    elif kind == "beit":
+        fields |= beit_fields(config)
     elif kind == "ijepa":
         fields |= dict(pooling="avg", class_token=False)
     elif kind.startswith("clip"):
@@ -99,6 +101,26 @@ def dinov2_fields(config, is_classifier):
         registers = config_value(config, "num_register_tokens", int, 4)
         fields |= dict(num_registers=registers, prefix_positions=False)
     return fields
+
+
+def beit_fields(config):
+    has_table, is_shared, is_relative = (
+        config_value(config, f"use_{key}", bool, False)
+        for key in (
+            "absolute_position_embeddings",
+            "shared_relative_position_bias",
+            "relative_position_bias",
+        )
+    )
+    is_known = is_relative and not has_table and not is_shared
+    require(is_known, "config.json describes a BEiT without a relative position bias in each block")
+    is_mean = config_value(config, "use_mean_pooling", bool, True)
+    return dict(
+        **dict(relative_positions=True, position_table=False, qkv_bias="qv", class_token=True),
+        pooling="avg" if is_mean else "token",
+        final_norm="pooled" if is_mean else "none",
+        layer_scale_init=config_value(config, "layer_scale_init_value", (int, float), 0.1),
+    )
 
 
 def dinov3_fields(config):
