@@ -102,6 +102,8 @@ class ConvNorm(CompositeLayer):
         self.norm.build((None, None, None, self.filters))
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        if x.shape[0] == 0:  # TensorFlow's convolution gives another shape for an empty batch
+            return ops.zeros(self.compute_output_shape(x.shape), self.compute_dtype)
         x = self.convolution(pad_sides(x, self.padding))  # (b, h / strides, w / strides, f)
         x = self.norm(x) if self.norm_kind == "group" else self.norm(x, training=training)
         return x if self.activation is None else self.activation(x)
@@ -167,6 +169,8 @@ class Bottleneck(CompositeLayer):
             part.build(shape)
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
+        if x.shape[0] == 0:
+            return ops.zeros(self.compute_output_shape(x.shape), self.compute_dtype)
         y = x
         for part in (self.conv_1, self.conv_2, self.conv_3):
             y = part(y, training=training)
