@@ -34,6 +34,7 @@ def test_public_names():
         "count_flops",
         "decode_predictions",
         "export",
+        "features",
         "features_to_rgb",
         "forward_features",
         "get_flops",

@@ -60,7 +60,14 @@ def test_explain_guide():
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("page", "count"),
-    [("build", 5), ("pretrained", 0), ("predictions", 1), ("resolution", 3), ("quantization", 1)],
+    [
+        ("build", 5),
+        ("pretrained", 0),
+        ("embeddings", 1),
+        ("predictions", 1),
+        ("resolution", 3),
+        ("quantization", 1),
+    ],
 )
 def test_guides(page, count):
     code = snippets(f"docs/guides/{page}.md")

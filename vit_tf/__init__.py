@@ -11,6 +11,7 @@ from vit_tf.lazy import AfterImport, lazy_exports
 
 if TYPE_CHECKING:
     from vit_tf import data as data
+    from vit_tf import embeddings as embeddings
     from vit_tf import explain as explain
     from vit_tf import flops as flops
     from vit_tf import hub as hub
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vit_tf.classifier import load
     from vit_tf.deploy.exporting import export
     from vit_tf.deploy.predictor import Predictor
+    from vit_tf.embeddings.extractor import features
     from vit_tf.explain import (
         attention_distance,
         attention_maps,
@@ -53,6 +55,7 @@ __all__ = [
     "count_flops",
     "decode_predictions",
     "export",
+    "features",
     "features_to_rgb",
     "forward_features",
     "get_flops",

@@ -64,22 +64,31 @@ def write_folder(folder, format="onnx", **fields):
     return folder
 
 
-def write_onnx(path, dtype):
+def write_features(folder):
+    """Writes an exported folder of a model without a head, for ONNX Runtime, and returns its path."""
+    folder = Path(folder)
+    folder.mkdir()
+    write_onnx(folder / FORMATS["onnx"].file, "float32", ("features", "distillation_features"))
+    write_manifest(folder, make_manifest(output_names=["features"], labels=None))
+    return folder
+
+
+def write_onnx(path, dtype, names=NAMES):
     from onnx import TensorProto, checker, helper, numpy_helper, save
 
     kind = TensorProto.UINT8 if dtype == "uint8" else TensorProto.FLOAT
     nodes = [
         helper.make_node("Cast", ["images"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["floats", "axes"], ["mean"], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
-        helper.make_node("Add", ["logits", "logits"], ["distillation_logits"]),
+        helper.make_node("MatMul", ["mean", "weights"], [names[0]]),
+        helper.make_node("Add", [names[0], names[0]], [names[1]]),
     ]
     constants = {"axes": np.array([1, 2]), "weights": WEIGHTS}
     graph = helper.make_graph(
         nodes,
         "linear",
         [helper.make_tensor_value_info("images", kind, ["b", *SIZE, 3])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 4]) for name in NAMES],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["b", 4]) for name in names],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)

@@ -52,9 +52,17 @@ def embed_patches(images, weights):
 
 def forward(images, weights, num_layers, num_heads, pooling="token"):
     """Logits (b, num_classes) of images (b, h, w, c)."""
+    x = forward_tokens(images, weights, num_layers, num_heads, pooling == "token")
+    x = layer_norm(x, weights["norm/gamma"], weights["norm/beta"])
+    x = x[:, 0] if pooling == "token" else x.mean(1)
+    return x @ weights["head/kernel"] + weights["head/bias"]
+
+
+def forward_tokens(images, weights, num_layers, num_heads, has_class_token=True):
+    """The tokens (b, n, d) after the last block, before the norm, of images (b, h, w, c)."""
     weights = {path: value.astype("float64") for path, value in weights.items()}
     x = embed_patches(images.astype("float64"), weights)
-    if pooling == "token":
+    if has_class_token:
         token = np.repeat(weights["patch_encoder/class_token"], len(x), axis=0)
         x = np.concatenate([token, x], axis=1)
     x = x + weights["patch_encoder/position_embedding"]
@@ -70,6 +78,4 @@ def forward(images, weights, num_layers, num_heads, pooling="token"):
         y = attention(norm(x, f"{block}/attention_norm"), weights, f"{block}/attention", num_heads)
         x = x + scaled(y, "attention")
         x = x + scaled(mlp(norm(x, f"{block}/mlp_norm"), weights, f"{block}/mlp"), "mlp")
-    x = layer_norm(x, weights["norm/gamma"], weights["norm/beta"])
-    x = x[:, 0] if pooling == "token" else x.mean(1)
-    return x @ weights["head/kernel"] + weights["head/bias"]
+    return x

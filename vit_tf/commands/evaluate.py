@@ -4,6 +4,8 @@
     vit-tf evaluate photos --weights hf:timm/NAME --out results  # one folder per class
     vit-tf evaluate cifar10                                      # CIFAR-10's test images
     vit-tf evaluate imagenet/val --weights hf:timm/NAME          # folders n01440764, n01443537, ...
+    vit-tf evaluate pets --weights hf:timm/NAME --knn 20         # features, by their nearest neighbours
+    vit-tf evaluate pets.parquet --knn 20                        # the same for what `vit-tf embed` wrote
 
 DATA is a folder, zip or CSV of labelled images, see `vit-tf finetune --help`; or cifar10, sample, or an .npz.
 If DATA has parts, the test images are evaluated, else the validation images, else all. If the weights are
@@ -12,6 +14,10 @@ those of a run on the same DATA, the parts are the run's.
 The classes of DATA are matched with the labels of the model by name. Case, _ and - do not matter; ImageNet's
 classes also match by WordNet ID and by synonym. FOLDER gets metrics.json, per_class.csv and confusion.png (or
 average_precision.png for a model with several labels per image).
+
+--knn K needs no head: each image is classified by the K training images with the most similar features, which
+vote with the weight exp(cosine similarity / 0.07), as DINO measures it. If DATA has no parts, each image is
+classified by all others.
 """
 
 import sys
@@ -19,7 +25,8 @@ from pathlib import Path
 
 from vit_tf import files, terminal
 from vit_tf.checks import check_int, printable
-from vit_tf.commands.options import add_model, add_weights, check_source
+from vit_tf.commands import knn_evaluation
+from vit_tf.commands.options import add_model, add_pooling, add_weights, check_source
 from vit_tf.commands.startup import import_backend
 
 HELP = "measure accuracy and calibration on labelled images"
@@ -42,6 +49,11 @@ def add_arguments(parser):
     )
     parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images per batch (32)")
     parser.add_argument("--flip-tta", action="store_true", help="average over an image and its mirror image")
+    parser.add_argument("--knn", type=int, metavar="K", help="accuracy of K nearest neighbours, see above")
+    add_pooling(parser)
+    parser.add_argument(
+        "--image-size", metavar="PIXELS", help="of the features of --knn: side, or HEIGHTxWIDTH"
+    )
     parser.add_argument(
         "--max-bad", type=float, default=0.01, metavar="X", help="largest share of unreadable files (0.01)"
     )
@@ -53,13 +65,16 @@ def run(args):
     check_int("--batch-size", args.batch_size, 1)
     if args.out and args.out.exists() and not args.out.is_dir():
         raise ValueError(f"--out must be a folder, and {str(args.out)!r} is a file")
+    knn_evaluation.check_arguments(args)
+    if args.knn is not None:
+        metrics = knn_evaluation.measure(args)
+        return report(args, metrics, knn_evaluation.summary(metrics))
     check_source(args.weights, args.model)
     from vit_tf.training import evaluation
 
     images, part = evaluation.load_images(args.data, args.part, args.weights)
     import_backend()
     from vit_tf import classifier
-    from vit_tf.training.metrics import per_class
 
     loaded = classifier.load(args.weights, args.model)
     task, labels = evaluation.task_of(loaded), evaluation.label_names(loaded)
@@ -73,9 +88,16 @@ def run(args):
         "images": len(targets),
         **evaluation.measure(loaded, images, targets, labels, task, args.batch_size, args.flip_tta),
     }
+    return report(args, metrics, summary(metrics, task))
+
+
+def report(args, metrics, text):
+    """Prints the metrics and writes --out; returns the exit code."""
+    from vit_tf.training.metrics import per_class
+
     if args.out:
-        write(metrics, args.out, f"{loaded.model.name} on {printable(Path(args.data).name)}")
-    print(terminal.json_text(metrics) if args.json else f"{per_class(metrics)}\n{summary(metrics, task)}")
+        write(metrics, args.out, f"{Path(metrics['weights']).name} on {printable(Path(args.data).name)}")
+    print(terminal.json_text(metrics) if args.json else f"{per_class(metrics)}\n{text}")
     return 0
 
 

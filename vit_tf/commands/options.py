@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-from vit_tf.checks import shown
+from vit_tf.checks import check_choice, shown
+from vit_tf.embeddings.poolings import POOLINGS
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES, detect_format
 from vit_tf.variants import get_variant
 
@@ -26,6 +27,21 @@ def add_model(parser):
     parser.add_argument(
         "--model", metavar="NAME", help=f"variant of the weights if SOURCE has no config.json; {shapes}"
     )
+
+
+def add_pooling(parser):
+    """Adds --pooling, how tokens become a vector."""
+    parser.add_argument(
+        "--pooling",
+        metavar="P",
+        help="token: the class token; avg: the mean of the patches; gem: their generalised mean; cls+avg: "
+        "token and avg; default: the features that the head of the model reads",
+    )
+
+
+def check_pooling(pooling):
+    """Raises a ValueError for an unknown --pooling."""
+    check_choice("--pooling", pooling, POOLINGS, optional=True)
 
 
 def check_source(source, variant=None):

@@ -31,11 +31,11 @@ class ArrayImages:
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
 
-def load_images(source, part, weights):
+def load_images(source, part, weights, notes=True):
     """Returns labelled images, `ImageFiles` or `ArrayImages`, and the name of their part.
 
     Without a `part` they are the first of test, validation and all. If `weights` is a run on the same data,
-    the run decides which image is in which part.
+    the run decides which image is in which part. `notes` on the data are printed on stderr.
     """
     from vit_tf import data
 
@@ -47,7 +47,7 @@ def load_images(source, part, weights):
         x, y = (getattr(arrays, f"{name}_{part}") for name in "xy")
         return ArrayImages(x, y, arrays.class_names), part
     images = parts_of_run(data.find_images(source), source, weights)
-    for note in images.notes:
+    for note in images.notes if notes else ():
         print(f"note: {printable(note)}", file=sys.stderr)
     parts = [split or "train" for split in images.splits]
     part = part or next((part for part in ("test", "validation") if part in parts), "all")

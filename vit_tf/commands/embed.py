@@ -1,0 +1,202 @@
+"""Embed the images of a folder: one vector per image, for search, near-duplicates, k-NN and clustering.
+
+    vit-tf embed photos --weights hf:timm/NAME --out photos.parquet
+    vit-tf embed photos --weights runs/pets --pooling avg --out photos.npz     # needs no pyarrow
+    vit-tf embed photos --weights EXPORTED --runtime openvino --out photos.npz
+    vit-tf embed photos --weights hf:timm/NAME --out photos.parquet --resume   # goes on, or adds new images
+
+FILE has a row per image: its path below FOLDER, its class if FOLDER has one folder per class or files such as
+cat.12.jpg, and its vector. It also says which weights, pooling and preprocessing were used, so that
+`vit-tf search` embeds a query in the same way.
+
+Until all images are done, the vectors lie in FILE.part beside FILE. After Ctrl-C, a kill or a full disk,
+--resume goes on from there. --resume with a whole FILE adds the images that have no row in it. Images that
+cannot be read are named on stderr and left out. The exit code is then 1, or 2 if no image could be read.
+"""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+from vit_tf import terminal
+from vit_tf.checks import brief, check_choice, check_int, printable, require, shown
+from vit_tf.commands.options import (
+    DEFAULT_WEIGHTS,
+    add_model,
+    add_pooling,
+    add_weights,
+    check_new_file,
+    check_pooling,
+    check_runtime,
+    parse_image_size,
+)
+from vit_tf.commands.startup import import_backend
+
+HELP = "write a vector per image of a folder"
+
+
+def add_arguments(parser):
+    parser.add_argument("folder", metavar="FOLDER", help="all images below it are embedded")
+    parser.add_argument("--out", required=True, metavar="FILE", help="ends in .parquet or .npz")
+    add_weights(parser)
+    add_model(parser)
+    add_pooling(parser)
+    parser.add_argument(
+        "--image-size", metavar="PIXELS", help="side, or HEIGHTxWIDTH such as 224x288; default: the model's"
+    )
+    parser.add_argument("--normalize", action="store_true", help="divide each vector by its L2 norm")
+    parser.add_argument(
+        "--dtype", default="float32", metavar="D", help="of the stored vectors: float32 (default) or float16"
+    )
+    parser.add_argument(
+        "--runtime",
+        metavar="R",
+        default="auto",
+        help="what computes: keras for weights; openvino, onnxruntime, litert or savedmodel for a folder of "
+        "`vit-tf export` of a model without a head; default: auto",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (8)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--force", action="store_true", help="replace FILE and what is left of a run")
+    existing.add_argument(
+        "--resume", action="store_true", help="go on after a stop, or add new images to FILE: see above"
+    )
+
+
+def run(args):
+    """Returns the exit code: 0, 1 if some images have no vector, 2 if all of them."""
+    runtime = check_arguments(args)
+    paths, labels = find_images(args.folder)
+    if args.weights == DEFAULT_WEIGHTS:
+        print("note: cifar10 is a small model of ten classes: --weights takes others", file=sys.stderr)
+    extractor = open_extractor(args, runtime)
+    from vit_tf.embeddings.vector_file import read_embeddings
+    from vit_tf.embeddings.vector_info import VectorInfo
+    from vit_tf.embeddings.vector_journal import journal_folder, opened
+
+    info = VectorInfo.of(extractor, args.weights, args.folder, args.model, args.dtype)
+    earlier = read_embeddings(args.out) if args.resume and os.path.exists(args.out) else None
+    if earlier is not None:
+        earlier.info.check_same(info, args.out, strict=True)
+        if not journal_folder(args.out).exists() and not set(paths) - set(earlier.paths):
+            print(f"every image has a row in {printable(args.out)}")
+            return 0
+    try:
+        with opened(args.out, info, args.resume) as journal:
+            if earlier is not None:
+                take_over(journal, earlier)
+            num_bad = embed(journal, extractor, args.folder, paths, labels)
+            if not journal.paths:
+                return 2
+            journal.write(args.out)
+            journal.remove()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            raise
+        kept = f"{journal_folder(args.out)} keeps the vectors so far: make room, and add --resume"
+        raise OSError(error.errno, f"{error.strerror}; {kept}", str(args.out)) from error
+    print(f"wrote {len(journal.paths):,} vectors of {info.num_features:,} values to {printable(args.out)}")
+    return 1 if num_bad else 0
+
+
+def check_arguments(args):
+    """Returns the name of the runtime; raises a ValueError for arguments that cannot be used."""
+    from vit_tf.embeddings.vector_file import check_name
+    from vit_tf.embeddings.vector_info import DTYPES
+    from vit_tf.embeddings.vector_journal import journal_folder
+
+    check_int("--batch-size", args.batch_size, 1)
+    check_int("--threads", args.threads, 1, optional=True)
+    check_choice("--dtype", args.dtype, DTYPES)
+    check_pooling(args.pooling)
+    if args.image_size is not None:
+        parse_image_size(args.image_size)
+    check_name(args.out)
+    check_new_file("--out", args.out, args.force or args.resume)
+    folder = journal_folder(args.out)
+    problem = f"{str(folder)!r} holds the vectors of a run that was stopped"
+    is_free = args.force or args.resume or not folder.exists()
+    require(is_free, f"{problem}: add --resume to go on, or --force to begin again")
+    if not os.path.isdir(args.folder):
+        kind = "is no folder" if os.path.exists(args.folder) else "does not exist"
+        raise ValueError(f"{shown(args.folder)} {kind}: give a folder of images")
+    return check_runtime(args.runtime, args.weights, args.model)
+
+
+def find_images(folder):
+    """Returns the paths of the images below a folder, and a dict of the classes that the layout gives."""
+    from vit_tf.data.directories import walk
+    from vit_tf.data.directory_layout import label_images, left_out_as_no_images, natural_key
+
+    tree = walk(folder)
+    left_out = [f"{shown(folder)}: {note}" for note in left_out_as_no_images(tree)]
+    require(tree.images, "; ".join([f"no image in the folder {shown(folder)}", *left_out]))
+    for note in left_out:
+        print(f"note: {note}", file=sys.stderr)
+    try:
+        labelled, _ = label_images(tree)
+    except ValueError:  # a folder without classes
+        labelled = {}
+    return sorted(tree.images, key=natural_key), {name: label for name, (label, _) in labelled.items()}
+
+
+def open_extractor(args, runtime):
+    if runtime in ("keras", "savedmodel"):
+        import_backend()
+    from vit_tf.embeddings.extractor import features
+
+    return features(
+        args.weights,
+        args.pooling,
+        normalize=args.normalize,
+        image_size=None if args.image_size is None else parse_image_size(args.image_size),
+        runtime=args.runtime,
+        batch_size=args.batch_size,
+        threads=args.threads,
+        variant=args.model,
+    )
+
+
+def take_over(journal, earlier):
+    """Adds the rows of a whole file that a journal does not have."""
+    known = set(journal.paths)
+    for paths, labels, vectors in earlier.batches():
+        rows = [i for i, path in enumerate(paths) if path not in known]
+        journal.append([paths[i] for i in rows], [labels[i] for i in rows], vectors[rows])
+
+
+def embed(journal, extractor, folder, paths, labels):
+    """Adds the vectors of the images that have no row yet; returns the number of unreadable images."""
+    problems = []
+
+    def report(path, error):
+        problems.append(path)
+        print(f"error: {brief(error)}", file=sys.stderr)
+
+    known = set(journal.paths)
+    waiting = []
+    for path in (path for path in paths if path not in known):
+        if is_text(path):
+            waiting.append(path)
+        else:
+            report(path, f"{shown(path)}: its name is no UTF-8, rename it")
+    files = [Path(folder, path) for path in waiting]
+    names = dict(zip(files, waiting))
+    bar = terminal.track(files, "embedding", disable=len(files) <= extractor.predictor.batch_size)
+    for batch, vectors in extractor.batches(bar, report):
+        done = [names[file] for file in batch]
+        journal.append(done, [labels.get(name) for name in done], vectors)
+    return len(problems)
+
+
+def is_text(name):
+    """Whether a file name is text, as the columns of Parquet are."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
