@@ -31,7 +31,7 @@ from vit_tf.weights.fitting import (
 )
 from vit_tf.weights.formats import (
     backbones,
-    dinov3,
+    dinov3_names,
     google,
     huggingface,
     keras_file,
@@ -163,8 +163,8 @@ class TimmWeights:
 
 
 FORMATS = {
-    "dinov3": (dinov3.matches_makers, dinov3.from_makers),
-    "huggingface_dinov3": (dinov3.matches_huggingface, dinov3.from_huggingface),
+    "dinov3": (dinov3_names.matches_makers, dinov3_names.from_makers),
+    "huggingface_dinov3": (dinov3_names.matches_huggingface, dinov3_names.from_huggingface),
     "keras_hub": (keras_hub.matches, keras_hub.from_keras_hub),
     "google": (google.matches, google.from_google),
     "huggingface": (huggingface.matches, huggingface.from_huggingface),
