@@ -56,9 +56,10 @@ def test_relevance_is_that_of_timms_gradients(record, tmp_path):
         (vit_tf.grad_cam(model, images, 1), "grad_cam"),
     ):
         expected = np.array(record[name])
-        assert expected.std() > 1e-4
         # Gradients of float32 through two blocks; where patches are averaged, most of a map is one value
-        np.testing.assert_allclose(found[0], expected, atol=1e-5 * expected.max())
+        tolerance = 1e-5 * expected.max()
+        assert expected.std() > 10 * tolerance  # else any map would pass
+        np.testing.assert_allclose(found[0], expected, atol=tolerance)
 
 
 def test_every_kind_is_recorded():
