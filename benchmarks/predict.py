@@ -84,13 +84,25 @@ def main():
         rates["in memory"].append(rate(run_in_memory, predictor, paths, batch))
         rates["files"].append(rate(run_files, predictor, paths, table))
         rates["reading"].append(rate(run_reading, predictor, paths))
+    print_rates(args.weights, predictor, len(paths), rates, ROWS)
+
+
+def print_rates(weights, predictor, count, rates, rows):
+    """Prints a table of rates.
+
+    Args:
+        weights: the name of the model.
+        count: the number of files.
+        rates: dict from the keys of `rows` to images per second, one per round.
+        rows: dict from keys to descriptions; "in memory" is what the others are compared with.
+    """
     reference = statistics.median(rates["in memory"])
     print(
-        f"{args.weights} by {predictor.runtime.name}, {len(paths):,} files, batch {args.batch_size}, "
+        f"{weights} by {predictor.runtime.name}, {count:,} files, batch {predictor.batch_size}, "
         f"{predictor.threads} threads on {num_cores()} cores\n"
     )
     print("| | images/s | lowest to highest | of the runtime alone |\n|---|---:|---:|---:|")
-    for name, text in ROWS.items():
+    for name, text in rows.items():
         values = rates[name]
         middle = statistics.median(values)
         spread = f"{min(values):.1f} to {max(values):.1f}"
