@@ -52,9 +52,11 @@ def test_an_index_finds_what_a_sort_finds(centres):
     pytest.importorskip("usearch")
     exact, index = (NearestNeighbours(centres, exact=exact) for exact in (True, False))
     wanted, found = (each.search(centres[:200], 10) for each in (exact, index))
-    assert (wanted[1] == found[1]).mean() > 0.97
-    same = wanted[1] == found[1]
-    np.testing.assert_allclose(wanted[0][same], found[0][same], atol=1e-5)
+    # Of more copies than are asked for, the index may find any.
+    assert (np.abs(wanted[0] - found[0]) < 1e-5).mean() > 0.99
+    similarities = np.einsum("md,mkd->mk", index.vectors[:200], index.vectors[found[1]])
+    np.testing.assert_allclose(found[0], similarities, atol=1e-5)
+    assert all(len(set(row)) == 10 for row in found[1])
     assert index.search(centres[0], 3)[1].shape == (1, 3)
 
 
