@@ -91,7 +91,7 @@ class NearestNeighbours:
         from usearch.index import Index
 
         index = Index(ndim=self.vectors.shape[1], metric="ip", dtype="f32", expansion_search=EXPANSION)
-        # Threads that add at the same time lose links: another graph each time, and up to 7 % fewer neighbours.
+        # Threads that add at the same time lose links: graphs differ, and miss up to 7 % of neighbours.
         index.add(np.arange(len(self.vectors)), self.vectors, threads=1)
         return index
 
