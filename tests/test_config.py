@@ -2,7 +2,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from vit_tf.config import CHOICES, AttentionConfig, BlockConfig, ViTConfig
+from vit_tf.config import AttentionConfig, BlockConfig, ViTConfig
+from vit_tf.config_checks import CHOICES
 
 SMALL = ViTConfig(32, 16, 24, 2, 3, 48)
 

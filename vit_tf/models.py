@@ -11,7 +11,8 @@ import keras
 
 from vit_tf import layers
 from vit_tf.checks import shown
-from vit_tf.config import RESNET_STEMS, override
+from vit_tf.config import override
+from vit_tf.config_checks import RESNET_STEMS
 from vit_tf.variants import ALIASES, get_variant, resampling
 
 if TYPE_CHECKING:

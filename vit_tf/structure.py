@@ -9,7 +9,7 @@ import keras
 
 from vit_tf import layers
 from vit_tf.checks import shown, suggestion
-from vit_tf.config import grid_size
+from vit_tf.patch_grid import grid_size
 
 PATCHES = "patches"
 PREFIX = ("class_token", "distillation_token", "register_tokens")

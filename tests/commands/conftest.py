@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from conftest import randomize
 from PIL import Image
-from support.exported import write_folder
+from support.exported import write_features, write_folder
 
 from vit_tf import build_vit, save_weights
 
@@ -46,3 +46,28 @@ def exported(tmp_path):
     for i, path in enumerate(paths):
         Image.fromarray(np.full((9, 9, 3), 30 * i, "uint8")).save(path)
     return folder, paths
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """An exported folder of a model without a head."""
+    return write_features(tmp_path_factory.mktemp("model") / "exported")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with a folder per class, of one colour each, and a copy of one photograph."""
+    folder, rng = tmp_path / "photos", np.random.default_rng(3)
+    for name, colour in (("red", [200, 20, 40]), ("green", [20, 190, 50]), ("blue", [10, 40, 220])):
+        (folder / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = np.clip(colour + rng.normal(0, 30, 3) + rng.normal(0, 9, (30, 40, 3)), 0, 255)
+            Image.fromarray(pixels.astype("uint8")).save(folder / name / f"{i}.png")
+    shutil.copy(folder / "red" / "1.png", folder / "red" / "copy of 1.png")
+    return folder
+
+
+@pytest.fixture
+def embedded(features, photos, tmp_path):
+    """The options that embed the photographs, and the file."""
+    return ["embed", photos, "--weights", features, "--out", tmp_path / "x.npz", "--runtime", "onnxruntime"]

@@ -2,16 +2,15 @@ import json
 import shutil
 import signal
 
-import keras
 import numpy as np
 import pytest
 from keras import ops
+from support.command_line import printed
 
 from vit_tf import build_vit, load, save_weights
 from vit_tf.commands import main as cli
 from vit_tf.commands.parser import run
 from vit_tf.hub.sources import open_checkpoint
-from vit_tf.variants import VARIANTS
 
 
 def exit_code(main):
@@ -60,23 +59,6 @@ def test_sigterm_is_like_ctrl_c(capsys):
 # ---------------------------------------------------------------------------------------------------
 # The commands
 # ---------------------------------------------------------------------------------------------------
-def printed(capsys, *arguments):
-    cli.main([str(argument) for argument in arguments])
-    return capsys.readouterr().out
-
-
-def test_list(capsys):
-    output = printed(capsys, "list", "*reg4_dinov2")
-    assert "vit_giant_patch14_reg4_dinov2  DINOv2 with registers: num_registers=4" in output
-    assert output.splitlines()[-1] == "4 variants"
-    assert "ViT: plain" in printed(capsys, "list", "vit_tiny_patch16_224")
-    assert "vit_base_patch16_224  ViT: plain" in printed(capsys, "list", "vit_b1?")
-    names = [line.split()[0] for line in printed(capsys, "list").splitlines()]
-    assert names == [*VARIANTS, str(len(VARIANTS))]
-    markdown = printed(capsys, "list", "test_vit", "--markdown").splitlines()
-    assert markdown[0].startswith("| model | family |") and "| 371,240 | 0.04 | 160 |" in markdown[2]
-
-
 def test_summary(capsys):
     output = printed(capsys, "summary", "test_vit", "--image-size", "32x48", "--num-classes", 3)
     for text in ("patch_encoder (PatchEncoder)", "(None, 32, 48, 3)", "attention scores", "grow with the"):
@@ -98,27 +80,6 @@ def test_a_run_s_folder_is_its_model(hub, tmp_path):
     assert load(run).labels == ("apple", "pear", "plum", "quince")
     shutil.copytree(run / "model", folder / "model")  # of a repository, whose own weights count
     assert open_checkpoint(folder).path == folder / "model.safetensors"
-
-
-@pytest.mark.slow
-@pytest.mark.fast_cases(1)
-@pytest.mark.parametrize("ending", [".safetensors", ".weights.h5", ".keras"])
-def test_convert(capsys, hub, ending):
-    model, folder = hub
-    out = folder / f"out{ending}"
-    output = printed(capsys, "convert", folder, out)
-    assert f"wrote test_vit to {out}" in output and "80 tensors from" in output
-    if ending == ".keras":
-        again = keras.models.load_model(out)
-    else:
-        again = build_vit("test_vit", image_size=32, num_classes=4, weights=out)
-    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
-    np.testing.assert_allclose(again(x), model(x), atol=1e-6)
-    with pytest.raises(ValueError, match="already exists"):
-        printed(capsys, "convert", folder, out)
-    output = printed(capsys, "convert", folder, out, "--force", "--image-size", 48, "--num-classes", 2)
-    assert "the head is new" in output and "resampled pos_embed: (2, 2) to (3, 3)" in output
-    assert [path.name for path in folder.glob("partial*")] == []
 
 
 @pytest.mark.parametrize(

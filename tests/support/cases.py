@@ -14,7 +14,8 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vit_tf import build_vit
-from vit_tf.config import HYBRID_STEMS, RESNET_STEMS, resnet_stride
+from vit_tf.config_checks import HYBRID_STEMS, RESNET_STEMS
+from vit_tf.patch_grid import resnet_stride
 from vit_tf.variants import VARIANTS, get_variant
 
 OURS = ("vit_pytorch", "vit_cifar10_tutorial", "vit_cifar10")

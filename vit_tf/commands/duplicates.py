@@ -10,12 +10,9 @@ a copy has depends on the weights: look at a page of --html first. From 50,000 i
 finds the candidates; --exact compares all pairs.
 """
 
-import sys
-from pathlib import Path
-
-from vit_tf import files, terminal
+from vit_tf import terminal
 from vit_tf.checks import check_number, printable
-from vit_tf.commands.search import add_pages, check_pages
+from vit_tf.commands.search import add_pages, check_pages, save_page
 
 HELP = "list the near-duplicates of an embeddings file"
 MOST_SHOWN = 600  # images on a page
@@ -67,7 +64,7 @@ def as_list(indices, similarities, embeddings):
 
 
 def write_page(args, embeddings, groups):
-    from vit_tf.embeddings.contact_sheet import Card, contact_sheet
+    from vit_tf.embeddings.contact_sheet import Card
 
     sections, count = [], 0
     for indices, similarities in groups:
@@ -89,7 +86,4 @@ def write_page(args, embeddings, groups):
     text = f"{summary(embeddings, groups, args.threshold)}, as {info.variant} ({info.source}) embeds them."
     if len(sections) < len(groups):
         text += f" The page shows the first {len(sections):,} groups."
-    page = Path(args.html)
-    with files.atomic_path(page) as partial:
-        partial.write_text(contact_sheet("Near-duplicates", text, sections, page.absolute().parent), "utf-8")
-    print(f"wrote {printable(page)}", file=sys.stderr if args.json else sys.stdout)
+    save_page(args, "Near-duplicates", text, sections)

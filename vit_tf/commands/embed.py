@@ -3,14 +3,14 @@
     vit-tf embed photos --weights hf:timm/NAME --out photos.parquet
     vit-tf embed photos --weights runs/pets --pooling avg --out photos.npz     # needs no pyarrow
     vit-tf embed photos --weights EXPORTED --runtime openvino --out photos.npz
-    vit-tf embed photos --weights hf:timm/NAME --out photos.parquet --resume   # goes on, or adds new images
+    vit-tf embed photos --weights hf:timm/NAME --out photos.parquet --resume   # continues, or adds new images
 
 FILE has a row per image: its path below FOLDER, its class if FOLDER has one folder per class or files such as
 cat.12.jpg, and its vector. It also says which weights, pooling and preprocessing were used, so that
 `vit-tf search` embeds a query in the same way.
 
 Until all images are done, the vectors lie in FILE.part beside FILE. After Ctrl-C, a kill or a full disk,
---resume goes on from there. --resume with a whole FILE adds the images that have no row in it. Images that
+--resume continues there. --resume with a whole FILE adds the images that have no row in it. Images that
 cannot be read are named on stderr and left out. The exit code is then 1, or 2 if no image could be read.
 """
 
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from vit_tf import terminal
-from vit_tf.checks import brief, check_choice, check_int, printable, require, shown
+from vit_tf.checks import brief, check_choice, printable, require, shown
 from vit_tf.commands.options import (
     DEFAULT_WEIGHTS,
     add_model,
@@ -28,10 +28,9 @@ from vit_tf.commands.options import (
     add_weights,
     check_new_file,
     check_pooling,
-    check_runtime,
     parse_image_size,
 )
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.runtime_options import add_runtime, check_counts, check_runtime, import_runtime
 
 HELP = "write a vector per image of a folder"
 
@@ -49,21 +48,11 @@ def add_arguments(parser):
     parser.add_argument(
         "--dtype", default="float32", metavar="D", help="of the stored vectors: float32 (default) or float16"
     )
-    parser.add_argument(
-        "--runtime",
-        metavar="R",
-        default="auto",
-        help="what computes: keras for weights; openvino, onnxruntime, litert or savedmodel for a folder of "
-        "`vit-tf export` of a model without a head; default: auto",
-    )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (8)")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
-    )
+    add_runtime(parser, "a folder of `vit-tf export` of a model without a head")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE and what is left of a run")
     existing.add_argument(
-        "--resume", action="store_true", help="go on after a stop, or add new images to FILE: see above"
+        "--resume", action="store_true", help="continue after a stop, or add new images to FILE: see above"
     )
 
 
@@ -109,18 +98,16 @@ def check_arguments(args):
     from vit_tf.embeddings.vector_info import DTYPES
     from vit_tf.embeddings.vector_journal import journal_folder
 
-    check_int("--batch-size", args.batch_size, 1)
-    check_int("--threads", args.threads, 1, optional=True)
+    check_counts(args)
     check_choice("--dtype", args.dtype, DTYPES)
     check_pooling(args.pooling)
-    if args.image_size is not None:
-        parse_image_size(args.image_size)
+    parse_image_size(args.image_size)
     check_name(args.out)
     check_new_file("--out", args.out, args.force or args.resume)
     folder = journal_folder(args.out)
     problem = f"{str(folder)!r} holds the vectors of a run that was stopped"
     is_free = args.force or args.resume or not folder.exists()
-    require(is_free, f"{problem}: add --resume to go on, or --force to begin again")
+    require(is_free, f"{problem}: add --resume to continue, or --force to begin again")
     if not os.path.isdir(args.folder):
         kind = "is no folder" if os.path.exists(args.folder) else "does not exist"
         raise ValueError(f"{shown(args.folder)} {kind}: give a folder of images")
@@ -145,15 +132,14 @@ def find_images(folder):
 
 
 def open_extractor(args, runtime):
-    if runtime in ("keras", "savedmodel"):
-        import_backend()
+    import_runtime(runtime)
     from vit_tf.embeddings.extractor import features
 
     return features(
         args.weights,
         args.pooling,
         normalize=args.normalize,
-        image_size=None if args.image_size is None else parse_image_size(args.image_size),
+        image_size=parse_image_size(args.image_size),
         runtime=args.runtime,
         batch_size=args.batch_size,
         threads=args.threads,

@@ -8,8 +8,8 @@ import numpy as np
 
 from vit_tf import terminal
 from vit_tf.checks import brief, check_int, printable, require, shown
-from vit_tf.commands.options import check_pooling, check_runtime, parse_image_size
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.options import check_pooling, parse_image_size
+from vit_tf.commands.runtime_options import check_runtime, import_runtime
 from vit_tf.embeddings.knn import TEMPERATURE, knn_votes
 from vit_tf.embeddings.vector_file import ENTRY
 
@@ -89,13 +89,15 @@ def embed(args):
         sets.append(evaluation.load_images(args.data, "train", args.weights, notes=False)[0])
     problem = "--knn needs one class per image, and the images of DATA have several"
     require(not images.is_multi_label, problem)
-    if runtime in ("keras", "savedmodel"):
-        import_backend()
+    import_runtime(runtime)
     from vit_tf.embeddings.extractor import features
 
-    size = None if args.image_size is None else parse_image_size(args.image_size)
     extractor = features(
-        args.weights, args.pooling, image_size=size, batch_size=args.batch_size, variant=args.model
+        args.weights,
+        args.pooling,
+        image_size=parse_image_size(args.image_size),
+        batch_size=args.batch_size,
+        variant=args.model,
     )
     embedded = [embed_images(extractor, each, args.max_bad) for each in sets]
     details = {"part": part, "weights": args.weights, "pooling": args.pooling}

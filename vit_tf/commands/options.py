@@ -69,24 +69,6 @@ def check_is_no_image(path):
     raise ValueError(f"{path!r} is an image ({format.name}), not weights: see SOURCE in `vit-tf --help`")
 
 
-def check_runtime(runtime, source, variant=None):
-    """Returns the name of the runtime that predicts with a source: an exported folder, or weights.
-
-    Raises:
-        ValueError: the runtime is unknown, is not installed or does not read the source; or see
-            `check_source`.
-    """
-    from vit_tf.deploy.manifest import exported_folder, read_manifest
-    from vit_tf.deploy.runtimes import choose_keras, choose_runtime
-
-    folder = exported_folder(source)
-    if folder is not None:
-        return choose_runtime(read_manifest(folder), runtime)
-    name = choose_keras(source, runtime)
-    check_source(source, variant)
-    return name
-
-
 def check_new_file(name, path, force):
     """Raises a ValueError, with the argument's name, unless a file can be written at its path."""
     path = Path(path)
@@ -111,13 +93,14 @@ def add_sizes(parser):
 def sizes(args):
     """Returns the options of `add_sizes` that were given, as arguments of `build_vit`."""
     options = {} if args.num_classes is None else {"num_classes": args.num_classes}
-    if args.image_size is not None:
-        options["image_size"] = parse_image_size(args.image_size)
-    return options
+    size = parse_image_size(args.image_size)
+    return options if size is None else {**options, "image_size": size}
 
 
 def parse_image_size(text):
-    """Returns (height, width) of "224" or "224x288"."""
+    """Returns (height, width) of "224" or "224x288"; None of None."""
+    if text is None:
+        return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
         raise ValueError(f"--image-size must be 224 or 224x288 (height x width), got {shown(text)}")

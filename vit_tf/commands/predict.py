@@ -24,11 +24,10 @@ from vit_tf.commands.options import (
     add_model,
     add_weights,
     check_new_file,
-    check_runtime,
     parse_image_size,
 )
 from vit_tf.commands.prediction_table import PredictionTable
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.runtime_options import add_runtime, check_counts, check_runtime, import_runtime
 
 HELP = "classify images"
 
@@ -50,17 +49,7 @@ def add_arguments(parser):
         help="lowest probability of a predicted label; default, for models with several labels per image: as "
         "stored with the weights, or 0.5",
     )
-    parser.add_argument(
-        "--runtime",
-        metavar="R",
-        default="auto",
-        help="what computes: keras for weights; openvino, onnxruntime, litert or savedmodel for a folder of "
-        "`vit-tf export`; default: auto, the fastest that is installed",
-    )
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="images per batch (8)")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
-    )
+    add_runtime(parser)
     parser.add_argument(
         "--image-size",
         metavar="PIXELS",
@@ -109,8 +98,7 @@ def run(args):
 def check_arguments(args):
     """Returns the name of the runtime; raises a ValueError for arguments that cannot be used."""
     check_int("--top", args.top, 1)
-    check_int("--batch-size", args.batch_size, 1)
-    check_int("--threads", args.threads, 1, optional=True)
+    check_counts(args)
     if args.threshold is not None:
         check_number("--threshold", args.threshold, "[0, 1]")
     if args.resume and args.csv in (None, "-"):
@@ -121,8 +109,7 @@ def check_arguments(args):
 
 
 def open_predictor(args, runtime):
-    if runtime in ("keras", "savedmodel"):
-        import_backend()
+    import_runtime(runtime)
     from vit_tf.deploy.predictor import Predictor
 
     predictor = Predictor(
@@ -132,7 +119,7 @@ def open_predictor(args, runtime):
         threads=args.threads,
         thresholds=args.threshold,
         variant=args.model,
-        image_size=None if args.image_size is None else parse_image_size(args.image_size),
+        image_size=parse_image_size(args.image_size),
     )
     predictor.require_head()
     return predictor

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from vit_tf import files, terminal
 from vit_tf.checks import brief, check_int, printable
-from vit_tf.commands.options import check_new_file, check_runtime
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.options import check_new_file
+from vit_tf.commands.runtime_options import check_runtime, import_runtime
 
 HELP = "find the images of an embeddings file that are similar to a query"
 
@@ -83,8 +83,7 @@ def open_extractor(args, info):
     except (ValueError, OSError) as error:
         hint = "" if args.weights else "; if the weights have moved, add --weights"
         raise ValueError(f"the weights of {args.file!r} cannot be opened: {brief(error)}{hint}") from error
-    if runtime in ("keras", "savedmodel"):
-        import_backend()
+    import_runtime(runtime)
     from vit_tf.embeddings.extractor import features
     from vit_tf.embeddings.vector_info import VectorInfo
 
@@ -102,7 +101,7 @@ def as_dict(query, pairs, embeddings):
 
 
 def write_page(args, embeddings, found):
-    from vit_tf.embeddings.contact_sheet import Card, contact_sheet
+    from vit_tf.embeddings.contact_sheet import Card
 
     sections = []
     for query, pairs in zip(args.queries, found):
@@ -114,7 +113,14 @@ def write_page(args, embeddings, found):
     info = embeddings.info
     text = f"Of {len(embeddings):,} images, embedded by {info.variant} ({info.source}). "
     text += "The numbers are cosine similarities."
+    save_page(args, "Similar images", text, sections)
+
+
+def save_page(args, title, text, sections):
+    """Writes the page of --html, see `contact_sheet`, and says so."""
+    from vit_tf.embeddings.contact_sheet import contact_sheet
+
     page = Path(args.html)
     with files.atomic_path(page) as partial:
-        partial.write_text(contact_sheet("Similar images", text, sections, page.absolute().parent), "utf-8")
+        partial.write_text(contact_sheet(title, text, sections, page.absolute().parent), "utf-8")
     print(f"wrote {printable(page)}", file=sys.stderr if args.json else sys.stdout)

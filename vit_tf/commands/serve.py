@@ -14,8 +14,8 @@ reach it.
 """
 
 from vit_tf.checks import check_int, check_number, printable
-from vit_tf.commands.options import add_model, check_runtime
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.options import add_model
+from vit_tf.commands.runtime_options import check_runtime, import_runtime
 from vit_tf.deploy.extras import require_modules
 
 HELP = "classify images over HTTP"
@@ -49,8 +49,7 @@ def run(args):
     from vit_tf.deploy.service.server import address_of, bind, run_service
 
     bound = bind(args.host, args.port)  # an address in use is an error before the model is loaded
-    if runtime in ("keras", "savedmodel"):
-        import_backend()
+    import_runtime(runtime)
     from vit_tf.deploy.predictor import Predictor
     from vit_tf.deploy.service import create_app
 

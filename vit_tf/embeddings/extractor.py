@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vit_tf.checks import require
+from vit_tf.checks import pair, require
 from vit_tf.deploy.manifest import exported_folder
 from vit_tf.deploy.predictor import Predictor
 from vit_tf.deploy.runtimes import choose_keras
@@ -76,8 +76,10 @@ class FeatureExtractor:
         self._patches: Predictor | None = None
         if exported_folder(source) is not None:
             self.predictor = Predictor(source, **options)
+            self.preprocessing = self.predictor.preprocessing
             problem = "an exported folder has the pooling and the image size that were exported"
-            is_own = pooling is None and image_size in (None, self.predictor.preprocessing.image_size)
+            size = self.preprocessing.image_size
+            is_own = pooling is None and (image_size is None or pair(image_size, "image_size") == size)
             require(is_own, f"{problem}: leave both out, or give the weights themselves")
             problem = "the exported model gives classes, not features"
             hint = "give the weights themselves, or export a model of `num_classes=0`"
@@ -91,7 +93,6 @@ class FeatureExtractor:
             self._structure = ViTStructure(classifier.model)
             self._options, self.preprocessing = options, classifier.preprocessing
             self.predictor = self._predictor(vector_model(self._structure, pooling))
-        self.preprocessing = self.predictor.preprocessing
 
     @property
     def num_features(self) -> int:
@@ -173,36 +174,20 @@ class FeatureExtractor:
 
 
 def features(
-    model_or_source: str | PathLike | Classifier | keras.Model,
-    pooling: str | None = None,
-    *,
-    normalize: bool = False,
-    image_size: int | tuple[int, int] | None = None,
-    runtime: str = "auto",
-    batch_size: int = 8,
-    threads: int | None = None,
-    variant: str | None = None,
+    model_or_source: str | PathLike | Classifier | keras.Model, pooling: str | None = None, **options: Any
 ) -> FeatureExtractor:
     """Returns the `FeatureExtractor` of a model or of weights.
 
     Args:
         model_or_source: a source of `vit_tf.load`, a `Classifier`, a model of `build_vit`, or a folder that
             `vit_tf.export` wrote of a model without a head.
-        pooling, normalize, image_size, runtime, batch_size, threads, variant: see `FeatureExtractor`.
+        pooling, **options: see `FeatureExtractor`: `normalize`, `image_size`, `runtime`, `batch_size`,
+            `threads` and `variant`.
 
     Raises:
         ValueError: see `FeatureExtractor`.
     """
-    return FeatureExtractor(
-        model_or_source,
-        pooling,
-        normalize=normalize,
-        image_size=image_size,
-        runtime=runtime,
-        batch_size=batch_size,
-        threads=threads,
-        variant=variant,
-    )
+    return FeatureExtractor(model_or_source, pooling, **options)
 
 
 def opened(source, variant, image_size):

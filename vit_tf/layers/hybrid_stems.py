@@ -4,24 +4,71 @@ Shapes in the comments: b batch, h and w image height and width, c channels, s s
 channels, n tokens, d model width (`hidden_dim`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import keras
 from keras import ops
 
 from vit_tf.checks import check_choice, pair
-from vit_tf.config import RESNET_STEMS, Shape, Size, Tensor, resnet_stride
+from vit_tf.config import Shape, Size, Tensor
+from vit_tf.config_checks import RESNET_STEMS
 from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.convolutions import LAST, Bottleneck, ConvNorm, pad_sides
 from vit_tf.layers.mlp import Activation, get_activation
 from vit_tf.layers.patches import as_tokens, check_sides, map_shape, token_shape
+from vit_tf.patch_grid import resnet_stride
 
 NORMS = dict(zip(RESNET_STEMS, ("group", "batch")))
+# Yields layers with the shapes of their inputs, and returns the shape of the last output.
+Parts = Generator[tuple[keras.layers.Layer, Shape], None, Shape]
+
+
+class HybridStem(CompositeLayer):
+    """The frame of a stem whose `projection` embeds patches of the maps that its network makes.
+
+    A subclass has `hidden_dim`, `patch_size`, `flatten` and `projection`, and the network in the two methods
+    below.
+
+    Attributes:
+        stride: int, the network pads image sides to its multiples.
+        allow_remainder: bool, see `PatchEmbedding`.
+    """
+
+    stride = 1
+    allow_remainder = False
+
+    def network(self, images: Tensor, training: bool | None) -> Tensor:
+        """Returns the maps of images."""
+        raise NotImplementedError
+
+    def network_parts(self, input_shape: Shape) -> Parts:
+        """Yields as `parts`, for the network alone; returns the shape of the maps."""
+        raise NotImplementedError
+
+    def parts(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Shape]]:
+        """Yields (part, shape of its input) for an input of `input_shape`, in the order of computation."""
+        shape = yield from self.network_parts(input_shape)
+        yield self.projection, shape
+
+    def build_parts(self, input_shape: Shape) -> None:
+        for part, shape in self.parts((*input_shape[:1], None, None, input_shape[3])):
+            part.build(shape)
+
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
+        check_sides(images, self.patch_size, self.allow_remainder, self.stride)
+        if images.shape[0] == 0:  # convolutions and group norms do not take an empty batch
+            return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
+        x = self.projection(self.network(images, training))
+        return as_tokens(x) if self.flatten else x
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        shape = map_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder, self.stride)
+        return token_shape(shape) if self.flatten else shape
 
 
 @register
-class ResNetEmbedding(CompositeLayer):
+class ResNetEmbedding(HybridStem):
     """Embeds patches of the maps of a residual network.
 
     A first convolution and a max pooling shrink the image to a quarter. Each stage is a row of `Bottleneck`
@@ -89,25 +136,13 @@ class ResNetEmbedding(CompositeLayer):
                 filters = self.width * 4 << stage
                 yield Bottleneck(filters, strides, projects=not i, name=name, **self.options)
 
-    def parts(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Shape]]:
-        """Yields (part, shape of its input) for an input of `input_shape`, in the order of computation."""
-        shape = input_shape
-        for part in self.first:
-            yield part, shape
-            shape = part.compute_output_shape(shape)
-        shape = (shape[0], *(None if side is None else -(-side // 2) for side in shape[1:3]), shape[3])
-        for part in (*self.stages, self.projection):
-            yield part, shape
-            shape = part.compute_output_shape(shape)
+    def network_parts(self, input_shape: Shape) -> Parts:
+        shape = yield from chained(self.first, input_shape)
+        b, *sides, channels = shape
+        pooled = (b, *(None if side is None else -(-side // 2) for side in sides), channels)
+        return (yield from chained(self.stages, pooled))
 
-    def build_parts(self, input_shape: Shape) -> None:
-        for part, shape in self.parts((*input_shape[:1], None, None, input_shape[3])):
-            part.build(shape)
-
-    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
-        check_sides(images, self.patch_size, pad_to=self.stride)
-        if images.shape[0] == 0:  # convolutions and group norms do not take an empty batch
-            return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
+    def network(self, images: Tensor, training: bool | None) -> Tensor:
         x = images
         for part in self.first:
             x = part(x, training=training)  # (b, h / 2, w / 2, width)
@@ -117,12 +152,7 @@ class ResNetEmbedding(CompositeLayer):
             x = ops.max_pool(pad_sides(x, 1), 3, 2, **LAST)
         for block in self.stages:
             x = block(x, training=training)
-        x = self.projection(x)  # from (b, h / s, w / s, f)
-        return as_tokens(x) if self.flatten else x
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        shape = map_shape(input_shape, self.patch_size, self.hidden_dim, pad_to=self.stride)
-        return token_shape(shape) if self.flatten else shape
+        return x  # (b, h / s, w / s, f)
 
     def get_config(self) -> dict[str, Any]:
         names = ("hidden_dim", "patch_size", "kind", "width", "blocks", "flatten")
@@ -130,7 +160,7 @@ class ResNetEmbedding(CompositeLayer):
 
 
 @register
-class MobileCLIPEmbedding(CompositeLayer):
+class MobileCLIPEmbedding(HybridStem):
     """Embeds patches of 16 pixels by three convolutions of strides 4, 2 and 2, whose kernels do not overlap.
 
     Batch normalisation and an activation follow the first two. Reference: Vasu et al., "MobileCLIP"
@@ -174,32 +204,24 @@ class MobileCLIPEmbedding(CompositeLayer):
             hidden_dim, last, strides=last, dtype=self.dtype_policy, name="conv_2", **LAST
         )
 
-    def parts(self, input_shape: Shape) -> Iterator[tuple[keras.layers.Layer, Shape]]:
-        """Yields (part, shape of its input) for an input of `input_shape`, in the order of computation."""
-        shape = input_shape
-        for part in (*self.first, self.projection):
-            yield part, shape
-            shape = part.compute_output_shape(shape)
+    def network_parts(self, input_shape: Shape) -> Parts:
+        return (yield from chained(self.first, input_shape))
 
-    def build_parts(self, input_shape: Shape) -> None:
-        for part, shape in self.parts((*input_shape[:1], None, None, input_shape[3])):
-            part.build(shape)
-
-    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
-        check_sides(images, self.patch_size, self.allow_remainder)
-        if images.shape[0] == 0:
-            return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
+    def network(self, images: Tensor, training: bool | None) -> Tensor:
         x = images
         for part in self.first:
             x = part(x, training=training)  # (b, h / 4, w / 4, d / 4), then (b, h / 8, w / 8, d / 4)
-        x = self.projection(x)
-        return as_tokens(x) if self.flatten else x
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        shape = map_shape(input_shape, self.patch_size, self.hidden_dim, self.allow_remainder)
-        return token_shape(shape) if self.flatten else shape
+        return x
 
     def get_config(self) -> dict[str, Any]:
         activation = keras.activations.serialize(self.activation)
         names = ("hidden_dim", "patch_size", "allow_remainder", "flatten")
         return {**super().get_config(), **arguments(self, *names), "activation": activation}
+
+
+def chained(parts: list, shape: Shape) -> Parts:
+    """Yields (part, shape of its input) of layers in a row; returns the shape of the last output."""
+    for part in parts:
+        yield part, shape
+        shape = part.compute_output_shape(shape)
+    return shape

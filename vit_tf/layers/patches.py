@@ -5,14 +5,16 @@ g grid side (h // p by w // p), n tokens, d model width (`hidden_dim`).
 Images are NHWC, independent of `keras.config.image_data_format()`.
 """
 
+import math
 from typing import Any
 
 import keras
 from keras import ops
 
 from vit_tf.checks import pair
-from vit_tf.config import Shape, Size, Tensor, grid_size
+from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.composite import CompositeLayer, arguments, register
+from vit_tf.patch_grid import grid_size
 
 
 def map_shape(input_shape, patch_size, width, allow_remainder=False, pad_to=1):
@@ -48,6 +50,16 @@ def check_sides(images, patch_size, allow_remainder=False, pad_to=1):
         message = f"the patch size {patch_size} does not divide the image size"
         sizes = ops.convert_to_tensor(ops.shape(images)[1:3])
         assert_divisible(-(-sizes // pad_to) * pad_to, patch_size, message)
+
+
+def check_num_tokens(n, grid_size, num_prefix_tokens):
+    """Raises a ValueError if n tokens, None if unknown, are not the prefix tokens and a grid of patches."""
+    count = num_prefix_tokens + math.prod(grid_size)
+    if n not in (None, count):
+        raise ValueError(
+            f"{num_prefix_tokens} prefix tokens and a grid of {grid_size} are {count} tokens, "
+            f"got {n}: give the grid size of the images that the layer takes"
+        )
 
 
 @register

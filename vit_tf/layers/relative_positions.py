@@ -4,7 +4,6 @@ Shapes in the comments: b batch, H heads, p prefix tokens, r and c rows and colu
 tokens, m chosen queries.
 """
 
-import math
 from typing import Any
 
 import keras
@@ -14,6 +13,7 @@ from keras import ops
 from vit_tf.checks import check_int, pair
 from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.composite import arguments, register
+from vit_tf.layers.patches import check_num_tokens
 
 NUM_PREFIX_ROWS = 3  # of a table with prefix tokens: from a prefix token, to one, between two
 
@@ -48,12 +48,7 @@ class RelativePositions(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         heads, n = input_shape[1], input_shape[3]
-        count = self.num_prefix_tokens + math.prod(self.grid_size)
-        if n not in (None, count):
-            raise ValueError(
-                f"{self.num_prefix_tokens} prefix tokens and a grid of {self.grid_size} are {count} tokens, "
-                f"got {n}: give the grid size of the images that the layer takes"
-            )
+        check_num_tokens(n, self.grid_size, self.num_prefix_tokens)
         rows = table_rows(self.grid_size, self.num_prefix_tokens)
         self.table = self.add_weight(shape=(rows, heads), initializer="zeros", name="table")
 

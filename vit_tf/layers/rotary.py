@@ -19,6 +19,7 @@ from vit_tf.checks import pair
 from vit_tf.config import RotaryConfig, Shape, Size, Tensor
 from vit_tf.layers.composite import arguments, register
 from vit_tf.layers.configured import ConfiguredLayer
+from vit_tf.layers.patches import check_num_tokens
 
 
 @register
@@ -58,12 +59,8 @@ class RotaryPositions(ConfiguredLayer):
         heads, n, self.width = input_shape[-3:]
         if self.width % 4:
             raise ValueError(f"rotary positions need a multiple of 4 channels per head, got {self.width}")
-        count = None if self.grid_size is None else self.num_prefix_tokens + math.prod(self.grid_size)
-        if None not in (count, n) and count != n:
-            raise ValueError(
-                f"{self.num_prefix_tokens} prefix tokens and a grid of {self.grid_size} are {count} tokens, "
-                f"got {n}: give the grid size of the images that the layer takes"
-            )
+        if self.grid_size is not None:
+            check_num_tokens(n, self.grid_size, self.num_prefix_tokens)
         if self.config.kind == "mixed":  # as many heads as queries have
             self.frequencies = self.add_weight(
                 shape=(2, heads, self.width // 2),
@@ -120,7 +117,7 @@ def constant_factors(width, grid_size, num_prefix_tokens, config):
     return trigonometric(places, frequencies, config.half_rotation, np)
 
 
-def coordinates(grid_size, num_prefix_tokens, config, numpy):
+def coordinates(grid_size, num_prefix_tokens, config, xp):
     """Returns the coordinates of all tokens, float32 `(p + rows * columns, 2)`: zeros before the patches.
 
     The first coordinate is along the rows, or along the columns with `columns_first`.
@@ -129,37 +126,37 @@ def coordinates(grid_size, num_prefix_tokens, config, numpy):
         grid_size: (rows, columns) of the patches, ints or scalar tensors.
         num_prefix_tokens: int, p.
         config: a `RotaryConfig`.
-        numpy: `numpy` for an array, `keras.ops` for a tensor.
+        xp: NumPy for an array, `keras.ops` for a tensor.
     """
     axes = []
     for count, reference in zip(grid_size, config.reference_grid or (None, None)):
-        axis = numpy.arange(count, dtype="float32")
-        size = np.float32(count) if numpy is np else ops.cast(count, "float32")
+        axis = xp.arange(count, dtype="float32")
+        size = np.float32(count) if xp is np else ops.cast(count, "float32")
         if config.kind == "dinov3":
             axis = ((axis + 0.5) / size * 2 - 1) * np.float32(2 * math.pi)
         elif config.kind == "axial":
             axis = axis + np.float32(config.offset)
             axis = axis if reference is None else axis / size * np.float32(reference)
         axes.append(axis)
-    y, x = (numpy.reshape(places, (-1, 1)) for places in numpy.meshgrid(*axes, indexing="ij"))
-    places = numpy.concatenate([x, y] if config.columns_first else [y, x], axis=-1)
-    return numpy.pad(places, ((num_prefix_tokens, 0), (0, 0)))
+    y, x = (xp.reshape(places, (-1, 1)) for places in xp.meshgrid(*axes, indexing="ij"))
+    places = xp.concatenate([x, y] if config.columns_first else [y, x], axis=-1)
+    return xp.pad(places, ((num_prefix_tokens, 0), (0, 0)))
 
 
-def trigonometric(places, frequencies, half_rotation, numpy):
+def trigonometric(places, frequencies, half_rotation, xp):
     """Returns cosines and signed sines `(H, n, k)` of the angles at places `(n, 2)`.
 
     Args:
         frequencies: `(2, H, k / 2)`, or `(2, 1, k / 2)` for all heads.
         half_rotation: see `RotaryConfig`.
-        numpy: see `coordinates`.
+        xp: see `coordinates`.
     """
     angles = sum(places[:, i : i + 1] * frequencies[i][:, None] for i in (0, 1))  # (H, n, k / 2)
-    cosines, sines = numpy.cos(angles), numpy.sin(angles)
+    cosines, sines = xp.cos(angles), xp.sin(angles)
     if half_rotation:
-        return numpy.concatenate([cosines, cosines], axis=-1), numpy.concatenate([-sines, sines], axis=-1)
+        return xp.concatenate([cosines, cosines], axis=-1), xp.concatenate([-sines, sines], axis=-1)
     shape = (cosines.shape[0], -1, 2 * cosines.shape[2])
-    return numpy.repeat(cosines, 2, axis=-1), numpy.reshape(numpy.stack([-sines, sines], axis=-1), shape)
+    return xp.repeat(cosines, 2, axis=-1), xp.reshape(xp.stack([-sines, sines], axis=-1), shape)
 
 
 def axial_frequencies(width, temperature):

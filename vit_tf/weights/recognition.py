@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from vit_tf.checks import listing
-from vit_tf.config import HYBRID_STEMS
+from vit_tf.config_checks import HYBRID_STEMS
 from vit_tf.models import build_vit
 from vit_tf.variants import VARIANTS
 from vit_tf.weights.fitting import PATCH_KERNEL, unfold_kernels
@@ -57,14 +57,11 @@ def fitting_variants(tensors):
     width = kernel.shape[0] if kernel is not None and len(kernel.shape) == 4 else None
     num_layers = len({match[1] for match in map(BLOCK.match, tensors) if match})
     is_hybrid = any(name.startswith(BACKBONE) for name in tensors)
-    has_stem = any(name.startswith("patch_embed.backbone.") for name in tensors)
     prefixes, fitting = {}, {}
     for name, config in VARIANTS.items():
         if config.num_layers != num_layers or width not in (None, config.hidden_dim):
             continue
-        if has_stem != (config.patch_stem in HYBRID_STEMS):  # which take time to build
-            continue
-        if (config.patch_stem in HYBRID_STEMS) != is_hybrid:
+        if is_hybrid != (config.patch_stem in HYBRID_STEMS):  # which take time to build
             continue
         key = architecture(config)
         if key not in prefixes:

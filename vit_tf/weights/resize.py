@@ -6,8 +6,8 @@ import keras
 
 from vit_tf import layers
 from vit_tf.checks import check_choice, pair
-from vit_tf.config import grid_size
 from vit_tf.interpolation import METHODS
+from vit_tf.patch_grid import grid_size
 from vit_tf.structure import HYBRID_STEMS, ViTStructure
 from vit_tf.weights import resample
 from vit_tf.weights.positions import resample_positions

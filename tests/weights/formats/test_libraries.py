@@ -6,11 +6,11 @@ write their files with other weights.
 
 import json
 
-import keras
 import numpy as np
 import pytest
 from conftest import randomize
 from safetensors.numpy import load_file, save_file
+from support.agreement import assert_agree
 from support.library_cases import build_case, case_images, library_cases, write_case
 from support.marks import mostly_slow
 from support.paths import FIXTURES
@@ -19,16 +19,7 @@ from vit_tf import build_vit, load_weights, save_weights
 from vit_tf.weights import open_weights
 
 RECORDED = json.loads((FIXTURES / "libraries.json").read_text())
-TOLERANCE = 1e-4
 FAST = ("CLIPModel", "SiglipVisionModel", "IJepaModel of modules")
-
-
-def assert_agree(actual, expected):
-    actual, expected = keras.ops.convert_to_numpy(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    assert np.abs(expected).max() > 0.1 and np.ptp(expected[0] - expected[1]) > 1e-3  # it says something
-    difference = np.abs(actual - expected).max() / np.abs(expected).max()
-    assert difference <= TOLERANCE, f"{difference:.1e} of the largest value"
 
 
 def test_every_case_is_recorded():

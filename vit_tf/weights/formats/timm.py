@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from vit_tf.checks import listing, pair, require, shown
-from vit_tf.config import RESNET_STEMS, resnet_stride
+from vit_tf.config_checks import RESNET_STEMS
 from vit_tf.hub.config_values import config_image_size, config_value
+from vit_tf.patch_grid import resnet_stride
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import get_variant
 from vit_tf.weights.formats import backbones, eva_names
