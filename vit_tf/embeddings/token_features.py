@@ -17,6 +17,8 @@ GEM_POWER, GEM_LEAST = 3.0, 1e-6
 class PooledTokens(keras.layers.Layer):
     """Reduces tokens to a vector per image.
 
+    It is a layer so that it may call the norm of a model without a second node in the graph of that model.
+
     Args:
         pooling: one of `POOLINGS`. "gem" is the generalised mean of the patch tokens: the cube root of the
             mean cube of the values, where values below 1e-6 count as 1e-6.

@@ -12,14 +12,18 @@ ACTIVATIONS = dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "gel
 # Defaults that differ from those of ViT, by the first letters of the model type; the first match counts.
 DEFAULTS = {
     "dinov2": dict(patch_size=14, layer_norm_eps=1e-6),
-    "dinov3": dict(
-        **dict(hidden_size=384, intermediate_size=1536, num_attention_heads=6, layer_norm_eps=1e-5),
-    ),
+    "dinov3": dict(hidden_size=384, intermediate_size=1536, num_attention_heads=6, layer_norm_eps=1e-5),
     "clip": dict(patch_size=32, layer_norm_eps=1e-5, hidden_act="quick_gelu", intermediate_size=3072),
     "siglip": dict(layer_norm_eps=1e-6, hidden_act="gelu_pytorch_tanh", intermediate_size=3072),
     "aimv2": dict(
-        **dict(patch_size=14, hidden_size=1024, intermediate_size=2816, num_hidden_layers=24),
-        **dict(num_attention_heads=8, hidden_act="silu", rms_norm_eps=1e-5, qkv_bias=False),
+        patch_size=14,
+        hidden_size=1024,
+        intermediate_size=2816,
+        num_hidden_layers=24,
+        num_attention_heads=8,
+        hidden_act="silu",
+        rms_norm_eps=1e-5,
+        qkv_bias=False,
     ),
     "": {},
 }
