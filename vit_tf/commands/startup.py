@@ -70,18 +70,31 @@ def leaving_at_once():
             signal.signal(number, handler)
 
 
-@contextmanager
 def without_lines(pattern):
-    """A scope in which lines of the standard error that match a pattern are dropped.
+    """A scope in which lines of the standard error that match a pattern are dropped."""
 
-    A child process passes on all others at once, so that the lines before a crash are not lost.
+    def lines_kept(lines):
+        return (line for line in lines if not pattern.search(line))
+
+    return rewritten_stderr(lines_kept)
+
+
+@contextmanager
+def rewritten_stderr(rewrite):
+    """A scope in which the standard error is what a function makes of the lines that are written there.
+
+    A child process writes its lines at once, so that those before a crash are not lost. No threads may run
+    yet.
+
+    Args:
+        rewrite: generator function from an iterator over lines (bytes) to lines.
     """
     original = os.dup(2)
     source, target = os.pipe()
     child = os.fork()
     if not child:
         os.close(target)
-        pass_on(source, original, pattern)
+        pass_on(source, original, rewrite)
     os.close(source)
     os.dup2(target, 2)
     os.close(target)
@@ -93,14 +106,27 @@ def without_lines(pattern):
         os.waitpid(child, 0)
 
 
-def pass_on(source, target, pattern):
+@contextmanager
+def stdout_dropped():
+    """A scope in which the standard output of libraries is dropped, such as a line that Gloo writes."""
+    sys.stdout.flush()
+    original, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(original, 1)
+        os.close(original)
+        os.close(nowhere)
+
+
+def pass_on(source, target, rewrite):
     """Copies lines between two file descriptors until the source ends, and ends this process."""
     try:
         for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends them to both processes
             signal.signal(number, signal.SIG_IGN)
         with open(source, "rb") as lines:
-            for line in lines:
-                if not pattern.search(line):
-                    os.write(target, line)
+            for line in rewrite(lines):
+                os.write(target, line)
     finally:
         os._exit(0)

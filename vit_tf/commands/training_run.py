@@ -3,18 +3,34 @@
 import importlib.util
 import os
 import sys
-from dataclasses import asdict
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
 
-from vit_tf import files
+from vit_tf import __version__, files
 from vit_tf.commands.options import parse_image_size
+from vit_tf.commands.process_failures import ending_together, failures_in_one_line
 from vit_tf.commands.recipe_options import add_settings, given_settings
-from vit_tf.commands.startup import import_backend
+from vit_tf.commands.startup import import_backend, stdout_dropped
 from vit_tf.terminal import printable, shell_quoted
 from vit_tf.training.datasets import absolute, open_dataset
+from vit_tf.training.distribution.choose import CHOICES, choose_backend, choose_placement
+from vit_tf.training.distribution.process_group import Alone, JaxProcesses
+from vit_tf.training.distribution.rendezvous import connect, find_rendezvous
 from vit_tf.training.loop.engines import ENGINES, check_recipe
 from vit_tf.training.presets import make_recipe
 from vit_tf.training.recipes import read_recipe
-from vit_tf.training.run_folder import locked, note_versions, num_stages, open_run, read_model, versions
+from vit_tf.training.run_folder import (
+    Saved,
+    locked,
+    note_versions,
+    num_stages,
+    open_run,
+    read_model,
+    require_shared,
+    versions,
+)
 from vit_tf.variants import get_variant
 
 TASK_NAMES = ("single-label", "multi-label", "binary")
@@ -47,7 +63,29 @@ def add_run_options(parser):
         help="continue the run in this folder with its own options; with --epochs or --minutes, train a "
         "finished run further, with a new learning-rate schedule",
     )
+    add_distribution(parser)
     add_settings(parser)
+
+
+def add_distribution(parser):
+    """Adds the options about devices and processes. They may change when a run is continued."""
+    group = parser.add_argument_group("several devices and processes, which give the result of one device")
+    group.add_argument(
+        "--distribute",
+        choices=CHOICES,
+        help="data: each device computes a part of each batch; model: the weights are divided over devices, "
+        "too (JAX); none: one device; default: auto, which is data where there are several devices",
+    )
+    group.add_argument(
+        "--model-devices", type=int, metavar="N", help="devices of one copy with --distribute model (all)"
+    )
+    group.add_argument(
+        "--coordinator-address",
+        metavar="HOST:PORT",
+        help="where process 0 of several listens (JAX_COORDINATOR_ADDRESS); tasks of SLURM need no option",
+    )
+    group.add_argument("--num-processes", metavar="N", help="how many processes train (JAX_NUM_PROCESSES)")
+    group.add_argument("--process-id", metavar="N", help="the number of this one, from 0 (JAX_PROCESS_ID)")
 
 
 def new_command(args, name, preset, engine, variant, hyperparameters=None, weights=None, tensorboard=False):
@@ -98,19 +136,63 @@ def require_engine_backend(engine):
 
 def run_command(args, subcommand, make_command):
     """Starts the run of `make_command(args)`, or resumes a run with --resume; returns the exit code."""
-    dataset, command = None, None if args.resume else make_command(args)
-    if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
-        dataset = open_data(command, command["data"])
-    folder, command, saved = open_run(args, command, folder_name(command, dataset), subcommand)
-    recipe = read_recipe(saved["recipe"]) if saved else make_recipe(command)
-    with locked(folder):
-        dataset = dataset or open_data(command, (saved or {}).get("source", command["data"]))
+    command = None if args.resume else make_command(args)
+    rendezvous = find_rendezvous(args.coordinator_address, args.num_processes, args.process_id)
+    engine = command["engine"] if command else "train-batch"
+    distribute = args.distribute or "auto"
+    choose_backend(distribute, rendezvous, engine)
+    with failures_in_one_line(rendezvous), ending_together(rendezvous), ExitStack() as stack:
+        group = Alone() if rendezvous.is_alone else join(rendezvous)
+        named = args.resume or command
+        group.require_equal({"command": named}, "start every process with the same options")
+        dataset = None
+        if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
+            dataset = group.on_all(open_data, command, command["data"])
+        folder, command, saved = open_together(group, args, command, dataset, subcommand, stack)
+        recipe = read_recipe(saved["recipe"]) if saved else make_recipe(command)
+        source = (saved or {}).get("source", command["data"])
+        dataset = dataset or group.on_all(open_data, command, source)
         import_for(command)
-        from vit_tf.training.run import configure
+        placement = choose_placement(distribute, rendezvous, args.model_devices, command["engine"])
+        if group.count > 1 and placement.kind == "model":  # all processes write the checkpoints
+            group.on_all(require_shared, folder)
+        elif not group.is_main:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        from vit_tf.training.run import configure, fast_bfloat16
 
         if saved:
             note_versions(saved)
-        return train(dataset, folder, command, configure(recipe), saved)
+        if recipe.mixed_precision is None:
+            recipe = replace(recipe, mixed_precision=group.share(fast_bfloat16()))
+        return train(dataset, folder, command, configure(recipe), saved, placement)
+
+
+def join(rendezvous):
+    """Connects this process with the others; returns the group. Only the main process prints."""
+    import_backend(trains=True)
+    connect(rendezvous)
+    group = JaxProcesses()
+    with stdout_dropped():
+        group.gather(None)
+    if not group.is_main:
+        sys.stdout = open(os.devnull, "w")
+    group.require_equal({"vit_tf": __version__, **versions()}, "install the same versions on every machine")
+    return group
+
+
+def open_together(group, args, command, dataset, subcommand, stack):
+    """Opens and locks the run's folder in the main process; returns `open_run`'s values on all.
+
+    The lock lasts as long as `stack`.
+    """
+
+    def open_in_main():
+        folder, opened, saved = open_run(args, command, folder_name(command, dataset), subcommand)
+        stack.enter_context(locked(folder))
+        return [str(folder), opened, saved]
+
+    folder, command, saved = group.on_main(open_in_main)
+    return Path(folder), command and Saved(command), saved and Saved(saved)
 
 
 def open_data(command, source):
@@ -137,15 +219,16 @@ def folder_name(command, dataset):
 # ---------------------------------------------------------------------------------------------------
 # Run
 # ---------------------------------------------------------------------------------------------------
-def train(dataset, folder, command, recipe, saved):
+def train(dataset, folder, command, recipe, saved, placement):
     """Trains to the end and reports; returns the exit code."""
     from vit_tf.preprocessing import Preprocessing
     from vit_tf.training.ending import rehearse
     from vit_tf.training.run import run_training
 
-    described, task = prepare_data(dataset, folder, command, recipe, saved)
+    group = placement.group
+    described, task = prepare_data(dataset, folder, command, recipe, saved, group)
     preprocessing = described["preprocessing"] and Preprocessing(**described["preprocessing"])
-    model = build_model(dataset, folder, command, recipe, described, preprocessing)
+    model = build_model(dataset, folder, command, recipe, described, preprocessing, group)
     parts = dataset.loaders(recipe, command["engine"], task, preprocessing)
     sizes = {name: part.num_images for name, part in parts.items() if part}
     if saved and saved.get("images", sizes) != sizes:
@@ -153,7 +236,7 @@ def train(dataset, folder, command, recipe, saved):
             f"{printable(dataset.name)} has the images {sizes}, and the run began with {saved['images']}: "
             "restore the data, or start a new run"
         )
-    trainer = build_trainer(model, dataset, parts, folder, command, recipe, task)
+    trainer = build_trainer(model, dataset, parts, folder, command, recipe, task, placement)
     ending = plan_ending(model, dataset, parts, recipe, described, preprocessing)
     config = {
         "command": command,
@@ -167,8 +250,8 @@ def train(dataset, folder, command, recipe, saved):
     }
     if not saved:
         rehearse(ending, trainer)
-    files.write_json(folder / "config.json", config)
-    print_start(model, dataset, sizes, folder, described, task)
+    group.on_main(files.write_json, folder / "config.json", config)
+    print_start(model, dataset, sizes, folder, described, task, placement)
     if command["name"] == "finetune" and command["weights"] is None and not saved:
         print("no --weights: training starts from random weights, which needs many more images and epochs")
     if not run_training(trainer, folder, num_stages(saved)):
@@ -177,7 +260,7 @@ def train(dataset, folder, command, recipe, saved):
     return 0
 
 
-def prepare_data(dataset, folder, command, recipe, saved):
+def prepare_data(dataset, folder, command, recipe, saved, group):
     """Splits the data; returns the description of the model (see `describe_model`) and the task."""
     from vit_tf.flops import require_memory
 
@@ -188,16 +271,34 @@ def prepare_data(dataset, folder, command, recipe, saved):
         described = describe_model(command, dataset, task)
         # `make_model` checks this, too; here it fails before all images are read.
         require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
-    dataset.split(command, recipe, folder, is_new=not saved)
+    split_together(dataset, folder, command, recipe, saved, group)
     return described, task
 
 
-def build_model(dataset, folder, command, recipe, described, preprocessing):
+def split_together(dataset, folder, command, recipe, saved, group):
+    """Checks and splits the data in the main process; the others take its split of the same data."""
+
+    def split_in_main():
+        dataset.split(command, recipe, folder, is_new=not saved)
+        return dataset.split_text(folder) if group.count > 1 else ""
+
+    def use_split():
+        if not group.is_main:
+            with tempfile.TemporaryDirectory() as own:
+                dataset.use_split(text, command, recipe, Path(own))
+
+    text = group.on_main(split_in_main)
+    group.on_all(use_split)
+    if group.count > 1:
+        group.require_equal({"the images' hash": dataset.digest()}, "give every process the same data")
+
+
+def build_model(dataset, folder, command, recipe, described, preprocessing, group):
     """Returns the model at the start of the run; a checkpoint replaces its weights later."""
     from vit_tf.training.loop.checkpoints import Checkpoints
     from vit_tf.training.run import adapt_stem, make_model
 
-    has_state = bool(Checkpoints(folder / "checkpoints").paths())
+    has_state = group.on_main(lambda: bool(Checkpoints(folder / "checkpoints").paths()))
     source = None if has_state else open_weights(command, described)
     model = make_model(described["variant"], described["hyperparameters"], recipe, preprocessing, source)
     if source is None and not has_state:
@@ -205,7 +306,7 @@ def build_model(dataset, folder, command, recipe, described, preprocessing):
     return model
 
 
-def build_trainer(model, dataset, parts, folder, command, recipe, task):
+def build_trainer(model, dataset, parts, folder, command, recipe, task, placement):
     """Returns the `Trainer`, with TensorBoard if the command has it."""
     import keras
 
@@ -214,7 +315,8 @@ def build_trainer(model, dataset, parts, folder, command, recipe, task):
     callbacks = [keras.callbacks.TensorBoard(folder / "tensorboard")] if command["tensorboard"] else []
     image_size = dataset.image_size or model.input_shape[1:3]
     loaders = parts["train"], parts["validation"]
-    return make_trainer(model, recipe, *loaders, image_size, folder, callbacks, task, command["engine"])
+    engine = command["engine"]
+    return make_trainer(model, recipe, *loaders, image_size, folder, callbacks, task, engine, placement)
 
 
 def plan_ending(model, dataset, parts, recipe, described, preprocessing):
@@ -235,12 +337,14 @@ def plan_ending(model, dataset, parts, recipe, described, preprocessing):
     )
 
 
-def print_start(model, dataset, sizes, folder, described, task):
+def print_start(model, dataset, sizes, folder, described, task, placement):
     sizes = ", ".join(f"{count:,} for {name}" for name, count in sizes.items())
     print(
         f"{described['variant']}: {model.count_params():,} parameters; {len(dataset.class_names)} classes "
         f"({task.name}), images: {sizes}; run folder {printable(folder)}"
     )
+    if devices := placement.describe():
+        print(f"--distribute {placement.kind}: {devices}")
     if described["new_head"] is False:
         print("the weights are of these classes: their head is kept")
 

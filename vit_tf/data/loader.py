@@ -111,7 +111,9 @@ class DataLoader(keras.utils.PyDataset):
         head.num_images = len(head.labels)
         return head
 
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def epoch(
+        self, epoch: int = 0, start: int = 0, rows: Callable[[int], np.ndarray] | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Returns an iterator over the batches of an epoch.
 
         Closing or deleting the iterator ends its threads.
@@ -119,6 +121,9 @@ class DataLoader(keras.utils.PyDataset):
         Args:
             epoch: non-negative int.
             start: int, index of the first batch, from 0 to `len(self)` (which yields no batch).
+            rows: function from the size of a batch to the rows of it that are read, an int array, for one of
+                several processes. The order and each image are those of the whole batch. Nothing is mixed,
+                since the partner of an image may be in another process: see `draw_mixing`.
 
         Yields:
             (images, labels): images (b, h, w, c), with the dtype of the transform's images, or float32 after
@@ -131,30 +136,60 @@ class DataLoader(keras.utils.PyDataset):
         """
         check_int("epoch", epoch, 0, LARGEST_SEED)
         check_int("start", start, 0, len(self))
-        return self._iterate(epoch, start)
+        return self._iterate(epoch, start, rows)
 
-    def _iterate(self, epoch, start):
-        iterator = iter(self._dataset(epoch, start))
+    def _iterate(self, epoch, start, rows):
+        iterator = iter(self._dataset(epoch, start, rows))
         try:
             yield from iterator
         finally:
             iterator.close()
 
-    def _dataset(self, epoch, start):
+    def _dataset(self, epoch, start, rows):
         """Returns grain's dataset of batches: with one thread for an array, with many for other images."""
         import grain
 
         order = self.order(epoch)
         if self.is_array:
-            batches = grain.MapDataset.range(start, len(self)).map(partial(self._array_batch, epoch, order))
+            batch = partial(self._array_batch, epoch, order, rows=rows)
+            batches = grain.MapDataset.range(start, len(self)).map(batch)
             return batches.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-        positions = grain.MapDataset.range(start * self.batch_size, self.num_images)
-        buffer_size = max(2 * self.batch_size, self.num_threads)
+        positions, size = grain.MapDataset.range(start * self.batch_size, self.num_images), self.batch_size
+        if rows:
+            read = [self._positions(index, rows) for index in range(start, len(self))]
+            positions = grain.MapDataset.source(np.concatenate(read or [np.zeros(0, int)]))
+            size = len(read[0]) if read else size
+        buffer_size = max(2 * size, self.num_threads)
         options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=buffer_size)
         images = positions.map(partial(self._positioned_image, epoch, order)).to_iter_dataset(options)
-        batches = images.batch(self.batch_size, batch_fn=partial(self._stacked_batch, epoch, order))
+        batches = images.batch(size, batch_fn=partial(self._stacked_batch, epoch, order, mixes=not rows))
         # Stacking and mixing run in their own thread, so that the training step does not wait for them.
         return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=1)
+
+    def batch_length(self, index: int) -> int:
+        """Returns the number of images in batch `index` of an epoch: the last one may be smaller."""
+        return min(self.batch_size, self.num_images - index * self.batch_size)
+
+    def _positions(self, index, rows=None):
+        """Returns the positions in an epoch of the images of batch `index`, or of some rows of it."""
+        length = self.batch_length(index)
+        return index * self.batch_size + (rows(length) if rows else np.arange(length))
+
+    def draw_mixing(
+        self, epoch: int, index: int, image_size: tuple[int, int]
+    ) -> dict[str, np.ndarray] | None:
+        """Returns how batch `index` of an epoch is mixed, as `vit_tf.data.augment.mixing.blend` takes it.
+
+        Args:
+            epoch, index: non-negative int.
+            image_size: (height, width) in pixels.
+
+        Returns:
+            A dict of arrays; None without `mix`, which must be a `vit_tf.data.augment.mixing.Mixing`.
+        """
+        if self.mix is None:
+            return None
+        return self.mix.draw(make_generator(self.seed, epoch, MIX, index), image_size)  # type: ignore[attr-defined]
 
     def order(self, epoch: int) -> np.ndarray:
         """Returns the index of the image at each position of an epoch, int64 [n]."""
@@ -170,12 +205,11 @@ class DataLoader(keras.utils.PyDataset):
         check_int("epoch", epoch, 0, LARGEST_SEED)
         if not 0 <= index < len(self):
             raise IndexError(f"an epoch has no batch {index}, its last is {len(self) - 1}")
-        order, first = self.order(epoch), index * self.batch_size
+        order = self.order(epoch)
         if self.is_array:
             return self._array_batch(epoch, order, index)
-        positions = range(first, min(first + self.batch_size, self.num_images))
         with ThreadPoolExecutor(self.num_threads) as pool:
-            images = list(pool.map(partial(self._positioned_image, epoch, order), positions))
+            images = list(pool.map(partial(self._positioned_image, epoch, order), self._positions(index)))
         return self._stacked_batch(epoch, order, images)
 
     def __getitem__(self, index):
@@ -202,23 +236,23 @@ class DataLoader(keras.utils.PyDataset):
         check_image(image)
         return position, image
 
-    def _stacked_batch(self, epoch, order, positioned_images):
+    def _stacked_batch(self, epoch, order, positioned_images, mixes=True):
         positions, images = zip(*positioned_images)
         shapes = sorted({image.shape for image in images})
         problem = f"the images of a batch must have the same size, got {shapes[0]} and {shapes[-1]}"
         require(len(shapes) == 1, f"{problem}: pass a `transform` that resizes or crops them")
-        return self._labelled(epoch, order, positions[0] // self.batch_size, np.stack(images))
+        return self._labelled(epoch, order, np.array(positions), np.stack(images), mixes)
 
-    def _array_batch(self, epoch, order, index):
-        first = index * self.batch_size
-        return self._labelled(epoch, order, index, self.images[order[first : first + self.batch_size]])
+    def _array_batch(self, epoch, order, index, rows=None):
+        positions = self._positions(index, rows)
+        return self._labelled(epoch, order, positions, self.images[order[positions]], mixes=not rows)
 
-    def _labelled(self, epoch, order, index, images):
-        """Returns (images, labels) of batch `index` of an epoch, mixed."""
-        first = index * self.batch_size
-        labels = as_targets(self.labels[order[first : first + len(images)]], self.num_classes)
-        if self.mix:
-            images, labels = call(self.mix, images, labels, make_generator(self.seed, epoch, MIX, index))
+    def _labelled(self, epoch, order, positions, images, mixes):
+        """Returns (images, labels) of the images at some positions of a batch, mixed."""
+        labels = as_targets(self.labels[order[positions]], self.num_classes)
+        if self.mix and mixes:
+            generator = make_generator(self.seed, epoch, MIX, int(positions[0]) // self.batch_size)
+            images, labels = call(self.mix, images, labels, generator)
         return images, labels
 
 

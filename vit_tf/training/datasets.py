@@ -4,6 +4,9 @@ Each has `class_names`, `channels`, `image_size` (None for files, which are resi
 loaders of its three parts.
 """
 
+import csv
+import hashlib
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -11,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_tf import files
+from vit_tf.data.tables.text import read_rows
 from vit_tf.terminal import printable
 
 ARRAY_ENDINGS = (".npz", ".tar.gz", ".tgz", ".tar")
@@ -70,6 +74,22 @@ class ArrayDataset:
             "validation": (x[validation], y[validation]),
             "test": (self.images.x_test, self.images.y_test),
         }
+
+    def split_text(self, folder):
+        """Returns the split as text, for the other processes of a run: "" since each computes the same."""
+        return ""
+
+    def use_split(self, text, command, recipe, folder):
+        """Splits the images as the main process did, from its `split_text`."""
+        self.split(command, recipe, folder, is_new=False)
+
+    def digest(self):
+        """Returns a hash of the images and labels."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in self.parts.values():
+            for array in part:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def loaders(self, recipe, engine, task, preprocessing):
         """Returns a dict from "train", "validation" and "test" to what the engine loads."""
@@ -160,6 +180,25 @@ class FileDataset:
             print(f"{len(bad)} files cannot be read and are left out: see {printable(bad_files)}")
         self.images = split_files(self.images, *fractions, recipe.seed)
         write_split(self.images, folder / "split.csv")
+
+    def split_text(self, folder):
+        """Returns the split as text, for the other processes of a run. It has no fingerprints."""
+        buffer = io.StringIO()
+        csv.writer(buffer).writerows(cells[:3] for _, cells in read_rows(folder / "split.csv"))
+        return buffer.getvalue()
+
+    def use_split(self, text, command, recipe, folder):
+        """Splits the images as the main process did, from its `split_text`, which is written to a folder."""
+        path = folder / "split.csv"
+        path.write_text(text, "utf-8", "surrogateescape", newline="")
+        self.split(command, recipe, folder, is_new=False)
+
+    def digest(self):
+        """Returns a hash of the names, classes and splits of the images."""
+        names = "\n".join((*self.class_names, *self.images.names)).encode(errors="surrogateescape")
+        digest = hashlib.blake2b(names, digest_size=16)
+        digest.update(self.images.labels.tobytes() + repr(self.images.splits).encode())
+        return digest.hexdigest()
 
     def loaders(self, recipe, engine, task, preprocessing):
         """Returns a dict from "train", "validation" and "test" to its loader for the engine, or None."""

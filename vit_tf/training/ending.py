@@ -19,6 +19,7 @@ from vit_tf.data import DataLoader
 from vit_tf.files import PARTIAL
 from vit_tf.models import build_vit
 from vit_tf.preprocessing.transform import Preprocessing
+from vit_tf.training.distribution.host_arrays import gather_value, is_divided, undistributed
 from vit_tf.training.final_report import draw_report, write_metrics
 from vit_tf.training.loop.checkpoints import restore_rng_state, rng_state
 from vit_tf.training.loop.trainer import Progress, Trainer
@@ -74,15 +75,21 @@ class Ending:
         details = {**self.details, **trainer.engine.details(), **details}
         metrics, logits = write_metrics(trainer, self.recipe, self.test, self.class_names, folder, details)
         self.save_model(trainer, folder / "model", metrics.get("thresholds"))
-        draw_report(trainer.progress.rows, self.test, logits, metrics, self.class_names, folder, self.title)
+        rows, names = trainer.progress.rows, self.class_names
+        if trainer.group.is_main:
+            draw_report(rows, self.test, logits, metrics, names, folder, self.title)
         return metrics
 
     def save_model(self, trainer: Trainer, folder: Path, thresholds: Sequence[float] | None = None) -> None:
+        """Writes a model folder, in the main process; the others help to gather divided weights."""
         if self.recipe.lora_rank:
             merge_lora(trainer.model)
+        model = self.whole_model(trainer.model)
+        if not trainer.group.is_main:
+            return
         classifier.save(
             folder,
-            trainer.model,
+            model,
             self.variant,
             self.hyperparameters,
             self.preprocessing,
@@ -90,6 +97,17 @@ class Ending:
             problem_type=trainer.task.problem_type,
             thresholds=thresholds,
         )
+
+    def whole_model(self, model: keras.Model) -> keras.Model:
+        """Returns a model whose weights are all on this machine, a copy if they are divided."""
+        if not any(is_divided(variable.value) for variable in model.variables):
+            return model
+        values = [gather_value(variable) for variable in model.variables]
+        with undistributed():
+            whole = make_model(self.variant, self.hyperparameters, self.recipe, self.preprocessing)
+            for variable, value in zip(whole.variables, values):
+                variable.assign(value)
+        return whole
 
 
 def rehearse(ending, trainer):
@@ -117,7 +135,10 @@ def rehearse(ending, trainer):
             shortened = replace(ending, test=ending.test.head(NUM_REHEARSED))
             copied = finished_copy(shortened, trainer)
             shortened.write(copied, Path(folder))
-            check_model(shortened, copied, Path(folder) / "model")
+            written = shortened.whole_model(copied.model)
+            if trainer.group.is_main:
+                with undistributed():  # the other processes do not read it
+                    check_model(shortened, copied.task, written, Path(folder) / "model")
         except ValueError as error:
             raise ValueError(f"the rehearsal of this run's end failed, before its start: {error}") from error
         except Exception as error:
@@ -159,20 +180,20 @@ def finished_copy(ending, trainer):
     return copied
 
 
-def check_model(ending, trainer, folder):
-    """Raises a ValueError unless a model's folder gives the same model."""
+def check_model(ending, task, model, folder):
+    """Raises a ValueError unless a model's folder gives a model again."""
     if ending.preprocessing is None:
         read = build_vit(weights=folder)
     else:
         read_classifier = classifier.load(folder)
         read = read_classifier.model
-        if read_classifier.problem_type != trainer.task.problem_type:
+        if read_classifier.problem_type != task.problem_type:
             raise ValueError(f"the model's folder gives outputs of {read_classifier.problem_type}")
         if read_classifier.preprocessing != ending.preprocessing:
             raise ValueError(
                 f"the model's folder gives {read_classifier.preprocessing}, not {ending.preprocessing}"
             )
-    own, loaded = arrays_of(trainer.model), arrays_of(read)
+    own, loaded = arrays_of(model), arrays_of(read)
     differing = [name for name in own | loaded if not np.array_equal(own.get(name), loaded.get(name))]
     if differing:
         raise ValueError(f"the model's folder gives other weights than were written: {listing(differing)}")

@@ -45,7 +45,8 @@ def write_metrics(trainer, recipe, test, class_names, folder, details=None):
         "stages": progress.stage,
         "epochs": round(progress.step / trainer.engine.steps_per_epoch, 2),
     }
-    files.write_json(folder / "metrics.json", metrics)
+    if trainer.group.is_main:
+        files.write_json(folder / "metrics.json", metrics)
     return metrics, logits
 
 

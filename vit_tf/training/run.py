@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from vit_tf.preprocessing.transform import Preprocessing
 from vit_tf.structure import ViTStructure
 from vit_tf.terminal import shell_quoted
 from vit_tf.training.augmentation import batch_augmentation
+from vit_tf.training.distribution.placement import JaxDevices, OneDevice
 from vit_tf.training.freezing import freeze
 from vit_tf.training.loop.engines import check_recipe
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine
@@ -88,6 +90,7 @@ def make_trainer(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     task: SingleLabel = SINGLE_LABEL,
     engine: str = "train-batch",
+    placement: OneDevice | JaxDevices | None = None,
 ) -> Trainer:
     """Returns the `Trainer` of a model by a recipe, at the start of its run.
 
@@ -99,12 +102,14 @@ def make_trainer(
         folder: `pathlib.Path`, the run's folder.
         callbacks, task: see `Trainer`.
         engine: "train-batch" or "compiled-epoch", see `vit_tf.training.loop.engines`.
+        placement: where the run computes, under which the model was built; None for one device.
 
     Raises:
         ValueError: the engine does not support a setting, or the accumulation never comes to a step.
         OutOfMemory: a training step needs far more memory than the machine has.
     """
     check_recipe(engine, recipe)
+    placement = placement or OneDevice()
     if recipe.epochs and recipe.accumulation_steps > recipe.epochs * len(train):
         raise ValueError(
             f"--accumulation-steps {recipe.accumulation_steps} never comes to a step, as the run has only "
@@ -122,7 +127,8 @@ def make_trainer(
 
         built_engine = make_engine(model, recipe, optimizer, train, validation)
     else:
-        built_engine = make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task)
+        data = train, validation, image_size, task
+        built_engine = make_train_batch_engine(model, recipe, optimizer, *data, placement)
     return Trainer(
         built_engine,
         recipe_schedule(recipe),
@@ -133,10 +139,11 @@ def make_trainer(
         patience=recipe.patience,
         checkpoint_minutes=recipe.checkpoint_minutes,
         callbacks=callbacks,
+        group=placement.group,
     )
 
 
-def make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task):
+def make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task, placement):
     """Returns the `TrainBatchEngine` of a model by a recipe; arguments as of `make_trainer`."""
     augmentation = batch_augmentation(recipe, image_size)
     balanced = recipe.class_weights == "balanced"
@@ -152,7 +159,12 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
     fractions = parse_resolutions(recipe.progressive_resizing)
     sizes = [scaled_size(model, fraction, own_size) for fraction in fractions]
     models = {size: compiled(with_image_size(model, size)) for size in {*sizes, own_size}}
-    return TrainBatchEngine(
+    engine = TrainBatchEngine
+    if placement.kind != "none":
+        from vit_tf.training.loop.engines.sharded_batch import ShardedEngine  # JAX
+
+        engine = partial(ShardedEngine, placement, task.accuracies)
+    return engine(
         models[own_size],
         model,
         train,

@@ -23,6 +23,9 @@ STAGE_SETTINGS = (
     "epochs minutes learning_rate schedule warmup step_decay patience progressive_resizing".split()
 )
 
+# The options about devices and processes, which may change whenever a run is continued.
+MACHINES = "distribute model_devices coordinator_address num_processes process_id".split()
+
 
 def choose_folder(out, resume, name):
     """Returns the folder of a run and its config.json, None for a new run.
@@ -66,7 +69,7 @@ def open_run(args, command, name, subcommand):
     if args.resume:
         command = saved["command"]
         settings = {name: getattr(args, name) for name in STAGE_SETTINGS if name in args}
-        own = ("run", "resume", *settings)
+        own = ("run", "resume", *MACHINES, *settings)
         if others := [name for name in vars(args) if name not in own and is_given(args, name)]:
             options = [f"--{name.replace('_', '-')}" if name != "data" else "DATA" for name in others]
             raise ValueError(
@@ -187,6 +190,13 @@ def check_same_command(folder, saved, command):
 def is_leftover(name):
     """Returns whether a file may be left by a run that ended before its config.json was written."""
     return name in (LOCK, "split.csv", "bad_files.csv") or name.startswith(PARTIAL)
+
+
+def require_shared(folder):
+    """Raises a ValueError unless this process sees the run's folder, which the main process has locked."""
+    is_there = (folder / LOCK).exists()
+    problem = f"--distribute model writes checkpoints from every process, and {str(folder)!r} is not there"
+    require(is_there, f"{problem}: choose a folder with --out that all machines share")
 
 
 @contextmanager

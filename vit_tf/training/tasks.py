@@ -59,6 +59,10 @@ class SingleLabel:
         """Returns the metric called "accuracy", for `keras.Model.compile`."""
         return "accuracy"
 
+    def accuracies(self, targets, logits):
+        """Returns the accuracy of each image, (b,), from targets and logits (b, o)."""
+        return keras.metrics.categorical_accuracy(targets, logits)
+
     def class_weights(self, batches):
         """Returns (weights of images by class, weights of positive targets): float32 (k,) each, or None."""
         return balanced_weights(batches), None
@@ -108,6 +112,9 @@ class MultiLabel(SingleLabel):
 
     def accuracy(self):
         return keras.metrics.MeanMetricWrapper(label_accuracy, name="accuracy")
+
+    def accuracies(self, targets, logits):
+        return label_accuracy(targets, logits)
 
     def class_weights(self, batches):
         """See `SingleLabel`; for each class, images with and without it have the same total weight."""

@@ -12,7 +12,16 @@ import keras
 import numpy as np
 
 from vit_tf.files import write_csv
-from vit_tf.training.loop.checkpoints import Checkpoints, from_arrays, restore_rng_state, rng_state, to_arrays
+from vit_tf.training.distribution.host_arrays import held_part
+from vit_tf.training.distribution.process_group import AgreedError, Alone
+from vit_tf.training.loop.checkpoints import (
+    Checkpoints,
+    from_arrays,
+    named,
+    restore_rng_state,
+    rng_state,
+    to_arrays,
+)
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine, Trained
 from vit_tf.training.loop.interrupts import Interrupted, Interrupts
 from vit_tf.training.loop.progress import ProgressBar
@@ -53,7 +62,9 @@ class Progress:
 class Trainer:
     """Trains to the end of a schedule, and saves the run's state on the way.
 
-    A run can be interrupted and resumed between any two of the engine's steps.
+    A run can be interrupted and resumed between any two of the engine's steps. Where several processes
+    train, each has a trainer and all take the same steps: the main process's clock counts, and its files are
+    those of the run.
 
     Args:
         engine: see `vit_tf.training.loop.engines`.
@@ -66,6 +77,7 @@ class Trainer:
         patience: int, how many epochs without better weights end the run; None for no such end.
         checkpoint_minutes: float, how often the state is saved within an epoch.
         callbacks: Keras callbacks. Only on_train_begin/end and on_epoch_begin/end are called.
+        group: the processes of the run, see `vit_tf.training.distribution.process_group`.
     """
 
     engine: TrainBatchEngine
@@ -78,14 +90,18 @@ class Trainer:
     patience: int | None = None
     checkpoint_minutes: float = 10.0
     callbacks: Sequence[keras.callbacks.Callback] = ()
+    group: Alone = field(default_factory=Alone)
 
     def __post_init__(self) -> None:
-        self.callback_list = keras.callbacks.CallbackList(self.callbacks, model=self.engine.training_model)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        callbacks = self.callbacks if self.group.is_main else ()
+        self.callback_list = keras.callbacks.CallbackList(callbacks, model=self.engine.training_model)
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", group=self.group)
         self.interrupts = Interrupts()
         self.progress = Progress()
-        self.best_weights: dict[str, np.ndarray] = {}
-        self.started = time.perf_counter()
+        self.best_weights: dict[str, Any] = {}
+        self.started = self.saved_at = time.perf_counter()
+        self.is_stopping = self.is_checkpoint_due = False
+        self.agreed_seconds = 0.0
 
     @property
     def model(self):
@@ -112,7 +128,10 @@ class Trainer:
             )
         from_arrays(self.engine.variables, arrays)
         restore_rng_state(arrays)
-        self.best_weights = {name: array for name, array in arrays.items() if name.startswith("best/")}
+        best = named({"best": self.model.variables})
+        self.best_weights = {
+            name: held_part(best[name], array) for name, array in arrays.items() if name in best
+        }
         self.progress = Progress(**state)
         return True
 
@@ -130,13 +149,18 @@ class Trainer:
         try:
             arrays = {**to_arrays(self.engine.variables), **self.best_weights, **rng_state()}
         except ValueError as error:
-            raise ValueError(self.failure_message(f"after step {progress.step} {error}")) from error
+            raise AgreedError(self.failure_message(f"after step {progress.step} {error}")) from error
         try:
             self.checkpoints.save(progress.step, arrays, asdict(progress))
-        except OSError as error:
-            if not self.checkpoints.paths():
+        except (OSError, AgreedError) as error:
+            if not self.has_checkpoint:
                 raise  # without any checkpoint the run could not be resumed: fail before the training
             self.bar.print(f"warning: no checkpoint of step {progress.step}, training continues: {error}")
+
+    @property
+    def has_checkpoint(self):
+        """Whether the run has a checkpoint, whatever the other processes see."""
+        return self.group.on_main(lambda: bool(self.checkpoints.paths()))
 
     def failure_message(self, problem: str) -> str:
         paths = self.checkpoints.paths()
@@ -169,7 +193,8 @@ class Trainer:
         self.started = time.perf_counter() - self.progress.seconds
         self.saved_at = time.perf_counter()
         with self.interrupts.listening(), ProgressBar(self.schedule) as self.bar:
-            if not self.checkpoints.paths():
+            self.agree()
+            if not self.has_checkpoint:
                 self.save()
             self.write_history()
             self.callback_list.on_train_begin()
@@ -178,7 +203,7 @@ class Trainer:
                     self.callback_list.on_epoch_begin(self.progress.epoch)
                     self.train_epoch()
                     self.end_epoch()
-                    self.raise_if_interrupted()
+                    self.agree_to_go_on()
             except Interrupted:
                 self.save()
                 raise
@@ -189,9 +214,18 @@ class Trainer:
         """Seconds since the start of the run, without interruptions."""
         return time.perf_counter() - self.started
 
+    def agree(self) -> None:
+        """Takes the main process's clock, and a stop that any process has received, for all processes."""
+        is_due = time.perf_counter() - self.saved_at > 60 * self.checkpoint_minutes
+        numbers = self.group.gather_numbers(
+            np.array([self.elapsed, is_due, self.interrupts.requested], float)
+        )
+        self.agreed_seconds, is_due = numbers[0, :2].tolist()
+        self.is_checkpoint_due, self.is_stopping = bool(is_due), bool(numbers[:, 2].any())
+
     @property
     def stage_seconds(self):
-        return self.elapsed - self.progress.stage_start["seconds"]
+        return self.agreed_seconds - self.progress.stage_start["seconds"]
 
     @property
     def stage_epochs(self):
@@ -202,10 +236,6 @@ class Trainer:
     def fraction(self):
         """How much of the present schedule is over, in [0, 1]."""
         return self.schedule.progress(self.stage_epochs, self.stage_seconds)
-
-    @property
-    def is_checkpoint_due(self):
-        return time.perf_counter() - self.saved_at > 60 * self.checkpoint_minutes
 
     def next_steps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns `Schedule.steps` of the next `count` steps."""
@@ -219,8 +249,9 @@ class Trainer:
             started = time.perf_counter()
             for trained in results:
                 self.count(trained, time.perf_counter() - started)
+                self.agree()
                 self.bar.update(progress, self.fraction, self.stage_seconds)
-                self.raise_if_interrupted()
+                self.raise_if_stopping()
                 if self.fraction >= 1:
                     return
                 if self.is_checkpoint_due:
@@ -237,19 +268,26 @@ class Trainer:
         if not all(math.isfinite(value) for value in trained.logs.values()):
             step = f"step {progress.step}" if trained.batches == 1 else f"the steps until {progress.step}"
             place = f"{step} (batch {progress.batch} of epoch {progress.epoch + 1})"
-            raise ValueError(self.failure_message(f"the loss was {trained.logs['loss']} at {place}"))
+            raise AgreedError(self.failure_message(f"the loss was {trained.logs['loss']} at {place}"))
         sums = {name: value * trained.images for name, value in trained.logs.items()}
         for name, value in {"images": trained.images, "seconds": seconds, **sums}.items():
             progress.totals[name] = progress.totals.get(name, 0) + value
 
-    def raise_if_interrupted(self) -> None:
-        if self.interrupts.requested:
+    def raise_if_stopping(self) -> None:
+        if self.is_stopping:
             raise Interrupted
+
+    def agree_to_go_on(self) -> None:
+        self.agree()
+        self.raise_if_stopping()
 
     def end_epoch(self) -> None:
         """Validates, writes the history, keeps the weights if they are the best, and saves."""
         progress = self.progress
-        row = self.history_row(*self.engine.validate(after_batch=self.raise_if_interrupted))
+        logits, targets = self.engine.validate(after_batch=self.agree_to_go_on)
+        self.agree()
+        # Another machine may round in another way, and then take other weights as the best.
+        row = self.group.share(self.history_row(logits, targets))
         if self.is_best(row):
             progress.best = {name: row[name] for name in row if name in BEST}
             self.best_weights = {} if self.monitor == "last" else self.engine.evaluated_weights()
@@ -290,7 +328,7 @@ class Trainer:
     def write_history(self) -> None:
         """Writes `history.csv` from the rows of the state: without gaps and duplicates after any crash."""
         rows = self.progress.rows
-        if not rows:
+        if not rows or not self.group.is_main:
             return
         try:
             write_csv(self.folder / "history.csv", list(rows[0]), [list(row.values()) for row in rows])

@@ -1,0 +1,58 @@
+"""Start several training processes on this machine, to try what runs on several machines.
+
+    python scripts/launch_local.py --processes 2 -- vit-tf train --data sample --out runs/two
+
+Each process gets the address of the first, the number of processes and its own number from the environment.
+The output of process 0 is shown; the others print only errors. Ctrl-C stops all after the current batch.
+"""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+from vit_tf.commands.parser import Parser
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--processes", type=int, default=2, metavar="N", help="how many processes (2)")
+    parser.add_argument("command", nargs="+", help="the command of each process, after --")
+    args = parser.parse_args()
+    if args.processes < 1:
+        parser.error(f"--processes must be at least 1, got {args.processes}")
+    return args
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def main():
+    args = parse_arguments()
+    places = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}", "JAX_NUM_PROCESSES": str(args.processes)}
+    processes = []
+    for rank in range(args.processes):
+        environment = {**os.environ, "KERAS_BACKEND": "jax", **places, "JAX_PROCESS_ID": str(rank)}
+        processes.append(subprocess.Popen(args.command, env=environment))
+
+    def pass_on(number, _):
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to all
+    codes = [process.wait() for process in processes]
+    # A process that a signal ended has a negative code.
+    return max(codes, key=abs)
+
+
+if __name__ == "__main__":
+    sys.exit(abs(main()))

@@ -1,0 +1,66 @@
+"""From `--distribute` to the backend of Keras and the placement of a run."""
+
+import os
+import sys
+
+from vit_tf.checks import require
+
+CHOICES = ("auto", "none", "data", "model")
+
+
+def choose_backend(distribute, rendezvous, engine="train-batch"):
+    """Selects JAX for a run of several processes or a divided model, before Keras is imported.
+
+    Raises:
+        ValueError: another backend was selected before, or the engine computes on one device alone.
+    """
+    needs_jax = not rendezvous.is_alone or distribute == "model"
+    reason = "several processes" if not rendezvous.is_alone else f"--distribute {distribute}"
+    is_divided = needs_jax or distribute == "data"
+    hint = "choose --engine train-batch, or one process and --distribute none"
+    require(not is_divided or engine == "train-batch", f"--engine {engine} computes on one device: {hint}")
+    problem = f"{reason} cannot be combined with --distribute none"
+    require(rendezvous.is_alone or distribute != "none", f"{problem}: leave one of them out")
+    if not needs_jax:
+        return
+    if "keras" in sys.modules:
+        selected = sys.modules["keras"].backend.backend()
+    else:
+        selected = os.environ.setdefault("KERAS_BACKEND", "jax")
+    if selected != "jax":
+        raise ValueError(
+            f"{reason} need Keras on JAX, got KERAS_BACKEND={selected}: leave the variable out (on "
+            "TensorFlow one process uses several GPUs of its machine by --distribute data)"
+        )
+
+
+def choose_placement(distribute, rendezvous, model_devices=None, engine="train-batch"):
+    """Returns the placement of a run, after Keras was imported and the processes were connected.
+
+    Args:
+        distribute: one of `CHOICES`. "auto" is "data" where this run has several devices.
+        rendezvous: a `Rendezvous`.
+        model_devices: see `JaxDevices`.
+        engine: name of the engine, see `vit_tf.training.loop.engines`.
+
+    Raises:
+        ValueError: the backend cannot do it, or the devices cannot be divided in this way.
+    """
+    import keras
+
+    from vit_tf.training.distribution.placement import JaxDevices, OneDevice
+
+    backend = keras.backend.backend()
+    if distribute == "none" or (distribute == "auto" and engine != "train-batch"):
+        return OneDevice()
+    if backend == "jax":
+        import jax
+
+        if distribute == "auto" and jax.device_count() == 1:
+            return OneDevice()
+        return JaxDevices("model" if distribute == "model" else "data", model_devices)
+    require(
+        distribute == "auto" or backend == "tensorflow",
+        f"--distribute {distribute} needs Keras on JAX or TensorFlow, got {backend!r}: set KERAS_BACKEND=jax",
+    )
+    return OneDevice()
