@@ -209,14 +209,14 @@ def test_a_file_of_keras(out, tmp_path):
 # ---------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_several_image_sizes(out):
-    manifests = export(tiny(), out, format="savedmodel", image_size=[(8, 16), 12])
+    manifests = export(tiny(), out, format="litert", image_size=[(8, 16), 12])
     assert [manifest.image_size for manifest in manifests] == [(8, 16), (12, 12)]
     assert left(out) == ["12x12", "8x16"]
     assert read_manifest(out / "12x12") == manifests[1]
     assert manifests[1].preprocessing["image_size"] == [12, 12]
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("format", ["savedmodel", "onnx", "openvino"])
 def test_one_graph_takes_several_image_sizes(out, format):
     model, sizes = tiny(), [(16, 8), 12, (8, 16)]
     manifest = export(model, out, format=format, image_size=sizes)
@@ -230,13 +230,51 @@ def test_one_graph_takes_several_image_sizes(out, format):
         np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
     with pytest.raises(ValueError, match=r"'b', \*\(12, 12, 3\)\) or .* got float32 \(3, 16, 16, 3\)"):
         runtime.run(IMAGES[:, :16, :16])
-    # The graph has no table for another size.
-    with pytest.raises(Exception, match="(?i)shape|dimension|broadcast"):
-        runtime.compute(IMAGES[:, :8, :8])
+    if format == "savedmodel":  # which resamples the table
+        (outputs,) = runtime.compute(IMAGES[:, :8, :8])
+        expected = keras.ops.convert_to_numpy(resize_model(model, 8)(IMAGES[:, :8, :8]))
+        np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
+    else:  # which have no table for another size
+        with pytest.raises(Exception, match="(?i)shape|dimension|broadcast"):
+            runtime.compute(IMAGES[:, :8, :8])
     predictor = Predictor(out, image_size=12)
     assert predictor.outputs(np.zeros((30, 40, 3), "uint8")).shape == (1, 3)
     with pytest.raises(ValueError, match=r"takes images of 16x8, 12x12, 8x16 pixels, got \(8, 8\): export"):
         Predictor(out, image_size=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind, first, second",
+    [
+        ("cifar10", 32, (40, 32)),
+        ("many_tokens", (66, 64), 16),
+        ("registers", (42, 56), 28),
+        ("differential", 48, (64, 16)),
+    ],
+)
+def test_one_savedmodel_of_other_kinds(out, kind, first, second):
+    """In a graph of one signature, whose image size, grid and number of tokens are unknown."""
+    import tensorflow as tf
+
+    options = dict(image_size=[first, second], preprocessing=True, layout="tfserving")
+    manifest = export(shared_classifier(kind), out, format="savedmodel", **options)
+    assert manifest.agreement["largest_difference"] <= BOUNDS["float32"]
+    folder = out / manifest.variant / "1"
+    assert left(out) == sorted(["models.config", manifest.variant])
+    (name, signature), *others = tf.saved_model.load(str(folder)).signatures.items()
+    assert (name, others) == ("serving_default", [])  # "encoded_images" would have to choose a size
+    assert signature.structured_input_signature[1]["images"].shape.as_list() == [None, None, None, 3]
+    weights = 4 * shared_classifier(kind).model.count_params()
+    assert (folder / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.1 * weights + 10_000
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "onnx"])
+def test_relative_positions_have_one_size(out, format):
+    model = tiny(relative_positions=True, position_table=False)
+    with pytest.raises(ValueError, match="do not allow several image sizes in one graph: export each size"):
+        export(model, out, format=format, image_size=[(8, 16), 12])
+    assert left(out.parent) == []
 
 
 def test_an_onnx_model_takes_encoded_images(out):

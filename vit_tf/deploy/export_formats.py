@@ -26,7 +26,7 @@ class Format:
 
 
 FORMATS = {
-    "savedmodel": Format("saved_model.pb", ("float32",), "savedmodel", ("tensorflow",), None),
+    "savedmodel": Format("saved_model.pb", ("float32",), "savedmodel", ("tensorflow",), None, True),
     "onnx": Format(
         "model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx", True
     ),
