@@ -2,6 +2,7 @@ import shutil
 
 import pytest
 from conftest import randomize
+from support.exported import write_folder
 
 from vit_tf import build_vit, save_weights
 from vit_tf.commands import main as cli
@@ -89,6 +90,25 @@ def test_a_folder_that_exists(capsys, source):
     assert (folder / "config.json").exists()
     assert fails("export", folder, to / "no" / "out", "--format", "onnx") == 2
     assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["export", "quantize"])
+def test_a_source_that_is_exported(capsys, tmp_path, command):
+    folder = write_folder(tmp_path / "exported", source="runs/pets")
+    options = (
+        ["--format", "onnx"] if command == "export" else ["--data", "sample", "--runtime", "onnxruntime"]
+    )
+
+    def message(source):
+        assert fails(command, source, tmp_path / "out", *options) == 2
+        return capsys.readouterr().err
+
+    for source in (folder, folder / "model.onnx"):
+        assert "and weights are expected: give what it was exported from, 'runs/pets'" in message(source)
+    (folder / "vit_tf.json").unlink()
+    hint = "model.onnx' has no vit_tf.json beside it, which `vit-tf export` writes: give weights"
+    for source in (folder, folder / "model.onnx"):
+        assert hint in message(source)
 
 
 def test_labels_of_another_model(capsys, source):

@@ -226,7 +226,10 @@ def test_a_runtime(capsys, exported, tmp_path, runtime):
 def test_bad_runtimes(exported, tmp_path):
     folder, paths = exported
     for arguments, message in (
-        (["--runtime", "onnxruntim"], r"`runtime` must be one of .* \(did you mean 'onnxruntime'\?\)"),
+        (
+            ["--runtime", "onnxruntim"],
+            r"--runtime must be .* 'auto', got .* \(did you mean 'onnxruntime'\?\)",
+        ),
         (["--runtime", "openvino"], "openvino reads folders of `vit-tf export`, and 'cifar10' is none"),
         (["--runtime", "keras", "--weights", folder], "keras does not read the format 'onnx'"),
         (["--weights", folder, "--resume"], "--resume continues a file: add --csv FILE"),

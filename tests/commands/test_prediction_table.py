@@ -1,6 +1,9 @@
 """The table of `vit-tf predict --csv`, which --resume continues."""
 
+import os
+
 import pytest
+from support.exported import write_folder
 
 from vit_tf.commands.main import main
 from vit_tf.commands.prediction_table import PredictionTable
@@ -73,3 +76,11 @@ def test_resume_refuses_the_table_of_another_model(capsys, exported, tmp_path):
         assert run(capsys, *options, "--resume")[0] == 0 and out.read_text() == content
     with pytest.raises(ValueError, match="already exists"):
         run(capsys, *options)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full of Linux")
+def test_a_full_disk_names_the_file(tmp_path):
+    table = PredictionTable(Predictor(write_folder(tmp_path / "exported"), "onnxruntime"), 1)
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        with table.output("/dev/full"):
+            pass

@@ -5,7 +5,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import randomize
-from support.export_cases import SHAPES, small_classifier
+from support.export_cases import KINDS, runtime_web_folder, small_classifier
 from support.marks import mostly_slow
 
 from vit_tf import build_vit, export
@@ -13,6 +13,7 @@ from vit_tf.classifier import Classifier
 from vit_tf.data.augment import batch
 from vit_tf.deploy import Predictor, exporting, read_manifest
 from vit_tf.deploy.agreement import BOUNDS
+from vit_tf.deploy.export_formats import EXPORTED, FORMATS
 from vit_tf.deploy.runtimes import open_runtime
 from vit_tf.deploy.writers import onnx_file
 from vit_tf.preprocessing import Preprocessing
@@ -20,7 +21,6 @@ from vit_tf.weights import resize_model
 
 pytestmark = pytest.mark.tensorflow_only
 
-FORMATS = ("onnx", "savedmodel", "openvino", "litert")
 IMAGES = np.random.default_rng(0).normal(size=(3, 48, 64, 3)).astype("float32")
 
 
@@ -46,36 +46,60 @@ def shared_classifier(kind):
     return small_classifier(kind)
 
 
-CASES = {f"{format}-{kind}": (kind, format) for format in FORMATS for kind in ["cifar10", *SHAPES]}
+@pytest.fixture(scope="module")
+def web(tmp_path_factory):
+    """The options of an export in the format "web" without npm."""
+    return {"onnxruntime_web": runtime_web_folder(tmp_path_factory.mktemp("npm"))}
+
+
+CASES = {f"{format}-{kind}": (kind, format) for format in EXPORTED for kind in KINDS}
 FAST = ("onnx-cifar10", "openvino-distilled")
 # For all kinds stand attention pooling, two outputs and chunks of queries; `test_write.py` has all in ONNX.
 IN_EVERY_FORMAT = ("siglip", "distilled", "many_tokens")
-FURTHER = [name for name in CASES if name != "onnx-cifar10" and not name.endswith(IN_EVERY_FORMAT)]
+FURTHER = [
+    name
+    for name in CASES
+    if name.startswith("web") or name != "onnx-cifar10" and not name.endswith(IN_EVERY_FORMAT)
+]
 
 
 @pytest.mark.parametrize("kind, format", mostly_slow(CASES, FAST, FURTHER))
-def test_exports_agree(out, kind, format):
+def test_exports_agree(out, web, kind, format):
     classifier = shared_classifier(kind)
-    manifest = export(classifier, out, format=format)
+    manifest = export(classifier, out, format=format, **(web if format == "web" else {}))
     assert manifest == read_manifest(out)
     assert manifest.agreement["largest_difference"] <= BOUNDS["float32"] == 1e-4
+    assert manifest.agreement["top1_agreement"] == 1
     assert manifest.agreement["images"] == 64
     assert len(manifest.output_names) == len(classifier.model.outputs)
     assert manifest.labels == classifier.labels
     assert left(out.parent) == ["out"]
 
 
-@pytest.mark.slow
-@pytest.mark.fast_cases(1)
+HALF = {
+    f"{format}-{precision}-{kind}": (kind, format, precision)
+    for kind in KINDS
+    for format in EXPORTED
+    for precision in FORMATS[format].precisions[1:]
+}
+
+
 @pytest.mark.parametrize(
-    "format, precision",
-    [("onnx", "float16"), ("openvino", "float16"), ("openvino", "bfloat16"), ("litert", "float16")],
+    "kind, format, precision",
+    mostly_slow(
+        HALF,
+        ("onnx-float16-plain",),
+        [name for name in HALF if not name.endswith("plain") or name.startswith("web")],
+    ),
 )
-def test_half_precision(out, format, precision):
-    classifier = small_classifier("plain")
-    manifest = export(classifier, out, format=format, precision=precision)
+def test_half_precision(out, web, kind, format, precision):
+    classifier = shared_classifier(kind)
+    manifest = export(classifier, out, format=format, precision=precision, **(web if format == "web" else {}))
     assert manifest.precision == precision
     assert 0 < manifest.agreement["largest_difference"] <= BOUNDS[precision]
+    assert manifest.agreement["top1_agreement"] > 0.95
+    if kind == "many_tokens":  # whose graph takes more bytes than its weights
+        return
     full = 4 * classifier.model.count_params()
     model_files = [path for path in out.iterdir() if path.suffix in (".onnx", ".bin", ".tflite")]
     assert sum(path.stat().st_size for path in model_files) < 0.8 * full
@@ -123,7 +147,8 @@ def test_encoded_images(out):
     ids=["ours", "Keras", "nested"],
 )
 @pytest.mark.parametrize(
-    "format", [FORMATS[0], *[pytest.param(x, marks=pytest.mark.slow) for x in FORMATS[1:]]]
+    "format",
+    ["onnx", *[pytest.param(x, marks=pytest.mark.slow) for x in ("savedmodel", "openvino", "litert")]],
 )
 def test_augmentation_is_left_out(out, augmentation, format):
     vit = tiny(name="vit")
@@ -184,14 +209,14 @@ def test_a_file_of_keras(out, tmp_path):
 # ---------------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_several_image_sizes(out):
-    manifests = export(tiny(), out, format="savedmodel", image_size=[(8, 16), 12])
+    manifests = export(tiny(), out, format="litert", image_size=[(8, 16), 12])
     assert [manifest.image_size for manifest in manifests] == [(8, 16), (12, 12)]
     assert left(out) == ["12x12", "8x16"]
     assert read_manifest(out / "12x12") == manifests[1]
     assert manifests[1].preprocessing["image_size"] == [12, 12]
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
+@pytest.mark.parametrize("format", ["savedmodel", "onnx", "openvino"])
 def test_one_graph_takes_several_image_sizes(out, format):
     model, sizes = tiny(), [(16, 8), 12, (8, 16)]
     manifest = export(model, out, format=format, image_size=sizes)
@@ -205,13 +230,51 @@ def test_one_graph_takes_several_image_sizes(out, format):
         np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
     with pytest.raises(ValueError, match=r"'b', \*\(12, 12, 3\)\) or .* got float32 \(3, 16, 16, 3\)"):
         runtime.run(IMAGES[:, :16, :16])
-    # The graph has no table for another size.
-    with pytest.raises(Exception, match="(?i)shape|dimension|broadcast"):
-        runtime.compute(IMAGES[:, :8, :8])
+    if format == "savedmodel":  # which resamples the table
+        (outputs,) = runtime.compute(IMAGES[:, :8, :8])
+        expected = keras.ops.convert_to_numpy(resize_model(model, 8)(IMAGES[:, :8, :8]))
+        np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
+    else:  # which have no table for another size
+        with pytest.raises(Exception, match="(?i)shape|dimension|broadcast"):
+            runtime.compute(IMAGES[:, :8, :8])
     predictor = Predictor(out, image_size=12)
     assert predictor.outputs(np.zeros((30, 40, 3), "uint8")).shape == (1, 3)
     with pytest.raises(ValueError, match=r"takes images of 16x8, 12x12, 8x16 pixels, got \(8, 8\): export"):
         Predictor(out, image_size=8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind, first, second",
+    [
+        ("cifar10", 32, (40, 32)),
+        ("many_tokens", (66, 64), 16),
+        ("registers", (42, 56), 28),
+        ("differential", 48, (64, 16)),
+    ],
+)
+def test_one_savedmodel_of_other_kinds(out, kind, first, second):
+    """In a graph of one signature, whose image size, grid and number of tokens are unknown."""
+    import tensorflow as tf
+
+    options = dict(image_size=[first, second], preprocessing=True, layout="tfserving")
+    manifest = export(shared_classifier(kind), out, format="savedmodel", **options)
+    assert manifest.agreement["largest_difference"] <= BOUNDS["float32"]
+    folder = out / manifest.variant / "1"
+    assert left(out) == sorted(["models.config", manifest.variant])
+    (name, signature), *others = tf.saved_model.load(str(folder)).signatures.items()
+    assert (name, others) == ("serving_default", [])  # "encoded_images" would have to choose a size
+    assert signature.structured_input_signature[1]["images"].shape.as_list() == [None, None, None, 3]
+    weights = 4 * shared_classifier(kind).model.count_params()
+    assert (folder / "variables" / "variables.data-00000-of-00001").stat().st_size < 1.1 * weights + 10_000
+
+
+@pytest.mark.parametrize("format", ["savedmodel", "onnx"])
+def test_relative_positions_have_one_size(out, format):
+    model = tiny(relative_positions=True, position_table=False)
+    with pytest.raises(ValueError, match="do not allow several image sizes in one graph: export each size"):
+        export(model, out, format=format, image_size=[(8, 16), 12])
+    assert left(out.parent) == []
 
 
 def test_an_onnx_model_takes_encoded_images(out):

@@ -138,13 +138,20 @@ def test_a_damaged_file_is_one_line(tmp_path, format, name):
         open_runtime(folder, runtime=name)
 
 
-def test_openvino_without_its_weights(tmp_path):
-    folder = write_folder(tmp_path / "model", "openvino")
-    (folder / "model.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot be opened by openvino"):
+@pytest.mark.parametrize(
+    "format, name",
+    [
+        ("openvino", "model.bin"),
+        pytest.param("savedmodel", "variables/variables.index", marks=pytest.mark.slow),
+    ],
+)
+def test_a_model_without_its_weights(tmp_path, format, name):
+    folder = write_folder(tmp_path / "model", format)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(ValueError, match=f"cannot be opened by {format}: .*; if the file is damaged, export"):
         open_runtime(folder)
-    (folder / "model.bin").unlink()
-    with pytest.raises(ValueError, match="cannot be opened by openvino"):
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"is incomplete: it has no {name}; export the model again"):
         open_runtime(folder)
 
 

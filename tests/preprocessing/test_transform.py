@@ -431,3 +431,15 @@ def test_files_are_preprocessed_and_found_without_keras():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.splitlines() == ["(1, 32, 32, 3)", "set()"], done.stderr
+
+
+def test_normalize_is_the_formula_to_the_last_bit():
+    settings = Preprocessing((5, 7), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3)).astype("uint8")
+    mean, std = np.array([settings.mean, settings.std], "float32")
+    for images in (pixels, pixels[:, :, ::-1], pixels.astype("float32")):
+        before = images.copy()
+        np.testing.assert_array_equal(
+            settings.normalize(images), (before.astype("float32") / 255 - mean) / std
+        )
+        np.testing.assert_array_equal(images, before)

@@ -5,6 +5,7 @@ from conftest import randomize
 from support.cases import small
 from vit_tf import build_vit, get_preprocessing, load
 from vit_tf.classifier import Classifier
+from vit_tf.deploy.web.runtime_files import SCRIPT, WEBASSEMBLY
 
 NARROW = dict(num_heads=1, hidden_dim=8, mlp_dim=8)
 SHAPES = {
@@ -18,6 +19,7 @@ SHAPES = {
     "differential": ("vit_tiny_patch16_224", {"attention": "differential", "num_heads": 2}),
     "many_tokens": ("vit_tiny_patch16_224", {"image_size": (66, 64), "patch_size": 2, **NARROW}),
 }
+KINDS = ("cifar10", *SHAPES)
 
 
 def small_classifier(kind):
@@ -28,3 +30,12 @@ def small_classifier(kind):
     model = randomize(build_vit(variant, **{**small(variant), "num_layers": 1, **options}))
     labels = None if options.get("num_classes") == 0 else ("ant", "bee", "cow", "dog", "elk")
     return Classifier(model, get_preprocessing(variant, model.input_shape[1:3]), labels)
+
+
+def runtime_web_folder(folder):
+    """Writes an npm package onnxruntime-web without any code into a folder; returns its path."""
+    package = folder / "onnxruntime-web"
+    package.mkdir()
+    (package / SCRIPT).write_bytes(b"/* ONNX Runtime Web v1.2.3 */")
+    (package / WEBASSEMBLY).write_bytes(b"\0asm")
+    return package

@@ -37,8 +37,8 @@ def add_arguments(parser):
     parser.add_argument(
         "--image-size",
         metavar="PIXELS",
-        help="side, or HEIGHTxWIDTH; several, as in 224,384, are one graph in onnx and openvino, else "
-        "one folder each; default: the model's",
+        help="side, or HEIGHTxWIDTH; several, as in 224,384, are one graph in savedmodel, onnx and openvino, "
+        "else one folder each; default: the model's",
     )
     parser.add_argument("--opset", type=int, metavar="N", help="version of ONNX's operators (23; 20 for web)")
     parser.add_argument("--layout", metavar="SERVER", help=f"write the folders of {', '.join(LAYOUTS)}")

@@ -49,12 +49,14 @@ def check_source(source, variant=None):
 
     It reads the configuration alone, without Keras.
     """
+    from vit_tf.deploy.manifest import check_is_not_exported
     from vit_tf.hub import read_source_config
 
     if variant is not None:
         get_variant(variant)
     if os.path.isfile(source):
         check_is_no_image(source)
+    check_is_not_exported(source)
     read_source_config(source)
 
 

@@ -1,6 +1,7 @@
 """The CSV file of `vit-tf predict`: one row per image, which a later run continues."""
 
 import csv
+import errno
 import os
 import sys
 from contextlib import contextmanager, nullcontext
@@ -92,7 +93,10 @@ class PredictionTable:
             append: bool, whether to add rows to an existing file.
         """
         mode = "a" if append else "w"
-        with nullcontext(sys.stdout) if path == "-" else open(path, mode, buffering=1, **OPTIONS) as file:
+        with (
+            naming_the_file(path),
+            nullcontext(sys.stdout) if path == "-" else open(path, mode, buffering=1, **OPTIONS) as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             if path == "-" or not file.tell():
                 writer.writerow(self.header)
@@ -104,6 +108,17 @@ class PredictionTable:
                 writer.writerow(row)
 
             yield write
+
+
+@contextmanager
+def naming_the_file(path):
+    """A scope in which the error of a full disk names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def predicted_labels(predictions):

@@ -1,6 +1,6 @@
 """The options of commands that compute with weights or with an exported folder, on any runtime."""
 
-from vit_tf.checks import check_int
+from vit_tf.checks import check_choice, check_int
 from vit_tf.commands.options import check_source
 from vit_tf.commands.startup import import_backend
 
@@ -36,8 +36,9 @@ def check_runtime(runtime, source, variant=None):
             `check_source`.
     """
     from vit_tf.deploy.manifest import exported_folder, read_manifest
-    from vit_tf.deploy.runtimes import choose_keras, choose_runtime
+    from vit_tf.deploy.runtimes.opening import AUTO, RUNTIMES, choose_keras, choose_runtime
 
+    check_choice("--runtime", runtime, (*RUNTIMES, AUTO))
     folder = exported_folder(source)
     if folder is not None:
         return choose_runtime(read_manifest(folder), runtime)

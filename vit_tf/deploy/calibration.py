@@ -60,9 +60,8 @@ class LabelledImages:
             batch_size,
             transform=EvalTransform(preprocessing),
         )
-        mean, std = np.array([preprocessing.mean, preprocessing.std], "float32")
         for pixels, targets in loader.epoch():
-            yield pixels if self.takes_pixels else (pixels.astype("float32") / 255 - mean) / std, targets
+            yield pixels if self.takes_pixels else preprocessing.normalize(pixels), targets
 
     def stacked(self) -> np.ndarray:
         """Returns all images as one array, as `batches` yields them."""

@@ -15,6 +15,7 @@ class Format:
         modules: the modules that writing and checking it needs.
         extra: the extra of vit_tf that installs the modules; None for what vit_tf itself requires.
         has_sizes: bool, whether one file can take images of several sizes.
+        others: the files without which the main file cannot be read.
     """
 
     file: str
@@ -23,15 +24,35 @@ class Format:
     modules: tuple[str, ...]
     extra: str | None
     has_sizes: bool = False
+    others: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the model needs, `file` first."""
+        return self.file, *self.others
 
 
 FORMATS = {
-    "savedmodel": Format("saved_model.pb", ("float32",), "savedmodel", ("tensorflow",), None),
+    "savedmodel": Format(
+        "saved_model.pb",
+        ("float32",),
+        "savedmodel",
+        ("tensorflow",),
+        None,
+        True,
+        ("variables/variables.index",),
+    ),
     "onnx": Format(
         "model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx", True
     ),
     "openvino": Format(
-        "model.xml", ("float32", "float16", "bfloat16"), "openvino", ("openvino", "onnx"), "openvino", True
+        "model.xml",
+        ("float32", "float16", "bfloat16"),
+        "openvino",
+        ("openvino", "onnx"),
+        "openvino",
+        True,
+        ("model.bin",),
     ),
     "litert": Format("model.tflite", ("float32", "float16"), "litert", ("ai_edge_litert",), "litert"),
     "web": Format("model.onnx", ("float32", "float16"), "onnxruntime", ("onnx", "onnxruntime"), "onnx"),

@@ -63,8 +63,8 @@ def export(
             takes the bytes of one JPEG or PNG file, as a vector of uint8, in place of images; ONNX Runtime
             needs the extra "encoded". A SavedModel has the signature for encoded images.
         image_size: int or (height, width) in pixels, to which the position table is resampled. With a list of
-            these, one graph takes each of the sizes in the formats "onnx" and "openvino"; the other formats
-            get one folder per size inside `path`. Defaults to the model's own size.
+            these, one graph takes each of the sizes in the formats "savedmodel", "onnx" and "openvino"; the
+            other formats get one folder per size inside `path`. Defaults to the model's own size.
         opset: int from 20, the version of ONNX's operators, for "onnx" (23) and "web" (20). From 23 on,
             attention is one operator.
         layout: "tfserving", "ovms" or "triton": writes the folders that this server reads.
@@ -85,6 +85,7 @@ def export(
     check_settings(format, precision, opset, layout, onnxruntime_web, encoded)
     check_new_folder(path, force)
     say = progress or (lambda line: None)
+    from vit_tf.deploy.inference_model import check_positions
     from vit_tf.deploy.subject import open_subject
 
     subject = open_subject(model_or_source, variant, preprocessing or encoded)
@@ -96,6 +97,8 @@ def export(
         for size in image_sizes(image_size if is_list else [image_size], subject.image_size)
     ]
     one_graph = is_list and FORMATS[format].has_sizes
+    if one_graph:
+        check_positions(subject.model)
     groups = [subjects] if one_graph else [[resized] for resized in subjects]
     with atomic_folder(path, force) as partial:
         models = {}

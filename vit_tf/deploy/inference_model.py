@@ -7,7 +7,7 @@ import numpy as np
 
 from vit_tf.checks import require
 from vit_tf.data.augment.batch import RandomLayer
-from vit_tf.structure import STEMS, flat_layers, rgb_size
+from vit_tf.structure import STEMS, ViTStructure, flat_layers, rgb_size
 
 MIXING = ("AugMix", "CutMix", "MixUp", "RandAugment")
 # Keras's augmentation is active without `training=False`, and ours needs operations that no runtime has.
@@ -61,6 +61,13 @@ def make_inference_model(model: keras.Model) -> InferenceModel:
     if not walk.is_rescaled:
         return InferenceModel(flat)
     return InferenceModel(flat, tuple(walk.scale.tolist()), tuple(walk.offset.tolist()))
+
+
+def check_positions(model: keras.Model) -> None:
+    """Raises a ValueError for a model whose graph cannot take several image sizes."""
+    has_relative = any(block.config.relative_positions for block in ViTStructure(model).blocks.values())
+    problem = "relative positions do not allow several image sizes in one graph"
+    require(not has_relative, f"{problem}: export each size to its own folder")
 
 
 class Walk:

@@ -105,6 +105,24 @@ def exported_folder(source: Any) -> Path | None:
         return None
 
 
+def check_is_not_exported(source: str | PathLike) -> None:
+    """Raises a ValueError for an exported model where weights are expected. A .keras file has weights."""
+    files = {format.file for format in FORMATS.values() if format.precisions}
+    path, folder = Path(source), exported_folder(source)
+    if folder is not None:
+        manifest = read_manifest(folder)
+        problem = f"{str(source)!r} is an exported model, and weights are expected"
+        hint = f"give what it was exported from, {shown(manifest.source)}"
+        require(manifest.format == "keras", f"{problem}: {hint}")
+        return
+    is_weights = (path / "config.json").is_file()
+    found = next((path / file for file in sorted(files) if (path / file).is_file()), None)
+    if path.is_file() and path.suffix in {Path(file).suffix for file in files}:
+        found = path
+    problem = f"{str(found)!r} has no {MANIFEST} beside it, which `vit-tf export` writes"
+    require(is_weights or found is None, f"{problem}: give weights, or an exported folder")
+
+
 def read_manifest(folder: str | Path) -> Manifest:
     """Returns the `Manifest` of an exported folder.
 

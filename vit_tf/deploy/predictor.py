@@ -201,9 +201,10 @@ class Predictor:
         """Yields `([images], outputs (b, k))` in the order of the images, see `stream` and `outputs`."""
         with thread_pool(min(self.threads, MOST_READING_THREADS)) as readers, thread_pool(1) as computer:
             read = map_ahead(readers, self.read, each_image(images), 2 * self.batch_size + self.threads)
-            batches = self._collect(read, on_error)
-            # One batch waits while another one computes.
-            for (batch, _), outputs in map_ahead(computer, lambda batch: self.compute(batch[1]), batches, 1):
+            # One batch waits while another one computes. It is stacked in this thread, so that the computing
+            # thread does not wait for the copy.
+            batches = ((batch, self._stack(arrays)) for batch, arrays in self._collect(read, on_error))
+            for (batch, _), outputs in map_ahead(computer, lambda item: self._run(item[1]), batches, 1):
                 yield batch, outputs.result()
 
     def read(self, image: Any) -> np.ndarray:
@@ -217,8 +218,14 @@ class Predictor:
 
     def compute(self, arrays: list[np.ndarray]) -> np.ndarray:
         """Returns the outputs (b, k) of a batch of arrays that `read` returned; two heads are averaged."""
-        is_encoded = self.runtime.signature.input_kind == "encoded"
-        outputs = self.runtime.run(arrays if is_encoded else np.stack(arrays))
+        return self._run(self._stack(arrays))
+
+    def _stack(self, arrays):
+        """Returns arrays that `read` returned as the runtime takes them."""
+        return arrays if self.runtime.signature.input_kind == "encoded" else np.stack(arrays)
+
+    def _run(self, images):
+        outputs = self.runtime.run(images)
         return outputs[0] if len(outputs) == 1 else np.mean(outputs, axis=0)
 
     def _collect(self, read, on_error):

@@ -146,8 +146,7 @@ def encoded(image, kind):
 def prepare(images, preprocessing):
     """Returns images (n, h, w, 3) resized as uint8 pixels, and normalised as float32."""
     pixels = np.stack([np.asarray(preprocessing.resize_and_crop(Image.fromarray(x))) for x in images])
-    mean, std = np.array([preprocessing.mean, preprocessing.std], "float32")
-    return pixels, (pixels.astype("float32") / 255 - mean) / std
+    return pixels, preprocessing.normalize(pixels)
 
 
 def open_subject(

@@ -9,11 +9,14 @@ import pytest
 from conftest import randomize
 from PIL import Image
 from support.browser import Browser, can_run, served
+from support.export_cases import KINDS, runtime_web_folder, small_classifier
 from support.photos import MEAN, STD, photo
 
 import vit_tf
+from vit_tf.deploy.agreement import BOUNDS, compare
 from vit_tf.deploy.manifest import Manifest, write_manifest
-from vit_tf.deploy.web import page, runtime_files
+from vit_tf.deploy.subject import open_subject
+from vit_tf.deploy.web import page
 from vit_tf.deploy.web.runtime_files import RuntimeFiles, load_runtime_files
 from vit_tf.labels import PROBLEM_TYPES, REGRESSION, imagenet_classes
 from vit_tf.preprocessing import Preprocessing
@@ -34,6 +37,26 @@ RESULT = """({
   lines: Array.from(document.querySelectorAll("#predictions li"), (item) => item.innerText.split("\\n")),
   answer: document.querySelector("#answer").innerText,
 })"""
+# Without the attention, which is large.
+OUTPUTS = "{names}.map((name) => Array.from(latestResult.outputs[name].data))"
+# Runs batches of the images in a file by the page's copy of ONNX Runtime Web.
+RUN_BATCHES = """(async () => {{
+  const ort = await import("/onnxruntime/ort.wasm.bundle.min.js");
+  const read = async (name) => (await fetch(name)).arrayBuffer();
+  ort.env.wasm.wasmBinary = await read("/onnxruntime/ort-wasm-simd-threaded.wasm");
+  ort.env.wasm.numThreads = 1;
+  const session = await ort.InferenceSession.create(new Uint8Array(await read("/model.onnx")));
+  const images = new Float32Array(await read("/images.bin"));
+  const outputs = {names}.map(() => []);
+  const step = {size}.reduce((product, side) => product * side, 1);
+  for (let start = 0; start < images.length; start += {batch} * step) {{
+    const part = images.subarray(start, start + {batch} * step);
+    const batch = new ort.Tensor("float32", part, [part.length / step, ...{size}]);
+    const results = await session.run({{ images: batch }}, {names});
+    {names}.forEach((name, i) => outputs[i].push(...results[name].data));
+  }}
+  return outputs;
+}})()"""
 ERROR = "!document.querySelector('#error').hidden && document.querySelector('#error').textContent"
 # Gives a file to the page as a paste or a drop does.
 GIVE = """(async () => {{
@@ -121,11 +144,7 @@ class TestFolder:
 
     @pytest.mark.slow
     def test_export(self, tmp_path):
-        package = tmp_path / "package"
-        package.mkdir()
-        (package / runtime_files.SCRIPT).write_bytes(b"/* ONNX Runtime Web v1.2.3 */")
-        (package / runtime_files.WEBASSEMBLY).write_bytes(b"\0asm")
-        options = dict(preprocessing=Preprocessing(16), onnxruntime_web=package)
+        options = dict(preprocessing=Preprocessing(16), onnxruntime_web=runtime_web_folder(tmp_path))
         manifest = vit_tf.export(small_model(), tmp_path / "demo", format="web", **options)
         assert (manifest.format, manifest.input_kind) == ("web", "uint8")
         assert manifest.agreement["top1_agreement"] == 1
@@ -210,10 +229,10 @@ def open_page(browser, url):
     return int(browser.wait_for("document.body.dataset.threads"))
 
 
-def result_of(browser):
-    """Returns the result that the page shows next."""
+def result_of(browser, script=RESULT):
+    """Returns the result that the page shows next, as a script reads it."""
     browser.wait_for("window.latestResult && !document.querySelector('#result').classList.contains('busy')")
-    result = browser.evaluate(RESULT)
+    result = browser.evaluate(script)
     browser.evaluate("window.latestResult = null")
     return result
 
@@ -283,6 +302,34 @@ class TestInABrowser:
         (maps,) = vit_tf.attention_maps(model, images, [-1], "mean", "class_token").values()
         patches = ViTStructure(model).tokens("patches")
         np.testing.assert_allclose(result["attention"], maps[0, 0, patches], atol=1e-6)
+
+    @pytest.mark.exhaustive
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_kind_on_real_images(self, kind, browser, folder, tmp_path):
+        """The page computes one image at a time, and its runtime also batches."""
+        subject = open_subject(small_classifier(kind))
+        images, expected = subject.check_inputs("normalized")
+        images.tofile(tmp_path / "images.bin")
+        paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+        for path, image in zip(paths, subject.sample(len(images))):
+            Image.fromarray(image).save(path)
+        manifest = subject.describe("web", "float32")
+        page.write(subject.model, manifest, tmp_path)
+        write_manifest(tmp_path, manifest)
+        names = list(manifest.output_names)
+        shown = []
+        with served(tmp_path) as url:
+            open_page(browser, url)
+            for path in paths:
+                browser.choose_files("#file", path)
+                shown.append(result_of(browser, OUTPUTS.format(names=names)))
+            size = list(images.shape[1:])
+            batched = browser.evaluate(RUN_BATCHES.format(names=names, size=size, batch=16))
+        for outputs in (zip(*shown), batched):
+            arrays = [np.reshape(values, y.shape) for values, y in zip(outputs, expected)]
+            agreement = compare(arrays, expected)
+            assert agreement["largest_difference"] <= BOUNDS["float32"]
+            assert agreement["top1_agreement"] == 1
 
     def test_bad_files(self, browser, folder, classifier):
         with served(folder) as url:

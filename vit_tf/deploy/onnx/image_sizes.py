@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_tf.checks import require
+from vit_tf.deploy.inference_model import check_positions
 from vit_tf.deploy.onnx.emitters import values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
 from vit_tf.structure import ViTStructure
@@ -29,10 +29,7 @@ def position_tables(model: Any, image_sizes: Iterable[tuple[int, int]]) -> dict[
     Raises:
         ValueError: the model does not take a size, or has relative positions, whose tables are not chosen.
     """
-    blocks = ViTStructure(model).blocks.values()
-    hint = "export one size, or a folder for each"
-    has_relative = any(block.config.relative_positions for block in blocks)
-    require(not has_relative, f"relative positions do not allow several image sizes in one graph: {hint}")
+    check_positions(model)
 
     def table(size):
         structure = ViTStructure(resize_model(model, size))

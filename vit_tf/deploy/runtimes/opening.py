@@ -70,17 +70,19 @@ def open_runtime(
     manifest = manifest or read_manifest(folder)
     check_int("threads", threads, 1, optional=True)
     name = choose_runtime(manifest, runtime)
-    path = Path(folder) / FORMATS[manifest.format].file
-    if not path.is_file():
-        raise ValueError(f"{str(folder)!r} is incomplete: it has no {path.name}; export the model again")
+    main, *others = (Path(folder) / file for file in FORMATS[manifest.format].files)
+    for file in (main, *others):
+        if not file.is_file():
+            inside = file.relative_to(folder)
+            raise ValueError(f"{str(folder)!r} is incomplete: it has no {inside}; export the model again")
     opened = getattr(import_module(f"vit_tf.deploy.runtimes.{name}"), RUNTIMES[name].class_name)
     try:
-        return opened(path, manifest, threads or num_cores())
+        return opened(main, manifest, threads or num_cores())
     except MemoryError:
         raise
     except Exception as error:  # the runtimes have errors of their own kinds
-        problem = f"{str(path)!r} cannot be opened by {name}: {brief(error, 300)}"
-    raise ValueError(problem)
+        problem = f"{str(main)!r} cannot be opened by {name}: {brief(error, 300)}"
+    raise ValueError(f"{problem}; if the file is damaged, export the model again")
 
 
 def choose_runtime(manifest: Manifest, runtime: str | None = None) -> str:

@@ -11,6 +11,7 @@ import keras
 
 from vit_tf.checks import require
 from vit_tf.deploy.manifest import Manifest
+from vit_tf.weights import resize_model
 
 ENCODED, ENCODED_INPUT = "encoded_images", "image_bytes"  # TensorFlow Serving decodes base64 for "..._bytes"
 
@@ -21,13 +22,19 @@ def write(model: keras.Model, manifest: Manifest, folder: Path, opset: Any = Non
     The signature "serving_default" takes "images". If the graph normalises, a second one, "encoded_images",
     takes "image_bytes" (b,), the bytes of JPEG, PNG or GIF files: it decodes and resizes as `Preprocessing`
     does, but does not rotate by EXIF.
+
+    If the manifest has several image sizes, the graph resamples the position table to the size of the images.
     """
     import tensorflow as tf
 
     require_tensorflow("savedmodel")
+    size: tuple[int | None, ...] = manifest.image_size
+    if manifest.image_sizes is not None:
+        size = (None, None)
+        model = resize_model(model, size)
     archive = keras.export.ExportArchive()
     dtype = "uint8" if manifest.input_kind == "uint8" else "float32"
-    images = tf.TensorSpec((None, *manifest.image_size, 3), dtype, name=manifest.input_name)
+    images = tf.TensorSpec((None, *size, 3), dtype, name=manifest.input_name)
     archive.add_endpoint("serving_default", serving_function(model, manifest), input_signature=[images])
     if takes_encoded(manifest):
         encoded = tf.TensorSpec((None,), "string", name=ENCODED_INPUT)
@@ -60,11 +67,12 @@ def named_outputs(model, manifest, images):
 def takes_encoded(manifest: Manifest) -> bool:
     """Whether a SavedModel has the signature that takes encoded images.
 
-    `PreprocessImages` knows the two usual interpolations only.
+    `PreprocessImages` knows the two usual interpolations only, and resizes to one size.
     """
     return (
         manifest.format == "savedmodel"
         and manifest.input_kind == "uint8"
+        and manifest.image_sizes is None
         and manifest.preprocessing["interpolation"] in ("bicubic", "bilinear")
     )
 
