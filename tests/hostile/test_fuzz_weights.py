@@ -23,7 +23,7 @@ from support.damage import (
     write_json,
 )
 from support.paths import FIXTURES
-from support.torch_files import op_dict, op_storage, op_tensor, write_legacy, write_torch
+from support.torch_files import op_dict, op_module, op_storage, op_tensor, write_legacy, write_torch
 
 from vit_tf import build_vit, classifier, get_preprocessing, load_weights
 from vit_tf.data import load_cifar10
@@ -196,14 +196,14 @@ def test_torch(tmp_path, write):
     path = tmp_path / "a.pth"
 
     @BUDGET
-    @given(st.tuples(*[WEIRD] * 6), BYTE_EDITS, st.integers(0, 127))
+    @given(st.tuples(*[WEIRD] * 6), BYTE_EDITS, st.integers(0, 255))
     def check(weird, edits, choice):
         def pick(i, value):
             return weird[i] if choice & 1 << i else value
 
         storage = op_storage(pick(0, "0"), pick(1, 6), "LongStorage" if choice & 64 else "FloatStorage")
         tensor = op_tensor(pick(2, (2, 3)), pick(3, (3, 1)), pick(4, 0), storage)
-        content = op_dict(a=tensor)
+        content = op_module(a=op_module(b=tensor)) if choice & 128 else op_dict(a=tensor)
         if choice & 32:
             content = damaged_bytes(content, edits)
         write(path, content)

@@ -8,6 +8,7 @@
 import json
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,21 @@ def in_open_clip(case, folder, seed):
     model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
     case = save_torch(case, model, model.state_dict(), str, folder, seed)
     return case, model.encode_image
+
+
+def in_openai(case, folder, seed):
+    import open_clip
+
+    model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        if hasattr(model, name):
+            delattr(model, name)
+        model.register_buffer(name, torch.tensor(48))
+    shapes = with_random_values(model, seed)
+    with warnings.catch_warnings(action="ignore"):  # PyTorch calls TorchScript deprecated
+        program = torch.jit.trace_module(model, {"encode_image": torch_images(case, seed)})
+        program.save(folder / case["file"])
+    return case | dict(shapes=shapes), model.encode_image
 
 
 def in_makers(case, folder, seed):
@@ -222,6 +238,7 @@ LIBRARIES = {
     "transformers": in_transformers,
     "torchvision": in_torchvision,
     "open_clip": in_open_clip,
+    "openai": in_openai,
     "makers": in_makers,
     "keras_hub": in_keras_hub,
 }

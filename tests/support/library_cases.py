@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from support.cases import random_images, random_weights
+from support.torch_files import write_program
 from vit_tf import build_vit
 
 SIZES = dict(hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=80)
@@ -125,6 +126,9 @@ def torch_cases():
     for name, quick in (("vit_base_patch32_clip_224", False), ("vit_base_patch32_clip_quickgelu_224", True)):
         clip = case | dict(id=f"open_clip {name}", library="open_clip", variant=name, overrides=overrides)
         yield clip | dict(reference=OPEN_CLIP | dict(quick_gelu=quick))
+    # OpenAI's own files: a TorchScript program of the same modules.
+    program = clip | dict(id="OpenAI", library="openai", file="model.pt")
+    yield program | dict(reference=OPEN_CLIP | dict(quick_gelu=True))
     trunk = dict(id="open_clip with timm", library="open_clip", variant="test_vit", image_size=[64, 64])
     yield case | trunk | dict(reference=OPEN_CLIP | dict(vision_cfg=TRUNK), overrides=dict(image_size=64))
     overrides = OURS | dict(num_classes=0)
@@ -148,6 +152,8 @@ def write_case(case, folder, seed=0):
     if case["library"] == "keras_hub":
         return write_preset(case, folder, seed)
     arrays = {name: np.asarray(array) for name, array in random_weights(case["shapes"], seed).items()}
+    if case["library"] == "openai":
+        return write_program(folder / "model.pt", arrays)
     save_file(arrays, folder / "model.safetensors")
     if case.get("config") is None:
         return folder / "model.safetensors"

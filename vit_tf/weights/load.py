@@ -57,6 +57,7 @@ FOREIGN = re.compile(
     r"|decoder_\w+)(?:\..*)?)"
 )
 TEXT_TOWER = re.compile(r"(?:^|\.)token_embedding\.weight$")
+RESNET = re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$")
 
 
 @dataclass(frozen=True)
@@ -204,6 +205,8 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
 
 def unknown_format(names):
     """Returns what a message says of tensors by name that are not a ViT in a known format."""
+    if any(RESNET.search(name) for name in names):  # also one of CLIP, beside a text tower
+        return "holds a ResNet, expected a ViT"
     if any(TEXT_TOWER.search(name) for name in names):
         return (
             "holds a text tower and no vision tower: give the file of the whole model, or of its vision tower"

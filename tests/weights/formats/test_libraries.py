@@ -48,6 +48,13 @@ def test_a_text_tower_alone(tmp_path):
         open_weights(tmp_path / "text.safetensors")
 
 
+def test_a_resnet_beside_a_text_tower(tmp_path):
+    names = ("visual.layer1.0.conv1.weight", "token_embedding.weight")
+    save_file({name: np.ones((3, 2), "float32") for name in names}, tmp_path / "RN50.safetensors")
+    with pytest.raises(ValueError, match=r"RN50.safetensors' holds a ResNet, expected a ViT$"):
+        open_weights(tmp_path / "RN50.safetensors")
+
+
 @pytest.mark.parametrize("name", ["vit_small_patch16_dinov3_qkvb", "vit_small_plus_patch16_dinov3_qkvb"])
 def test_dinov3_of_its_makers(name, tmp_path):
     """The names of the makers' files, whose bias of the keys is masked, give back the weights."""
