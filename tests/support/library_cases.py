@@ -115,6 +115,27 @@ OPEN_CLIP = dict(
 TRUNK = dict(timm_model_name="test_vit", timm_pool="token", timm_proj="linear", image_size=64)
 
 
+SMALL = dict(img_size=48, patch_size=16, embed_dim=48, depth=2, num_heads=3)
+DINO = SMALL | dict(mlp_ratio=80 / 48 + 1e-9)
+DINOV2 = DINO | dict(init_values=1.0)
+GIANT = DINOV2 | dict(block_chunks=0, num_register_tokens=4, ffn_layer="swiglufused", mlp_ratio=2.5)
+DINOV3 = SMALL | dict(ffn_ratio=80 / 48 + 1e-9, layerscale_init=1.0, norm_layer="layernormbf16")
+DINOV3 |= dict(n_storage_tokens=4, mask_k_bias=True, pos_embed_rope_dtype="fp32")
+PLUS = dict(ffn_layer="swiglu", ffn_ratio=2.5, untie_global_and_local_cls_norm=True)
+TOKEN = dict(num_layers=2, pooling="token")  # what these programs return
+# Models of the makers' own programs: variant, and the arguments there.
+MAKERS = {
+    "DINO": ("vit_tiny_patch16_224", DINO),
+    "MAE": ("vit_tiny_patch16_224", DINO | dict(decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=3)),
+    "DINOv2": ("vit_small_patch14_dinov2", DINOV2 | dict(block_chunks=0)),
+    "DINOv2 in chunks": ("vit_small_patch14_dinov2", DINOV2 | dict(block_chunks=2)),
+    "DINOv2 with registers": ("vit_giant_patch14_reg4_dinov2", GIANT),
+    "DINOv3": ("vit_small_patch16_dinov3_qkvb", DINOV3),
+    "DINOv3 gated": ("vit_small_plus_patch16_dinov3_qkvb", DINOV3 | PLUS),
+    "DINOv3 without biases": ("vit_small_patch16_dinov3", DINOV3 | dict(qkv_bias=False, n_storage_tokens=0)),
+}
+
+
 def torch_cases():
     """Files of `torch.save`: state dicts, and those of the makers in the dictionaries of their programs."""
     case = dict(image_size=[48, 48], file="model.pth")
@@ -132,15 +153,13 @@ def torch_cases():
     trunk = dict(id="open_clip with timm", library="open_clip", variant="test_vit", image_size=[64, 64])
     yield case | trunk | dict(reference=OPEN_CLIP | dict(vision_cfg=TRUNK), overrides=dict(image_size=64))
     overrides = OURS | dict(num_classes=0)
-    for name, variant in (
-        ("DINO", "vit_tiny_patch16_224"),
-        ("MAE", "vit_tiny_patch16_224"),
-        ("DINOv2 in chunks", "vit_small_patch14_dinov2"),
-        ("I-JEPA", "vit_huge_patch14_gap_224"),
-        ("Lightning", "vit_tiny_patch16_224"),
-    ):
-        maker = case | dict(id=name, library="makers", variant=variant, overrides=overrides)
+    for name, variant in (("I-JEPA", "vit_huge_patch14_gap_224"), ("Lightning", "vit_tiny_patch16_224")):
+        maker = case | dict(id=name, library="timm", variant=variant, overrides=overrides)
         yield maker | dict(reference=TIMM | dict(patch_size=16, num_classes=0))
+    for name, (variant, reference) in MAKERS.items():
+        bare = dict(num_registers=0) if reference.get("n_storage_tokens") == 0 else {}
+        maker = case | dict(id=name, library="makers", variant=variant, overrides=overrides | TOKEN | bare)
+        yield maker | dict(reference=reference)
 
 
 def library_cases():
