@@ -50,6 +50,14 @@ CONFIGS = {
         **dict(image_size=32, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2),
         **dict(patch_size=16, architectures=["Dinov2ForImageClassification"], hidden_act="gelu"),
     },
+    "open_clip": {
+        "model_cfg": {
+            "embed_dim": 5,
+            "quick_gelu": True,
+            "vision_cfg": dict(layers=2, width=24, head_width=8, patch_size=16, image_size=32, mlp_ratio=2.0),
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
+    },
 }
 PREPROCESSOR = {
     "size": {"height": 32, "width": 32},
@@ -91,10 +99,12 @@ def test_config(folder, name):
     @BUDGET
     @given(EDITS)
     def check(edits):
-        write_json(folder / "config.json", damaged(CONFIGS[name], edits))
+        write_json(path, damaged(CONFIGS[name], edits))
         survives(read_everything, folder)
 
-    write_json(folder / "config.json", CONFIGS[name])
+    path = folder / ("open_clip_config.json" if name == "open_clip" else "config.json")
+    (folder / "config.json").unlink(missing_ok=True)
+    write_json(path, CONFIGS[name])
     if name == "own":
         read_everything(folder)
     check()

@@ -111,6 +111,22 @@ def in_open_clip(case, folder, seed):
     return case, model.encode_image
 
 
+def in_open_clip_folder(case, folder, seed):
+    import open_clip
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.push_to_hf_hub import save_config_for_hf
+    from safetensors.torch import save_file
+
+    model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
+    set_model_preprocess_cfg(model, case["images"])
+    shapes = with_random_values(model, seed)
+    values = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(values, folder / "open_clip_model.safetensors")
+    save_config_for_hf(model, folder / "open_clip_config.json", case["reference"])
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    return case | dict(shapes=shapes, config=config), model.encode_image
+
+
 def in_openai(case, folder, seed):
     import open_clip
 
@@ -249,6 +265,7 @@ LIBRARIES = {
     "transformers": in_transformers,
     "torchvision": in_torchvision,
     "open_clip": in_open_clip,
+    "open_clip_folder": in_open_clip_folder,
     "openai": in_openai,
     "makers": in_makers,
     "timm": in_timm,

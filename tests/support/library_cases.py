@@ -115,6 +115,28 @@ OPEN_CLIP = dict(
 TRUNK = dict(timm_model_name="test_vit", timm_pool="token", timm_proj="linear", image_size=64)
 
 
+# Folders as OpenCLIP writes them for the hub: the settings of the model, and those of its images.
+TOWER = dict(layers=2, width=48, head_width=24, patch_size=16, image_size=48, mlp_ratio=2.0)
+CLIPA = dict(no_ln_pre=True, pool_type="avg", final_ln_after_pool=True, ls_init_value=1.0)
+CLIPA |= dict(act_kwargs=dict(approximate="tanh"), norm_kwargs=dict(eps=1e-6))
+EVA = dict(timm_model_name="eva02_tiny_patch14_224", timm_pool="token", timm_proj=None, image_size=224)
+SQUASH = dict(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bilinear", resize_mode="squash")
+PIXELS = dict(mean=[0.5, 0.25, 0.125], std=[0.5] * 3, interpolation="bicubic", resize_mode="shortest")
+OPEN_CLIP_FOLDERS = {
+    "OpenCLIP": (TOWER, dict(quick_gelu=True), PIXELS),
+    "OpenCLIP of the mean": (TOWER | CLIPA, {}, SQUASH),
+    "OpenCLIP with timm": (TRUNK, {}, PIXELS),
+    "OpenCLIP with EVA-02": (EVA, {}, PIXELS),
+}
+
+
+def open_clip_cases():
+    for name, (vision, options, images) in OPEN_CLIP_FOLDERS.items():
+        side = vision["image_size"]
+        case = dict(id=name, library="open_clip_folder", images=images, image_size=[side, side])
+        yield case | dict(reference=OPEN_CLIP | dict(vision_cfg=vision) | options)
+
+
 SMALL = dict(img_size=48, patch_size=16, embed_dim=48, depth=2, num_heads=3)
 DINO = SMALL | dict(mlp_ratio=80 / 48 + 1e-9)
 DINOV2 = DINO | dict(init_values=1.0)
@@ -163,7 +185,7 @@ def torch_cases():
 
 
 def library_cases():
-    return [*transformers_cases(), *torch_cases(), *keras_hub_cases()]
+    return [*transformers_cases(), *torch_cases(), *open_clip_cases(), *keras_hub_cases()]
 
 
 def write_case(case, folder, seed=0):
@@ -173,6 +195,10 @@ def write_case(case, folder, seed=0):
     arrays = {name: np.asarray(array) for name, array in random_weights(case["shapes"], seed).items()}
     if case["library"] == "openai":
         return write_program(folder / "model.pt", arrays)
+    if case["library"] == "open_clip_folder":
+        save_file(arrays, folder / "open_clip_model.safetensors")
+        (folder / "open_clip_config.json").write_text(json.dumps(case["config"]))
+        return folder
     save_file(arrays, folder / "model.safetensors")
     if case.get("config") is None:
         return folder / "model.safetensors"

@@ -136,6 +136,8 @@ def read(path):
 def read_zip(path, data):
     with zipfile.ZipFile(path) as archive:
         members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
+    if "data.pkl" not in members:
+        raise ValueError("a zip without data.pkl")
     used = ("data.pkl", "byteorder", "data/")  # not the source code of a TorchScript program
     places = {name: place_of(member, data) for name, member in members.items() if name.startswith(used)}
 

@@ -14,7 +14,7 @@ from support.library_cases import build_case, case_images, library_cases, write_
 from support.marks import mostly_slow
 from support.paths import FIXTURES
 
-from vit_tf import load_weights
+from vit_tf import get_preprocessing, load_weights
 from vit_tf.weights import open_weights
 
 RECORDED = json.loads((FIXTURES / "libraries.json").read_text())
@@ -65,6 +65,22 @@ def test_live(case, tmp_path):
     case, expected = libraries.reference(case, tmp_path, seed=1)
     source = tmp_path / case["file"] if "file" in case else tmp_path
     assert_agree(build_case(case, source)(case_images(case, seed=1)), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["OpenCLIP", "OpenCLIP of the mean"])
+def test_open_clip_prepares_images_as_we_do(name, tmp_path):
+    theirs = pytest.importorskip("open_clip.transform")
+    from PIL import Image
+    from support import libraries
+
+    case = next(case for case in library_cases() if case["id"] == name)
+    libraries.reference(case, tmp_path)
+    size = case["image_size"][0]
+    transform = theirs.image_transform_v2(theirs.PreprocessCfg(size=size, **case["images"]), False)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
+    expected = transform(image).numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(get_preprocessing(tmp_path)(image)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parity
