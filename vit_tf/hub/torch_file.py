@@ -10,7 +10,6 @@ import math
 import mmap
 import pickle
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -63,7 +62,7 @@ class Dictionary(dict):
         pass
 
 
-class Module(Mapping):
+class Module:
     """Replaces a module of a TorchScript program: its tensors, submodules and other attributes by name.
 
     The attributes are not copied, since many modules may share a large state.
@@ -76,14 +75,11 @@ class Module(Mapping):
             raise ValueError("a TorchScript module without names of its attributes")
         self.attributes = state
 
-    def __getitem__(self, name):
-        return self.attributes[name]
-
-    def __iter__(self):
-        return iter(self.attributes)
-
     def __len__(self):
         return len(self.attributes)
+
+    def items(self):
+        return self.attributes.items()
 
 
 @dataclass(frozen=True)
