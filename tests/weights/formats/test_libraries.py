@@ -18,6 +18,9 @@ from vit_tf import get_preprocessing, load_weights
 from vit_tf.weights import open_weights
 
 RECORDED = json.loads((FIXTURES / "libraries.json").read_text())
+PACKAGES = dict.fromkeys(("open_clip", "open_clip_folder", "openai"), "open_clip") | {
+    "keras_hub": "keras_hub"
+}
 FAST = ("CLIPModel", "SiglipVisionModel", "IJepaModel of modules")
 
 
@@ -58,6 +61,7 @@ def test_a_resnet_beside_a_text_tower(tmp_path):
 @pytest.mark.parametrize("case", library_cases(), ids=lambda case: case["id"])
 def test_live(case, tmp_path):
     pytest.importorskip("torch")
+    pytest.importorskip(PACKAGES.get(case["library"], "timm"))
     from support import libraries, makers
 
     if case["library"] == "makers" and not makers.FOLDER:
