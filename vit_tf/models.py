@@ -56,7 +56,10 @@ def build_vit(
             of that in the config.json of `weights`, and each call resamples the table to the patches of its
             images, as `load_weights` does for a model of their size. Images of one call have one size.
         weights: source of published weights, see `vit_tf.load_weights`: a file, a folder, "hf:owner/name",
-            or "cifar10", the trained `vit_cifar10` of the package. None is a random initialisation.
+            or "cifar10", the trained `vit_cifar10` of the package. None starts with random values: Glorot's
+            uniform for the kernels of all families. timm starts with a normal distribution of 0.02; in EVA
+            and BEiT it divides the last kernels of attention and MLP of block i (from 1) by sqrt(2 i), and
+            the head by 1,000.
         include_preprocessing: bool. True makes the normalisation a part of the model, which then takes images
             in [0, 255]. Mean and standard deviation are those in the config.json of `weights`, else those of
             timm's default checkpoint for the variant (see `vit_tf.get_preprocessing`). A

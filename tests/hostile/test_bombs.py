@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support.torch_files import op, op_call, op_dict, op_global, op_storage, op_tensor, write_torch
+from support.torch_files import op, op_call, op_dict, op_global, op_module, op_storage, op_tensor, write_torch
 
 import vit_tf
 from vit_tf import build_vit, zips
@@ -184,6 +184,13 @@ TORCH_BOMBS = {
     + b"q\2"
     + op_dict(**{f"a{i}": b"}h\1h\2s" for i in range(5000)}),
     "tuples of tuples": b")q\1" + b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 50)) + b"}h2Ns",
+    "copies of a module": op_dict(**{"x" * 1000: b"N", **{str(i): b"N" for i in range(5000)}})
+    + b"q\1"
+    + op_module(**{f"a{i}": op_global("__torch__.A") + b")\x81h\1b" for i in range(5000)}),
+    "modules in modules": op_module(a=op_tensor())
+    + b"".join(b"q%c" % i + op_module(**{"a" * 50: b"h%c" % i, "b" * 50: b"h%c" % i}) for i in range(1, 99)),
+    "a module in itself": op_global("__torch__.A") + b")\x81q\1" + op_dict(a=b"h\1", b=b"h\1") + b"b",
+    "modules as names": b"}" + op_module() + b"Ns",
     "classes": b"".join(op_global(f"a.b{i}") + b"0" for i in range(20_000)) + b"N",
 }
 

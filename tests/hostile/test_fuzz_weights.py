@@ -23,7 +23,7 @@ from support.damage import (
     write_json,
 )
 from support.paths import FIXTURES
-from support.torch_files import op_dict, op_storage, op_tensor, write_legacy, write_torch
+from support.torch_files import op_dict, op_module, op_storage, op_tensor, write_legacy, write_torch
 
 from vit_tf import build_vit, classifier, get_preprocessing, load_weights
 from vit_tf.data import load_cifar10
@@ -49,6 +49,14 @@ CONFIGS = {
         "id2label": {str(i): letter for i, letter in enumerate("abcde")},
         **dict(image_size=32, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2),
         **dict(patch_size=16, architectures=["Dinov2ForImageClassification"], hidden_act="gelu"),
+    },
+    "open_clip": {
+        "model_cfg": {
+            "embed_dim": 5,
+            "quick_gelu": True,
+            "vision_cfg": dict(layers=2, width=24, head_width=8, patch_size=16, image_size=32, mlp_ratio=2.0),
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
     },
 }
 PREPROCESSOR = {
@@ -91,10 +99,12 @@ def test_config(folder, name):
     @BUDGET
     @given(EDITS)
     def check(edits):
-        write_json(folder / "config.json", damaged(CONFIGS[name], edits))
+        write_json(path, damaged(CONFIGS[name], edits))
         survives(read_everything, folder)
 
-    write_json(folder / "config.json", CONFIGS[name])
+    path = folder / ("open_clip_config.json" if name == "open_clip" else "config.json")
+    (folder / "config.json").unlink(missing_ok=True)
+    write_json(path, CONFIGS[name])
     if name == "own":
         read_everything(folder)
     check()
@@ -196,14 +206,14 @@ def test_torch(tmp_path, write):
     path = tmp_path / "a.pth"
 
     @BUDGET
-    @given(st.tuples(*[WEIRD] * 6), BYTE_EDITS, st.integers(0, 127))
+    @given(st.tuples(*[WEIRD] * 6), BYTE_EDITS, st.integers(0, 255))
     def check(weird, edits, choice):
         def pick(i, value):
             return weird[i] if choice & 1 << i else value
 
         storage = op_storage(pick(0, "0"), pick(1, 6), "LongStorage" if choice & 64 else "FloatStorage")
         tensor = op_tensor(pick(2, (2, 3)), pick(3, (3, 1)), pick(4, 0), storage)
-        content = op_dict(a=tensor)
+        content = op_module(a=op_module(b=tensor)) if choice & 128 else op_dict(a=tensor)
         if choice & 32:
             content = damaged_bytes(content, edits)
         write(path, content)

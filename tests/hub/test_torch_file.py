@@ -1,10 +1,10 @@
 import argparse
 import pickle
-import zipfile
 
 import numpy as np
 import pytest
 from support.tensors import Touch, assert_equal, fails
+from support.torch_files import op, op_global, op_module, op_tensor, write_torch
 
 from vit_tf.hub.sources import open_checkpoint
 
@@ -54,9 +54,41 @@ def test_torch_plain_pickle_runs_nothing(tmp_path):
 def test_torch_whole_model(tmp_path, torch):
     torch.save(torch.nn.Linear(2, 3), tmp_path / "a.pth")
     fails(tmp_path / "a.pth", "torch.nn.modules.linear.Linear", "save its `state_dict()`")
-    with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:  # as `torch.jit.save` writes
-        archive.writestr("b/constants.pkl", b"x")
-    fails(tmp_path / "b.pth", "TorchScript program", "state_dict()")
+
+
+@pytest.mark.parametrize("kind", ["script", "trace"])
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript(tmp_path, torch, kind):
+    """All tensors of a program, also of half precision, and buffers that are not in its state_dict."""
+    layers = [torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4), torch.nn.Sequential(torch.nn.Linear(4, 2))]
+    module = torch.nn.Sequential(*layers).eval()
+    module[1].register_buffer("extra", torch.ones(2, 3).T, persistent=False)
+    module[2].register_parameter("small", torch.nn.Parameter(torch.rand(2, dtype=torch.float16)))
+    program = torch.jit.script(module) if kind == "script" else torch.jit.trace(module, torch.rand(5, 3))
+    program.save(tmp_path / "a.pt")
+    expected = {name: t.numpy() for name, t in program.state_dict().items()} | {
+        "1.extra": np.ones((3, 2), "f4")
+    }
+    expected["2.small"] = expected["2.small"].astype("float32")
+    assert_equal(open_checkpoint(tmp_path / "a.pt").tensors, expected)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_without_names(tmp_path, torch):
+    module = torch.jit.freeze(torch.jit.script(torch.nn.Linear(2, 3).eval()))
+    module.save(tmp_path / "a.pt")
+    fails(tmp_path / "a.pt", "a.pt", "holds no tensors")
+
+
+def test_torchscript_written_by_hand(tmp_path):
+    data = np.arange(6, dtype="<f4").tobytes()
+    block = op_module("__torch__.nn.___torch_mangle_3.Block", weight=op_tensor(), training=op(True))
+    program = op_module(blocks=op_module("__torch__.nn.List", **{"0": block}), name=op("ViT"))
+    write_torch(tmp_path / "a.pt", program, {"0": data})
+    expected = {"blocks.0.weight": np.arange(6, dtype="float32").reshape(2, 3)}
+    assert_equal(open_checkpoint(tmp_path / "a.pt").tensors, expected)
+    for damaged in (op_global("__torch__.Model") + b")\x81K\1b", program + b"K\1K\2s"):
+        fails(write_torch(tmp_path / "a.pt", damaged, {"0": data}), "a.pt", "is damaged")
 
 
 @pytest.mark.parametrize("content", [{"epoch": 3}, {"model": {"lr": 0.1}}, [1, 2], {}, 7])

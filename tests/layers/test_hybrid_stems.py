@@ -27,6 +27,20 @@ def test_kernels_are_standardised_per_filter():
         np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_kernels_are_standardised_before_they_are_rounded(policy):
+    layer = layers.StandardizedConv2D(4, 3, padding="same", dtype=policy)
+    layer.build((None, 5, 7, 2))
+    noise = random((3, 3, 2, 4))
+    layer.kernel.assign(100 + 0.01 * noise)  # of which half precision leaves hardly anything
+    x = random((2, 5, 7, 2))
+    kernel = 0.01 * (noise - noise.mean((0, 1, 2)))
+    expected = ops.convert_to_numpy(ops.conv(x, kernel / kernel.std((0, 1, 2)), padding="same"))
+    y = layer(x)
+    assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
+    np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(y, "float32")), expected, atol=0.05)
+
+
 def test_a_shortcut_averages_the_pixels_that_exist():
     layer = layers.Bottleneck(8, 2, norm="batch", projects=True)
     layer.build((None, 3, 3, 8))

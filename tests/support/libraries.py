@@ -2,12 +2,15 @@
 
     PYTHONPATH=.:tests python -m support.libraries
 
-(needs torch, torchvision, timm, transformers, open_clip and keras-hub)
+(needs torch, torchvision, timm, transformers, open_clip and keras-hub; and the makers' programs, see
+`makers.py`)
 """
 
 import json
 import sys
 import tempfile
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ import torch
 import torch._dynamo  # noqa: F401  # which aborts a process that loaded TensorFlow before it
 import transformers
 
+from support import makers
 from support.cases import random_weights
 from support.library_cases import SIGLIP2, case_images, library_cases, preset_arrays
 from support.paths import FIXTURES
@@ -96,46 +100,85 @@ def in_torchvision(case, folder, seed):
         old = case["id"].endswith("2022")
         return name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2") if old else name
 
-    return save_torch(case, model, model.state_dict(), new_name, folder, seed), model
+    return save_torch(case, model, model.state_dict(), folder, seed, new_name), model
 
 
 def in_open_clip(case, folder, seed):
     import open_clip
 
     model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
-    case = save_torch(case, model, model.state_dict(), str, folder, seed)
+    case = save_torch(case, model, model.state_dict(), folder, seed)
     return case, model.encode_image
 
 
-def in_makers(case, folder, seed):
-    """timm's model of the same modules, in the dictionary that the maker's program saves."""
+def in_open_clip_folder(case, folder, seed):
+    import open_clip
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.push_to_hf_hub import save_config_for_hf
+    from safetensors.torch import save_file
+
+    model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
+    set_model_preprocess_cfg(model, case["images"])
+    shapes = with_random_values(model, seed)
+    values = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(values, folder / "open_clip_model.safetensors")
+    save_config_for_hf(model, folder / "open_clip_config.json", case["reference"])
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    return case | dict(shapes=shapes, config=config), model.encode_image
+
+
+def in_openai(case, folder, seed):
+    import open_clip
+
+    model = open_clip.CLIP(**case["reference"], output_dict=False).eval()
+    for name in ("input_resolution", "context_length", "vocab_size"):
+        if hasattr(model, name):
+            delattr(model, name)
+        model.register_buffer(name, torch.tensor(48))
+    shapes = with_random_values(model, seed)
+    with warnings.catch_warnings(action="ignore"):  # PyTorch calls TorchScript deprecated
+        program = torch.jit.trace_module(model, {"encode_image": torch_images(case, seed)})
+        program.save(folder / case["file"])
+    return case | dict(shapes=shapes), model.encode_image
+
+
+def in_timm(case, folder, seed):
+    """timm's model of the same modules, in the dictionary that another program saves."""
     model = timm.create_model(case["variant"], **case["reference"]).eval()
-    names = MAKERS[case["id"]]
-    return save_torch(case, model, model.state_dict(), names, folder, seed, nested=True), model
+    return save_torch(case, model, model.state_dict(), folder, seed, nested=True), model
 
 
-MAKERS = {
-    "DINO": lambda name: f"teacher.backbone.{name}",
-    "MAE": lambda name: f"model.{name}",
-    "DINOv2 in chunks": lambda name: f"teacher.backbone.{name.replace('blocks.0.', 'blocks.0.0.')}",
-    "I-JEPA": lambda name: f"encoder.module.{name}",
-    "Lightning": lambda name: f"state_dict.model.{name}",
+def in_makers(case, folder, seed):
+    """The model of the maker's own program, in the dictionary that this program saves."""
+    model = makers.build(case["id"], case["reference"]).eval()
+    case = save_torch(case, model, model.state_dict(), folder, seed, nested=case["id"] in PREFIXES)
+    return case, partial(makers.features, model)
+
+
+# What stands before the names in the files of programs.
+PREFIXES = {
+    "DINO": "teacher.backbone.",
+    "MAE": "model.",
+    "DINOv2 in chunks": "teacher.backbone.",
+    "I-JEPA": "encoder.module.",
+    "Lightning": "state_dict.model.",
 }
 BESIDE = {
     "DINO": {"student.module.backbone.patch_embed.proj.weight": [48, 3, 16, 16], "dino_loss.center": [1, 4]},
-    "MAE": {"model.mask_token": [1, 1, 24], "model.decoder_blocks.0.norm1.weight": [24]},
-    "DINOv2 in chunks": {"teacher.backbone.mask_token": [1, 48], "teacher.dino_head.mlp.0.weight": [8, 48]},
+    "DINOv2 in chunks": {"teacher.dino_head.mlp.0.weight": [8, 48]},
     "I-JEPA": {"predictor.module.mask_token": [1, 1, 8]},
     "Lightning": {"state_dict.criterion.weight": [5]},
 }
 BESIDE["I-JEPA"]["target_encoder.module.patch_embed.proj.weight"] = [48, 3, 16, 16]
 
 
-def save_torch(case, model, state, new_name, folder, seed, nested=False):
+def save_torch(case, model, state, folder, seed, new_name=str, nested=False):
     """Gives a module random values by the names in its file, saves the file, and returns the whole case."""
-    floats = {name: new_name(name) for name, tensor in state.items() if tensor.is_floating_point()}
+    prefix = PREFIXES.get(case["id"], "")
+    floats = {n: prefix + new_name(n) for n, tensor in state.items() if tensor.is_floating_point()}
     shapes = {theirs: list(state[name].shape) for name, theirs in floats.items()} | BESIDE.get(case["id"], {})
     values = {name: torch.tensor(x) for name, x in random_weights(shapes, seed).items()}
+    values |= {floats[name]: state[name] for name in floats if name.endswith(makers.FIXED)}
     model.load_state_dict({name: values[theirs] for name, theirs in floats.items()}, strict=False)
     content = {"epoch": 3} if nested else values
     for name in values if nested else ():
@@ -222,7 +265,10 @@ LIBRARIES = {
     "transformers": in_transformers,
     "torchvision": in_torchvision,
     "open_clip": in_open_clip,
+    "open_clip_folder": in_open_clip_folder,
+    "openai": in_openai,
     "makers": in_makers,
+    "timm": in_timm,
     "keras_hub": in_keras_hub,
 }
 

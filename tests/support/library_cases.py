@@ -11,6 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from support.cases import random_images, random_weights
+from support.torch_files import write_program
 from vit_tf import build_vit
 
 SIZES = dict(hidden_size=48, num_hidden_layers=1, num_attention_heads=3, intermediate_size=80)
@@ -114,6 +115,49 @@ OPEN_CLIP = dict(
 TRUNK = dict(timm_model_name="test_vit", timm_pool="token", timm_proj="linear", image_size=64)
 
 
+# Folders as OpenCLIP writes them for the hub: the settings of the model, and those of its images.
+TOWER = dict(layers=2, width=48, head_width=24, patch_size=16, image_size=48, mlp_ratio=2.0)
+CLIPA = dict(no_ln_pre=True, pool_type="avg", final_ln_after_pool=True, ls_init_value=1.0)
+CLIPA |= dict(act_kwargs=dict(approximate="tanh"), norm_kwargs=dict(eps=1e-6))
+EVA = dict(timm_model_name="eva02_tiny_patch14_224", timm_pool="token", timm_proj=None, image_size=224)
+SQUASH = dict(mean=[0.5] * 3, std=[0.5] * 3, interpolation="bilinear", resize_mode="squash")
+PIXELS = dict(mean=[0.5, 0.25, 0.125], std=[0.5] * 3, interpolation="bicubic", resize_mode="shortest")
+OPEN_CLIP_FOLDERS = {
+    "OpenCLIP": (TOWER, dict(quick_gelu=True), PIXELS),
+    "OpenCLIP of the mean": (TOWER | CLIPA, {}, SQUASH),
+    "OpenCLIP with timm": (TRUNK, {}, PIXELS),
+    "OpenCLIP with EVA-02": (EVA, {}, PIXELS),
+}
+
+
+def open_clip_cases():
+    for name, (vision, options, images) in OPEN_CLIP_FOLDERS.items():
+        side = vision["image_size"]
+        case = dict(id=name, library="open_clip_folder", images=images, image_size=[side, side])
+        yield case | dict(reference=OPEN_CLIP | dict(vision_cfg=vision) | options)
+
+
+SMALL = dict(img_size=48, patch_size=16, embed_dim=48, depth=2, num_heads=3)
+DINO = SMALL | dict(mlp_ratio=80 / 48 + 1e-9)
+DINOV2 = DINO | dict(init_values=1.0)
+GIANT = DINOV2 | dict(block_chunks=0, num_register_tokens=4, ffn_layer="swiglufused", mlp_ratio=2.5)
+DINOV3 = SMALL | dict(ffn_ratio=80 / 48 + 1e-9, layerscale_init=1.0, norm_layer="layernormbf16")
+DINOV3 |= dict(n_storage_tokens=4, mask_k_bias=True, pos_embed_rope_dtype="fp32")
+PLUS = dict(ffn_layer="swiglu", ffn_ratio=2.5, untie_global_and_local_cls_norm=True)
+TOKEN = dict(num_layers=2, pooling="token")  # what these programs return
+# Models of the makers' own programs: variant, and the arguments there.
+MAKERS = {
+    "DINO": ("vit_tiny_patch16_224", DINO),
+    "MAE": ("vit_tiny_patch16_224", DINO | dict(decoder_embed_dim=24, decoder_depth=1, decoder_num_heads=3)),
+    "DINOv2": ("vit_small_patch14_dinov2", DINOV2 | dict(block_chunks=0)),
+    "DINOv2 in chunks": ("vit_small_patch14_dinov2", DINOV2 | dict(block_chunks=2)),
+    "DINOv2 with registers": ("vit_giant_patch14_reg4_dinov2", GIANT),
+    "DINOv3": ("vit_small_patch16_dinov3_qkvb", DINOV3),
+    "DINOv3 gated": ("vit_small_plus_patch16_dinov3_qkvb", DINOV3 | PLUS),
+    "DINOv3 without biases": ("vit_small_patch16_dinov3", DINOV3 | dict(qkv_bias=False, n_storage_tokens=0)),
+}
+
+
 def torch_cases():
     """Files of `torch.save`: state dicts, and those of the makers in the dictionaries of their programs."""
     case = dict(image_size=[48, 48], file="model.pth")
@@ -125,22 +169,23 @@ def torch_cases():
     for name, quick in (("vit_base_patch32_clip_224", False), ("vit_base_patch32_clip_quickgelu_224", True)):
         clip = case | dict(id=f"open_clip {name}", library="open_clip", variant=name, overrides=overrides)
         yield clip | dict(reference=OPEN_CLIP | dict(quick_gelu=quick))
+    # OpenAI's own files: a TorchScript program of the same modules.
+    program = clip | dict(id="OpenAI", library="openai", file="model.pt")
+    yield program | dict(reference=OPEN_CLIP | dict(quick_gelu=True))
     trunk = dict(id="open_clip with timm", library="open_clip", variant="test_vit", image_size=[64, 64])
     yield case | trunk | dict(reference=OPEN_CLIP | dict(vision_cfg=TRUNK), overrides=dict(image_size=64))
     overrides = OURS | dict(num_classes=0)
-    for name, variant in (
-        ("DINO", "vit_tiny_patch16_224"),
-        ("MAE", "vit_tiny_patch16_224"),
-        ("DINOv2 in chunks", "vit_small_patch14_dinov2"),
-        ("I-JEPA", "vit_huge_patch14_gap_224"),
-        ("Lightning", "vit_tiny_patch16_224"),
-    ):
-        maker = case | dict(id=name, library="makers", variant=variant, overrides=overrides)
+    for name, variant in (("I-JEPA", "vit_huge_patch14_gap_224"), ("Lightning", "vit_tiny_patch16_224")):
+        maker = case | dict(id=name, library="timm", variant=variant, overrides=overrides)
         yield maker | dict(reference=TIMM | dict(patch_size=16, num_classes=0))
+    for name, (variant, reference) in MAKERS.items():
+        bare = dict(num_registers=0) if reference.get("n_storage_tokens") == 0 else {}
+        maker = case | dict(id=name, library="makers", variant=variant, overrides=overrides | TOKEN | bare)
+        yield maker | dict(reference=reference)
 
 
 def library_cases():
-    return [*transformers_cases(), *torch_cases(), *keras_hub_cases()]
+    return [*transformers_cases(), *torch_cases(), *open_clip_cases(), *keras_hub_cases()]
 
 
 def write_case(case, folder, seed=0):
@@ -148,6 +193,12 @@ def write_case(case, folder, seed=0):
     if case["library"] == "keras_hub":
         return write_preset(case, folder, seed)
     arrays = {name: np.asarray(array) for name, array in random_weights(case["shapes"], seed).items()}
+    if case["library"] == "openai":
+        return write_program(folder / "model.pt", arrays)
+    if case["library"] == "open_clip_folder":
+        save_file(arrays, folder / "open_clip_model.safetensors")
+        (folder / "open_clip_config.json").write_text(json.dumps(case["config"]))
+        return folder
     save_file(arrays, folder / "model.safetensors")
     if case.get("config") is None:
         return folder / "model.safetensors"

@@ -35,6 +35,11 @@ def op_tensor(shape=(2, 3), strides=(3, 1), offset=0, storage=None, extra=b""):
     return op_call("torch._utils._rebuild_tensor_v2", *parts, extra)
 
 
+def op_module(kind="__torch__.Model", /, **attributes):
+    """Returns the opcodes of a module of a TorchScript program; attributes are opcodes."""
+    return op_global(kind) + b")\x81" + op_dict(**attributes) + b"b"
+
+
 def op_dict(**values):
     """Returns the opcodes of a dictionary; values are opcodes."""
     return b"}(" + b"".join(op(name) + value for name, value in values.items()) + b"u"
@@ -48,6 +53,26 @@ def write_torch(path, opcodes, storages=None, compression=zipfile.ZIP_STORED):
         for key, data in (storages or {"0": bytes(24)}).items():
             archive.writestr(f"archive/data/{key}", data)
     return path
+
+
+def write_program(path, arrays):
+    """Writes arrays by name as `torch.jit.save` does those of nested modules: float16 or float32."""
+    kinds, attributes = {"float16": "HalfStorage", "float32": "FloatStorage"}, {}
+    for key, (name, array) in enumerate(arrays.items()):
+        *modules, name = name.split(".")
+        inside = attributes
+        for module in modules:
+            inside = inside.setdefault(module, {})
+        strides = tuple(step // array.itemsize for step in array.strides)
+        storage = op_storage(str(key), array.size, kinds[array.dtype.name])
+        inside[name] = op_tensor(array.shape, strides, storage=storage)
+
+    def opcodes(attributes):
+        parts = {name: opcodes(x) if isinstance(x, dict) else x for name, x in attributes.items()}
+        return op_module("__torch__.nn.Module", training=op(False), **parts)
+
+    storages = {str(key): array.tobytes() for key, array in enumerate(arrays.values())}
+    return write_torch(path, opcodes(attributes), storages)
 
 
 def write_legacy(path, opcodes, storages=None):

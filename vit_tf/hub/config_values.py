@@ -12,13 +12,14 @@ MODEL_TYPES = (
 )
 
 
-def config_value(config, key, types, default=None):
+def config_value(config, key, types, default=None, file="config.json"):
     """Returns `config[key]`, or `default` if the key is missing or the value is null.
 
     Args:
         config: dict.
         key: str.
         types: a type or a tuple of types. A bool does not count as an int.
+        file: str, the name of the file in messages.
 
     Raises:
         ValueError: the value has another type.
@@ -29,7 +30,7 @@ def config_value(config, key, types, default=None):
     types = types if isinstance(types, tuple) else (types,)
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
         expected = " or ".join(kind.__name__ for kind in types)
-        raise ValueError(f"config.json must have {expected} as {key!r}, got {shown(value)}")
+        raise ValueError(f"{file} must have {expected} as {key!r}, got {shown(value)}")
     return value
 
 

@@ -17,16 +17,18 @@ from pathlib import Path
 
 from vit_tf.checks import brief, listing, require, shown
 from vit_tf.files import read_json
+from vit_tf.hub import open_clip_folder
 from vit_tf.hub.keras_hub_preset import is_preset, preset_configs, read_preset
 from vit_tf.hub.lazy_tensor import LazyTensor, MissingFile, Refused
 from vit_tf.hub.readers import KERAS_ENDING, READERS, check_ending, read_file, reader_of
 from vit_tf.hub.unwrap import Unwrapped, unwrap
 
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+CONFIGS = (CONFIG, open_clip_folder.CONFIG)
 INDEX, TORCH_INDEX = "model.safetensors.index.json", "pytorch_model.bin.index.json"
 INDEX_ENDING = re.compile(r"\.(safetensors|bin)\.index\.json$")
 HUB_NAME = re.compile(r"hf:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", re.ASCII)
-WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin", TORCH_INDEX)
+WEIGHTS = ("model.safetensors", INDEX, "pytorch_model.bin", TORCH_INDEX, *open_clip_folder.WEIGHTS)
 RUN_MODEL = "model"  # the subfolder of a run that holds its model
 
 
@@ -38,7 +40,7 @@ class Checkpoint:
         source: the source as the user wrote it.
         path: the weight file on this disk; for a checkpoint in several files, their index.
         tensors: the tensors of the ViT by their names in the file, without the prefix.
-        config: the content of config.json; empty for a bare file.
+        config: the content of config.json; empty for a bare file. For OpenCLIP's, see `open_clip_configs`.
         preprocessor: the content of preprocessor_config.json; empty if there is none.
         prefix: the common prefix of the names, see `vit_tf.hub.unwrap`.
         left: the names of the file's other tensors.
@@ -101,7 +103,7 @@ def file_finder(source):
         return partial(find_on_hub, *match.groups())
     if os.path.isdir(source):
         source = repository_folder(source)
-        if not os.path.isfile(os.path.join(source, CONFIG)):
+        if not any(os.path.isfile(os.path.join(source, name)) for name in CONFIGS):
             raise ValueError(
                 f"the folder {source!r} has no {CONFIG}, expected it beside model.safetensors as in a "
                 "repository of the hub: a weight file without it can be given by its own path"
@@ -172,7 +174,15 @@ def quiet_retries():
 
 
 def read_configs(find):
-    config = read_json(find(CONFIG))
+    try:
+        path = find(CONFIG)
+    except MissingFile as missing:
+        try:
+            path = find(open_clip_folder.CONFIG)
+        except MissingFile:
+            raise missing from None
+        return open_clip_folder.open_clip_configs(read_json(path))
+    config = read_json(path)
     if is_preset(config):
         return preset_configs(config, find)
     try:

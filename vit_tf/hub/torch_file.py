@@ -1,7 +1,8 @@
 """PyTorch's files, read without PyTorch. No code in a file runs, and memory is bounded by the file's size.
 
-Reference: https://github.com/pytorch/pytorch, `torch/serialization.py` (both formats) and `torch/_utils.py`
-(how tensors are rebuilt).
+Reference: https://github.com/pytorch/pytorch, `torch/serialization.py` (both formats), `torch/_utils.py`
+(how tensors are rebuilt) and `torch/csrc/jit/docs/serialization.md` (TorchScript programs, whose tensors are
+in the same zip format as the attributes of modules).
 """
 
 import io
@@ -21,6 +22,7 @@ from vit_tf.pickles import check_pickle
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of PyTorch before 1.6
 MOST_NAMES = 1000  # of classes and functions in a pickle
+PROGRAM = "__torch__"  # before the names of all classes of a TorchScript program
 MOST_SIDES = 64  # of a tensor: NumPy takes no more
 STORAGE_TYPES: dict[str, Any] = {  # types of elements; of kind "V", only BFLOAT16 can be read
     **{"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": BFLOAT16},
@@ -60,6 +62,26 @@ class Dictionary(dict):
         pass
 
 
+class Module:
+    """Replaces a module of a TorchScript program: its tensors, submodules and other attributes by name.
+
+    The attributes are not copied, since many modules may share a large state.
+    """
+
+    attributes: dict[str, Any] = {}  # noqa: RUF012  # of a module without a state
+
+    def __setstate__(self, state):
+        if not isinstance(state, dict):
+            raise ValueError("a TorchScript module without names of its attributes")
+        self.attributes = state
+
+    def __len__(self):
+        return len(self.attributes)
+
+    def items(self):
+        return self.attributes.items()
+
+
 @dataclass(frozen=True)
 class Storage:
     """A sequence of elements in the file. The position is known after the whole pickle is read."""
@@ -90,7 +112,8 @@ def is_tensor(value):
 def read(path):
     """Returns what `torch.save` wrote, with a `View` for each plain tensor, and the places of the storages.
 
-    Dictionaries, lists, tuples, text and numbers do not change. Any other object becomes `Foreign`.
+    Dictionaries, lists, tuples, text and numbers do not change. The modules of a TorchScript program become
+    `Module`, whose source code is not read; any other object becomes `Foreign`.
 
     Args:
         path: of a file in PyTorch's zip format, or in the one before version 1.6.
@@ -99,7 +122,7 @@ def read(path):
         content, and a dict from the keys of storages to (offset in the file, bytes).
 
     Raises:
-        Refused: the file is a TorchScript program, or is compressed.
+        Refused: the tensors are compressed, or have another byte order.
         ValueError and others: the file is damaged.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -109,9 +132,10 @@ def read(path):
 def read_zip(path, data):
     with zipfile.ZipFile(path) as archive:
         members = {member.filename.partition("/")[2]: member for member in archive.infolist()}
-    if "constants.pkl" in members:
-        raise Refused("is a TorchScript program: load it in PyTorch and save its `state_dict()`")
-    places = {name: place_of(member, data) for name, member in members.items()}
+    if "data.pkl" not in members:
+        raise ValueError("a zip without data.pkl")
+    used = ("data.pkl", "byteorder", "data/")  # not the source code of a TorchScript program
+    places = {name: place_of(member, data) for name, member in members.items() if name.startswith(used)}
 
     def cut(name):
         offset, size = places[name]
@@ -180,7 +204,9 @@ class Unpickler(pickle.Unpickler):
         }
 
     def find_class(self, module, name):
-        """Returns the function for plain tensors or dictionaries; a subclass of `Foreign` for other names."""
+        """Returns the function for plain tensors or dictionaries, or a class that replaces the named one."""
+        if module.partition(".")[0] == PROGRAM:
+            return Module
         full = f"{module}.{name}"
         if full not in self.names:
             if len(self.names) > MOST_NAMES:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from vit_tf.checks import quoted, shown
 from vit_tf.hub.lazy_tensor import Refused
+from vit_tf.hub.torch_file import Module
 
 HUGGING_FACE = "embeddings.patch_embeddings.projection.weight"
 # In transformers, what a model is called beside its head.
@@ -45,8 +46,9 @@ PREFERRED = (
     ("encoder", "target_encoder"),
     ("teacher", "student"),  # DINO and its successors evaluate the teacher
 )
+GROUPS = (dict, Module)  # of tensors by name
 # Limits for nested dictionaries: a pickle may repeat one dictionary, or one key, many times.
-MOST_ITEMS, MOST_LEVELS, MOST_LETTERS = 1_000_000, 8, 1 << 24
+MOST_ITEMS, MOST_LEVELS, MOST_LETTERS = 1_000_000, 12, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def flatten(content, is_tensor):
         Refused: two tensors get the same name, or there are too many items or characters in names.
     """
     tensors, count, letters = {}, 0, 0
-    level = [("", content)] if isinstance(content, dict) else []
+    level = [("", content)] if isinstance(content, GROUPS) else []
     for _ in range(MOST_LEVELS):
         deeper = []
         for prefix, group in level:
@@ -79,7 +81,7 @@ def flatten(content, is_tensor):
             if count > MOST_ITEMS:
                 raise Refused(f"holds over {MOST_ITEMS:,} items: save the `state_dict()` alone")
             for key, value in group.items():
-                if not is_tensor(value) and not isinstance(value, dict):
+                if not is_tensor(value) and not isinstance(value, GROUPS):
                     continue
                 name = f"{prefix}{key}"
                 letters += len(name)

@@ -38,15 +38,21 @@ class StandardizedConv2D(keras.layers.Conv2D):
     Input and output shapes: those of `keras.layers.Conv2D`.
     """
 
+    def add_weight(self, *args: Any, name: str | None = None, **options: Any) -> keras.Variable:
+        # Half precision would round the kernel before its mean is subtracted.
+        return super().add_weight(*args, name=name, autocast=name != "kernel", **options)
+
     def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
-        return super().convolution_op(inputs, self.standardize(kernel))
+        return super().convolution_op(inputs, ops.cast(self.standardize(kernel), inputs.dtype))
 
     def standardize(self, kernel: Tensor) -> Tensor:
-        """Returns a kernel `(rows, columns, c, f)` with mean 0 and variance 1 over all axes but the last."""
-        x = ops.cast(kernel, "float32")
+        """Returns a kernel `(rows, columns, c, f)` with mean 0 and variance 1 over all axes but the last.
+
+        The result is float32 at least.
+        """
+        x = ops.cast(kernel, keras.backend.result_type(kernel.dtype, "float32"))
         x = x - ops.mean(x, axis=(0, 1, 2), keepdims=True)
-        x = x * ops.rsqrt(ops.mean(ops.square(x), axis=(0, 1, 2), keepdims=True) + 1e-8)
-        return ops.cast(x, kernel.dtype)
+        return x * ops.rsqrt(ops.mean(ops.square(x), axis=(0, 1, 2), keepdims=True) + 1e-8)
 
 
 @register

@@ -19,6 +19,7 @@ from vit_tf.config import ViTConfig
 from vit_tf.hub.config_values import MODEL_TYPES, config_value
 from vit_tf.hub.keras_hub_preset import is_preset
 from vit_tf.hub.lazy_tensor import LazyTensor
+from vit_tf.hub.open_clip_folder import MODEL as OPEN_CLIP
 from vit_tf.hub.sources import Checkpoint, open_checkpoint
 from vit_tf.structure import ViTStructure
 from vit_tf.variants import ALIASES, get_variant
@@ -37,6 +38,7 @@ from vit_tf.weights.formats import (
     keras_file,
     keras_hub,
     makers,
+    open_clip_config,
     timm,
     torchvision,
     towers,
@@ -57,6 +59,7 @@ FOREIGN = re.compile(
     r"|decoder_\w+)(?:\..*)?)"
 )
 TEXT_TOWER = re.compile(r"(?:^|\.)token_embedding\.weight$")
+RESNET = re.compile(r"(?:^|\.)layer1\.0\.conv1\.weight$")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ class TimmWeights:
         elif variant is None and is_preset(config):
             fields = keras_hub.variant_from_config(config)
             variant, fields = name_variant(keras_hub.KINDS[config["class_name"]], fields)
+        elif variant is None and OPEN_CLIP in config:
+            variant, fields = open_clip_config.variant_from_config(config)
         elif variant is None and config:
             fields = transformers_config.variant_from_config(config)
             variant, fields = name_variant(config["model_type"], fields)
@@ -204,6 +209,8 @@ def open_weights(source: str | os.PathLike, prefix: str | None = None) -> TimmWe
 
 def unknown_format(names):
     """Returns what a message says of tensors by name that are not a ViT in a known format."""
+    if any(RESNET.search(name) for name in names):  # also one of CLIP, beside a text tower
+        return "holds a ResNet, expected a ViT"
     if any(TEXT_TOWER.search(name) for name in names):
         return (
             "holds a text tower and no vision tower: give the file of the whole model, or of its vision tower"
@@ -287,6 +294,8 @@ def load_weights(
     if "dist_token" not in mappings and "reg_token" in mappings and "reg_token" not in tensors:
         # A distillation token without a head, as in transformers' plain DeiT, is a register.
         tensors = {"reg_token" if name == "dist_token" else name: t for name, t in tensors.items()}
+    if weights.format == "clip" and "fc_norm.weight" in mappings:  # the names do not tell where the norm is
+        tensors = {re.sub(r"^norm\.", "fc_norm.", name): t for name, t in tensors.items()}
     tensors = drop_unused_heads(tensors, mappings, report)
     if strict:
         backbones.check_backbone(report.source, tensors, model.name, mappings)

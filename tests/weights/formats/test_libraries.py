@@ -8,17 +8,19 @@ import json
 
 import numpy as np
 import pytest
-from conftest import randomize
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from support.agreement import assert_agree
 from support.library_cases import build_case, case_images, library_cases, write_case
 from support.marks import mostly_slow
 from support.paths import FIXTURES
 
-from vit_tf import build_vit, load_weights, save_weights
+from vit_tf import get_preprocessing, load_weights
 from vit_tf.weights import open_weights
 
 RECORDED = json.loads((FIXTURES / "libraries.json").read_text())
+PACKAGES = dict.fromkeys(("open_clip", "open_clip_folder", "openai"), "open_clip") | {
+    "keras_hub": "keras_hub"
+}
 FAST = ("CLIPModel", "SiglipVisionModel", "IJepaModel of modules")
 
 
@@ -48,42 +50,41 @@ def test_a_text_tower_alone(tmp_path):
         open_weights(tmp_path / "text.safetensors")
 
 
-@pytest.mark.parametrize("name", ["vit_small_patch16_dinov3_qkvb", "vit_small_plus_patch16_dinov3_qkvb"])
-def test_dinov3_of_its_makers(name, tmp_path):
-    """The names of the makers' files, whose bias of the keys is masked, give back the weights."""
-    sizes = dict(image_size=32, hidden_dim=48, num_layers=1, num_heads=3, mlp_dim=80)
-    model = randomize(build_vit(name, **sizes))
-    theirs = {"rope_embed.periods": np.ones(4, "float32"), "mask_token": np.ones((1, 48), "float32")}
-    for key, array in load_file(save_weights(model, tmp_path / "timm.safetensors")).items():
-        for ours, new in (
-            ("reg_token", "storage_tokens"),
-            ("gamma_1", "ls1.gamma"),
-            ("gamma_2", "ls2.gamma"),
-        ):
-            key = key.replace(ours, new)
-        for ours, new in (("fc1_g", "w1"), ("fc1_x", "w2")):
-            key = key.replace(ours, new)
-        theirs[key.replace("fc2", "w3") if "plus" in name else key] = array
-    query, value = (theirs.pop(f"blocks.0.attn.{part}_bias") for part in "qv")
-    theirs["blocks.0.attn.qkv.bias"] = np.concatenate([query, query + 1, value])
-    theirs["blocks.0.attn.qkv.bias_mask"] = np.repeat([1, 0, 1], 48).astype("float32")
-    save_file(theirs, tmp_path / "makers.safetensors")
-    again = build_vit(name, **sizes)
-    report = load_weights(again, tmp_path / "makers.safetensors")
-    assert report.format == "dinov3" and not report.errors
-    for old, new in zip(model.weights, again.weights):
-        np.testing.assert_array_equal(old, new)
+def test_a_resnet_beside_a_text_tower(tmp_path):
+    names = ("visual.layer1.0.conv1.weight", "token_embedding.weight")
+    save_file({name: np.ones((3, 2), "float32") for name in names}, tmp_path / "RN50.safetensors")
+    with pytest.raises(ValueError, match=r"RN50.safetensors' holds a ResNet, expected a ViT$"):
+        open_weights(tmp_path / "RN50.safetensors")
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize("case", library_cases(), ids=lambda case: case["id"])
 def test_live(case, tmp_path):
     pytest.importorskip("torch")
-    from support import libraries
+    pytest.importorskip(PACKAGES.get(case["library"], "timm"))
+    from support import libraries, makers
 
+    if case["library"] == "makers" and not makers.FOLDER:
+        pytest.skip("no MAKERS_CODE: see tests/support/makers.py")
     case, expected = libraries.reference(case, tmp_path, seed=1)
     source = tmp_path / case["file"] if "file" in case else tmp_path
     assert_agree(build_case(case, source)(case_images(case, seed=1)), expected)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["OpenCLIP", "OpenCLIP of the mean"])
+def test_open_clip_prepares_images_as_we_do(name, tmp_path):
+    theirs = pytest.importorskip("open_clip.transform")
+    from PIL import Image
+    from support import libraries
+
+    case = next(case for case in library_cases() if case["id"] == name)
+    libraries.reference(case, tmp_path)
+    size = case["image_size"][0]
+    transform = theirs.image_transform_v2(theirs.PreprocessCfg(size=size, **case["images"]), False)
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 70, 3), np.uint8))
+    expected = transform(image).numpy().transpose(1, 2, 0)
+    np.testing.assert_allclose(get_preprocessing(tmp_path)(image)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parity

@@ -29,6 +29,7 @@ MAKERS = [
     (r"\.mlp\.w2\.", ".mlp.fc1_x."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
 ]
+PERIODS = "rope_embed.periods"
 MASK_TOKENS = ("embeddings.mask_token", "mask_token")
 
 
@@ -46,7 +47,8 @@ def from_huggingface(tensors):
 
 
 def matches_makers(names):
-    return "storage_tokens" in names and "patch_embed.proj.weight" in names
+    is_known = "storage_tokens" in names or PERIODS in names  # without register tokens
+    return is_known and "patch_embed.proj.weight" in names
 
 
 def from_makers(tensors):

@@ -11,6 +11,7 @@ from functools import partial
 from vit_tf.weights.formats.backbones import UNUSED
 from vit_tf.weights.formats.huggingface import fold_class_position
 from vit_tf.weights.formats.renaming import rename, replace_all
+from vit_tf.weights.formats.timm import from_timm
 from vit_tf.weights.formats.zeros import head_without_bias, zeros_beside
 
 
@@ -52,6 +53,7 @@ CLIP = [
     (r"^ln_pre\.", "norm_pre."),
     (r"^ln_post\.", "norm."),
     (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.ls_([12])\.", r".ls\1."),
     (r"\.attn\.in_proj_", ".attn.qkv."),
     (r"\.attn\.out_proj\.", ".attn.proj."),
     (r"\.mlp\.c_fc\.", ".mlp.fc1."),
@@ -73,11 +75,12 @@ def from_clip(tensors):
 
 def from_trunk(tensors):
     """As `from_dinov2`, for OpenCLIP with an image tower of timm."""
-    result = {n.removeprefix("trunk."): t for n, t in tensors.items() if n.startswith("trunk.")}
+    trunk = {n.removeprefix("trunk."): t for n, t in tensors.items() if n.startswith("trunk.")}
+    result, unused = from_timm(trunk)
     if "head.proj.weight" in tensors and "head.weight" not in result:
         result |= head_without_bias(tensors["head.proj.weight"])
     used = ("trunk.", "head.proj.weight")
-    return result, [name for name in tensors if not name.startswith(used)]
+    return result, [*unused, *(name for name in tensors if not name.startswith(used))]
 
 
 # BEiT-3 ------------------------------------------------------------------------------------------
