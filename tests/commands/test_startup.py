@@ -51,6 +51,7 @@ def run(*command, **variables):
         (["predict", "a.jpg", "--top", "0"], 2),
         (["summary", "vit_b17"], 2),
         (["summary", "vit_b16", "--image-size", "225"], 2),
+        (["plan", "vit_b16", "--devices", "12"], 2),
         (["convert", "missing", "out.keras"], 2),
         (["convert", "cifar10", "out.onnx"], 2),
         (["explain", "missing.jpg"], 2),

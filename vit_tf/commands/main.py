@@ -6,6 +6,7 @@
     vit-tf explain cat.jpg --weights runs/pets-TIME       # the patches that the answer comes from
     vit-tf train --data cifar10 --minutes 10              # train a small model from scratch
     vit-tf summary vit_b16                                # parameters and FLOPs
+    vit-tf plan vit_b16 --device h100 --devices 8         # time and memory of training on other machines
     vit-tf embed photos/ --out photos.parquet             # a vector per image, for search
     vit-tf export runs/pets-TIME out --format onnx        # for ONNX Runtime, OpenVINO, LiteRT, ...
 
@@ -30,8 +31,8 @@ from importlib import import_module
 # Each is a module of this package with HELP, add_arguments(parser) and run(args), which returns the exit
 # code. Its docstring describes the command. Neither importing it nor add_arguments() imports Keras.
 COMMANDS = tuple(
-    "predict evaluate finetune train embed search duplicates explain list summary convert export quantize "
-    "serve".split()
+    "predict evaluate finetune train embed search duplicates explain list summary plan convert export "
+    "quantize serve".split()
 )
 
 
