@@ -136,8 +136,13 @@ def make_trainer(
     )
 
 
-def make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task):
-    """Returns the `TrainBatchEngine` of a model by a recipe; arguments as of `make_trainer`."""
+def make_train_batch_engine(
+    model, recipe, optimizer, train, validation, image_size, task, engine=TrainBatchEngine
+):
+    """Returns the `TrainBatchEngine` of a model by a recipe; arguments as of `make_trainer`.
+
+    `engine` is `TrainBatchEngine` or another function of its arguments.
+    """
     augmentation = batch_augmentation(recipe, image_size)
     balanced = recipe.class_weights == "balanced"
     class_weights, positive_weights = task.class_weights(train) if balanced else (None, None)
@@ -152,7 +157,7 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
     fractions = parse_resolutions(recipe.progressive_resizing)
     sizes = [scaled_size(model, fraction, own_size) for fraction in fractions]
     models = {size: compiled(with_image_size(model, size)) for size in {*sizes, own_size}}
-    return TrainBatchEngine(
+    return engine(
         models[own_size],
         model,
         train,
