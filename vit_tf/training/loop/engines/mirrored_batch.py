@@ -126,7 +126,9 @@ class MirroredEngine(TrainBatchEngine):
 
         @tf.function
         def step(images, labels, weights, shares):
-            gradients, *sums = self.strategy.run(compute, args=(images, labels, weights, shares))
+            # A `tf.function` itself would be made one for all devices, which XLA cannot compile.
+            part = images, labels, weights, shares
+            gradients, *sums = self.strategy.run(lambda *args: compute(*args), args=part)
             self.update(gradients)
             return [self.strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in sums]
 
