@@ -13,8 +13,6 @@ import socket
 import subprocess
 import sys
 
-from vit_tf.commands.parser import Parser
-
 
 def parse_arguments():
     parser = argparse.ArgumentParser(

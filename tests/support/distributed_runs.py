@@ -1,7 +1,7 @@
 """Trains a small ViT for 20 steps on real images, in each of several placements, and compares the weights.
 
     PYTHONPATH=.:tests python -m support.distributed_runs devices CASE:KIND...   # in one process, 4 devices
-    PYTHONPATH=.:tests python -m support.distributed_runs process OUT KIND CASE...   # one of several processes
+    PYTHONPATH=.:tests python -m support.distributed_runs process OUT KIND CASE...   # one of several
 
 `devices` prints, as JSON, the largest difference of weights and logits from those of one device. `process`
 writes the weights of process 0 to OUT/CASE.npz.

@@ -153,7 +153,7 @@ def run_command(args, subcommand, make_command):
         source = (saved or {}).get("source", command["data"])
         dataset = dataset or group.on_all(open_data, command, source)
         import_for(command)
-        placement = choose_placement(distribute, rendezvous, args.model_devices, command["engine"])
+        placement = choose_placement(distribute, recipe, args.model_devices, command["engine"])
         if group.count > 1 and placement.kind == "model":  # all processes write the checkpoints
             group.on_all(require_shared, folder)
         elif not group.is_main:
@@ -164,7 +164,9 @@ def run_command(args, subcommand, make_command):
             note_versions(saved)
         if recipe.mixed_precision is None:
             recipe = replace(recipe, mixed_precision=group.share(fast_bfloat16()))
-        return train(dataset, folder, command, configure(recipe), saved, placement)
+        recipe = configure(recipe)
+        stack.enter_context(placement.scope())
+        return train(dataset, folder, command, recipe, saved, placement)
 
 
 def join(rendezvous):

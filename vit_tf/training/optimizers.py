@@ -68,6 +68,23 @@ class FineTuning:
             average = self.averages[index]
             self.assign_sub(average, (average - variable) * (1 - kept))
 
+    # Keras calls the next two methods, on TensorFlow, on each device with gradients of its own, which it sums
+    # there. Sums over the devices (`engines/mirrored_batch.py`) come in the cross-replica context.
+    def _backend_update_step(self, gradients, variables, learning_rate):
+        if not in_cross_replica_context():
+            super()._backend_update_step(gradients, variables, learning_rate)
+            return
+        pairs = zip(gradients, [variable.value for variable in variables])
+        self._distributed_tf_update_step(self._distribution_strategy, pairs, learning_rate)
+
+    def _backend_increment_gradient_accumulators(self, gradients, accumulators):
+        if not in_cross_replica_context():
+            super()._backend_increment_gradient_accumulators(gradients, accumulators)
+            return
+        for gradient, accumulator in zip(gradients, accumulators):
+            update = self._distribution_strategy.extended.update
+            update(accumulator.value, lambda own, value: own.assign_add(value), args=(gradient,), group=False)
+
     def average(self, variable):
         """Returns the variable that holds the average of a model's `variable`."""
         return self.averages[self._get_variable_index(variable)]
@@ -80,6 +97,15 @@ class FineTuning:
             "num_layers": self.num_layers,
             "ema": self.ema,
         }
+
+
+def in_cross_replica_context():
+    """Returns whether TensorFlow has several devices here, and none of them is computing its own part."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.in_cross_replica_context()
 
 
 class Adam(keras.optimizers.Adam):
@@ -111,8 +137,10 @@ class Adam(keras.optimizers.Adam):
             return False
         import tensorflow as tf
 
-        # Under a strategy a variable is several, and sparse gradients have their own kernels.
-        return isinstance(gradient, tf.Tensor) and not tf.distribute.has_strategy()
+        # Under a strategy a variable is several, until each is updated in the cross-replica context. Sparse
+        # gradients have their own kernels.
+        is_one = in_cross_replica_context() or not tf.distribute.has_strategy()
+        return isinstance(gradient, tf.Tensor) and is_one
 
 
 @register
@@ -218,7 +246,7 @@ def averaged_weights(model: keras.Model, optimizer: keras.optimizers.Optimizer) 
         ValueError: the optimizer was not built for a trainable variable of the model.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # under float16 Keras scales the loss
-    if not getattr(optimizer, "averages", None) or int(optimizer.iterations) == 0:
+    if not getattr(optimizer, "averages", None) or ops.convert_to_numpy(optimizer.iterations) == 0:
         yield
         return
     variables = model.trainable_variables

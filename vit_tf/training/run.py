@@ -18,7 +18,7 @@ from vit_tf.preprocessing.transform import Preprocessing
 from vit_tf.structure import ViTStructure
 from vit_tf.terminal import shell_quoted
 from vit_tf.training.augmentation import batch_augmentation
-from vit_tf.training.distribution.placement import JaxDevices, OneDevice
+from vit_tf.training.distribution.placement import JaxDevices, MirroredDevices, OneDevice
 from vit_tf.training.freezing import freeze
 from vit_tf.training.loop.engines import check_recipe
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine
@@ -90,7 +90,7 @@ def make_trainer(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     task: SingleLabel = SINGLE_LABEL,
     engine: str = "train-batch",
-    placement: OneDevice | JaxDevices | None = None,
+    placement: OneDevice | JaxDevices | MirroredDevices | None = None,
 ) -> Trainer:
     """Returns the `Trainer` of a model by a recipe, at the start of its run.
 
@@ -102,7 +102,7 @@ def make_trainer(
         folder: `pathlib.Path`, the run's folder.
         callbacks, task: see `Trainer`.
         engine: "train-batch" or "compiled-epoch", see `vit_tf.training.loop.engines`.
-        placement: where the run computes, under which the model was built; None for one device.
+        placement: where the run computes, in whose `scope()` the model was built; None for one device.
 
     Raises:
         ValueError: the engine does not support a setting, or the accumulation never comes to a step.
@@ -159,12 +159,7 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
     fractions = parse_resolutions(recipe.progressive_resizing)
     sizes = [scaled_size(model, fraction, own_size) for fraction in fractions]
     models = {size: compiled(with_image_size(model, size)) for size in {*sizes, own_size}}
-    engine = TrainBatchEngine
-    if placement.kind != "none":
-        from vit_tf.training.loop.engines.sharded_batch import ShardedEngine  # JAX
-
-        engine = partial(ShardedEngine, placement, task.accuracies)
-    return engine(
+    return engine_of(placement, task)(
         models[own_size],
         model,
         train,
@@ -172,6 +167,19 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
         resolution_models=[models[size] for size in sizes],
         class_weights=class_weights,
     )
+
+
+def engine_of(placement, task):
+    """Returns a function of the arguments of `TrainBatchEngine` to the engine of a placement."""
+    if isinstance(placement, JaxDevices):
+        from vit_tf.training.loop.engines.sharded_batch import ShardedEngine  # JAX
+
+        return partial(ShardedEngine, placement, task.image_accuracy)
+    if isinstance(placement, MirroredDevices):
+        from vit_tf.training.loop.engines.mirrored_batch import MirroredEngine  # TensorFlow
+
+        return partial(MirroredEngine, task=task)
+    return TrainBatchEngine
 
 
 def make_training_model(

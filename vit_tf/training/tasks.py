@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+from keras import ops
 
 from vit_tf.checks import check_choice
 from vit_tf.data.stratification import class_counts
@@ -59,9 +60,9 @@ class SingleLabel:
         """Returns the metric called "accuracy", for `keras.Model.compile`."""
         return "accuracy"
 
-    def accuracies(self, targets, logits):
-        """Returns the accuracy of each image, (b,), from targets and logits (b, o)."""
-        return keras.metrics.categorical_accuracy(targets, logits)
+    def image_accuracy(self, targets, logits):
+        """Returns the accuracy of each image, float32 tensor (b,), whose mean is that of `accuracy`."""
+        return ops.cast(keras.metrics.categorical_accuracy(targets, logits), "float32")
 
     def class_weights(self, batches):
         """Returns (weights of images by class, weights of positive targets): float32 (k,) each, or None."""
@@ -113,7 +114,7 @@ class MultiLabel(SingleLabel):
     def accuracy(self):
         return keras.metrics.MeanMetricWrapper(label_accuracy, name="accuracy")
 
-    def accuracies(self, targets, logits):
+    def image_accuracy(self, targets, logits):
         return label_accuracy(targets, logits)
 
     def class_weights(self, batches):

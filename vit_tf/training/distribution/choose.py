@@ -4,6 +4,7 @@ import os
 import sys
 
 from vit_tf.checks import require
+from vit_tf.training.loop.engines import check_exact_on_parts
 
 CHOICES = ("auto", "none", "data", "model")
 
@@ -34,12 +35,12 @@ def choose_backend(distribute, rendezvous, engine="train-batch"):
         )
 
 
-def choose_placement(distribute, rendezvous, model_devices=None, engine="train-batch"):
+def choose_placement(distribute, recipe, model_devices=None, engine="train-batch"):
     """Returns the placement of a run, after Keras was imported and the processes were connected.
 
     Args:
         distribute: one of `CHOICES`. "auto" is "data" where this run has several devices.
-        rendezvous: a `Rendezvous`.
+        recipe: a `Recipe`.
         model_devices: see `JaxDevices`.
         engine: name of the engine, see `vit_tf.training.loop.engines`.
 
@@ -63,4 +64,21 @@ def choose_placement(distribute, rendezvous, model_devices=None, engine="train-b
         distribute == "auto" or backend == "tensorflow",
         f"--distribute {distribute} needs Keras on JAX or TensorFlow, got {backend!r}: set KERAS_BACKEND=jax",
     )
-    return OneDevice()
+    return place_on_tensorflow(distribute, recipe) if backend == "tensorflow" else OneDevice()
+
+
+def place_on_tensorflow(distribute, recipe):
+    """Returns the placement of a run on TensorFlow."""
+    from vit_tf.training.distribution.placement import MirroredDevices, OneDevice
+    from vit_tf.training.loop.engines.mirrored_batch import mirrored_devices
+
+    if len(mirrored_devices()) == 1:
+        return OneDevice()
+    try:
+        check_exact_on_parts(recipe)
+    except ValueError as error:
+        if distribute == "data":
+            raise
+        print(f"note: this run uses one of {len(mirrored_devices())} devices: {error}")
+        return OneDevice()
+    return MirroredDevices()

@@ -1,7 +1,9 @@
-"""Where a run computes: one device, or several devices of one or more processes on JAX.
+"""Where a run computes: one device, or several devices of one or more processes.
 
 Shapes: b images of a batch, p rows of the padded batch.
 """
+
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -32,6 +34,32 @@ class OneDevice:
     def describe(self):
         """Returns the devices and processes as text; "" for one device."""
         return ""
+
+    def scope(self):
+        """A scope in which model, optimizer and engine are made."""
+        return nullcontext()
+
+
+class MirroredDevices(OneDevice):
+    """The placement of a run on several devices of one host, by TensorFlow's `MirroredStrategy`.
+
+    Attributes: see `OneDevice`.
+    """
+
+    kind = "data"
+
+    def __init__(self):
+        from vit_tf.training.loop.engines.mirrored_batch import mirrored_strategy
+
+        super().__init__()
+        self.strategy = mirrored_strategy()
+        self.num_devices = self.num_parts = self.strategy.num_replicas_in_sync
+
+    def describe(self):
+        return f"{self.num_devices} devices"
+
+    def scope(self):
+        return self.strategy.scope()
 
 
 class JaxDevices:
@@ -80,6 +108,9 @@ class JaxDevices:
         shared_by = self.num_devices // self.num_parts
         copies = f", each copy of the model on {shared_by}" if self.kind == "model" else ""
         return f"{self.num_devices} devices{processes}{copies}"
+
+    def scope(self):
+        return nullcontext()
 
     def padded_length(self, length):
         """Returns p: the smallest multiple of `num_parts` that is not below the b rows of a batch."""

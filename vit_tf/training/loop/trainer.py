@@ -319,7 +319,7 @@ class Trainer:
             "step": progress.step,
             "seconds": round(self.elapsed, 2),
             "images_per_second": round(images / progress.totals["seconds"], 1),
-            "learning_rate": float(self.engine.optimizer.learning_rate),
+            "learning_rate": float(keras.ops.convert_to_numpy(self.engine.optimizer.learning_rate)),
             "loss": progress.totals["loss"] / images,
             "accuracy": progress.totals["accuracy"] / images,
             **self.task.validate(logits, targets, self.label_smoothing),

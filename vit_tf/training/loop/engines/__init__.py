@@ -55,3 +55,17 @@ def check_recipe(engine, recipe):
                 f"--engine {engine} does not support --{item.name.replace('_', '-')}, got {shown(value)}: "
                 "leave the option out, or choose --engine train-batch"
             )
+
+
+def check_exact_on_parts(recipe):
+    """Raises a ValueError if a recipe draws random numbers for each device's part of a batch by itself.
+
+    `vit_tf.training.loop.engines.mirrored_batch` trains so, and could not have the results of one device.
+    """
+    for name in ("dropout_rate", "drop_path_rate"):
+        if value := getattr(recipe, name):
+            raise ValueError(
+                f"several devices on TensorFlow do not support --{name.replace('_', '-')}, got "
+                f"{shown(value)}: start the process with KERAS_BACKEND=jax, which draws for the whole batch, "
+                "leave the option out, or train on one device"
+            )
