@@ -12,6 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+
+SECONDS_TO_END = 60  # for the other processes, after one has failed
 
 
 def parse_arguments():
@@ -47,9 +50,21 @@ def main():
 
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to all
-    codes = [process.wait() for process in processes]
+    wait_for(processes)
     # A process that a signal ended has a negative code.
-    return max(codes, key=abs)
+    return max((process.returncode for process in processes), key=abs)
+
+
+def wait_for(processes):
+    """Waits for all processes. One that is left behind a failed one, such as a stopped one, is killed."""
+    failed_at = None
+    while any(process.poll() is None for process in processes):
+        if failed_at is None and any(process.returncode for process in processes):
+            failed_at = time.monotonic()
+        if failed_at and time.monotonic() - failed_at > SECONDS_TO_END:
+            for process in processes:
+                process.kill()
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -164,9 +164,7 @@ def run_command(args, subcommand, make_command):
             note_versions(saved)
         if recipe.mixed_precision is None:
             recipe = replace(recipe, mixed_precision=group.share(fast_bfloat16()))
-        recipe = configure(recipe)
-        stack.enter_context(placement.scope())
-        return train(dataset, folder, command, recipe, saved, placement)
+        return train(dataset, folder, command, configure(recipe), saved, placement)
 
 
 def join(rendezvous):
@@ -230,7 +228,8 @@ def train(dataset, folder, command, recipe, saved, placement):
     group = placement.group
     described, task = prepare_data(dataset, folder, command, recipe, saved, group)
     preprocessing = described["preprocessing"] and Preprocessing(**described["preprocessing"])
-    model = build_model(dataset, folder, command, recipe, described, preprocessing, group)
+    with placement.scope():
+        model = build_model(dataset, folder, command, recipe, described, preprocessing, group)
     parts = dataset.loaders(recipe, command["engine"], task, preprocessing)
     sizes = {name: part.num_images for name, part in parts.items() if part}
     if saved and saved.get("images", sizes) != sizes:
@@ -238,7 +237,8 @@ def train(dataset, folder, command, recipe, saved, placement):
             f"{printable(dataset.name)} has the images {sizes}, and the run began with {saved['images']}: "
             "restore the data, or start a new run"
         )
-    trainer = build_trainer(model, dataset, parts, folder, command, recipe, task, placement)
+    with placement.scope():
+        trainer = build_trainer(model, dataset, parts, folder, command, recipe, task, placement)
     ending = plan_ending(model, dataset, parts, recipe, described, preprocessing)
     config = {
         "command": command,

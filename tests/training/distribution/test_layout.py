@@ -1,0 +1,55 @@
+from types import SimpleNamespace
+
+import keras
+import pytest
+from support.cases import small
+
+from vit_tf import build_vit
+from vit_tf.training.distribution.layout import axes_of, layout_map
+
+FAMILIES = (
+    "vit_base_patch16_224 vit_pwee_patch16_reg1_gap_256 vit_large_patch14_xp_224 "
+    "eva02_large_patch14_clip_336 vit_base_patch16_siglip_224 vit_small_patch16_18x2_224 deit_base_distilled_patch16_384 "
+    "vit_base_r26_s32_224 beitv2_large_patch16_224"
+).split()
+
+
+def mesh(count=2):
+    return SimpleNamespace(axis_names=("batch", "model"), shape=(2, count))
+
+
+@pytest.mark.parametrize(
+    "path, shape, expected",
+    [
+        ("block_3/attention/qkv/kernel", (64, 192), [None, "model"]),
+        ("block_3/attention/qkv/bias", (192,), ["model"]),
+        ("block_3/attention/projection/kernel", (64, 64), ["model", None]),
+        ("block_3/attention/projection/bias", (64,), [None]),
+        ("block_3/mlp/fc1/kernel", (64, 256), [None, "model"]),
+        ("block_3/mlp/fc2/kernel", (256, 64), ["model", None]),
+        ("patch_embedding/projection/kernel", (16, 16, 3, 64), [None] * 4),
+        ("patch_encoder/position_embedding", (1, 197, 64), [None, None, "model"]),
+        ("head/kernel", (64, 1000), [None, "model"]),
+        ("head/kernel", (64, 5), [None, None]),  # two devices do not divide five classes
+    ],
+)
+def test_axes(path, shape, expected):
+    assert axes_of(path, shape, mesh()) == expected
+
+
+@pytest.mark.parametrize("variant", FAMILIES)
+def test_all_matrices_of_blocks_are_divided(variant):
+    model = build_vit(variant, **{**small(variant), "num_layers": 1})
+    for variable in model.variables:
+        axes = axes_of(variable.path, tuple(variable.shape), mesh())
+        in_block = variable.path.startswith(("block_", "pooling"))
+        if in_block and variable.name == "kernel":
+            assert axes.count("model") == 1, variable.path
+
+
+def test_mistakes():
+    keras_mesh = SimpleNamespace(axis_names=("batch",), shape=(2,))
+    with pytest.raises(ValueError, match="needs an axis 'model'"):
+        layout_map(build_vit("vit_tiny_patch16_224", **small("vit_tiny_patch16_224")), keras_mesh)
+    with pytest.raises(ValueError, match="no encoder blocks"):
+        layout_map(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]), mesh())
