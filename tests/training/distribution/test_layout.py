@@ -9,8 +9,8 @@ from vit_tf.training.distribution.layout import axes_of, layout_map
 
 FAMILIES = (
     "vit_base_patch16_224 vit_pwee_patch16_reg1_gap_256 vit_large_patch14_xp_224 "
-    "eva02_large_patch14_clip_336 vit_base_patch16_siglip_224 vit_small_patch16_18x2_224 deit_base_distilled_patch16_384 "
-    "vit_base_r26_s32_224 beitv2_large_patch16_224"
+    "eva02_large_patch14_clip_336 vit_base_patch16_siglip_224 vit_small_patch16_18x2_224 "
+    "deit_base_distilled_patch16_384 vit_base_r26_s32_224 beitv2_large_patch16_224"
 ).split()
 
 
