@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support.image_folders import JPEG, to_bytes, write
 
-from vit_tf.data import ImageFiles, check_images, find_images, image_files
+from vit_tf.data import ImageFiles, check_images, find_images, image_checks
 from vit_tf.data import directory_layout as layouts
 
 
@@ -142,7 +142,7 @@ def test_check_images_is_interrupted_at_once(six, monkeypatch):
         release.wait(30)
 
     files = [six.root, six.class_names, six.names[:1] * 300, [0] * 300, [None] * 300]
-    monkeypatch.setattr(image_files, "decode", interrupt_and_hang)
+    monkeypatch.setattr(image_checks, "decode", interrupt_and_hang)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
     try:

@@ -75,7 +75,7 @@ def readable(images, max_bad):
         return images
     from vit_tf.data import check_images
 
-    images, bad = check_images(images, max_bad)
+    images, bad = check_images(images, max_bad, cached=True)
     for name, reason in bad:
         print(f"left out: {printable(name)}: {printable(reason)}", file=sys.stderr)
     return images
