@@ -62,7 +62,7 @@ def step(name, folder, split, level):
     files = find_images(folder)
     seconds["find"] = time.perf_counter() - start
     if name == "resume":
-        files = read_split(files, split)
+        files = read_split(files, split, cached=True)
     if name == "start":
         files, _ = check_images(files, progress=False, level=level, cached=True)
         seconds["check"] = time.perf_counter() - start - seconds["find"]

@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 from support.image_folders import JPEG, PNG, to_bytes, write, write_zip
 
-from vit_tf.data import check_images, find_images, image_checks, split_files, write_split
+from vit_tf.data import (
+    check_images,
+    directories,
+    find_images,
+    image_checks,
+    read_split,
+    split_files,
+    write_split,
+)
 from vit_tf.data.check_cache import CheckCache
 from vit_tf.data.fingerprints import fingerprints
 
@@ -175,6 +183,19 @@ def test_each_file_is_looked_at_once(folder, monkeypatch):
     monkeypatch.setattr(os, "stat", lambda path, **options: looks.append(path) or stat(path, **options))
     check(folder)
     assert sum(str(path).endswith(".jpg") for path in looks) == 8
+
+
+def test_a_split_is_read_without_the_files_that_were_checked(folder, tmp_path, monkeypatch):
+    checked, _ = check(folder)
+    write_split(split_files(checked, 0.25, 0.25), tmp_path / "split.csv")
+    opened, fingerprint = [], directories.file_fingerprint
+    monkeypatch.setattr(directories, "file_fingerprint", lambda *at: opened.append(at[1]) or fingerprint(*at))
+    files = find_images(folder)
+    assert read_split(files, tmp_path / "split.csv", cached=True).notes == () and opened == []
+    (folder / NAMES[3]).write_bytes(JPEG)
+    (note,) = read_split(files, tmp_path / "split.csv", cached=True).notes
+    assert note == f"1 images have changed since the run began: {NAMES[3]!r}" and opened == [NAMES[3]]
+    assert len(read_split(files, tmp_path / "split.csv").notes) == 1 and len(opened) == 9
 
 
 # ------------------------------------------------------------------------------- levels

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vit_tf.checks import brief
+from vit_tf.data.fingerprints import fingerprints
 from vit_tf.files import atomic_path, cache_folder, open_regular
 
 LEVELS = ("headers", "full")  # of checks; each includes those before it
@@ -103,6 +104,17 @@ class CheckCache:
 
     def _hash(self, payload):
         return hashlib.blake2b(payload, digest_size=16, key=self._salt).digest()
+
+
+def cached_fingerprints(files):
+    """Returns the fingerprints of `ImageFiles`, bytes [n]; files that were checked before are not read again.
+
+    A file whose size or time is another than at the check is read.
+    """
+    records = np.zeros(len(files), RECORD)
+    waiting = CheckCache(files.container.source).fill(records, files, LEVELS[0])
+    records["fingerprint"][waiting] = list(fingerprints(files.subset(waiting)))
+    return records["fingerprint"]
 
 
 def state_keys(files):

@@ -9,6 +9,7 @@ from itertools import compress
 import numpy as np
 
 from vit_tf.checks import brief, check_int, check_number, quoted, require
+from vit_tf.data.check_cache import cached_fingerprints
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
 from vit_tf.data.image_data import flat_labels
@@ -118,7 +119,7 @@ def write_split(files: ImageFiles, path: str | os.PathLike) -> None:
     write_csv(path, HEADER, zip(files.names, label_cells(files), splits, fingerprints(files)))
 
 
-def read_split(files: ImageFiles, path: str | os.PathLike) -> ImageFiles:
+def read_split(files: ImageFiles, path: str | os.PathLike, cached: bool = False) -> ImageFiles:
     """Returns the images that `write_split` wrote, with their splits.
 
     Images and classes that were added later are left out, so that labels keep their meaning. The `notes` of
@@ -127,18 +128,20 @@ def read_split(files: ImageFiles, path: str | os.PathLike) -> ImageFiles:
     Args:
         files: `ImageFiles` of the same data set.
         path: the CSV.
+        cached: bool, whether to take the fingerprints of files with the size and the time of an earlier
+            `check_images(cached=True)` from its results, instead of reading the files again.
 
     Raises:
         OSError: there is no such file.
         ValueError: the CSV is damaged, or a file or class is missing, or an image has another class now.
     """
     try:
-        return splits_of_rows(files, read_rows(path))
+        return splits_of_rows(files, read_rows(path), cached)
     except ValueError as error:
         raise ValueError(brief(f"{str(path)!r}: {error}")) from None
 
 
-def splits_of_rows(files, rows):
+def splits_of_rows(files, rows, cached):
     _, header = next(rows, (0, []))
     is_split = header in (HEADER, OLD_HEADER)
     require(is_split, f"no split: expected the header {','.join(HEADER)}, as write_split writes it")
@@ -166,7 +169,10 @@ def splits_of_rows(files, rows):
     missing = f"missing images ({len(gone):,}): {quoted(gone)}"
     require(not gone, f"{missing}{added}; restore the missing images, or start a new run")
     subset = files.subset(is_old)
-    notes = describe_changes(new, subset, list(compress(prints, is_old)))
+    prints = list(compress(prints, is_old))
+    if cached and any(prints) and subset.container is not None and not subset.container.lists_fingerprints:
+        subset = replace(subset, known_fingerprints=cached_fingerprints(subset))
+    notes = describe_changes(new, subset, prints)
     names = (*SPLITS, None)
     splits = tuple(names[code] for code in parts[is_old])
     return replace(with_used_classes(subset), splits=splits, notes=notes)

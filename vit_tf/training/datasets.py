@@ -163,7 +163,7 @@ class FileDataset:
         from vit_tf.data import read_split
 
         if not is_new:
-            self.images = read_split(self.images, folder / "split.csv")
+            self.images = read_split(self.images, folder / "split.csv", cached=True)
             self.num_notes = 0  # those of the split are other notes
             self.print_notes()
             return

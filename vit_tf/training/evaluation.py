@@ -66,7 +66,7 @@ def parts_of_run(images, source, weights):
         return images
     command = files.read_json(config).get("command")
     is_same = isinstance(command, dict) and command.get("data") == os.path.abspath(source)
-    return read_split(images, split) if is_same else images
+    return read_split(images, split, cached=True) if is_same else images
 
 
 def readable(images, max_bad):

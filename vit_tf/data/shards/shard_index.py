@@ -132,7 +132,7 @@ def check_first_images(shards):
     foreign = []
     for i in firsts:
         try:
-            shards.read(shards.table.names[i])
+            shards.read_at(i, compares=True)
         except (OSError, ValueError) as error:
             foreign.append((shards.shard_names[shards.table.shards[i]], brief(error)))
     problem = f"{len(foreign):,} of {len(firsts):,} shards are damaged or belong to another index"

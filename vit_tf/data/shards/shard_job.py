@@ -17,6 +17,7 @@ from vit_tf import terminal
 from vit_tf.checks import require
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import data_fingerprint
+from vit_tf.data.image_checks import content_digest
 from vit_tf.data.shards.shard_files import KINDS
 from vit_tf.data.shards.shard_index import INDEX, TABLE, WORK
 from vit_tf.files import (
@@ -129,8 +130,7 @@ class ShardJob:
 
     def row(self, i: int, place: int, data: bytes) -> tuple:
         """Returns the `ROW` of image i."""
-        digest = hashlib.blake2b(data, digest_size=16).digest()
-        return i, place, len(data), data_fingerprint(data), digest
+        return i, place, len(data), data_fingerprint(data), content_digest(data)
 
     def keep(self, shard: Done) -> Done:
         """Moves a written shard to its place, and records that it is finished."""
