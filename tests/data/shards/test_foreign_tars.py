@@ -154,6 +154,15 @@ def test_a_damaged_tar(tmp_path, change):
         find_images(tmp_path / "set")
 
 
+def test_a_header_of_a_terabyte(tmp_path):
+    header = tarfile.TarInfo("a")
+    header.type, header.size = tarfile.XHDTYPE, 1 << 40
+    path = write_tar(tmp_path / "set/0.tar", samples([0, 1]))
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + path.read_bytes())
+    with pytest.raises(ValueError, match="the tar '0.tar' is damaged .*: copy it again"):
+        find_images(tmp_path / "set")
+
+
 def test_a_folder_of_images_may_have_a_tar(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "set" / name).mkdir(parents=True)

@@ -38,6 +38,8 @@ KEY = re.compile(r"((?:.*/|)[^./]+)\.([^/]*)", re.DOTALL)  # WebDataset's
 CLASS_FILES = ("json", "cls", "txt")
 NAME_KEYS, INDEX_KEYS = ("class", "class_name", "classes"), ("label", "cls", "labels")
 MOST_LABEL_BYTES = 1 << 20
+# What tarfile raises for damaged headers, which may name a size beyond all memory.
+DAMAGES = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError, RecursionError)
 MOST_LETTERS = 200  # of a class in .txt; a longer text is a caption
 
 
@@ -164,7 +166,7 @@ def samples_of(path, name):
                     sample = Sample(key)
                 add_file(sample, ending.lower(), member, file)
             yield sample
-    except (tarfile.TarError, EOFError) as error:
+    except DAMAGES as error:
         raise ValueError(f"the tar {shown(name)} is damaged ({brief(error)}): copy it again") from error
 
 

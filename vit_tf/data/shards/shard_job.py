@@ -16,8 +16,6 @@ import numpy as np
 from vit_tf import terminal
 from vit_tf.checks import require
 from vit_tf.data.directory_layout import SPLITS
-from vit_tf.data.fingerprints import data_fingerprint
-from vit_tf.data.image_checks import content_digest
 from vit_tf.data.shards.shard_files import KINDS
 from vit_tf.data.shards.shard_index import INDEX, TABLE, WORK
 from vit_tf.files import (
@@ -127,10 +125,6 @@ class ShardJob:
 
     def record_path(self, part: str, number: int) -> Path:
         return self.work / f"{part}-{number:06}.npz"
-
-    def row(self, i: int, place: int, data: bytes) -> tuple:
-        """Returns the `ROW` of image i."""
-        return i, place, len(data), data_fingerprint(data), content_digest(data)
 
     def keep(self, shard: Done) -> Done:
         """Moves a written shard to its place, and records that it is finished."""

@@ -17,7 +17,8 @@ from vit_tf import terminal
 from vit_tf.checks import brief, check_choice, check_int, check_number, require
 from vit_tf.cores import num_cores
 from vit_tf.data.dataset_notes import copy_notes
-from vit_tf.data.image_checks import MAX_THREADS, require_few
+from vit_tf.data.fingerprints import data_fingerprint
+from vit_tf.data.image_checks import MAX_THREADS, content_digest, require_few
 from vit_tf.data.image_files import find_images
 from vit_tf.data.shards.shard_files import KINDS
 from vit_tf.data.shards.shard_index import WORK, write_index
@@ -149,7 +150,7 @@ def progress_bar(total, count, progress):
 
 
 def in_order(pool, files, indices, step):
-    """Yields (index, bytes, reason why it is unreadable or "") of images, read and decoded in threads."""
+    """Yields (index, bytes, hashes, reason) of images, which threads read and decode: see `read_image`."""
     waiting = deque()
     for i in indices.tolist():
         waiting.append((i, pool.submit(read_image, files, i)))
@@ -163,17 +164,20 @@ def in_order(pool, files, indices, step):
 
 
 def read_image(files, i):
-    """Returns (bytes, "") of an image, or (None, the reason why it cannot be read)."""
+    """Returns (bytes, hashes, "") of an image, or (None, None, the reason why it cannot be read).
+
+    The hashes are its fingerprint and a digest of the content.
+    """
     container = files.container
     try:
         data = files.read(i)
         if not (container is not None and container.is_checked):
             decode(data)
     except OSError as error:
-        return None, error.strerror or brief(error)
+        return None, None, error.strerror or brief(error)
     except ValueError as error:
-        return None, brief(error)
-    return data, ""
+        return None, None, brief(error)
+    return data, (data_fingerprint(data), content_digest(data)), ""
 
 
 def write_shard(files, job, part, number, start, images, bad, max_bad):
@@ -185,7 +189,7 @@ def write_shard(files, job, part, number, start, images, bad, max_bad):
     path = job.partial_path(part, number)
     writer = None
     try:
-        for i, data, reason in images:
+        for i, data, hashes, reason in images:
             stop += 1
             if reason:
                 own_bad.append((files.names[i], reason))
@@ -193,7 +197,7 @@ def write_shard(files, job, part, number, start, images, bad, max_bad):
                 continue
             writer = writer or KINDS[job.format][1](path)
             place = writer.write(files.names[i], data, as_label(files, i))
-            rows.append(job.row(i, place, data))
+            rows.append((i, place, len(data), *hashes))
             num_bytes += len(data)
             if num_bytes >= job.shard_bytes:
                 break
