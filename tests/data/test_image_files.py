@@ -136,9 +136,10 @@ def test_check_images_is_interrupted_at_once(six, monkeypatch):
     others = threading.enumerate()
 
     def interrupt_and_hang(data):
-        if not started:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         started.append(data)
+        if len(started) == 1:
+            time.sleep(0.1)  # a signal while Python starts the threads may be lost
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         release.wait(30)
 
     files = [six.root, six.class_names, six.names[:1] * 300, [0] * 300, [None] * 300]
