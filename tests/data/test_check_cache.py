@@ -110,7 +110,7 @@ def test_an_interrupted_check_keeps_its_results(folder, monkeypatch):
     again = []
     monkeypatch.setattr(image_checks, "decode", again.append)
     check(folder)
-    assert again == [picture(20 * i) for i in range(4, 8)]
+    assert set(again) == {picture(20 * i) for i in range(4, 8)}  # a thread of the first check may still run
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,7 @@ def test_a_loader_gives_the_same_batches(images, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::RuntimeWarning")  # of a fork with threads
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_forked_process_opens_the_shards_itself(images, tmp_path, format):
     _, found = shards_of(images, tmp_path / "out", format)
