@@ -1,11 +1,16 @@
-"""Loading published weights: time compared with reading the file, and peak memory.
+"""Loading published weights: time compared with reading the file, and peak memory. Reading of shards.
 
     python benchmarks/loading.py                                # ViT-L/16, three runs
     python benchmarks/loading.py --variant vit_base_patch16_224 --runs 5
+    python benchmarks/loading.py --images 4000                  # images in a folder, a zip and shards
 
 The script writes the variant's weights as a .safetensors file to a temporary folder. It then measures, each
 in its own process, reading the file into memory, and loading the file into a built model. Both are measured
 with the file dropped from the page cache before, and with the file left in the page cache.
+
+With --images, the script writes as many JPEG files of 375 x 500 pixels, a zip of these and shards. It reads
+the images in random order in as many threads as a `DataLoader` has, from the disk and from the page cache,
+and then reads and decodes them. The cases take turns.
 """
 
 import argparse
@@ -77,12 +82,73 @@ def write(path, variant):
     return {}
 
 
+def write_images(folder, count):
+    """Writes JPEG files of coarse noise in ten class folders."""
+    import numpy as np
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(generator.integers(0, 256, (75, 100, 3), dtype=np.uint8))
+        path = folder / f"class_{i % 10}" / f"{i:06}.jpg"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(path, quality=96)
+
+
+def images_per_second(files, generator, decodes):
+    """Returns how many images a second are read, and decoded if `decodes`, in random order by threads."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from vit_tf.cores import num_cores
+    from vit_tf.data import DecodedImages
+
+    order = generator.permutation(len(files)).tolist()
+    images = DecodedImages(files)
+    with ThreadPoolExecutor(num_cores() + 1) as pool:
+        start = time.perf_counter()
+        for _ in pool.map(images.__getitem__ if decodes else files.read, order, chunksize=16):
+            pass
+        return len(files) / (time.perf_counter() - start)
+
+
+def print_images(folder, count, runs):
+    """Prints the table of reading images from a folder, a zip and shards."""
+    import shutil
+
+    import numpy as np
+
+    from vit_tf.data import find_images, write_shards
+
+    sources = {"folder": folder / "images"}
+    write_images(sources["folder"], count)
+    size = sum(path.stat().st_size for path in sources["folder"].rglob("*.jpg"))
+    sources["zip"] = Path(shutil.make_archive(folder / "images", "zip", sources["folder"]))
+    for name, format in (("ArrayRecord", "arrayrecord"), ("WebDataset", "webdataset")):
+        sources[name] = folder / format
+        write_shards(sources["folder"], sources[name], format, shard_mb=64)
+    files = {name: find_images(source) for name, source in sources.items()}
+    rates, generator = {name: ([], [], []) for name in sources}, np.random.default_rng(0)
+    for _ in range(runs):
+        for name, source in sources.items():
+            for path in [source] if source.is_file() else source.rglob("*.*"):
+                if path.is_file():
+                    drop_from_cache(path)
+            for column, decodes in zip(rates[name], (False, False, True)):
+                column.append(images_per_second(files[name], generator, decodes))
+    print(f"{count:,} images of {size / count / 1e3:.0f} kB, medians of {runs} runs\n")
+    print("| images/s | read from the disk | read from the page cache | read and decoded |")
+    print("|---|---:|---:|---:|")
+    for name, columns in rates.items():
+        print(f"| {name} | {' | '.join(f'{statistics.median(column):,.0f}' for column in columns)} |")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--variant", default="vit_large_patch16_224")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--images", type=int, metavar="N", help="measure the reading of N images instead")
     parser.add_argument("--task", choices=("read", "load", "write"), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -91,6 +157,9 @@ def main():
         print(json.dumps(task(args.path, args.variant)))
         return
     with tempfile.TemporaryDirectory() as folder:
+        if args.images:
+            print_images(Path(folder), args.images, args.runs)
+            return
         path = Path(folder) / "model.safetensors"
         measure("write", path, args.variant, cold=False)
         size = path.stat().st_size

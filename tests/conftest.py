@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -20,6 +21,9 @@ if os.environ.get("VIT_TF_PARITY"):  # PyTorch's compiler aborts a process that 
 
 import numpy as np
 import pytest
+
+CHECKS = tempfile.TemporaryDirectory(prefix="vit_tf_checks_")  # removed when the process ends
+os.environ["VIT_TF_CHECKS"] = CHECKS.name  # of this process and those that tests start
 
 # A shell starts background jobs with Ctrl-C ignored, and processes inherit this. The tests press Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

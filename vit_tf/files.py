@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,7 +71,18 @@ KINDS = {
 }
 
 
-def open_regular(path, limit=None):
+def cache_folder():
+    """Returns the folder of vit_tf in the user's cache folder, as the operating system has it."""
+    if sys.platform == "win32":
+        parent = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
+    elif sys.platform == "darwin":
+        parent = Path.home() / "Library" / "Caches"
+    else:
+        parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(parent) / "vit_tf"
+
+
+def open_regular(path, limit=None, is_regular=False):
     """Opens a regular file, also through symbolic links, for reading bytes.
 
     Pipes and devices are not opened, since reading them may block or never end.
@@ -78,6 +90,7 @@ def open_regular(path, limit=None):
     Args:
         path: str or path-like.
         limit: int, the maximum size of the file in bytes, or None.
+        is_regular: bool, whether the caller has just looked that the file is regular.
 
     Returns:
         A binary file object.
@@ -86,7 +99,8 @@ def open_regular(path, limit=None):
         OSError: the file does not exist, or permission is denied.
         ValueError: the file is not regular, or larger than `limit`. The message does not name the file.
     """
-    require_regular(os.stat(path))
+    if not is_regular:
+        require_regular(os.stat(path))
     flags = (getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
     file = open(os.open(path, os.O_RDONLY | sum(flags)), "rb")
     try:
@@ -107,9 +121,9 @@ def require_regular(status):
         raise ValueError(f"{kind}: expected a regular file")
 
 
-def read_regular(path, limit):
+def read_regular(path, limit, is_regular=False):
     """Returns the bytes of a regular file of at most `limit` bytes, see `open_regular`."""
-    with open_regular(path, limit) as file:
+    with open_regular(path, limit, is_regular) as file:
         return file.read(os.fstat(file.fileno()).st_size)  # without bytes that are appended meanwhile
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from support.image_folders import JPEG, to_bytes, write
 
-from vit_tf.data import ImageFiles, check_images, find_images, image_files
+from vit_tf.data import ImageFiles, check_images, find_images, image_checks
 from vit_tf.data import directory_layout as layouts
 
 
@@ -136,13 +136,14 @@ def test_check_images_is_interrupted_at_once(six, monkeypatch):
     others = threading.enumerate()
 
     def interrupt_and_hang(data):
-        if not started:
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         started.append(data)
+        if len(started) == 1:
+            time.sleep(0.1)  # a signal while Python starts the threads may be lost
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
         release.wait(30)
 
     files = [six.root, six.class_names, six.names[:1] * 300, [0] * 300, [None] * 300]
-    monkeypatch.setattr(image_files, "decode", interrupt_and_hang)
+    monkeypatch.setattr(image_checks, "decode", interrupt_and_hang)
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     start = time.monotonic()
     try:

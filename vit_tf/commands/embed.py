@@ -17,6 +17,7 @@ cannot be read are named on stderr and left out. The exit code is then 1, or 2 i
 import errno
 import os
 import sys
+from bisect import bisect_left
 from pathlib import Path
 
 from vit_tf import terminal
@@ -31,12 +32,15 @@ from vit_tf.commands.options import (
     parse_image_size,
 )
 from vit_tf.commands.runtime_options import add_runtime, check_counts, check_runtime, import_runtime
+from vit_tf.data.containers import StoredImage
 
 HELP = "write a vector per image of a folder"
 
 
 def add_arguments(parser):
-    parser.add_argument("folder", metavar="FOLDER", help="all images below it are embedded")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="all images below it, or in its shards, are embedded"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="ends in .parquet or .npz")
     add_weights(parser)
     add_model(parser)
@@ -59,7 +63,7 @@ def add_arguments(parser):
 def run(args):
     """Returns the exit code: 0, 1 if some images have no vector, 2 if all of them."""
     runtime = check_arguments(args)
-    paths, labels = find_images(args.folder)
+    paths, labels, sharded = find_images(args.folder)
     if args.weights == DEFAULT_WEIGHTS:
         print("note: cifar10 is a small model of ten classes: --weights takes others", file=sys.stderr)
     extractor = open_extractor(args, runtime)
@@ -78,7 +82,7 @@ def run(args):
         with opened(args.out, info, args.resume) as journal:
             if earlier is not None:
                 take_over(journal, earlier)
-            num_bad = embed(journal, extractor, args.folder, paths, labels)
+            num_bad = embed(journal, extractor, args.folder, paths, labels, sharded)
             if not journal.paths:
                 return 2
             journal.write(args.out)
@@ -115,11 +119,19 @@ def check_arguments(args):
 
 
 def find_images(folder):
-    """Returns the paths of the images below a folder, and a dict of the classes that the layout gives."""
+    """Returns the paths of the images in a folder, a dict of their classes, and the `ImageFiles` of shards.
+
+    The layout gives the classes. The third is None for a folder without shards.
+    """
     from vit_tf.data.directories import walk
     from vit_tf.data.directory_layout import label_images, left_out_as_no_images, natural_key
+    from vit_tf.data.image_files import find_shards
+    from vit_tf.data.shards.shard_index import is_shard_folder
+    from vit_tf.data.splits import label_cells
 
-    tree = walk(folder)
+    tree = None if is_shard_folder(Path(folder)) else walk(folder)
+    if sharded := find_shards(Path(folder), tree):
+        return list(sharded.names), dict(zip(sharded.names, label_cells(sharded))), sharded
     left_out = [f"{shown(folder)}: {note}" for note in left_out_as_no_images(tree)]
     require(tree.images, "; ".join([f"no image in the folder {shown(folder)}", *left_out]))
     for note in left_out:
@@ -128,7 +140,8 @@ def find_images(folder):
         labelled, _ = label_images(tree)
     except ValueError:  # a folder without classes
         labelled = {}
-    return sorted(tree.images, key=natural_key), {name: label for name, (label, _) in labelled.items()}
+    labels = {name: label for name, (label, _) in labelled.items()}
+    return sorted(tree.images, key=natural_key), labels, None
 
 
 def open_extractor(args, runtime):
@@ -155,22 +168,25 @@ def take_over(journal, earlier):
         journal.append([paths[i] for i in rows], [labels[i] for i in rows], vectors[rows])
 
 
-def embed(journal, extractor, folder, paths, labels):
+def embed(journal, extractor, folder, paths, labels, sharded=None):
     """Adds the vectors of the images that have no row yet; returns the number of unreadable images."""
     problems = []
 
     def report(path, error):
         problems.append(path)
-        print(f"error: {brief(error)}", file=sys.stderr)
+        name = "" if sharded is None else f"{shown(names.get(path, path))}: "
+        print(f"error: {name}{brief(error)}", file=sys.stderr)
 
-    known = set(journal.paths)
-    waiting = []
+    known, names, waiting = set(journal.paths), {}, []
     for path in (path for path in paths if path not in known):
         if is_text(path):
             waiting.append(path)
         else:
             report(path, f"{shown(path)}: its name is no UTF-8, rename it")
-    files = [Path(folder, path) for path in waiting]
+    if sharded is None:
+        files = [Path(folder, path) for path in waiting]
+    else:
+        files = [StoredImage(sharded, bisect_left(sharded.names, path)) for path in waiting]
     names = dict(zip(files, waiting))
     bar = terminal.track(files, "embedding", disable=len(files) <= extractor.predictor.batch_size)
     for batch, vectors in extractor.batches(bar, report):

@@ -6,9 +6,10 @@
     vit-tf finetune --resume runs/NAME --epochs 5       # trains a finished run further
 
 DATA is a folder with one folder per class, a folder of files named like cat.12.jpg, either of them under
-train/, val/ and test/, a zip of any of these, or a CSV of path and label. A CSV may have several labels per
-image (cat|dog, or one column per class); the model is then trained with sigmoid cross-entropy. The run's
-folder holds everything that the run writes; `vit-tf predict --weights RUN/model` uses its model.
+train/, val/ and test/, a zip of any of these, a CSV of path and label, or a folder of shards that
+`vit-tf shard` wrote. A CSV may have several labels per image (cat|dog, or one column per class); the model is
+then trained with sigmoid cross-entropy. The run's folder holds everything that the run writes;
+`vit-tf predict --weights RUN/model` uses its model.
 """
 
 from vit_tf.commands.options import check_source

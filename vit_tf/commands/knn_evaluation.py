@@ -10,23 +10,9 @@ from vit_tf import terminal
 from vit_tf.checks import brief, check_int, printable, require, shown
 from vit_tf.commands.options import check_pooling, parse_image_size
 from vit_tf.commands.runtime_options import check_runtime, import_runtime
+from vit_tf.data.containers import StoredImage
 from vit_tf.embeddings.knn import TEMPERATURE, knn_votes
 from vit_tf.embeddings.vector_file import ENTRY
-
-
-class StoredImage:
-    """A file of `ImageFiles`, which is read in the thread that decodes the image.
-
-    Args:
-        files: the `ImageFiles`.
-        index: int, the position of the file.
-    """
-
-    def __init__(self, files, index):
-        self.files, self.index = files, index
-
-    def read(self, _):
-        return self.files.read(self.index)
 
 
 def check_arguments(args):

@@ -31,7 +31,7 @@ from importlib import import_module
 # Each is a module of this package with HELP, add_arguments(parser) and run(args), which returns the exit
 # code. Its docstring describes the command. Neither importing it nor add_arguments() imports Keras.
 COMMANDS = tuple(
-    "predict evaluate finetune train embed search duplicates explain list summary plan convert export "
+    "predict evaluate finetune train shard embed search duplicates explain list summary plan convert export "
     "quantize serve".split()
 )
 

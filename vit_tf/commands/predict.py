@@ -37,7 +37,8 @@ def add_arguments(parser):
         "images",
         nargs="+",
         metavar="IMAGE",
-        help="files, folders, patterns such as 'photos/*.jpg', or - for a list of paths on stdin",
+        help="files, folders (of shards, too), patterns such as 'photos/*.jpg', or - for a list of paths on "
+        "stdin",
     )
     add_weights(parser)
     add_model(parser)
@@ -77,7 +78,7 @@ def run(args):
     table = PredictionTable(predictor, args.top)
     if args.resume:
         done = table.open_rows(args.csv)
-        paths = [path for path in paths if path not in done]
+        paths = [path for path in paths if str(path) not in done]
         if not paths:
             print(f"every image has a row in {printable(args.csv)}")
             return 1 if num_problems else 0
@@ -146,8 +147,9 @@ def paths_from_stdin():
     return [os.fsdecode(path) for path in text.split(b"\0" if b"\0" in text else b"\n") if path.strip()]
 
 
-def print_problem(_, error):
-    print_error(error)
+def print_problem(image, error):
+    is_path = isinstance(image, str)  # which the error names
+    print_error(error if is_path else f"{image}: {error}")
 
 
 def print_error(error):

@@ -56,6 +56,12 @@ def add_run_options(parser):
         "--test-fraction", type=float, metavar="X", help="if image files lack this split (0.1)"
     )
     parser.add_argument("--max-bad", type=float, metavar="X", help="largest share of unreadable files (0.01)")
+    parser.add_argument(
+        "--check",
+        choices=("none", "headers", "full"),
+        help="of all image files before a new run: full decodes each (default), headers looks at its format, "
+        "its size and its end, none opens no file; the results are kept for later runs",
+    )
     parser.add_argument("--out", help="the run's folder (runs/NAME-TIME); a run in it is continued")
     parser.add_argument(
         "--resume",
@@ -107,6 +113,7 @@ def new_command(args, name, preset, engine, variant, hyperparameters=None, weigh
         "task": args.task,
         **FRACTIONS,
         **{key: getattr(args, key) for key in FRACTIONS if getattr(args, key) is not None},
+        **({"check": args.check} if args.check not in (None, "full") else {}),
         "settings": given_settings(args),
     }
     check_recipe(engine, make_recipe(command))

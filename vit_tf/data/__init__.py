@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from vit_tf.data.cifar10 import CIFAR10_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, load_cifar10
     from vit_tf.data.decoded_images import CachedImages, DecodedImages
     from vit_tf.data.directory_layout import SPLITS
+    from vit_tf.data.image_checks import check_images
     from vit_tf.data.image_data import ImageData
-    from vit_tf.data.image_files import ImageFiles, check_images, find_images
+    from vit_tf.data.image_files import ImageFiles, find_images
     from vit_tf.data.loader import DataLoader
+    from vit_tf.data.shards.shard_writing import WrittenShards, write_shards
     from vit_tf.data.splits import read_split, split_files, stratified_split, write_split
 
 __all__ = [
@@ -25,12 +27,14 @@ __all__ = [
     "ImageData",
     "ImageFiles",
     "DecodedImages",
+    "WrittenShards",
     "check_images",
     "find_images",
     "load_cifar10",
     "read_split",
     "split_files",
     "stratified_split",
+    "write_shards",
     "write_split",
 ]
 __getattr__, __dir__ = lazy_exports(__name__)

@@ -2,6 +2,8 @@
 
 import unicodedata
 
+import numpy as np
+
 from vit_tf.checks import shown
 from vit_tf.data.stratification import class_counts
 
@@ -33,19 +35,21 @@ def appearance(name):
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold()).split())
 
 
-def copy_notes(files, digests):
-    """Returns notes on images with the same bytes: `digests` has a hash per file, None if unreadable."""
-    groups = {}
-    for i, digest in enumerate(digests):
-        if digest is not None:
-            groups.setdefault(digest, []).append(i)
+def copy_notes(files, digests, is_readable):
+    """Returns notes on images with the same bytes.
+
+    Args:
+        files: `ImageFiles`.
+        digests: bytes [n], a hash of the bytes of each file.
+        is_readable: bool [n]; the other files are left out.
+    """
     in_labels, in_splits, same = [], [], []
-    for group in groups.values():
-        has_labels = len({files.labels[i].tobytes() for i in group}) > 1
+    for group in equal_groups(digests, np.flatnonzero(is_readable)):
+        has_labels = len(np.unique(files.labels[group], axis=0)) > 1
         has_splits = len({files.splits[i] for i in group}) > 1
         in_labels += [group] if has_labels else []
         in_splits += [group] if has_splits else []
-        same += [group] if len(group) > 1 and not (has_labels or has_splits) else []
+        same += [group] if not (has_labels or has_splits) else []
     notes = []
     for copies, where in (
         (in_labels, "with different labels: one of them is wrong"),
@@ -57,3 +61,14 @@ def copy_notes(files, digests):
             count = "1 image occurs" if len(copies) == 1 else f"{len(copies):,} images occur"
             notes.append(f"{count} several times {where}, such as {first}")
     return notes
+
+
+def equal_groups(values, members):
+    """Returns the groups of two or more `members`, sorted indices, with the same value, in their order."""
+    order = members[np.argsort(values[members], kind="stable")]
+    is_new = np.append(True, values[order[1:]] != values[order[:-1]])
+    starts = np.flatnonzero(is_new)
+    stops = np.append(starts[1:], len(order))
+    is_group = stops - starts > 1
+    groups = [order[start:stop] for start, stop in zip(starts[is_group], stops[is_group])]
+    return sorted(groups, key=lambda group: group[0])

@@ -2,11 +2,41 @@
 
 import os
 from functools import partial
+from pathlib import Path
 
+from vit_tf.data.containers import ImageContainer
 from vit_tf.data.directory_layout import Paths, is_ignored
-from vit_tf.files import open_regular, read_regular
+from vit_tf.data.fingerprints import data_fingerprint, file_fingerprint
+from vit_tf.files import open_regular, read_regular, require_regular
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
+
+
+class ImageFolder(ImageContainer):
+    """The image files of a folder: an `ImageContainer`.
+
+    Args:
+        path: the folder.
+        source: what names the images: the folder, or a table.
+    """
+
+    def __init__(self, path, source=None):
+        self.path, self.source = Path(path), Path(source or path)
+
+    def read(self, name):
+        """Returns the bytes of a regular file; raises a ValueError if it is larger than 256 MiB."""
+        return read_regular(os.path.join(self.path, name), MAX_IMAGE_BYTES)
+
+    def read_after_state(self, name):
+        return read_regular(os.path.join(self.path, name), MAX_IMAGE_BYTES, is_regular=True)
+
+    def state(self, name):
+        status = os.stat(os.path.join(self.path, name))
+        require_regular(status)
+        return status.st_size, status.st_mtime_ns
+
+    def fingerprint(self, name, data=None):
+        return file_fingerprint(self.path, name) if data is None else data_fingerprint(data)
 
 
 def walk(root):
@@ -35,11 +65,6 @@ def walk(root):
     return paths
 
 
-def read_file(folder, name):
-    """Returns the bytes of a regular file; raises a ValueError if the file is larger than 256 MiB."""
-    return read_regular(os.path.join(folder, name), MAX_IMAGE_BYTES)
-
-
 def read_start(path):
     """Returns the first bytes of a file, which determine its format; b"" if the file cannot be read."""
     try:
@@ -64,8 +89,8 @@ def walk_real_folders(root, folder, seen, paths):
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if is_ignored(entry.name):
                     continue
-                is_link = entry.is_symlink()
-                if not os.path.isdir(entry.path):
+                is_link = entry.is_symlink()  # this and the next lines read the kind that the folder lists
+                if not (os.path.isdir(entry.path) if is_link else entry.is_dir()):
                     is_file = entry.is_file(follow_symlinks=False) or os.path.isfile(entry.path)
                     if is_file or not os.path.exists(entry.path):
                         paths.add(name, partial(read_start, entry.path))

@@ -1,42 +1,39 @@
-"""Discover and validate the labelled image files of a folder, a zip or a table."""
+"""Find the labelled image files of a folder, a zip, a table or shards."""
 
-import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from vit_tf import terminal
-from vit_tf.checks import brief, check_number, quoted, require, shown, suggestion
-from vit_tf.data.dataset_notes import class_notes, copy_notes
-from vit_tf.data.directories import read_file, walk
+from vit_tf.checks import brief, quoted, require, suggestion
+from vit_tf.data.containers import ImageContainer, container_of
+from vit_tf.data.dataset_notes import class_notes
+from vit_tf.data.directories import ImageFolder, walk
 from vit_tf.data.directory_layout import SPLITS, encode_labels, label_images
 from vit_tf.data.image_data import checked_labels
+from vit_tf.data.shards.foreign_tars import read_tars, tars_of
+from vit_tf.data.shards.shard_index import is_shard_folder, read_shards
+from vit_tf.data.shards.shard_table import PART_NAMES
 from vit_tf.data.tables.columns import read_labels
 from vit_tf.data.tables.text import TABLE_ENDINGS, require_no_spreadsheet
 from vit_tf.data.zip_archive import ImageArchive
 from vit_tf.files import open_regular
-from vit_tf.preprocessing.decode import decode
 
 EXPECTED_SOURCE = "expected a folder, a .zip or a .csv of images by class"
-CHECKED_AT_ONCE = 4096  # bounds the memory of a million waiting tasks
-MAX_THREADS = 16  # of 100-megapixel images each takes about 1 GB
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
-    """Labelled image files of a folder, a zip or a table. Nothing is decoded or extracted yet.
+    """Labelled image files of a folder, a zip, a table or shards. Nothing is decoded or extracted yet.
 
     Instances can be pickled, and several processes and threads may read files at the same time. Names may
     hold bytes that are not UTF-8, as `os.fsdecode` returns them: print names with `repr`.
 
     Args:
-        root: the folder, zip or table.
+        root: the folder (of images or shards), zip or table.
         class_names: sorted by code points, with class9 before class10; the same order on every machine.
         names: paths relative to the root (for a table: to its folder), with / between parts; sorted, unique.
         labels: integers [n], indices into `class_names`, kept as int64. In a multi-label data set bool
@@ -44,6 +41,8 @@ class ImageFiles:
         splits: one per file: "train", "validation" or "test" if the data set defines splits, else None.
         notes: lines to show to the user: what was left out, and how a table was read.
         reader: function from a file name to its bytes. Defaults to reading from `root`.
+        known_fingerprints: bytes [n] of ASCII, the fingerprints (see `vit_tf.data.fingerprints`) if they are
+            known already; `check_images` computes them.
     """
 
     root: Path
@@ -53,6 +52,7 @@ class ImageFiles:
     splits: tuple[str | None, ...]
     notes: tuple[str, ...] = ()
     reader: Callable[[str], bytes] | None = field(default=None, repr=False)
+    known_fingerprints: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self):
         labels = checked_labels(np.asarray(self.labels), len(self.class_names))
@@ -76,6 +76,11 @@ class ImageFiles:
     def is_multi_label(self):
         """Whether an image may have several classes or none, so that `labels` are bool [n, k]."""
         return self.labels.ndim == 2
+
+    @property
+    def container(self) -> ImageContainer | None:
+        """What holds the images; None if a function of the user reads them."""
+        return container_of(self.reader)
 
     def read(self, i: int) -> bytes:
         """Returns the bytes of file `i`.
@@ -102,12 +107,18 @@ class ImageFiles:
         is_inside = not len(indices) or 0 <= indices[0] <= indices[-1] < len(self)
         problem = f"indices reach from {indices[:1]} to {indices[-1:]}"
         require(is_inside, f"{problem}: expected 0 to {len(self) - 1}")
-        names, splits = (tuple(values[i] for i in indices) for values in (self.names, self.splits))
-        return replace(self, names=names, labels=self.labels[indices], splits=splits)
+        places = indices.tolist()
+        names = tuple(map(self.names.__getitem__, places))
+        splits = tuple(map(self.splits.__getitem__, places))
+        known = self.known_fingerprints
+        known = known if known is None else known[indices]
+        return replace(
+            self, names=names, labels=self.labels[indices], splits=splits, known_fingerprints=known
+        )
 
 
 def find_images(source: str | os.PathLike) -> ImageFiles:
-    """Finds the labelled images of a folder, a zip or a table. No image is opened.
+    """Finds the labelled images of a folder, a zip, a table or shards. No image is decoded.
 
     The supported layouts are:
 
@@ -117,7 +128,9 @@ def find_images(source: str | os.PathLike) -> ImageFiles:
       also names that contain such a word, such as training_set, if the classes inside are the same);
     - a zip of any of these, which is read in place;
     - a table (.csv, .tsv, .txt) of path and label, with one or several labels per image and an optional
-      split (see `vit_tf.data.tables.columns.read_labels`).
+      split (see `vit_tf.data.tables.columns.read_labels`);
+    - a folder of shards that `write_shards` wrote;
+    - a folder of tar files of WebDataset, with a class per image (see `vit_tf.data.shards.foreign_tars`).
 
     A single folder around everything is skipped. Hidden files and files of operating systems (__MACOSX,
     Thumbs.db) are ignored. Images are recognised by the endings in `vit_tf.preprocessing.image_formats`, or
@@ -126,7 +139,7 @@ def find_images(source: str | os.PathLike) -> ImageFiles:
     image are left out, with a line in `notes`.
 
     Args:
-        source: the path of the folder, zip or table.
+        source: the path of the folder, zip or table, or of the folder of shards.
 
     Returns:
         `ImageFiles` with at least two classes.
@@ -154,7 +167,10 @@ def find_at(root):
         open_regular(root).close()  # raises the errors that `is_zipfile` hides, and never blocks on a pipe
     reader, notes = None, ()
     if root.is_dir():
-        labelled, notes = label_folder(root)
+        paths = None if is_shard_folder(root) else walk(root)
+        if sharded := find_shards(root, paths):
+            return sharded
+        labelled, notes = label_folder(paths)
     elif zipfile.is_zipfile(root):
         require_no_spreadsheet(root)
         archive = ImageArchive(root)
@@ -175,9 +191,25 @@ def find_at(root):
     return ImageFiles(root, class_names, names, labels, splits, notes, reader)
 
 
-def label_folder(root):
+def find_shards(root, paths):
+    """Returns the `ImageFiles` of a folder of shards, or of tars without image files; None for other folders.
+
+    `paths` is the result of `walk`, None if the folder has an index of shards.
+    """
+    if paths is None:
+        sharded = read_shards(root)
+    elif tars := tars_of(paths):
+        sharded = read_tars(root, tars)
+    else:
+        return None
+    table = sharded.shards.table
+    splits = tuple(PART_NAMES[code] for code in table.parts)
+    fields = table.names, table.labels, splits, sharded.notes, sharded.shards.read
+    return ImageFiles(root, sharded.class_names, *fields)
+
+
+def label_folder(paths):
     """Returns `label_images` of a folder. Errors name the tables in the folder, which may have the labels."""
-    paths = walk(root)
     try:
         return label_images(paths)
     except ValueError as error:
@@ -192,60 +224,4 @@ def label_folder(root):
 def reader_for(root):
     if root.is_file() and zipfile.is_zipfile(root):
         return ImageArchive(root).read
-    return partial(read_file, root if root.is_dir() else root.parent)
-
-
-def check_images(
-    files: ImageFiles, max_bad: float = 0.01, progress: bool = True
-) -> tuple[ImageFiles, list[tuple[str, str]]]:
-    """Decodes every image once, on all cores, and leaves out images that cannot be decoded.
-
-    The notes of the result list images with the same bytes: with different labels, in different splits, or
-    in the same class. Ctrl-C stops the check at once.
-
-    Args:
-        files: `ImageFiles`.
-        max_bad: maximum fraction of unreadable images, 0 to 1.
-        progress: bool, whether to show a progress bar on stderr.
-
-    Returns:
-        (good, bad): the readable `ImageFiles`, with the new notes after those of `files`; and a list of
-        (name, reason) in the order of the names.
-
-    Raises:
-        ValueError: there are more unreadable images than `max_bad` allows. The message lists the first five.
-    """
-    check_number("max_bad", max_bad, "[0, 1]")
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MAX_THREADS))
-    try:
-        checks = check_each(pool, files)
-        checks = list(terminal.track(checks, "checking images", len(files), disable=not progress))
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    bad = [(name, reason) for name, (reason, _) in zip(files.names, checks) if reason]
-    first = "; ".join(f"{shown(name)}: {reason}" for name, reason in bad[:5])
-    problem = f"{len(bad):,} of {len(files):,} images cannot be read, more than {max_bad:.2%}: {first}"
-    share = np.ceil(len(bad) / max(len(files), 1) * 1000) / 1000
-    hint = f"repair or remove them, or leave them out with --max-bad {share:g}"
-    require(len(bad) <= max_bad * len(files), f"{problem}; {hint}")
-    notes = (*files.notes, *copy_notes(files, [digest for _, digest in checks]))
-    good = files.subset(np.array([not reason for reason, _ in checks], bool))
-    return replace(good, notes=notes), bad
-
-
-def check_each(pool, files):
-    """Yields (reason, digest) per file in order: why it is unreadable, or "", and a hash of its bytes."""
-    for start in range(0, len(files), CHECKED_AT_ONCE):
-        indices = range(start, min(start + CHECKED_AT_ONCE, len(files)))
-        yield from pool.map(partial(check_file, files), indices)
-
-
-def check_file(files, i):
-    try:
-        data = files.read(i)
-        decode(data)
-    except OSError as error:
-        return error.strerror or brief(error), None
-    except ValueError as error:
-        return brief(error), None
-    return "", hashlib.blake2b(data, digest_size=16).digest()
+    return ImageFolder(root if root.is_dir() else root.parent, root).read

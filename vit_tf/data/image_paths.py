@@ -2,10 +2,14 @@
 
 import glob
 import os
+from pathlib import Path
 
 from vit_tf.checks import require, shown
+from vit_tf.data.containers import StoredImage
 from vit_tf.data.directories import walk
 from vit_tf.data.directory_layout import left_out_as_no_images, natural_key
+from vit_tf.data.image_files import find_shards
+from vit_tf.data.shards.shard_index import is_shard_folder
 from vit_tf.preprocessing.decode import LONGEST_PATH, URL
 
 
@@ -49,8 +53,10 @@ def find_argument(argument):
 
 
 def find_in_folder(folder):
-    """Returns (paths, notes) of all images below a folder."""
-    tree = walk(folder)
+    """Returns (paths, notes) of all images below a folder; `StoredImage`s of a folder of shards."""
+    tree = None if is_shard_folder(Path(folder)) else walk(folder)
+    if sharded := find_shards(Path(folder), tree):
+        return [StoredImage(sharded, i) for i in range(len(sharded))], []
     left_out = [f"{shown(folder)}: {note}" for note in left_out_as_no_images(tree)]
     require(tree.images, "; ".join([f"no image in the folder {shown(folder)}", *left_out]))
     return [os.path.join(folder, name) for name in sorted(tree.images, key=natural_key)], left_out

@@ -9,6 +9,7 @@ from itertools import compress
 import numpy as np
 
 from vit_tf.checks import brief, check_int, check_number, quoted, require
+from vit_tf.data.check_cache import cached_fingerprints
 from vit_tf.data.directory_layout import SPLITS
 from vit_tf.data.fingerprints import fingerprints
 from vit_tf.data.image_data import flat_labels
@@ -118,7 +119,7 @@ def write_split(files: ImageFiles, path: str | os.PathLike) -> None:
     write_csv(path, HEADER, zip(files.names, label_cells(files), splits, fingerprints(files)))
 
 
-def read_split(files: ImageFiles, path: str | os.PathLike) -> ImageFiles:
+def read_split(files: ImageFiles, path: str | os.PathLike, cached: bool = False) -> ImageFiles:
     """Returns the images that `write_split` wrote, with their splits.
 
     Images and classes that were added later are left out, so that labels keep their meaning. The `notes` of
@@ -127,44 +128,53 @@ def read_split(files: ImageFiles, path: str | os.PathLike) -> ImageFiles:
     Args:
         files: `ImageFiles` of the same data set.
         path: the CSV.
+        cached: bool, whether to take the fingerprints of files with the size and the time of an earlier
+            `check_images(cached=True)` from its results, instead of reading the files again.
 
     Raises:
         OSError: there is no such file.
         ValueError: the CSV is damaged, or a file or class is missing, or an image has another class now.
     """
     try:
-        return splits_of_rows(files, read_rows(path))
+        return splits_of_rows(files, read_rows(path), cached)
     except ValueError as error:
         raise ValueError(brief(f"{str(path)!r}: {error}")) from None
 
 
-def splits_of_rows(files, rows):
-    header = rows[0][1] if rows else []
+def splits_of_rows(files, rows, cached):
+    _, header = next(rows, (0, []))
     is_split = header in (HEADER, OLD_HEADER)
     require(is_split, f"no split: expected the header {','.join(HEADER)}, as write_split writes it")
     index, known = {name: i for i, name in enumerate(files.names)}, set(files.class_names)
-    now = label_cells(files)
-    splits, prints, gone = {}, {}, []
-    for line, cells in rows[1:]:
-        is_whole = len(cells) == len(header) and cells[2] in (*SPLITS, "") and cells[0] not in splits
+    now, codes = label_cells(files), {split: code for code, split in enumerate((*SPLITS, ""))}
+    parts, prints, gone = np.full(len(files), -1, np.int8), [""] * len(files), []
+    for line, cells in rows:
+        is_whole = len(cells) == len(header) and cells[2] in codes
+        i = index.get(cells[0]) if is_whole else None
+        is_whole = is_whole and (i is None or parts[i] < 0)
         require(is_whole, f"line {line} is damaged or a duplicate ({quoted(cells)}): make the split again")
         name, label, split = cells[:3]
         is_known = files.is_multi_label or label in known
         require(is_known, f"line {line} has the class {label!r}, which the data set lacks")
-        if name not in index:
+        if i is None:
             gone.append(name)
             continue
-        problem = f"{name!r} was of the class {label!r} and is now of {now[index[name]]!r}"
-        require(now[index[name]] == label, f"{problem}: move it back")
-        splits[name] = split or None
-        prints[name] = "".join(cells[3:])
-    new = sorted(set(files.names) - set(splits))
+        require(
+            now[i] == label, f"{name!r} was of the class {label!r} and is now of {now[i]!r}: move it back"
+        )
+        parts[i], prints[i] = codes[split], "".join(cells[3:])
+    is_old = parts >= 0
+    new = list(compress(files.names, ~is_old))
     added = f"; new images ({len(new):,}): {quoted(new)}" if new else ""
     missing = f"missing images ({len(gone):,}): {quoted(gone)}"
     require(not gone, f"{missing}{added}; restore the missing images, or start a new run")
-    subset = files.subset(sorted(index[name] for name in splits))
+    subset = files.subset(is_old)
+    prints = list(compress(prints, is_old))
+    if cached and any(prints) and subset.container is not None and not subset.container.lists_fingerprints:
+        subset = replace(subset, known_fingerprints=cached_fingerprints(subset))
     notes = describe_changes(new, subset, prints)
-    splits = tuple(splits[name] for name in subset.names)
+    names = (*SPLITS, None)
+    splits = tuple(names[code] for code in parts[is_old])
     return replace(with_used_classes(subset), splits=splits, notes=notes)
 
 
@@ -190,8 +200,8 @@ def describe_changes(new, known, prints):
             f"files that are new since the run began, or unreadable, are left out ({len(new):,}): "
             f"{quoted(new)}"
         )
-    now = zip(known.names, fingerprints(known)) if any(prints.values()) else ()
-    changed = [name for name, text in now if prints[name] and text != prints[name]]
+    now = zip(known.names, prints, fingerprints(known)) if any(prints) else ()
+    changed = [name for name, before, text in now if before and text != before]
     if changed:
         notes.append(f"{len(changed):,} images have changed since the run began: {quoted(changed)}")
     return tuple(notes)

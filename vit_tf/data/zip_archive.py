@@ -10,6 +10,7 @@ from stat import S_ISLNK
 from threading import Lock
 
 from vit_tf.checks import brief, require
+from vit_tf.data.containers import ImageContainer
 from vit_tf.data.directory_layout import Paths, is_ignored
 from vit_tf.preprocessing.decode import MAX_IMAGE_BYTES
 from vit_tf.preprocessing.image_formats import SIGNATURE_BYTES
@@ -20,8 +21,8 @@ BOMB_BYTES, BOMB_RATIO = 1 << 30, 100
 MAX_DEPTH = 100  # a path of 64 KB can name 32,000 folders, each a path of its own
 
 
-class ImageArchive:
-    """The images of a zip. Several threads and processes may read at the same time.
+class ImageArchive(ImageContainer):
+    """The images of a zip: an `ImageContainer`. Several threads and processes may read at the same time.
 
     Args:
         path: the zip, also zip64.
@@ -35,8 +36,11 @@ class ImageArchive:
             256 MiB; or all images unpack to more than 100 times the size of the zip and more than 1 GiB.
     """
 
+    lists_fingerprints = True
+
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = self.source = Path(path)
+        self._time = os.stat(path).st_mtime_ns
         self.paths = Paths()
         self._members = {}
         self._opened = None
@@ -63,7 +67,10 @@ class ImageArchive:
             problem = brief(error)
         raise ValueError(f"damaged in the zip ({problem}): make or download the zip again")
 
-    def fingerprint(self, name):
+    def state(self, name):
+        return self._members[name].file_size, self._time
+
+    def fingerprint(self, name, data=None):
         """Returns the size and the checksum of the member `name`, as listed in the zip's directory."""
         member = self._members[name]
         return f"{member.file_size}-{member.CRC:08x}"

@@ -122,7 +122,7 @@ class FileDataset:
     """Labelled image files, which a new run checks and splits. A resumed run reads the split from split.csv.
 
     Args:
-        source: path of a folder, zip or table, see `vit_tf.data.find_images`.
+        source: path of a folder, zip, table or shards, see `vit_tf.data.find_images`.
     """
 
     channels = 3
@@ -163,7 +163,7 @@ class FileDataset:
         from vit_tf.data import read_split
 
         if not is_new:
-            self.images = read_split(self.images, folder / "split.csv")
+            self.images = read_split(self.images, folder / "split.csv", cached=True)
             self.num_notes = 0  # those of the split are other notes
             self.print_notes()
             return
@@ -171,7 +171,8 @@ class FileDataset:
 
         fractions = command["validation_fraction"], command["test_fraction"]
         split_files(self.images, *fractions, recipe.seed)  # fails before the check, which takes long
-        self.images, bad = check_images(self.images, command["max_bad"])
+        level = command.get("check", "full")  # a run of an earlier version has none
+        self.images, bad = check_images(self.images, command["max_bad"], level=level, cached=True)
         self.print_notes()
         bad_files = folder / "bad_files.csv"
         bad_files.unlink(missing_ok=True)  # of a start that was killed

@@ -66,7 +66,7 @@ def parts_of_run(images, source, weights):
         return images
     command = files.read_json(config).get("command")
     is_same = isinstance(command, dict) and command.get("data") == os.path.abspath(source)
-    return read_split(images, split) if is_same else images
+    return read_split(images, split, cached=True) if is_same else images
 
 
 def readable(images, max_bad):
@@ -75,7 +75,7 @@ def readable(images, max_bad):
         return images
     from vit_tf.data import check_images
 
-    images, bad = check_images(images, max_bad)
+    images, bad = check_images(images, max_bad, cached=True)
     for name, reason in bad:
         print(f"left out: {printable(name)}: {printable(reason)}", file=sys.stderr)
     return images

@@ -7,7 +7,7 @@ import re
 import zipfile
 
 from vit_tf.checks import brief, require
-from vit_tf.files import read_regular
+from vit_tf.files import open_regular, read_regular
 
 TABLE_ENDINGS = (".csv", ".tsv", ".txt")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
@@ -24,14 +24,17 @@ BYTE_ORDER_MARKS = {
 
 
 def read_rows(path):
-    """Returns [(line number, cells)] of a table that `vit_tf.files.write_csv` wrote, without empty lines.
+    """Yields (line number, cells) of a table that `vit_tf.files.write_csv` wrote, without empty lines.
 
-    Bytes that are not UTF-8 are decoded as by `os.fsdecode`, since paths may contain such bytes.
+    Bytes that are not UTF-8 are decoded as by `os.fsdecode`, since paths may contain such bytes. The file is
+    read line by line: a million rows at once would take a gigabyte.
 
     Raises:
         ValueError: the file is not a CSV. The message does not name the file.
     """
-    return parse(read_regular(path, MAX_BYTES).decode("utf-8-sig", "surrogateescape"), ",")
+    with open_regular(path, MAX_BYTES) as file:
+        lines = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="")
+        yield from parse_lines(lines, ",")
 
 
 def read_table(path, is_header):
@@ -124,14 +127,27 @@ def find_delimiter(text, is_header):
 
 def parse(text, delimiter, skips_blanks=False, strict=True):
     """Returns [(line number, cells)] of text without empty lines; raises a ValueError if it is not CSV."""
-    require("\0" not in text, "not a table of text: save it as 'CSV UTF-8' in a spreadsheet")
     lines = io.StringIO(text, newline="")  # a quoted cell may hold a line break
+    return list(parse_lines(lines, delimiter, skips_blanks, strict))
+
+
+def parse_lines(lines, delimiter, skips_blanks=False, strict=True):
+    """Yields (line number, cells) of an iterable of lines; see `parse`."""
     skips_blanks = skips_blanks and delimiter != " "  # Python 3.13 refuses the two together
+    lines = map(require_text, lines)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=skips_blanks, strict=strict)
     try:
-        return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+        for cells in reader:
+            if any(map(str.strip, cells)):
+                yield reader.line_num, cells
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num} is not CSV ({brief(error)}): correct its quotes") from None
+
+
+def require_text(line):
+    """Returns a line; a ValueError if it has a byte that text does not have."""
+    require("\0" not in line, "not a table of text: save it as 'CSV UTF-8' in a spreadsheet")
+    return line
 
 
 def remove_quotes(rows):

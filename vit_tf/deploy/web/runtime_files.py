@@ -10,14 +10,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from vit_tf.checks import brief, require, shown
-from vit_tf.files import atomic_path, read_regular
+from vit_tf.files import atomic_path, cache_folder, read_regular
 
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
@@ -131,14 +130,3 @@ def npm_problem(text):
     """Returns npm's code of an error, such as "ENOTFOUND", or all it says if there is no code."""
     code = re.search(r"\bcode (\w+)", text)
     return code[1] if code else brief(text, 200)
-
-
-def cache_folder():
-    """Returns the folder of vit_tf in the user's cache folder, as the operating system has it."""
-    if sys.platform == "win32":
-        parent = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
-    elif sys.platform == "darwin":
-        parent = Path.home() / "Library" / "Caches"
-    else:
-        parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(parent) / "vit_tf"
