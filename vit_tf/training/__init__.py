@@ -6,6 +6,7 @@ from vit_tf.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vit_tf.training.batches import make_batches
+    from vit_tf.training.distribution.layout import layout_map
     from vit_tf.training.ending import Ending
     from vit_tf.training.freezing import freeze
     from vit_tf.training.loop.trainer import Trainer
@@ -40,6 +41,7 @@ __all__ = [
     "evaluate",
     "freeze",
     "get_recipe",
+    "layout_map",
     "make_batches",
     "make_model",
     "make_optimizer",

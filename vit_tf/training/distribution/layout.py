@@ -75,7 +75,7 @@ def layout_map(model: keras.Model, mesh: Any) -> keras.distribution.LayoutMap:
         mesh: `keras.distribution.DeviceMesh` with an axis "model".
 
     Returns:
-        A `keras.distribution.LayoutMap` with an entry for each weight that is divided.
+        A mapping (`keras.distribution.LayoutMap`) with an entry for each weight that is divided.
 
     Raises:
         ValueError: the model has no encoder blocks, or the mesh has no such axis.
