@@ -150,8 +150,9 @@ def run_command(args, subcommand, make_command):
     choose_backend(distribute, rendezvous, engine)
     with failures_in_one_line(rendezvous), ending_together(rendezvous), ExitStack() as stack:
         group = Alone() if rendezvous.is_alone else join(rendezvous)
-        named = args.resume or command
-        group.require_equal({"command": named}, "start every process with the same options")
+        options = {**command, **command["settings"]} if command else {"resume": args.resume}
+        options.pop("settings", None)
+        group.require_equal(options, "start every process with the same options")
         dataset = None
         if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
             dataset = group.on_all(open_data, command, command["data"])

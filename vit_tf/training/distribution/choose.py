@@ -30,7 +30,7 @@ def choose_backend(distribute, rendezvous, engine="train-batch"):
         selected = os.environ.setdefault("KERAS_BACKEND", "jax")
     if selected != "jax":
         raise ValueError(
-            f"{reason} need Keras on JAX, got KERAS_BACKEND={selected}: leave the variable out (on "
+            f"Keras on JAX is needed for {reason}, got KERAS_BACKEND={selected}: leave the variable out (on "
             "TensorFlow one process uses several GPUs of its machine by --distribute data)"
         )
 

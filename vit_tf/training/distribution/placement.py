@@ -87,7 +87,7 @@ class JaxDevices:
         shared_by = 1 if kind == "data" else model_devices or self.num_devices
         require(
             self.num_devices % shared_by == 0,
-            f"--model-devices {shared_by} does not divide the {self.num_devices} devices of this run",
+            f"--model-devices {shared_by} does not divide the {self.num_devices} device(s) of this run",
         )
         self.num_parts = self.num_devices // shared_by
         shape, axes = (self.num_parts, shared_by), (BATCH, MODEL)
