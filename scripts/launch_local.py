@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 
+from vit_tf.commands.parser import Parser
+
 SECONDS_TO_END = 60  # for the other processes, after one has failed
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="how many processes (2)")
     parser.add_argument("command", nargs="+", help="the command of each process, after --")
     args = parser.parse_args()

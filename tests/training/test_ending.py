@@ -43,9 +43,9 @@ def test_a_rehearsal_writes_everything_and_changes_nothing(tmp_path, monkeypatch
     written = []
     original = ending.check_model
 
-    def look(few, actor, folder):
+    def look(few, task, model, folder):
         written.extend(path.name for path in folder.parent.iterdir())
-        original(few, actor, folder)
+        original(few, task, model, folder)
         assert len(few.test.labels) == ending.NUM_REHEARSED
 
     monkeypatch.setattr(ending, "check_model", look)

@@ -128,7 +128,7 @@ def make_trainer(
         built_engine = make_engine(model, recipe, optimizer, train, validation)
     else:
         data = train, validation, image_size, task
-        built_engine = make_train_batch_engine(model, recipe, optimizer, *data, placement)
+        built_engine = make_train_batch_engine(model, recipe, optimizer, *data, engine_of(placement, task))
     return Trainer(
         built_engine,
         recipe_schedule(recipe),
@@ -143,8 +143,13 @@ def make_trainer(
     )
 
 
-def make_train_batch_engine(model, recipe, optimizer, train, validation, image_size, task, placement):
-    """Returns the `TrainBatchEngine` of a model by a recipe; arguments as of `make_trainer`."""
+def make_train_batch_engine(
+    model, recipe, optimizer, train, validation, image_size, task, engine=TrainBatchEngine
+):
+    """Returns the `TrainBatchEngine` of a model by a recipe; arguments as of `make_trainer`.
+
+    `engine` is `TrainBatchEngine` or another function of its arguments.
+    """
     augmentation = batch_augmentation(recipe, image_size)
     balanced = recipe.class_weights == "balanced"
     class_weights, positive_weights = task.class_weights(train) if balanced else (None, None)
@@ -159,7 +164,7 @@ def make_train_batch_engine(model, recipe, optimizer, train, validation, image_s
     fractions = parse_resolutions(recipe.progressive_resizing)
     sizes = [scaled_size(model, fraction, own_size) for fraction in fractions]
     models = {size: compiled(with_image_size(model, size)) for size in {*sizes, own_size}}
-    return engine_of(placement, task)(
+    return engine(
         models[own_size],
         model,
         train,
