@@ -18,7 +18,7 @@ train: .venv/installed
 	$(BIN)/python scripts/train_cifar10.py $(ARGS)
 
 test: .venv/installed-test
-	XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST)
+	$(JAX_CACHE) XLA_FLAGS="$(XLA_FAST_COMPILATION)" $(PYTEST)
 	@# The tests marked `every_backend` once more on each other backend that is installed.
 	@for backend in jax torch; do \
 		if $(BIN)/python -c "import $$backend" 2>/dev/null; then \

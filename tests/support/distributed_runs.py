@@ -31,7 +31,7 @@ from vit_tf.training.distribution.host_arrays import gather_value, is_divided
 from vit_tf.training.distribution.placement import JaxDevices, OneDevice
 from vit_tf.training.distribution.rendezvous import connect, find_rendezvous
 
-TINY = dict(image_size=16, patch_size=4, patch_stem="patches", hidden_dim=16, num_layers=2, num_heads=4)
+TINY = dict(image_size=16, patch_size=4, patch_stem="patches", hidden_dim=16, num_layers=1, num_heads=4)
 TINY |= dict(mlp_dim=32)
 ALL = dict(clip_norm=0.5, ema=0.9, accumulation_steps=2, mixup=0.2, cutmix=0.5, layer_decay=0.8)
 CASES = {
