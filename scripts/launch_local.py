@@ -51,8 +51,8 @@ def main():
     signal.signal(signal.SIGTERM, pass_on)
     signal.signal(signal.SIGINT, lambda *_: None)  # the terminal sends it to all
     wait_for(processes)
-    # A process that a signal ended has a negative code.
-    return max((process.returncode for process in processes), key=abs)
+    # The code of a process that a signal ended is negative here, and 128 + N in a shell.
+    return max(code if code >= 0 else 128 - code for code in (process.returncode for process in processes))
 
 
 def wait_for(processes):
@@ -68,4 +68,4 @@ def wait_for(processes):
 
 
 if __name__ == "__main__":
-    sys.exit(abs(main()))
+    sys.exit(main())

@@ -16,7 +16,7 @@ from support.batches import (
     shuffled_in_time,
 )
 
-from vit_tf.data.augment.mixing import CutMix, MixUp, MixUpCutMix
+from vit_tf.data.augment.mixing import CutMix, MixUp, MixUpCutMix, blend
 from vit_tf.data.loader import DataLoader
 
 
@@ -228,3 +228,35 @@ def test_batches_of_several_labels_and_their_mixing():
         ValueError, match=r"bool labels of shape \(4, 2\), one column per class, got 4 .* \(4, 3\)"
     ):
         DataLoader(images, labels, 2, 4)
+
+
+# ---------------------------------------------------------------------------------------------------
+# Several processes
+# ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("has_transform", [False, True])
+@pytest.mark.parametrize("start", [0, 2, 3])
+def test_rows_of_processes_are_those_of_the_whole_batch(has_transform, start):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (13, 4, 4, 3)).astype("uint8"), rng.integers(0, 3, 13)
+
+    def transform(image, generator):
+        return image + generator.integers(0, 9, image.shape).astype("uint8")
+
+    options = {"shuffle": True, "transform": transform if has_transform else None}
+    loader = DataLoader(images, labels, 3, 4, **options)
+    mixed = DataLoader(images, labels, 3, 4, mix=MixUpCutMix(), **options)
+    halves = [np.s_[0::2], np.s_[1::2]]  # of the last batch of one image the second process has none
+    padded = [lambda size, half=half: np.arange(-(-size // 2) * 2)[half] % size for half in halves]
+    parts = zip(*(mixed.epoch(5, start, rows) for rows in padded))
+    wholes = list(loader.epoch(5, start))
+    batches = list(parts)
+    assert len(batches) == len(wholes) == 4 - start
+    for index, (batch, whole) in enumerate(zip(batches, wholes), start):
+        size = mixed.batch_length(index)
+        assert size == len(whole[0])
+        for part, rows in zip(batch, padded):
+            for array, expected in zip(part, whole):
+                assert np.array_equal(array, expected[rows(size)])
+        expected = mixed.batch(5, index)
+        result = blend(*whole, mixed.draw_mixing(5, index, (4, 4)))
+        assert all(np.array_equal(one, two) for one, two in zip(result, expected))

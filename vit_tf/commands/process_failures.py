@@ -20,9 +20,7 @@ REPORT = re.compile(
     rb"|^(Additional GRPC error|:UNKNOWN:|RPC: /xla|The tasks have crashed)|^\d+\n$|^\[Gloo\]"
 )
 FATAL = re.compile(rb"^F\d{4} .*distributed service detected fatal errors")
-COMMUNICATION = re.compile(
-    "(?i)gloo|nccl|coordination service|UNAVAILABLE|DEADLINE_EXCEEDED|connection (closed|reset)"
-)
+COMMUNICATION = re.compile("(?i)gloo|nccl|coordination service|UNAVAILABLE:|DEADLINE_EXCEEDED:")
 RESUME = "start all processes again with the same command to continue from the last checkpoint"
 
 

@@ -8,16 +8,17 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from vit_tf import __version__, files
+from vit_tf import files
 from vit_tf.commands.options import parse_image_size
 from vit_tf.commands.process_failures import ending_together, failures_in_one_line
 from vit_tf.commands.recipe_options import add_settings, given_settings
-from vit_tf.commands.startup import import_backend, stdout_dropped
+from vit_tf.commands.run_processes import add_distribution, join, split_together
+from vit_tf.commands.startup import import_backend
 from vit_tf.terminal import printable, shell_quoted
 from vit_tf.training.datasets import absolute, open_dataset
-from vit_tf.training.distribution.choose import CHOICES, choose_backend, choose_placement
-from vit_tf.training.distribution.process_group import Alone, JaxProcesses
-from vit_tf.training.distribution.rendezvous import connect, find_rendezvous
+from vit_tf.training.distribution.choose import choose_backend, choose_placement
+from vit_tf.training.distribution.process_group import Alone
+from vit_tf.training.distribution.rendezvous import find_rendezvous
 from vit_tf.training.loop.engines import ENGINES, check_recipe
 from vit_tf.training.presets import make_recipe
 from vit_tf.training.recipes import read_recipe
@@ -73,27 +74,6 @@ def add_run_options(parser):
     add_settings(parser)
 
 
-def add_distribution(parser):
-    """Adds the options about devices and processes. They may change when a run is continued."""
-    group = parser.add_argument_group("several devices and processes, which give the result of one device")
-    group.add_argument(
-        "--distribute",
-        choices=CHOICES,
-        help="data: each device computes a part of each batch; model: the weights are divided over devices, "
-        "too (JAX); none: one device; default: auto, which is data where there are several devices",
-    )
-    group.add_argument(
-        "--model-devices", type=int, metavar="N", help="devices of one copy with --distribute model (all)"
-    )
-    group.add_argument(
-        "--coordinator-address",
-        metavar="HOST:PORT",
-        help="where process 0 of several listens (JAX_COORDINATOR_ADDRESS); tasks of SLURM need no option",
-    )
-    group.add_argument("--num-processes", metavar="N", help="how many processes train (JAX_NUM_PROCESSES)")
-    group.add_argument("--process-id", metavar="N", help="the number of this one, from 0 (JAX_PROCESS_ID)")
-
-
 def new_command(args, name, preset, engine, variant, hyperparameters=None, weights=None, tensorboard=False):
     """Returns everything that decides what a run does, ready for JSON.
 
@@ -144,10 +124,10 @@ def require_engine_backend(engine):
 def run_command(args, subcommand, make_command):
     """Starts the run of `make_command(args)`, or resumes a run with --resume; returns the exit code."""
     command = None if args.resume else make_command(args)
-    rendezvous = find_rendezvous(args.coordinator_address, args.num_processes, args.process_id)
-    engine = command["engine"] if command else "train-batch"
     distribute = args.distribute or "auto"
-    choose_backend(distribute, rendezvous, engine)
+    places = args.coordinator_address, args.num_processes, args.process_id
+    rendezvous = find_rendezvous(*places, joins_tasks=distribute != "none")
+    choose_backend(distribute, rendezvous, command["engine"] if command else "train-batch")
     with failures_in_one_line(rendezvous), ending_together(rendezvous), ExitStack() as stack:
         group = Alone() if rendezvous.is_alone else join(rendezvous)
         options = {**command, **command["settings"]} if command else {"resume": args.resume}
@@ -157,6 +137,7 @@ def run_command(args, subcommand, make_command):
         if command and subcommand == "train" and not args.out:  # the folder's name marks the sample
             dataset = group.on_all(open_data, command, command["data"])
         folder, command, saved = open_together(group, args, command, dataset, subcommand, stack)
+        group.on_all(choose_backend, distribute, rendezvous, command["engine"])  # that of a resumed run
         recipe = read_recipe(saved["recipe"]) if saved else make_recipe(command)
         source = (saved or {}).get("source", command["data"])
         dataset = dataset or group.on_all(open_data, command, source)
@@ -173,19 +154,6 @@ def run_command(args, subcommand, make_command):
         if recipe.mixed_precision is None:
             recipe = replace(recipe, mixed_precision=group.share(fast_bfloat16()))
         return train(dataset, folder, command, configure(recipe), saved, placement)
-
-
-def join(rendezvous):
-    """Connects this process with the others; returns the group. Only the main process prints."""
-    import_backend(trains=True)
-    connect(rendezvous)
-    group = JaxProcesses()
-    with stdout_dropped():
-        group.gather(None)
-    if not group.is_main:
-        sys.stdout = open(os.devnull, "w")
-    group.require_equal({"vit_tf": __version__, **versions()}, "install the same versions on every machine")
-    return group
 
 
 def open_together(group, args, command, dataset, subcommand, stack):
@@ -267,6 +235,7 @@ def train(dataset, folder, command, recipe, saved, placement):
     if not run_training(trainer, folder, num_stages(saved)):
         return 130
     report(ending, trainer, folder)
+    group.gather(None)  # waits for the files of the main process
     return 0
 
 
@@ -283,24 +252,6 @@ def prepare_data(dataset, folder, command, recipe, saved, group):
         require_memory(described["variant"], described["hyperparameters"], recipe.batch_size)
     split_together(dataset, folder, command, recipe, saved, group)
     return described, task
-
-
-def split_together(dataset, folder, command, recipe, saved, group):
-    """Checks and splits the data in the main process; the others take its split of the same data."""
-
-    def split_in_main():
-        dataset.split(command, recipe, folder, is_new=not saved)
-        return dataset.split_text(folder) if group.count > 1 else ""
-
-    def use_split():
-        if not group.is_main:
-            with tempfile.TemporaryDirectory() as own:
-                dataset.use_split(text, command, recipe, Path(own))
-
-    text = group.on_main(split_in_main)
-    group.on_all(use_split)
-    if group.count > 1:
-        group.require_equal({"the images' hash": dataset.digest()}, "give every process the same data")
 
 
 def build_model(dataset, folder, command, recipe, described, preprocessing, group):

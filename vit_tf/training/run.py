@@ -90,7 +90,7 @@ def make_trainer(
     callbacks: Sequence[keras.callbacks.Callback] = (),
     task: SingleLabel = SINGLE_LABEL,
     engine: str = "train-batch",
-    placement: OneDevice | JaxDevices | MirroredDevices | None = None,
+    placement: OneDevice | None = None,
 ) -> Trainer:
     """Returns the `Trainer` of a model by a recipe, at the start of its run.
 

@@ -21,7 +21,7 @@ def choose_backend(distribute, rendezvous, engine="train-batch"):
     hint = "choose --engine train-batch, or one process and --distribute none"
     require(not is_divided or engine == "train-batch", f"--engine {engine} computes on one device: {hint}")
     problem = f"{reason} cannot be combined with --distribute none"
-    require(rendezvous.is_alone or distribute != "none", f"{problem}: leave one of them out")
+    require(rendezvous.is_alone or distribute != "none", f"{problem}: leave that option out")
     if not needs_jax:
         return
     if "keras" in sys.modules:
@@ -51,6 +51,12 @@ def choose_placement(distribute, recipe, model_devices=None, engine="train-batch
 
     from vit_tf.training.distribution.placement import JaxDevices, OneDevice
 
+    is_divided = distribute == "model"
+    hint = "leave the option out, or choose --distribute model"
+    require(is_divided or model_devices is None, f"--model-devices goes with --distribute model: {hint}")
+    hint = "choose --distribute data, or --lora-rank 0"
+    require(not (is_divided and recipe.lora_rank), f"--distribute model does not support LoRA: {hint}")
+
     backend = keras.backend.backend()
     if distribute == "none" or (distribute == "auto" and engine != "train-batch"):
         return OneDevice()
@@ -59,7 +65,7 @@ def choose_placement(distribute, recipe, model_devices=None, engine="train-batch
 
         if distribute == "auto" and jax.device_count() == 1:
             return OneDevice()
-        return JaxDevices("model" if distribute == "model" else "data", model_devices)
+        return JaxDevices("model" if is_divided else "data", model_devices)
     require(
         distribute == "auto" or backend == "tensorflow",
         f"--distribute {distribute} needs Keras on JAX or TensorFlow, got {backend!r}: set KERAS_BACKEND=jax",

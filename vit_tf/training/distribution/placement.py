@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import keras
 import numpy as np
 
-from vit_tf.checks import require
+from vit_tf.checks import check_int, require
 from vit_tf.training.distribution.process_group import Alone, JaxProcesses
 
 BATCH = "batch"  # the axis of the mesh of devices over which a batch is divided
@@ -62,7 +62,7 @@ class MirroredDevices(OneDevice):
         return self.strategy.scope()
 
 
-class JaxDevices:
+class JaxDevices(OneDevice):
     """The placement of a run on several devices of JAX, by `keras.distribution`.
 
     Every process computes the same step on its part of the global batch. Attributes: see `OneDevice`.
@@ -81,6 +81,7 @@ class JaxDevices:
 
         from vit_tf.training.distribution.layout import MODEL, ViTModelParallel
 
+        check_int("--model-devices", model_devices, 1, optional=True)
         self.kind = kind
         self.group = JaxProcesses() if jax.process_count() > 1 else Alone()
         self.num_devices = jax.device_count()
@@ -90,15 +91,14 @@ class JaxDevices:
             f"--model-devices {shared_by} does not divide the {self.num_devices} device(s) of this run",
         )
         self.num_parts = self.num_devices // shared_by
-        shape, axes = (self.num_parts, shared_by), (BATCH, MODEL)
         devices = keras.distribution.list_devices(jax.default_backend())
-        mesh = keras.distribution.DeviceMesh(shape, axes, devices)
         if kind == "data":
             mesh = keras.distribution.DeviceMesh((self.num_parts,), (BATCH,), devices)
-            self.distribution = keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False)
+            distribution = keras.distribution.DataParallel(device_mesh=mesh, auto_shard_dataset=False)
         else:
-            self.distribution = ViTModelParallel(mesh)
-        keras.distribution.set_distribution(self.distribution)
+            mesh = keras.distribution.DeviceMesh((self.num_parts, shared_by), (BATCH, MODEL), devices)
+            distribution = ViTModelParallel(mesh)
+        keras.distribution.set_distribution(distribution)
         spec = jax.sharding.PartitionSpec
         self.by_row = jax.sharding.NamedSharding(mesh.backend_mesh, spec(BATCH))
         self.replicated = jax.sharding.NamedSharding(mesh.backend_mesh, spec())
@@ -108,9 +108,6 @@ class JaxDevices:
         shared_by = self.num_devices // self.num_parts
         copies = f", each copy of the model on {shared_by}" if self.kind == "model" else ""
         return f"{self.num_devices} devices{processes}{copies}"
-
-    def scope(self):
-        return nullcontext()
 
     def padded_length(self, length):
         """Returns p: the smallest multiple of `num_parts` that is not below the b rows of a batch."""

@@ -38,12 +38,12 @@ class Rendezvous:
         return self.count == 1
 
 
-def find_rendezvous(coordinator=None, count=None, rank=None, environment=os.environ):
+def find_rendezvous(coordinator=None, count=None, rank=None, environment=os.environ, joins_tasks=True):
     """Returns the `Rendezvous` of this process.
 
     Values that are None are read from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID. Without
-    any of them, the tasks of a SLURM step or of `mpirun` are the processes. Without these there is one
-    process.
+    any of them, the tasks of a SLURM step or of `mpirun` are the processes, unless `joins_tasks` is False.
+    Without these there is one process.
 
     Raises:
         ValueError: some of the three values are missing, or they do not fit each other.
@@ -53,7 +53,8 @@ def find_rendezvous(coordinator=None, count=None, rank=None, environment=os.envi
         name: value if value is not None else environment.get(VARIABLES[name])
         for name, value in given.items()
     }
-    if values["count"] is None and values["rank"] is None and (found := scheduled_tasks(environment)):
+    is_open = joins_tasks and values["count"] is None and values["rank"] is None
+    if is_open and (found := scheduled_tasks(environment)):
         return found
     missing = [OPTIONS[name] for name, value in values.items() if value in (None, "")]
     if len(missing) == 3:

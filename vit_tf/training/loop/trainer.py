@@ -165,6 +165,8 @@ class Trainer:
     def failure_message(self, problem: str) -> str:
         paths = self.checkpoints.paths()
         last = f"the last good state is {paths[0]}" if paths else "no state was saved"
+        if not self.group.is_main:
+            last = "process 0 names the last good state"
         return f"{problem}: {last}; try a lower --learning-rate, a longer --warmup or --clip-norm 1"
 
     def load_best(self) -> None:

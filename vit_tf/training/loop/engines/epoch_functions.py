@@ -47,6 +47,30 @@ def make_step(model, augmentation, optimizer, loss):
     """
     backend, hint = keras.backend.backend(), "start the process with KERAS_BACKEND=jax"
     require(backend == "jax", f"--engine compiled-epoch needs Keras on JAX, got {backend!r}: {hint}")
+    update = make_update(model, optimizer, loss)
+
+    def step(values, images, labels, rate, mixing=None):
+        images, seeds = augmentation.stateless_call([], values["augmentation"], images, training=True)
+        # Pixels are whole numbers so far, which bfloat16 holds exactly up to 255; blended ones are not.
+        images, labels = blend(images.astype("float32"), labels, mixing)
+        values, value, logits = update(values, images, labels, rate)
+        is_right = logits.argmax(-1) == labels.argmax(-1)
+        return {**values, "augmentation": seeds}, (value, is_right.mean())
+
+    return step
+
+
+def make_update(model, optimizer, loss):
+    """Returns the part of a step that trains: the gradients of a loss, and the optimizer's update.
+
+    Args:
+        model, optimizer: see `make_step`.
+        loss: function of labels and logits, a number.
+
+    Returns:
+        A function `(values, images, labels, rate) -> (values, loss, logits)`; values with "trainable",
+        "non_trainable" and "optimizer".
+    """
     rate_index = [x is optimizer.learning_rate for x in optimizer.variables].index(True)
 
     def compute_loss(trainable, non_trainable, images, labels):
@@ -55,21 +79,16 @@ def make_step(model, augmentation, optimizer, loss):
 
     compute_gradients = jax.value_and_grad(compute_loss, has_aux=True)
 
-    def step(values, images, labels, rate, mixing=None):
-        images, seeds = augmentation.stateless_call([], values["augmentation"], images, training=True)
-        # Pixels are whole numbers so far, which bfloat16 holds exactly up to 255; blended ones are not.
-        images, labels = blend(images.astype("float32"), labels, mixing)
+    def update(values, images, labels, rate):
         (value, (logits, non_trainable)), gradients = compute_gradients(
             values["trainable"], values["non_trainable"], images, labels
         )
         state = list(values["optimizer"])
         state[rate_index] = rate
         trainable, state = optimizer.stateless_apply(state, gradients, values["trainable"])
-        is_right = logits.argmax(-1) == labels.argmax(-1)
-        values = dict(trainable=trainable, non_trainable=non_trainable, augmentation=seeds, optimizer=state)
-        return values, (value, is_right.mean())
+        return dict(trainable=trainable, non_trainable=non_trainable, optimizer=state), value, logits
 
-    return step
+    return update
 
 
 def make_epoch(step, batch_size, mix=None):

@@ -73,38 +73,34 @@ class ShardedEngine(TrainBatchEngine):
         functions.assign(self.groups, values)
         return Trained(1, length, {name: float(value) for name, value in logs.items()})
 
-    def evaluated_values(self):
-        """Returns the values of all variables to validate with: averages, if the optimizer keeps any."""
-        values = functions.values_of({name: self.groups[name] for name in ("trainable", "non_trainable")})
-        optimizer = self.optimizer
-        if getattr(optimizer, "averages", None) and int(optimizer.iterations):
-            values["trainable"] = functions.values_of(list(optimizer.averages))
-        return values
-
-    def validate(self, after_batch=lambda: None):
-        return self.compute_logits(self.evaluated_values(), self.validation, after_batch)
-
-    def predict(self, loader, flip_tta=False):
-        values = functions.values_of({name: self.groups[name] for name in ("trainable", "non_trainable")})
-        return self.compute_logits(values, loader, flip_tta=flip_tta)
-
-    def evaluated_weights(self):
+    def averaged(self, variables):
+        """Returns the averages in the place of trained variables, if the optimizer keeps any."""
         optimizer = self.optimizer
         if not getattr(optimizer, "averages", None) or not int(optimizer.iterations):
-            return to_arrays({"best": self.model.variables})
+            return variables
         trained = {id(variable) for variable in self.groups["trainable"]}
+        return [optimizer.average(x) if id(x) in trained else x for x in variables]
+
+    def validate(self, after_batch=lambda: None):
+        groups = self.groups | {"trainable": self.averaged(self.groups["trainable"])}
+        return self.compute_logits(groups, self.validation, after_batch)
+
+    def predict(self, loader, flip_tta=False):
+        return self.compute_logits(self.groups, loader, flip_tta=flip_tta)
+
+    def evaluated_weights(self):
         own = self.model.variables
-        averages = [optimizer.average(x) if id(x) in trained else x for x in own]
         # The names are those of the weights.
-        return dict(zip(named({"best": own}), to_arrays({"best": averages}).values()))
+        return dict(zip(named({"best": own}), to_arrays({"best": self.averaged(own)}).values()))
 
     @cached_property
     def compiled_predict(self):
         function = partial(predict_batch, self.training_model)
         return jax.jit(function, out_shardings=self.devices.replicated, static_argnames="flip_tta")
 
-    def compute_logits(self, values, loader, after_batch=lambda: None, flip_tta=False):
+    def compute_logits(self, groups, loader, after_batch=lambda: None, flip_tta=False):
         """Returns (logits, targets) of all images of a loader, each computed once, on every process."""
+        values = functions.values_of({name: groups[name] for name in ("trainable", "non_trainable")})
         logits = []
         with closing(loader.epoch(rows=self.devices.rows)) as batches:
             for index, (images, _) in enumerate(batches):
@@ -131,26 +127,17 @@ def make_step(model, optimizer, accuracy, class_weights, length):
         `epoch_functions.groups`; images (p, h, w, c) and labels float32 (p, k), whose rows from b on are
         ignored; rate float32, the learning rate; mixing as `blend` takes it, for b images.
     """
-    rate_index = [x is optimizer.learning_rate for x in optimizer.variables].index(True)
 
-    def compute_loss(trainable, non_trainable, images, labels):
-        logits, non_trainable = model.stateless_call(trainable, non_trainable, images, training=True)
+    def compute_loss(labels, logits):
         weights = None if class_weights is None else labels[:length] @ class_weights
         # Only the rows of images: their mean is that of one device.
-        value = model.loss(labels[:length], logits[:length], sample_weight=weights)
-        return value, (logits, non_trainable)
+        return model.loss(labels[:length], logits[:length], sample_weight=weights)
 
-    compute_gradients = jax.value_and_grad(compute_loss, has_aux=True)
+    update = functions.make_update(model, optimizer, compute_loss)
 
     def step(values, images, labels, rate, mixing):
         images, labels = blend_rows(images, labels, mixing, length)
-        (value, (logits, non_trainable)), gradients = compute_gradients(
-            values["trainable"], values["non_trainable"], images, labels
-        )
-        state = list(values["optimizer"])
-        state[rate_index] = rate
-        trainable, state = optimizer.stateless_apply(state, gradients, values["trainable"])
-        values = {"trainable": trainable, "non_trainable": non_trainable, "optimizer": state}
+        values, value, logits = update(values, images, labels, rate)
         is_right = accuracy(labels[:length], logits[:length])
         return values, {"loss": value, "accuracy": is_right.mean()}
 
