@@ -56,6 +56,12 @@ def test_backends_that_do_not_fit(no_keras, monkeypatch, distribute, rendezvous,
         choose_backend(distribute, rendezvous, engine)
 
 
+def test_jax_is_missing(no_keras, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="JAX is needed for several processes: pip install"):
+        choose_backend("auto", TWO)
+
+
 @pytest.mark.parametrize("distribute, engine", [("none", "train-batch"), ("auto", "compiled-epoch")])
 def test_one_device(distribute, engine):
     assert type(choose_placement(distribute, Recipe(), engine=engine)) is OneDevice

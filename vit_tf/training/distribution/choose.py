@@ -1,5 +1,6 @@
 """From `--distribute` to the backend of Keras and the placement of a run."""
 
+import importlib.util
 import os
 import sys
 
@@ -33,6 +34,8 @@ def choose_backend(distribute, rendezvous, engine="train-batch"):
             f"Keras on JAX is needed for {reason}, got KERAS_BACKEND={selected}: leave the variable out (on "
             "TensorFlow one process uses several GPUs of its machine by --distribute data)"
         )
+    is_installed = importlib.util.find_spec("jax") is not None
+    require(is_installed, f"JAX is needed for {reason}: pip install 'jax[cuda13]', or jax without a GPU")
 
 
 def choose_placement(distribute, recipe, model_devices=None, engine="train-batch"):
