@@ -56,7 +56,7 @@ class HybridStem(CompositeLayer):
             part.build(shape)
 
     def call(self, images: Tensor, training: bool | None = None) -> Tensor:
-        check_sides(images, self.patch_size, self.allow_remainder, self.stride)
+        images = check_sides(images, self.patch_size, self.allow_remainder, self.stride)
         if images.shape[0] == 0:  # convolutions and group norms do not take an empty batch
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         x = self.projection(self.network(images, training))

@@ -35,7 +35,9 @@ def as_tokens(x):
 
 
 def check_sides(images, patch_size, allow_remainder=False, pad_to=1):
-    """Raises a ValueError if patches do not divide images; a graph of TensorFlow raises when sizes come.
+    """Returns the images; raises a ValueError if patches do not divide them.
+
+    A graph of TensorFlow whose sizes are unknown raises an `InvalidArgumentError` when they come.
 
     Args:
         images: tensor `(b, h, w, c)`.
@@ -49,7 +51,8 @@ def check_sides(images, patch_size, allow_remainder=False, pad_to=1):
 
         message = f"the patch size {patch_size} does not divide the image size"
         sizes = ops.convert_to_tensor(ops.shape(images)[1:3])
-        assert_divisible(-(-sizes // pad_to) * pad_to, patch_size, message)
+        return assert_divisible(images, -(-sizes // pad_to) * pad_to, patch_size, message)
+    return images
 
 
 def check_num_tokens(n, grid_size, num_prefix_tokens):
@@ -88,7 +91,7 @@ class Patches(keras.layers.Layer):
 
     def call(self, images: Tensor) -> Tensor:
         rows, columns = self.patch_size
-        check_sides(images, self.patch_size)
+        images = check_sides(images, self.patch_size)
         b, h, w, c = ops.shape(images)
         x = ops.reshape(images, (b, h // rows, rows, w // columns, columns, c))
         x = ops.transpose(x, (0, 1, 3, 2, 4, 5))  # (b, g, g, p, p, c)
@@ -153,7 +156,7 @@ class PatchEmbedding(CompositeLayer):
         self.projection.build(input_shape)
 
     def call(self, images: Tensor) -> Tensor:
-        check_sides(images, self.patch_size, self.allow_remainder)
+        images = check_sides(images, self.patch_size, self.allow_remainder)
         if images.shape[0] == 0:  # TensorFlow's convolution gives another shape for an empty batch
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         x = self.projection(images)

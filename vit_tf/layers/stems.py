@@ -88,7 +88,7 @@ class OverlapPatchEmbedding(CompositeLayer):
             input_shape = stage.compute_output_shape(input_shape)
 
     def call(self, images: Tensor) -> Tensor:
-        check_sides(images, self.patch_size)
+        images = check_sides(images, self.patch_size)
         if images.shape[0] == 0:
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
         x = self.embed(images)

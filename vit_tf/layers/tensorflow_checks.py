@@ -3,12 +3,17 @@
 import tensorflow as tf
 
 
-def assert_divisible(sizes, divisors, message):
-    """Adds an assertion to the graph that sizes are multiples of divisors: an `InvalidArgumentError` if not.
+def assert_divisible(x, sizes, divisors, message):
+    """Returns a tensor that the graph computes only if sizes are multiples of divisors.
+
+    Whatever uses the result waits for the assertion: it cannot fail first, with a message of its own.
 
     Args:
+        x: tensor.
         sizes: int tensor.
         divisors: tuple of as many ints.
-        message: str.
+        message: str, of the `InvalidArgumentError` that the graph raises.
     """
-    tf.debugging.assert_equal(sizes % tf.constant(divisors, sizes.dtype), 0, message=message)
+    assertion = tf.debugging.assert_equal(sizes % tf.constant(divisors, sizes.dtype), 0, message=message)
+    with tf.control_dependencies([assertion]):
+        return tf.identity(x)
