@@ -33,9 +33,9 @@ def built(make, shape, **options):
     return randomize(layer, 0.5)
 
 
-def chunked_and_whole(make, shape, **options):
+def chunked_and_whole(make, shape, chunk_size=3, **options):
     """Returns two layers of the same weights."""
-    chunked, whole = (built(make, shape, query_chunk_size=size, **options) for size in (3, 0))
+    chunked, whole = (built(make, shape, query_chunk_size=size, **options) for size in (chunk_size, 0))
     whole.set_weights(chunked.get_weights())
     return chunked, whole
 
@@ -53,8 +53,8 @@ def set_seeds(layer, values):
 def test_chunks_equal_numpy(chunk_size):
     query, key, value = random((2, 3, 7, 4), 1), random((2, 3, 7, 4), 2), random((2, 3, 7, 5), 3)
     expected = softmax(query.astype("float64") @ key.swapaxes(2, 3)) @ value
-    x = chunked_attention(*map(ops.convert_to_tensor, (query, key, value)), chunk_size)
-    np.testing.assert_allclose(x, expected, atol=1e-5)  # float32 sums of 7 products of the order of 1
+    x = chunked_attention(*map(ops.convert_to_tensor, (2 * query, key, value)), chunk_size, 0.5)
+    np.testing.assert_allclose(x, expected.swapaxes(1, 2), atol=1e-5)  # float32 sums of 7 products of the order of 1
 
 
 KINDS = {
@@ -99,10 +99,12 @@ def test_dropout_in_chunks_drops_probabilities():
     query = ops.convert_to_tensor(random((2, 2, n, 4)))
     eye = ops.convert_to_tensor(np.broadcast_to(np.eye(n, dtype="float32"), (2, 2, n, n)))
     generator = keras.random.SeedGenerator(3)
-    plain = ops.convert_to_numpy(chunked_attention(query, query, eye, 20))  # the probabilities themselves
-    first, second = (
-        ops.convert_to_numpy(chunked_attention(query, query, eye, 20, rate, generator)) for _ in range(2)
-    )
+
+    def probabilities(**options):
+        return ops.convert_to_numpy(chunked_attention(query, query, eye, 20, **options)).swapaxes(1, 2)
+
+    plain = probabilities()
+    first, second = (probabilities(dropout_rate=rate, seed_generator=generator) for _ in range(2))
     kept = first != 0
     assert abs((~kept).mean() - rate) < 0.02  # 5 standard deviations of 14,400 draws
     np.testing.assert_allclose(first[kept], plain[kept] / (1 - rate), rtol=1e-5)
@@ -265,3 +267,31 @@ def test_chunks_wait_for_each_other():
         done = forward if i == 0 else backward[i - 2 : i]
         for before in done:
             assert all(before.name in ancestors[later.name] for later in backward[i : i + 2])
+
+
+@pytest.mark.tensorflow_only("training with TensorFlow")
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("mixed_bfloat16", 2e-2)])
+@pytest.mark.parametrize("kind", ["softmax", "qk_norm", "relative"])
+def test_training_at_once_keeps_no_scores(kind, dtype, tolerance):
+    """By default the scores are computed again where they wait for the gradient; with 0 they are kept."""
+    import tensorflow as tf
+
+    options = dict(num_heads=2, head_dim=6, dtype=dtype, **KINDS[kind])
+    again, kept = chunked_and_whole(layers.MultiHeadSelfAttention, TOKENS, None, **options)
+    x = tf.cast(random(TOKENS), again.compute_dtype)
+    values, softmaxes = [], []
+    for layer in (again, kept):
+
+        @tf.function
+        def step(x, layer=layer):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                loss = sum_of_squares(layer(x, training=True))
+            return tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
+
+        graph = step.get_concrete_function(x).graph
+        softmaxes.append(sum(op.type == "Softmax" for op in graph.get_operations()))
+        values.append([np.array(tf.cast(value, "float32")) for value in step(x)])
+    assert softmaxes == [2, 1]
+    for ours, expected in zip(*values, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max() + 1e-6)

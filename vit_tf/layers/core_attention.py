@@ -14,6 +14,7 @@ from vit_tf.layers.chunked_attention import chunked_attention, softmax
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
+from vit_tf.layers.norms import use_kernels
 from vit_tf.layers.relative_positions import RelativePositions
 from vit_tf.layers.rotary import RotaryPositions
 
@@ -145,7 +146,7 @@ class DotProductAttention(ConfiguredLayer):
     ) -> Tensor | tuple[Tensor, Tensor]:
         qkv = self.hooked("qkv", qkv)
         b, n, _ = ops.shape(qkv)
-        heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
+        heads, chunk_size = self.config.num_heads, self.chunk_size(qkv, training)
         needs_scores = return_attention_scores or self.has_hook("scores")
         if self.can_fuse(needs_scores, training):
             return ops.reshape(self.fused_attention(qkv, grid), (b, n, heads * self.head_width))
@@ -153,9 +154,10 @@ class DotProductAttention(ConfiguredLayer):
         if needs_scores or not chunk_size:
             scores = self.hooked("scores", self.softmax_scores(query, key))
             x = ops.matmul(self.dropout(scores, training=training), value)
+            x = ops.transpose(x, (0, 2, 1, 3))  # (b, n, H, k)
         else:
             x = self.chunked_attention(query, key, value, chunk_size, training)
-        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
+        x = ops.reshape(x, (b, n, heads * self.head_width))
         return (x, scores) if return_attention_scores else x
 
     def prepare(
@@ -218,21 +220,25 @@ class DotProductAttention(ConfiguredLayer):
             scores = self.relative_positions(scores, queries=queries)
         return ops.cast(softmax(scores), self.compute_dtype)
 
-    def chunk_size(self, qkv: Tensor) -> int:
+    def chunk_size(self, qkv: Tensor, training: bool | None = None) -> int:
         """Returns how many queries a chunk has; 0 for no chunks."""
-        return choose_chunk_size(qkv.shape[1], self.config.query_chunk_size)
+        n = qkv.shape[1]
+        chunk_size = choose_chunk_size(n, self.config.query_chunk_size)
+        if not chunk_size and use_kernels(training) and self.config.query_chunk_size is None:
+            return n or 0  # all at once, and yet the backward pass computes the scores again
+        return chunk_size
 
     def chunked_attention(
         self, query: Tensor, key: Tensor, value: Tensor, chunk_size: int, training: bool | None
     ) -> Tensor:
-        """Returns the weighted values `(b, H, n, k)`, one chunk of queries at a time."""
+        """Returns the weighted values `(b, n, H, k)`, one chunk of queries at a time."""
         options: dict[str, Any] = {}
         if self.relative_positions is not None:
             options["bias"] = self.relative_positions.bias()
         if training and self.config.attention_dropout_rate:
             rate, seed_generator = self.config.attention_dropout_rate, self.dropout.seed_generator
             options |= dict(dropout_rate=rate, seed_generator=seed_generator)
-        return chunked_attention(query * self.query_width**-0.5, key, value, chunk_size, **options)
+        return chunked_attention(query, key, value, chunk_size, self.query_width**-0.5, **options)
 
     def can_fuse(self, needs_scores: bool, training: bool | None) -> bool:
         """Whether the backend's fused kernel, without scores, dropout, bias and chunks, computes the same."""
@@ -325,14 +331,15 @@ class DifferentialAttention(DotProductAttention):
             scores = self.difference(pair)
             weights = self.difference(self.dropout(pair, training=training))
             x = ops.matmul(self.hooked("scores", weights), value)
+            x = ops.transpose(x, (0, 2, 1, 3))  # (b, n, H, k)
         else:
             factor = ops.cast(self.compute_lambda(), self.compute_dtype)
             query, key = (ops.reshape(x, (b, 2 * heads, n, self.query_width)) for x in (query, key))
             both = ops.repeat(value, 2, axis=1)  # (b, 2 H, n, k)
             x = self.chunked_attention(query, key, both, chunk_size, training)
-            x = x[:, ::2] - factor * x[:, 1::2]
+            x = x[:, :, ::2] - factor * x[:, :, 1::2]
         x = self.head_norm(x) * (1 - self.lambda_init)
-        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, heads * self.head_width))
+        x = ops.reshape(x, (b, n, heads * self.head_width))
         return (x, scores) if return_attention_scores else x
 
     def split(self, qkv: Tensor, grid: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -58,6 +58,33 @@ def layer_norm_backward(dy, x, mean, scale, gamma):
     return reshape_cast_like(dx, x), dy * normalized
 
 
+def dense(x, kernel, bias, with_relu=False):
+    """Returns `x @ kernel + bias`, or its ReLU; TensorFlow computes all of it in one operation.
+
+    Args:
+        x: tensor `(r, k)`.
+        kernel, bias: tensors `(k, d)` and `(d,)` of the same dtype.
+        with_relu: bool.
+
+    Returns:
+        A tensor `(r, d)`.
+    """
+
+    @tf.custom_gradient
+    def project(x, kernel, bias):
+        y = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        y = tf.nn.relu(y) if with_relu else y
+
+        def gradient(dy):
+            dy = tf.raw_ops.ReluGrad(gradients=dy, features=y) if with_relu else dy
+            dx = tf.matmul(dy, kernel, transpose_b=True)
+            return dx, tf.matmul(x, dy, transpose_a=True), column_sums(dy, bias)
+
+        return y, gradient
+
+    return project(*map(tf.convert_to_tensor, (x, kernel, bias)))
+
+
 def fused_bias_activation(function, x, bias):
     """Returns function(x + bias); keeps only `x` and `bias` for the backward pass.
 
@@ -131,5 +158,14 @@ def row_means(rows):
 
 
 def column_sums(x, like):
-    """Sums over all axes but the last, by TensorFlow's kernel: XLA's needs up to ten times as long."""
-    return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), like.dtype)
+    """Sums over all axes but the last, in the dtype of `like`.
+
+    On a CPU a product with a row of ones sums twice as fast as TensorFlow's gradient of a bias, whose kernel
+    has one thread, and ten times as fast as XLA. It sums bfloat16 in float32; float16 it would not, and a GPU
+    would round float32 to TF32.
+    """
+    if x.dtype == tf.float16 or tf.config.list_physical_devices("GPU"):
+        return tf.cast(tf.raw_ops.BiasAddGrad(out_backprop=x), like.dtype)
+    rows = tf.reshape(x, (-1, x.shape[-1]))  # (r, d)
+    ones = tf.ones((1, tf.shape(rows)[0]), x.dtype)
+    return tf.cast(tf.reshape(tf.matmul(ones, rows), (-1,)), like.dtype)
