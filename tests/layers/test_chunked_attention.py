@@ -54,7 +54,7 @@ def test_chunks_equal_numpy(chunk_size):
     query, key, value = random((2, 3, 7, 4), 1), random((2, 3, 7, 4), 2), random((2, 3, 7, 5), 3)
     expected = softmax(query.astype("float64") @ key.swapaxes(2, 3)) @ value
     x = chunked_attention(*map(ops.convert_to_tensor, (2 * query, key, value)), chunk_size, 0.5)
-    np.testing.assert_allclose(x, expected.swapaxes(1, 2), atol=1e-5)  # float32 sums of 7 products of the order of 1
+    np.testing.assert_allclose(x, expected.swapaxes(1, 2), atol=1e-5)  # sums of 7 products
 
 
 KINDS = {
