@@ -37,6 +37,7 @@ KINDS = {
     "flat patches": dict(patch_stem="patches", patch_norm=True, embedding_norm=True, pooling="token_avg"),
     "overlap": dict(patch_stem="overlap", pooling="avgmax"),
     "whitened": dict(patch_stem="whitened", activation="relu"),
+    "pooled": dict(patch_stem="pooled", stem_width=6),
     "bilinear": dict(position_resampling=dict(method="bilinear", antialias=False)),
     "offset": dict(position_resampling=dict(antialias=False, offset=0.1)),
     "aligned": dict(position_resampling=dict(method="bilinear", align_corners=True)),

@@ -8,7 +8,7 @@ RESNET_STEMS = ("resnet_v2", "resnet_d")
 HYBRID_STEMS = (*RESNET_STEMS, "mobileclip")
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),
-    "patch_stem": ("conv", "patches", "overlap", "whitened", *HYBRID_STEMS),
+    "patch_stem": ("conv", "patches", "overlap", "whitened", "pooled", *HYBRID_STEMS),
     "block": ("encoder", "res_post", "parallel_things", "parallel_scaling"),
     "attention": ("softmax", "differential"),
     "mlp": ("mlp", "swiglu", "swiglu_split"),

@@ -25,7 +25,11 @@ BLOCKS = {
     "parallel_things": layers.ParallelThingsBlock,
     "parallel_scaling": layers.ParallelScalingBlock,
 }
-OVERLAPPING_STEMS = {"overlap": layers.OverlapPatchEmbedding, "whitened": layers.WhitenedPatchEmbedding}
+OVERLAPPING_STEMS = {
+    "overlap": layers.OverlapPatchEmbedding,
+    "whitened": layers.WhitenedPatchEmbedding,
+    "pooled": layers.PooledPatchEmbedding,
+}
 DEFAULT = "vit_base_patch16_224"
 
 
@@ -169,7 +173,9 @@ def embed_patches(images, config):
             x = make_norm(config, "patch_norm")(x)
         x = keras.layers.Dense(config.hidden_dim, use_bias=config.patch_bias, name="patch_embedding")(x)
     elif config.patch_stem in OVERLAPPING_STEMS:
-        x = OVERLAPPING_STEMS[config.patch_stem](activation=config.activation, **size)(images)
+        options = {"stem_width": config.stem_width} if config.patch_stem == "pooled" else {}
+        stem = OVERLAPPING_STEMS[config.patch_stem]
+        x = stem(activation=config.activation, **options, **size)(images)
     elif config.patch_stem in RESNET_STEMS:
         options = dict(kind=config.patch_stem, width=config.stem_width, blocks=config.stem_blocks)
         x = layers.ResNetEmbedding(**size, **options)(images)

@@ -39,14 +39,17 @@ def test_position_similarity():
     np.testing.assert_allclose(np.einsum("ijij->ij", found), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("stem", ["conv", "patches", "overlap", "whitened", "resnet_v2"])
+@pytest.mark.parametrize("stem", ["conv", "patches", "overlap", "whitened", "pooled", "resnet_v2"])
 def test_patch_filters(stem):
     model = small(patch_stem=stem)
-    if stem == "whitened":  # random filters are no principal components; those of data are orthogonal
+    if stem in (
+        "whitened",
+        "pooled",
+    ):  # random filters are no principal components; those of data are orthogonal
         whitening = model.get_layer("patch_embedding").whitening
         whitening.assign(np.linalg.qr(np.random.default_rng(0).normal(size=(27, 27)))[0].reshape(3, 3, 3, 27))
     found = vit_tf.patch_filters(model, 5)
-    side = {"overlap": 3, "whitened": 3, "resnet_v2": 7}.get(stem, 4)
+    side = {"overlap": 3, "whitened": 3, "pooled": 3, "resnet_v2": 7}.get(stem, 4)
     assert found.shape == (5, side, side, 3)
     flat = found.reshape(5, -1)
     np.testing.assert_allclose(flat @ flat.T, np.eye(5), atol=1e-5)

@@ -46,7 +46,7 @@ AUGMENTATIONS = {
 RUNS = {  # name: function of a folder
     **{
         f"stem {stem}": lambda _, stem=stem: predict(patch_stem=stem)
-        for stem in ("conv", "patches", "overlap", "whitened", "resnet_d")
+        for stem in ("conv", "patches", "overlap", "whitened", "pooled", "resnet_d")
     },
     "stem resnet_v2": lambda _: predict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1,)),
     "stem mobileclip": lambda _: build(patch_stem="mobileclip", image_size=32, patch_size=16)(LARGE),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vit_tf.layers.mlp import get_activation
-from vit_tf.layers.norms import LayerNormalization
+from vit_tf.layers.norms import BatchNormalization, LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
 
 pytestmark = pytest.mark.tensorflow_only("TensorFlow's kernels")
@@ -62,6 +62,26 @@ def test_token_dense(name, dtype):
     activation = None if name is None else get_activation(name)
     layers = (kind(24, activation, dtype=dtype) for kind in (TokenDense, keras.layers.Dense))
     assert_same(*layers, (3, 5, 10))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_bfloat16"])
+def test_batch_norm(dtype):
+    options = dict(momentum=0.7, epsilon=1e-2, dtype=dtype)
+    ours, theirs = BatchNormalization(**options), keras.layers.BatchNormalization(**options)
+    rng, shape = np.random.default_rng(0), (3, 4, 2, 24)
+    inputs, weights = 3 * rng.normal(size=shape) + 1, rng.normal(size=shape)
+    for layer in (ours, theirs):
+        layer.build(shape)
+    for variable, other in zip(ours.weights, theirs.weights):
+        value = rng.uniform(0.5, 2, variable.shape)
+        variable.assign(value), other.assign(value)
+    for training in (True, False):
+        actual, expected = (
+            [*values_and_gradients(layer, inputs, weights, training=training), *layer.get_weights()]
+            for layer in (ours, theirs)
+        )
+        for a, b in zip(actual, expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * np.abs(b).max())
 
 
 @pytest.mark.slow

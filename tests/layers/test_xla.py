@@ -30,6 +30,7 @@ LAYERS = {  # name: (layer, its input)
     "Patches": (lambda: layers.Patches(4), IMAGES),
     "PatchEmbedding": (lambda: layers.PatchEmbedding(8, 4), IMAGES),
     "OverlapPatchEmbedding": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
+    "PooledPatchEmbedding": (lambda: layers.PooledPatchEmbedding(8, 4, stem_width=6), IMAGES),
     "WhitenedPatchEmbedding": (lambda: layers.WhitenedPatchEmbedding(8, 4), IMAGES),
     "RelativePositions": (lambda: layers.RelativePositions((2, 3), 1), np.ones((2, 3, 7, 7), "float32")),
     "ResNetEmbedding": (lambda: layers.ResNetEmbedding(8, 4, width=32, blocks=(1,)), IMAGES),

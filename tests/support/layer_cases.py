@@ -30,6 +30,8 @@ LAYERS = {
     "overlap": (lambda: layers.OverlapPatchEmbedding(8, 4), IMAGES),
     "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
     "whitened": (lambda: layers.WhitenedPatchEmbedding(8, 4, activation="relu"), IMAGES),
+    "pooled": (lambda: layers.PooledPatchEmbedding(8, 4, activation="relu", stem_width=6), IMAGES),
+    "conv_pool": (lambda: layers.ConvNorm(8, 3, norm="batch", pool_size=2), IMAGES),
     "conv_norm": (lambda: layers.ConvNorm(8, 3, 2, norm="batch", activation="gelu"), IMAGES),
     "bottleneck": (lambda: layers.Bottleneck(128, 2, projects=True), (2, 5, 3, 3)),
     "bottleneck_identity": (lambda: layers.Bottleneck(8, norm="batch"), (2, 5, 3, 8)),
@@ -152,7 +154,16 @@ LAYERS = {
 
 
 FAST = (  # one of each class
-    *("patches", "patch_embedding", "overlap", "whitened", "encoder_any_size", "attention_options", "mlp"),
+    *(
+        "patches",
+        "patch_embedding",
+        "overlap",
+        "whitened",
+        "pooled",
+        "encoder_any_size",
+        "attention_options",
+        "mlp",
+    ),
     "encoder_prefix",
     *(
         "attention_differential",

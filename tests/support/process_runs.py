@@ -1,7 +1,7 @@
 """Runs of several processes that are stopped, killed and continued, on the packaged images.
 
     PYTHONPATH=.:tests python -m support.process_runs train OPTIONS...    # one process, as `vit-tf train`
-    PYTHONPATH=.:tests python -m support.process_runs kill FOLDER COUNT   # kills, and prints JSON
+    PYTHONPATH=.:tests python -m support.process_runs kill FOLDER COUNT OPTIONS...  # kills, prints JSON
     PYTHONPATH=.:tests python -m support.process_runs resize FOLDER       # 2, 1 and 4 processes, prints JSON
 
 The processes train a tiny model of Keras on JAX. The rehearsal and the plots of the end are left out.
@@ -108,13 +108,13 @@ def whole(array):
     return np.asarray(array[(slice(None),) * len(array.shape)], "float64")
 
 
-def kill(folder, count):
+def kill(folder, count, *options):
     """Kills a random one of two processes again and again; the other must end by itself."""
     undisturbed, killed, draw = folder / "undisturbed", folder / "killed", random.Random(0)
-    finish(start(2, undisturbed))
+    finish(start(2, undisturbed, *options))
     seconds, moments = [], []
     for _ in range(count):
-        processes, step = start(2, killed), steps(killed)
+        processes, step = start(2, killed, *options), steps(killed)
         wait_for_step(killed, step + 1, processes)
         time.sleep(draw.uniform(0, 0.5))
         victim = draw.randrange(2)
@@ -123,7 +123,7 @@ def kill(folder, count):
         processes[1 - victim].wait(LIMIT)
         seconds.append(round(time.monotonic() - started, 1))
         moments.append(steps(killed))
-    finish(start(2, killed))
+    finish(start(2, killed, *options))
     largest, is_equal = difference(undisturbed, killed)
     logs = [Path(f"{killed}-{rank}.log").read_text() for rank in range(2)]
     named = sum(log.count("has ended or does not answer") for log in logs)
@@ -155,6 +155,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "train":
         train(sys.argv[2:])
     elif sys.argv[1] == "kill":
-        print(json.dumps(kill(Path(sys.argv[2]), int(sys.argv[3]))))
+        print(json.dumps(kill(Path(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])))
     else:
         print(json.dumps(resize(Path(sys.argv[2]))))

@@ -197,6 +197,15 @@ def count_whitened_patch_embedding(layer: layers.WhitenedPatchEmbedding, shape):
             yield Row("patch embedding", norm.count_params(), 0, kept)
 
 
+@count_layer.register
+def count_pooled_patch_embedding(layer: layers.PooledPatchEmbedding, shape):
+    yield count_whitening(layer, shape)
+    shape = (*shape[:-1], 2 * layer.whitening.shape[-1])
+    for stage in layer.stages:
+        yield from count_conv_norm(stage, shape)
+        shape = stage.compute_output_shape(shape)
+
+
 def count_whitening(layer, shape):
     output = (*shape[:-1], layer.whitening.shape[-1])
     macs = prod(output) * prod(layer.whitening.shape[:-1])
@@ -219,7 +228,8 @@ def count_convolutions(layer, shape):
 def count_conv_norm(layer: layers.ConvNorm, shape):
     kept = 1 if layer.activation is None else 2  # before and after the activation
     yield matrix_product("patch embedding", layer.convolution, layer.padded_shape(shape))
-    memory = kept * tensor_bytes(layer, layer.compute_output_shape(shape))
+    shape = layer.compute_output_shape(shape)
+    memory = (kept + (layer.pool_size > 1)) * tensor_bytes(layer, shape)
     yield Row("patch embedding", 2 * layer.filters, 0, memory)  # moving statistics are not parameters
 
 

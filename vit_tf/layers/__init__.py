@@ -13,7 +13,7 @@ from vit_tf.layers.patches import PatchEmbedding, Patches
 from vit_tf.layers.relative_positions import RelativePositions
 from vit_tf.layers.residual import DropPath, LayerScale
 from vit_tf.layers.rotary import PatchGrid, RotaryPositions
-from vit_tf.layers.stems import OverlapPatchEmbedding, WhitenedPatchEmbedding
+from vit_tf.layers.stems import OverlapPatchEmbedding, PooledPatchEmbedding, WhitenedPatchEmbedding
 from vit_tf.layers.tokens import AttentionPooling, PatchEncoder, TokenPooling
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "PatchEncoder",
     "PatchGrid",
     "Patches",
+    "PooledPatchEmbedding",
     "RelativePositions",
     "ResNetEmbedding",
     "ResPostBlock",

@@ -10,10 +10,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from vit_tf.checks import check_choice
+from vit_tf.checks import check_choice, check_int
 from vit_tf.config import Shape, Tensor
 from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.mlp import Activation, get_activation
+from vit_tf.layers.norms import BatchNormalization
 
 NORMS = ("group", "batch")
 GROUPS = 32  # of a group norm
@@ -57,7 +58,7 @@ class StandardizedConv2D(keras.layers.Conv2D):
 
 @register
 class ConvNorm(CompositeLayer):
-    """A convolution without bias, a norm of the channels, and an activation.
+    """A convolution without bias, max pooling if any, a norm of the channels, and an activation.
 
     Args:
         filters: int, the channels f of the output.
@@ -67,9 +68,11 @@ class ConvNorm(CompositeLayer):
             (batch normalisation: the residual networks of PyTorch). "group" pads as TensorFlow does, more at
             the end; "batch" pads both sides by (kernel_size - strides + 1) // 2, as PyTorch does.
         activation: name or callable, see `get_activation`; None for none.
+        pool_size: int, the side of the pooling, which moves by as much; 1 for none.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
-    Output shape: `(b, h / strides, w / strides, filters)`, rounded up if there is a padding.
+    Output shape: `(b, h / strides, w / strides, filters)`, rounded up if there is a padding; then both divided
+    by `pool_size`, rounded down.
 
     Raises:
         ValueError: unknown `norm`; `filters` is not a multiple of 32 with "group".
@@ -82,10 +85,13 @@ class ConvNorm(CompositeLayer):
         strides: int = 1,
         norm: str = "group",
         activation: Activation | None = "relu",
+        pool_size: int = 1,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         check_choice("norm", norm, NORMS)
+        check_int("pool_size", pool_size, 1)
+        self.pool_size = pool_size
         self.filters, self.kernel_size, self.strides, self.norm_kind = filters, kernel_size, strides, norm
         self.activation = None if activation is None else get_activation(activation)
         is_group = norm == "group"
@@ -101,7 +107,7 @@ class ConvNorm(CompositeLayer):
         if is_group:
             self.norm = keras.layers.GroupNormalization(GROUPS, **norm_options)
         else:
-            self.norm = keras.layers.BatchNormalization(momentum=0.9, **norm_options)
+            self.norm = BatchNormalization(momentum=0.9, **norm_options)
 
     def build_parts(self, input_shape: Shape) -> None:
         self.convolution.build(input_shape)
@@ -111,6 +117,8 @@ class ConvNorm(CompositeLayer):
         if x.shape[0] == 0:  # TensorFlow's convolution gives another shape for an empty batch
             return ops.zeros(self.compute_output_shape(x.shape), self.compute_dtype)
         x = self.convolution(pad_sides(x, self.padding))  # (b, h / strides, w / strides, f)
+        if self.pool_size > 1:
+            x = ops.max_pool(x, self.pool_size, **LAST)
         x = self.norm(x) if self.norm_kind == "group" else self.norm(x, training=training)
         return x if self.activation is None else self.activation(x)
 
@@ -120,11 +128,12 @@ class ConvNorm(CompositeLayer):
         return input_shape[0], *sides, input_shape[3]
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        return self.convolution.compute_output_shape(self.padded_shape(input_shape))
+        b, *sides, c = self.convolution.compute_output_shape(self.padded_shape(input_shape))
+        return b, *[None if side is None else side // self.pool_size for side in sides], c
 
     def get_config(self) -> dict[str, Any]:
         activation = None if self.activation is None else keras.activations.serialize(self.activation)
-        sizes = arguments(self, "filters", "kernel_size", "strides")
+        sizes = arguments(self, "filters", "kernel_size", "strides", "pool_size")
         return {**super().get_config(), **sizes, "norm": self.norm_kind, "activation": activation}
 
 

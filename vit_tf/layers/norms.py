@@ -35,6 +35,27 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return ops.cast(x * ops.cast(self.gamma, dtype) + ops.cast(self.beta, dtype), self.compute_dtype)
 
 
+@register
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization` of the last axis of maps, in one kernel when TensorFlow trains.
+
+    Args: those of `keras.layers.BatchNormalization`.
+
+    Input and output shape: `(b, h, w, c)`.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        is_half_or_single = keras.backend.standardize_dtype(inputs.dtype) != "float64"
+        if not (use_kernels(training) and self.trainable and mask is None and is_half_or_single):
+            return super().call(inputs, training=training, mask=mask)
+        from vit_tf.layers.tensorflow_kernels import batch_norm
+
+        x, mean, variance = batch_norm(inputs, self.gamma, self.beta, self.epsilon)
+        for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + ops.cast(new, moving.dtype) * (1 - self.momentum))
+        return x
+
+
 def make_norm(kind, epsilon, dtype, name, initial_scale=None):
     """Returns a norm over the last axis.
 

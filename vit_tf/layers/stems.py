@@ -12,6 +12,7 @@ from keras import ops
 from vit_tf.checks import pair, shown
 from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.composite import CompositeLayer, arguments, register
+from vit_tf.layers.convolutions import ConvNorm
 from vit_tf.layers.mlp import Activation, get_activation
 from vit_tf.layers.norms import make_norm
 from vit_tf.layers.patches import as_tokens, check_sides, map_shape, token_shape
@@ -64,11 +65,12 @@ class OverlapPatchEmbedding(CompositeLayer):
                 "an overlapping patch embedding halves the image in each of its stages: "
                 f"`patch_size` must be 2, 4, 8, 16 or a higher power of two, got {shown(patch_size)}"
             )
-        num_stages = side.bit_length() - 1
-        self.stages = [
-            self.make_stage(f"stage_{i}", max(1, hidden_dim >> (num_stages - 1 - i)), i == num_stages - 1)
-            for i in range(num_stages)
-        ]
+        self.stages = self.make_stages(side.bit_length() - 1)
+
+    def make_stages(self, count: int) -> list[keras.layers.Layer]:
+        """Returns the layers that halve the image `count` times."""
+        widths = [max(1, self.hidden_dim >> i) for i in reversed(range(count))]
+        return [self.make_stage(f"stage_{i}", width, i == count - 1) for i, width in enumerate(widths)]
 
     def make_stage(self, name: str, width: int, is_last: bool) -> keras.layers.Layer:
         return keras.layers.Conv2D(
@@ -87,14 +89,14 @@ class OverlapPatchEmbedding(CompositeLayer):
             stage.build(input_shape)
             input_shape = stage.compute_output_shape(input_shape)
 
-    def call(self, images: Tensor) -> Tensor:
+    def call(self, images: Tensor, training: bool | None = None) -> Tensor:
         images = check_sides(images, self.patch_size)
         if images.shape[0] == 0:
             return ops.zeros(self.compute_output_shape(images.shape), self.compute_dtype)
-        x = self.embed(images)
+        x = self.embed(images, training)
         return as_tokens(x) if self.flatten else x
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, training: bool | None) -> Tensor:
         for stage in self.stages:
             x = stage(x)  # (b, h / 2, w / 2, c * 2)
         return x
@@ -125,9 +127,12 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
 
     def __init__(self, hidden_dim: int, patch_size: Size, activation: Activation = "gelu", **kwargs: Any):
         super().__init__(hidden_dim, patch_size, activation, **kwargs)
-        self.norms = [
-            make_norm("layer", 1e-6, self.dtype_policy, f"norm_{i}") for i in range(len(self.stages) - 1)
-        ]
+        self.norms = self.make_norms()
+
+    def make_norms(self) -> list[keras.layers.Layer]:
+        """Returns the norms between the stages."""
+        count = len(self.stages) - 1
+        return [make_norm("layer", 1e-6, self.dtype_policy, f"norm_{i}") for i in range(count)]
 
     def make_stage(self, name: str, width: int, is_last: bool) -> keras.layers.Layer:
         stage = super().make_stage(name, width, is_last)
@@ -144,9 +149,13 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         for stage, norm in zip(self.stages, self.norms):
             norm.build((None, None, None, stage.filters))
 
-    def embed(self, images: Tensor) -> Tensor:
+    def whiten(self, images: Tensor) -> Tensor:
+        """Returns the activations of the components and of their negatives, `(b, h, w, 18 c)`."""
         x = ops.conv(images, self.whitening, padding="same", data_format="channels_last")  # (b, h, w, 9 c)
-        x = self.stages[0](self.activation(ops.concatenate([x, -x], axis=-1)))
+        return self.activation(ops.concatenate([x, -x], axis=-1))
+
+    def embed(self, images: Tensor, training: bool | None) -> Tensor:
+        x = self.stages[0](self.whiten(images))
         for norm, stage in zip(self.norms, self.stages[1:]):
             x = stage(self.activation(norm(x)))  # (b, h / 2, w / 2, c * 2)
         return x
@@ -174,3 +183,57 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
         variances, components = np.linalg.eigh((patches.T @ patches).astype("float64") / len(patches))
         filters = components / np.sqrt(variances.clip(0) + epsilon)
         self.whitening.assign(filters.reshape(self.whitening.shape))
+
+
+@register
+class PooledPatchEmbedding(WhitenedPatchEmbedding):
+    """Embeds overlapping patches of whitened pixels by stages that end with max pooling.
+
+    A stage has a 3x3 convolution, which is pooled to half the sides, and all but the last a second one, which
+    mixes the neighbours. Each is followed by batch normalisation and, but for the last, by the activation.
+    These are the first two groups of the network in Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
+    (https://arxiv.org/abs/2404.00498), section 3.1; attention takes the place of the others.
+
+    Args:
+        stem_width: int, the channels of the first stage; each further stage but the last has twice as many.
+        hidden_dim, patch_size, activation, **kwargs: see `OverlapPatchEmbedding`.
+
+    Input shape, output shape, errors: see `OverlapPatchEmbedding`.
+    """
+
+    def __init__(
+        self,
+        hidden_dim: int,
+        patch_size: Size,
+        activation: Activation = "gelu",
+        stem_width: int = 64,
+        **kwargs: Any,
+    ):
+        self.stem_width = stem_width
+        super().__init__(hidden_dim, patch_size, activation, **kwargs)
+
+    def make_norms(self) -> list[keras.layers.Layer]:
+        return []  # they are inside the stages
+
+    def make_stages(self, count: int) -> list[keras.layers.Layer]:
+        options: dict[str, Any] = dict(norm="batch", dtype=self.dtype_policy)
+        stages = []
+        for i in range(count - 1):
+            width = self.stem_width << i
+            stages.append(
+                ConvNorm(width, 3, activation=self.activation, pool_size=2, name=f"pooled_{i}", **options)
+            )
+            stages.append(ConvNorm(width, 3, activation=self.activation, name=f"mixed_{i}", **options))
+        last = ConvNorm(
+            self.hidden_dim, 3, activation=None, pool_size=2, name=f"pooled_{count - 1}", **options
+        )
+        return [*stages, last]
+
+    def embed(self, images: Tensor, training: bool | None) -> Tensor:
+        x = self.whiten(images)
+        for stage in self.stages:
+            x = stage(x, training=training)
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "stem_width": self.stem_width}

@@ -58,6 +58,27 @@ def layer_norm_backward(dy, x, mean, scale, gamma):
     return reshape_cast_like(dx, x), dy * normalized
 
 
+def batch_norm(x, gamma, beta, epsilon):
+    """Normalises each channel by the mean and the variance of a batch; the statistics are float32.
+
+    Args:
+        x: tensor `(b, h, w, c)` of 16 or 32 bits per number.
+        gamma, beta: tensors `(c,)`, scale and offset, of any float dtype.
+        epsilon: float, added to the variance.
+
+    Returns:
+        A tensor of the shape and dtype of `x`, and mean and variance, each `(c,)`.
+
+    Reference: Ioffe and Szegedy, "Batch Normalization" (https://arxiv.org/abs/1502.03167), algorithm 1.
+    """
+    gamma, beta = (tf.cast(tf.convert_to_tensor(value), tf.float32) for value in (gamma, beta))
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
+    )
+    count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
+    return y, mean, variance * (count - 1) / count  # TensorFlow's is that of the population
+
+
 def dense(x, kernel, bias, with_relu=False):
     """Returns `x @ kernel + bias`, or its ReLU; TensorFlow computes all of it in one operation.
 

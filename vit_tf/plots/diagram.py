@@ -152,6 +152,7 @@ def describe(layer, structure):
     if layer is structure.patch_embedding:
         kinds = {
             layers.WhitenedPatchEmbedding: "convolutions of whitened pixels",
+            layers.PooledPatchEmbedding: "convolutions and pooling of whitened pixels",
             layers.OverlapPatchEmbedding: "convolutions",
             layers.PatchEmbedding: "a convolution",
             layers.ResNetEmbedding: "a residual network",

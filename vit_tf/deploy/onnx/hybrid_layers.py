@@ -1,4 +1,4 @@
-"""Emitters of hybrid stems. Maps are (b, c, h, w) here.
+"""Emitters of hybrid stems, and of others with batch norms. Maps are (b, c, h, w) here.
 
 Standardised kernels are constants, and a batch norm is one factor and one offset per channel.
 """
@@ -11,7 +11,7 @@ from vit_tf import layers
 from vit_tf.deploy.onnx.activations import emit_activation
 from vit_tf.deploy.onnx.emitters import emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
-from vit_tf.deploy.onnx.vit_layers import as_tokens, channels_first
+from vit_tf.deploy.onnx.vit_layers import as_tokens, channels_first, emit_whitening
 
 SAME: dict[str, Any] = dict(auto_pad="SAME_UPPER")  # more zeros at the end, as TensorFlow pads
 SQUARES: dict[str, Any] = dict(kernel_shape=[2, 2], strides=[2, 2])
@@ -37,6 +37,14 @@ def emit_mobileclip(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     return as_tokens(graph, emit_convolution(graph, layer.projection, x, {}), layer)
 
 
+@emits(layers.PooledPatchEmbedding)
+def emit_pooled(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    x = emit_whitening(graph, layer, x)
+    for stage in layer.stages:
+        x = emit_conv_norm(graph, stage, x)
+    return as_tokens(graph, x, layer)
+
+
 def emit_bottleneck(graph: Graph, block: Any, x: Tensor) -> Tensor:
     with graph.scope(block.name):
         y = x
@@ -53,14 +61,33 @@ def emit_conv_norm(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     with graph.scope(layer.name):
         pads = SAME if layer.convolution.padding == "same" else dict(pads=[layer.padding] * 4)
         if layer.norm_kind == "group":
-            x = group_norm(graph, layer.norm, emit_convolution(graph, layer.convolution, x, pads))
+            x = pool(graph, layer, emit_convolution(graph, layer.convolution, x, pads))
+            x = group_norm(graph, layer.norm, x)
         else:
-            x = emit_convolution(graph, layer.convolution, x, pads, layer.norm)
+            signs = np.sign(values(layer.norm.gamma)) if layer.pool_size > 1 else None
+            x = emit_convolution(graph, layer.convolution, x, pads, layer.norm, signs)
+            x = pool(graph, layer, x)
+            if signs is not None and not (signs == 1).all():
+                x = graph.add("Mul", x, graph.weight(signs.reshape(-1, 1, 1), "signs", x))
         return emit_activation(graph, layer.activation, x)
 
 
-def emit_convolution(graph: Graph, layer: Any, x: Tensor, pads: dict, batch_norm: Any = None) -> Tensor:
-    """A convolution; a batch norm that follows becomes a part of kernel and bias."""
+def pool(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    """The max pooling of a `ConvNorm`, if it has any."""
+    if layer.pool_size == 1:
+        return x
+    sides = [layer.pool_size] * 2
+    return graph.add("MaxPool", x, kernel_shape=sides, strides=sides)
+
+
+def emit_convolution(
+    graph: Graph, layer: Any, x: Tensor, pads: dict, batch_norm: Any = None, signs: Any = None
+) -> Tensor:
+    """A convolution; a batch norm that follows becomes a part of kernel and bias.
+
+    A maximum may stand between both only where the norm keeps the order. `signs` (c,) are factors that make
+    all of the norm's factors positive, and that the caller multiplies with after the maximum.
+    """
     with graph.scope(layer.name):
         kernel = layer.kernel
         if isinstance(layer, layers.StandardizedConv2D):
@@ -70,6 +97,8 @@ def emit_convolution(graph: Graph, layer: Any, x: Tensor, pads: dict, batch_norm
             variance = values(batch_norm.moving_variance) + batch_norm.epsilon
             factor = values(batch_norm.gamma) / np.sqrt(variance)
             kernel, bias = kernel * factor, values(batch_norm.beta) - values(batch_norm.moving_mean) * factor
+            if signs is not None:
+                kernel, bias = kernel * signs, bias * signs
         inputs = [x, graph.weight(kernel.transpose(3, 2, 0, 1), "kernel", x)]
         if bias is not None:
             inputs.append(graph.weight(bias, "bias", x))

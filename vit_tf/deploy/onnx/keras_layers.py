@@ -9,7 +9,7 @@ from vit_tf.checks import require, shown
 from vit_tf.deploy.onnx.activations import emit_activation, softmax
 from vit_tf.deploy.onnx.emitters import emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
-from vit_tf.layers.norms import LayerNormalization
+from vit_tf.layers.norms import BatchNormalization, LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
 from vit_tf.preprocessing.layer import ChannelRescaling
 
@@ -124,7 +124,7 @@ def emit_global_pooling(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     return graph.cast(graph.add(operator, x, graph.ints(1), keepdims=int(layer.keepdims)), "float32")
 
 
-@emits(layers.BatchNormalization)
+@emits(layers.BatchNormalization, BatchNormalization)
 def emit_batch_norm(graph: Graph, layer: Any, x: Tensor) -> Tensor:
     """The moving statistics as one factor and one offset per channel."""
     check_last_axis(layer)

@@ -46,15 +46,20 @@ def emit_overlap(graph: Graph, layer: Any, x: Tensor) -> Tensor:
 
 @emits(layers.WhitenedPatchEmbedding)
 def emit_whitened(graph: Graph, layer: Any, x: Tensor) -> Tensor:
-    filters = values(layer.whitening)
-    kernel = np.concatenate([filters, -filters], axis=-1)
-    x = add_convolution(graph, channels_first(graph, x), kernel, None, 1, (1, 1, 1, 1), "whitening")
-    x = emit_stage(graph, layer.stages[0], emit_activation(graph, layer.activation, x))
+    x = emit_stage(graph, layer.stages[0], emit_whitening(graph, layer, x))
     for norm, stage in zip(layer.norms, layer.stages[1:]):
         x = emit(graph, norm, graph.transpose(x, 0, 2, 3, 1))
         x = emit_activation(graph, layer.activation, x)
         x = emit_stage(graph, stage, graph.transpose(x, 0, 3, 1, 2))
     return as_tokens(graph, x, layer)
+
+
+def emit_whitening(graph: Graph, layer: Any, x: Tensor) -> Tensor:
+    """The activations of whitened images (b, h, w, c), as maps (b, channels, h, w)."""
+    filters = values(layer.whitening)
+    kernel = np.concatenate([filters, -filters], axis=-1)
+    x = add_convolution(graph, channels_first(graph, x), kernel, None, 1, (1, 1, 1, 1), "whitening")
+    return emit_activation(graph, layer.activation, x)
 
 
 def channels_first(graph: Graph, x: Tensor) -> Tensor:
