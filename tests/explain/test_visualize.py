@@ -45,7 +45,7 @@ def test_patch_filters(stem):
     if stem in (
         "whitened",
         "pooled",
-    ):  # random filters are no principal components; those of data are orthogonal
+    ):  # random filters are no principal components
         whitening = model.get_layer("patch_embedding").whitening
         whitening.assign(np.linalg.qr(np.random.default_rng(0).normal(size=(27, 27)))[0].reshape(3, 3, 3, 27))
     found = vit_tf.patch_filters(model, 5)
