@@ -198,8 +198,8 @@ class ViTConfig:
     num_kv_heads: int | None = None  # heads of keys and values; None: num_heads
     num_full_blocks: int = 0  # blocks at each end of the model whose keys and values have num_heads heads
     # Stem
-    # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened", "pooled"; networks of hybrids:
-    # "resnet_v2", "resnet_d", "mobileclip"
+    # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened", "pooled" (max pooling);
+    # networks of hybrids: "resnet_v2", "resnet_d", "mobileclip"
     patch_stem: str = "conv"
     stem_blocks: tuple[int, ...] = ()  # of "resnet_v2" and "resnet_d": blocks per stage
     stem_width: int = 64  # of these and of "pooled": channels of the first convolutions

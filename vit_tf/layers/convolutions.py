@@ -71,8 +71,8 @@ class ConvNorm(CompositeLayer):
         pool_size: int, the side of the pooling, which moves by as much; 1 for none.
 
     Input shape: `(b, h, w, c)`; b, h and w may be unknown.
-    Output shape: `(b, h / strides, w / strides, filters)`, rounded up if there is a padding; then both divided
-    by `pool_size`, rounded down.
+    Output shape: `(b, h / strides, w / strides, filters)`, rounded up if there is a padding; then both sides
+    divided by `pool_size`, rounded down.
 
     Raises:
         ValueError: unknown `norm`; `filters` is not a multiple of 32 with "group".
