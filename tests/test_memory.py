@@ -1,5 +1,7 @@
 """More than the machine's memory: refused before it is taken, or one line when it is used up."""
 
+import gc
+
 import pytest
 from support.memory_errors import RAISED, error_of
 
@@ -15,6 +17,17 @@ def test_the_machine_tells_its_memory(monkeypatch, tmp_path):
         (tmp_path / "memory.max").write_text(text)
         monkeypatch.setattr(memory, "LIMITS", (str(tmp_path / "memory.max"),))
         assert memory.total_memory() in (expected, total and max(total, expected or 0))
+
+
+def test_collection_goes_on_after_a_pause():
+    assert gc.isenabled()
+    with pytest.raises(KeyError), memory.paused_collection():
+        assert not gc.isenabled()
+        with memory.paused_collection():
+            pass
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)

@@ -1,5 +1,7 @@
 """The memory of the machine: its size, and which errors say that it is exhausted."""
 
+import contextlib
+import gc
 import os
 import re
 from pathlib import Path
@@ -12,6 +14,21 @@ SIZE = re.compile(r"OOM when allocating tensor with shape\[[\d,]*\]|[Aa]llocat\w
 
 class OutOfMemory(ValueError):
     """An operation needs more memory than the machine has."""
+
+
+@contextlib.contextmanager
+def paused_collection():
+    """A scope without Python's garbage collection, for what makes many objects and drops few.
+
+    Collections would search all objects of TensorFlow again and again: a fifth of the time to build a ViT-B.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def total_memory():

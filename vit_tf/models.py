@@ -13,6 +13,7 @@ from vit_tf import layers
 from vit_tf.checks import shown
 from vit_tf.config import override
 from vit_tf.config_checks import RESNET_STEMS
+from vit_tf.memory import paused_collection
 from vit_tf.variants import ALIASES, get_variant, resampling
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ OVERLAPPING_STEMS = {
 DEFAULT = "vit_base_patch16_224"
 
 
+@paused_collection()
 def build_vit(
     variant: str | None = None,
     *,

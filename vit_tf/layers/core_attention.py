@@ -224,7 +224,8 @@ class DotProductAttention(ConfiguredLayer):
         """Returns how many queries a chunk has; 0 for no chunks."""
         n = qkv.shape[1]
         chunk_size = choose_chunk_size(n, self.config.query_chunk_size)
-        if not chunk_size and use_kernels(training) and self.config.query_chunk_size is None:
+        is_free = self.config.query_chunk_size is None and not self.config.attention_dropout_rate
+        if not chunk_size and use_kernels(training) and is_free:
             return n or 0  # all at once, and yet the backward pass computes the scores again
         return chunk_size
 
