@@ -204,7 +204,7 @@ def add_tokens(patches, config):
         resampling=config.position_resampling,
         name="patch_encoder",
     )(patches)
-    x = keras.layers.Dropout(config.position_dropout_rate, name="position_dropout")(x)
+    x = layers.Dropout(config.position_dropout_rate, name="position_dropout")(x)
     return make_norm(config, "pre_norm")(x) if config.pre_norm else x
 
 

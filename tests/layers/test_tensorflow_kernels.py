@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.mlp import get_activation
 from vit_tf.layers.norms import BatchNormalization, LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
@@ -111,3 +112,51 @@ def test_kernels_inside_a_compiled_step():
     x = tf.constant(np.random.default_rng(0).normal(size=(2, 5, 10)), "float32")
     whole = tf.function(lambda x: layer(x, training=True), jit_compile=True)(x)
     np.testing.assert_allclose(whole, layer(x), rtol=0, atol=1e-6)
+
+
+def test_dropout_drops_at_its_rate_and_independently():
+    """Means and correlations of 1.3 million draws, within five standard deviations."""
+    import tensorflow as tf
+
+    layer, x = Dropout(0.3, seed=1), tf.ones((5, 512, 512))
+    masks = [np.array(layer(x, training=True)) != 0 for _ in range(2)]
+    masks.append(np.array(Dropout(0.3, seed=2)(x, training=True)) != 0)
+    tolerance = 5 / masks[0].size ** 0.5
+    for mask in masks:
+        assert abs(mask.mean() - 0.7) < 0.46 * tolerance
+        for axis in range(3):  # neighbours
+            assert abs(np.corrcoef(mask.ravel(), np.roll(mask, 1, axis).ravel())[0, 1]) < tolerance
+    for i in range(3):  # calls, and layers
+        for j in range(i):
+            assert abs(np.corrcoef(masks[i].ravel(), masks[j].ravel())[0, 1]) < tolerance
+    counts = masks[0].reshape(-1, 16) @ (1 << np.arange(16))  # patterns of 16 neighbours
+    ones = np.array([bin(value).count("1") for value in range(1 << 16)])
+    expected = masks[0].size / 16 * 0.7**ones * 0.3 ** (16 - ones)
+    found = np.bincount(counts, minlength=1 << 16)
+    by_ones = [(found[ones == k].sum(), expected[ones == k].sum()) for k in range(17)]
+    assert all(abs(a - b) < 5 * b**0.5 + 5 for a, b in by_ones)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_dropout_passes_the_gradients_of_what_it_keeps(dtype):
+    import tensorflow as tf
+
+    layer = Dropout(0.25, seed=3, dtype=dtype)
+    x = tf.cast(np.random.default_rng(0).normal(size=(7, 5)) + 9, dtype)
+
+    @tf.function
+    def step(x, dy):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        return y, tape.gradient(y, x, output_gradients=dy)
+
+    y, dx = (np.array(tf.cast(value, "float64")) for value in step(x, 2 * x))
+    kept, x = y != 0, np.array(tf.cast(x, "float64"))
+    assert 0 < kept.sum() < kept.size
+    tolerance = 1e-2 if dtype == "bfloat16" else 1e-6
+    np.testing.assert_allclose(y, np.where(kept, x / 0.75, 0), rtol=tolerance)
+    np.testing.assert_allclose(dx, np.where(kept, 2 * x / 0.75, 0), rtol=tolerance)
+    again = Dropout(0.25, seed=3, dtype=dtype)(tf.cast(x, dtype), training=True)  # the seed alone decides
+    assert ((np.array(tf.cast(again, "float64")) != 0) == kept).all()
+    assert np.array_equal(tf.cast(layer(x), "float64"), np.array(tf.cast(tf.cast(x, dtype), "float64")))

@@ -69,6 +69,7 @@ LAYERS = {
         TOKENS,
     ),
     "mlp": (lambda: layers.MLP(12, activation="silu", dropout_rate=0.1), TOKENS),
+    "dropout": (lambda: layers.Dropout(0.3, seed=3), TOKENS),
     "drop_path": (lambda: layers.DropPath(0.4, seed=3), TOKENS),
     "layer_scale": (lambda: layers.LayerScale(0.3), TOKENS),
     "block": (lambda: layers.EncoderBlock(2, 16), TOKENS),

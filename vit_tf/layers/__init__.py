@@ -7,6 +7,7 @@ from vit_tf.layers.attention import MultiHeadSelfAttention
 from vit_tf.layers.blocks import Block, EncoderBlock, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
 from vit_tf.layers.convolutions import Bottleneck, ConvNorm, StandardizedConv2D
 from vit_tf.layers.core_attention import DifferentialAttention, DotProductAttention
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.hybrid_stems import MobileCLIPEmbedding, ResNetEmbedding
 from vit_tf.layers.mlp import MLP, GatedMLP
 from vit_tf.layers.patches import PatchEmbedding, Patches
@@ -24,6 +25,7 @@ __all__ = [
     "DifferentialAttention",
     "DotProductAttention",
     "DropPath",
+    "Dropout",
     "EncoderBlock",
     "GatedMLP",
     "LayerScale",

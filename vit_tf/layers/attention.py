@@ -12,6 +12,7 @@ from vit_tf.config import AttentionConfig, Shape, Tensor
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.token_dense import TokenDense
 
 
@@ -45,7 +46,7 @@ class MultiHeadSelfAttention(ConfiguredLayer):
     def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(num_heads=num_heads, **kwargs)
         self.core_attention = make_core_attention(self.config, self.dtype_policy)
-        self.dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.dropout = Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
     def build_parts(self, input_shape: Shape) -> None:
         *leading, d = input_shape

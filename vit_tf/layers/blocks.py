@@ -18,6 +18,7 @@ from vit_tf.layers.attention import MultiHeadSelfAttention, head_width, per_matr
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.core_attention import attention_spec, make_core_attention, with_scores
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.mlp import Activation, get_activation, make_mlp
 from vit_tf.layers.rematerialization import rematerialize
 from vit_tf.layers.residual import DropPath, LayerScale
@@ -265,7 +266,7 @@ class ParallelScalingBlock(Block):
         self.shares_output = config.attention == "differential"
         self.norm = self.make_norm("norm")
         self.core_attention = make_core_attention(config, dtype)
-        self.dropout = keras.layers.Dropout(config.dropout_rate, dtype=dtype, name="dropout")
+        self.dropout = Dropout(config.dropout_rate, dtype=dtype, name="dropout")
         self.scale = self.make_scale("scale")
         self.drop_path = self.make_drop_path("drop_path")
 

@@ -13,6 +13,7 @@ from vit_tf.config import AttentionConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.chunked_attention import chunked_attention, softmax
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.fused_attention import fused_attention, has_fused_attention
 from vit_tf.layers.norms import use_kernels
 from vit_tf.layers.relative_positions import RelativePositions
@@ -96,7 +97,7 @@ class DotProductAttention(ConfiguredLayer):
     def __init__(self, num_heads: int, **kwargs: Any):
         super().__init__(num_heads=num_heads, **kwargs)
         rate, dtype = self.config.attention_dropout_rate, self.dtype_policy
-        self.dropout = keras.layers.Dropout(rate, dtype=dtype, name="dropout")
+        self.dropout = Dropout(rate, dtype=dtype, name="dropout")
         if self.config.qk_norm:
             self.query_norm = self.make_norm("query_norm")
             self.key_norm = self.make_norm("key_norm")

@@ -12,6 +12,7 @@ from keras import ops
 from vit_tf.config import MLPConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.token_dense import TokenDense
 
 Activation = str | dict | Callable  # see `get_activation`
@@ -62,7 +63,7 @@ class MLP(ConfiguredLayer):
     def __init__(self, mlp_dim: int, activation: Activation = "gelu", **kwargs: Any):
         super().__init__(mlp_dim=mlp_dim, activation=get_activation(activation), **kwargs)
         self.supports_masking = True
-        self.dropout = keras.layers.Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
+        self.dropout = Dropout(self.config.dropout_rate, dtype=self.dtype_policy, name="dropout")
 
     def dense(self, width: int, name: str, activation: Callable | None = None) -> keras.layers.Layer:
         use_bias = self.config.projection_bias

@@ -58,6 +58,51 @@ def layer_norm_backward(dy, x, mean, scale, gamma):
     return reshape_cast_like(dx, x), dy * normalized
 
 
+def dropout(x, rate, seed):
+    """Sets numbers to zero at random, and divides the others by 1 - rate.
+
+    The backward pass draws the same mask again: none is kept.
+
+    Args:
+        x: tensor of any shape, of at most 2**31 numbers.
+        rate: float in [0, 1), the probability of zero.
+        seed: two integers, a tensor.
+
+    Returns:
+        A tensor of the shape and dtype of `x`.
+    """
+    keys = tf.cast(seed, tf.uint32)
+
+    @tf.custom_gradient
+    def drop(x):
+        return masked(x, rate, keys), lambda dy: masked(dy, rate, keys)
+
+    return drop(tf.convert_to_tensor(x))
+
+
+@compiled
+def masked(x, rate, keys):
+    """Returns x / (1 - rate) where a hash of the position, in 32 bits, is at least rate * 2**32, else 0.
+
+    The hash is "lowbias32" (https://nullprogram.com/blog/2018/07/31/) with a key before each of its products.
+    """
+    first, second = mix(keys[0], keys[1]), mix(keys[1], keys[0] ^ tf.constant(0x9E3779B9, tf.uint32))
+    numbers = mix(tf.cast(tf.range(tf.size(x)), tf.uint32) ^ first, second)
+    is_kept = tf.reshape(numbers >= tf.constant(round(rate * 2**32), tf.uint32), tf.shape(x))
+    return tf.where(is_kept, x * tf.constant(1 / (1 - rate), x.dtype), tf.zeros((), x.dtype))
+
+
+def mix(x, key):
+    """Hashes 32-bit numbers, tensors of uint32."""
+
+    def fold(x, bits):
+        return x ^ tf.bitwise.right_shift(x, tf.constant(bits, tf.uint32))
+
+    x = fold(x, 16) * tf.constant(0x7FEB352D, tf.uint32)
+    x = fold(x ^ key, 15) * tf.constant(0x846CA68B, tf.uint32)
+    return fold(x, 16)
+
+
 def batch_norm(x, gamma, beta, epsilon):
     """Normalises each channel by the mean and the variance of a batch; the statistics are float32.
 

@@ -9,6 +9,7 @@ from vit_tf.checks import require, shown
 from vit_tf.deploy.onnx.activations import emit_activation, softmax
 from vit_tf.deploy.onnx.emitters import emits, values
 from vit_tf.deploy.onnx.graph import Graph, Tensor
+from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.norms import BatchNormalization, LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
 from vit_tf.preprocessing.layer import ChannelRescaling
@@ -16,7 +17,14 @@ from vit_tf.preprocessing.layer import ChannelRescaling
 layers = keras.layers
 RANDOM = [kind for name, kind in vars(layers).items() if name.startswith("Random") and isinstance(kind, type)]
 INACTIVE = (  # that pass their input on, except in training
-    *(layers.Identity, layers.InputLayer, layers.Dropout, layers.SpatialDropout1D, layers.GaussianNoise),
+    *(
+        layers.Identity,
+        layers.InputLayer,
+        layers.Dropout,
+        Dropout,
+        layers.SpatialDropout1D,
+        layers.GaussianNoise,
+    ),
     *(layers.GaussianDropout, layers.AlphaDropout, layers.ActivityRegularization, *RANDOM),
 )
 
