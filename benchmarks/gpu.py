@@ -37,7 +37,7 @@ VARIANT = "vit_base_patch16_224"
 FULL = dict(image_size=224, num_layers=12, batch_sizes=(128, 256), steps=20, matrix_side=8192)
 FULL |= dict(cifar=["--preset", "gpu"])
 TOY = dict(image_size=32, num_layers=1, batch_sizes=(2,), steps=2, matrix_side=256)
-TOY |= dict(cifar=["--preset", "gpu-tiny", "--epochs", "1"])
+TOY |= dict(cifar=["--preset", "gpu-tiny", "--epochs", "1", "--set", "patch_stem=conv"])  # slow convolutions
 # In separate processes, like the parts: JAX allocates most of the GPU's memory when it starts.
 PROBES = {
     "jax": "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, jax.__version__, sep='|')",

@@ -1,7 +1,8 @@
 """Speed of our ViTs against other libraries and against this machine's matrix products.
 
-    python benchmarks/speed.py                                   # everything, half an hour on two cores
-    python benchmarks/speed.py --quick --out runs/speed-quick    # tiny models, to try it out
+    python benchmarks/speed.py                                   # everything, hours on two cores
+    python benchmarks/speed.py --quick --out runs/speed-quick    # a round of the most important, half an hour
+    python benchmarks/speed.py --trial --out runs/speed-trial    # tiny models, to try it out
     python benchmarks/speed.py --only inference --models vit_b16 --precisions float32 --out runs/b16
     python benchmarks/speed.py --resume                          # continue after an interruption
 
@@ -21,6 +22,8 @@ takes three times the FLOPs of inference, less the gradient of the images.
   `train_on_batch`, with "mixed_bfloat16". timm: PyTorch's AdamW, `autocast`.
 - resolution: inference at batch 1 against the side of the image; memory above the weights is the process's
   peak less what it held when the model was built. In the first of --precisions.
+- families: inference of DINOv3's ViTs at 256 pixels against the plain ViT of the same size, and timm's. The
+  time per token says what rotary positions cost.
 - tutorial: the Keras tutorial's CIFAR-10 ViT, with `fit`, against our variant by the preset of
   scripts/train_cifar10.py, with `fit` and with the script's loop; the same augmentation in both. The
   tutorial's own has wider heads and a large classifier: the table has its parameters.
@@ -36,12 +39,13 @@ import datetime
 import gc
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -59,8 +63,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from vit_tf import build_vit, count_flops, files, plots
 from vit_tf.commands import parser as cli
 from vit_tf.cores import num_cores
+from vit_tf.variants import get_variant
 
-KINDS = ("limit", "inference", "training", "resolution", "tutorial")
+KINDS = ("limit", "inference", "training", "families", "resolution", "tutorial")
 PRECISIONS = ("float32", "bfloat16")
 MODELS = {
     "vit_b16": Dimensions(16, 768, 12, 12, 3072),
@@ -69,6 +74,8 @@ MODELS = {
     "vit_l16": Dimensions(16, 1024, 24, 16, 4096),
     "tiny": Dimensions(16, 64, 2, 2, 128, num_classes=10),
 }
+FAMILIES = {"vit_small_patch16_dinov3": "vit_s16", "vit_base_patch16_dinov3": "vit_b16"}  # and the plain ViT
+FAMILY_BATCH = 8
 LABELS = {"vit_b16": "ViT-B/16", "vit_s16": "ViT-S/16", "vit_ti16": "ViT-Ti/16", "vit_l16": "ViT-L/16"}
 PACKAGES = (
     "tensorflow keras jax torch timm keras-hub zeromodels openvino onnxruntime".split()  # in the tables
@@ -89,10 +96,12 @@ class Scale:
     tutorial_batch: int
     tutorial_batches: int
     turn_seconds: float
+    family_size: int = 256
 
 
 FULL = Scale(224, (224, 384, 512, 768, 1024), 4096, 8, 256, 4, 1.0)
-QUICK = Scale(32, (32, 64), 256, 8, 16, 2, 0.02)
+QUICK = Scale(224, (224, 512, 1024), 4096, 8, 256, 2, 1.0)
+TRIAL = Scale(32, (32, 64), 256, 8, 16, 2, 0.02, 32)
 
 
 @dataclass(frozen=True)
@@ -107,11 +116,17 @@ class Group:
     batch_sizes: tuple = ()
     model: str = ""
     image_size: int = 0
+    variant: str = ""
 
     @property
     def key(self):
         batches = "/".join(map(str, self.batch_sizes))
-        parts = (self.kind, LABELS.get(self.model, self.model), self.image_size or "", self.precision)
+        parts = (
+            self.kind,
+            self.variant or LABELS.get(self.model, self.model),
+            self.image_size or "",
+            self.precision,
+        )
         return " ".join(str(part) for part in (*parts, f"batch {batches}" if batches else "") if part)
 
     @property
@@ -121,13 +136,12 @@ class Group:
     @property
     def job(self):
         dimensions = MODELS.get(self.model)
-        return Job(
-            self.kind, self.precision, self.batch_sizes, self.image_size, dimensions, batches=self.batches
-        )
+        job = Job(self.kind, self.precision, self.batch_sizes, self.image_size, dimensions, self.batches)
+        return replace(job, variant=self.variant)
 
     def turn_seconds(self, batch_size):
         """About how long a contestant's turn takes."""
-        flops = flops_per_image(self.kind, self.model, self.image_size) or 4e9
+        flops = flops_per_image(self.kind, self.model, self.image_size, self.variant) or 4e9
         return max(self.scale.turn_seconds, flops * batch_size * self.batches / USUAL_SPEED)
 
     def seconds_of_turns(self, batch_size):
@@ -147,11 +161,12 @@ def builds_together():
 
 
 @cache
-def flops_per_image(kind, model, image_size):
+def flops_per_image(kind, model, image_size, variant=""):
     """Returns the FLOPs of a call for one image, None where they are not counted."""
     if model not in MODELS:
         return None
-    table = count_flops(build_vit("vit_b16", image_size=image_size, **asdict(MODELS[model])))
+    sizes = {} if variant else asdict(MODELS[model])
+    table = count_flops(build_vit(variant or "vit_b16", image_size=image_size, **sizes))
     gc.collect()  # the model's weights
     if kind != "training":
         return table.totals.flops
@@ -169,8 +184,12 @@ def parse_arguments(arguments):
     parser.add_argument("--contestants", help=f"some of {','.join(CONTESTANTS)}")
     parser.add_argument("--precisions", help="float32, bfloat16 or both, the default")
     parser.add_argument("--batch-sizes", help="of inference, by default 1,8,32")
-    parser.add_argument("--rounds", type=int, help="5 by default")
-    parser.add_argument("--quick", action="store_true", help="tiny models, one round: a trial")
+    parser.add_argument("--rounds", type=int, help="5 by default, 1 with --quick and --trial")
+    scale = parser.add_mutually_exclusive_group()
+    scale.add_argument(
+        "--quick", action="store_true", help="one round, fewer sizes, and nothing that takes long to compile"
+    )
+    scale.add_argument("--trial", action="store_true", help="tiny models, one round, to try the script")
     parser.add_argument("--out", type=Path, default=Path("runs/speed"))
     parser.add_argument("--resume", action="store_true", help="keep the groups that OUT has already")
     return parser.parse_args(arguments)
@@ -202,25 +221,33 @@ def make_plan(args):
     Raises:
         ValueError: an argument is out of range, or nothing is left to measure.
     """
-    rounds = args.rounds if args.rounds is not None else (1 if args.quick else 5)
+    rounds = args.rounds if args.rounds is not None else (1 if args.quick or args.trial else 5)
     if rounds < 1:
         raise ValueError(f"--rounds must be 1 or more, got {rounds}")
     kinds = chosen("only", args.only, KINDS, KINDS)
     precisions = chosen("precisions", args.precisions, PRECISIONS, PRECISIONS)
     models = chosen("models", args.models, tuple(LABELS), ("vit_b16", "vit_s16"))
-    models = ("tiny",) if args.quick else models
-    sizes = batch_sizes(args.batch_sizes, (1, 2) if args.quick else (1, 8, 32))
-    scale = QUICK if args.quick else FULL
+    models = ("tiny",) if args.trial else models
+    sizes = batch_sizes(args.batch_sizes, (1, 2) if args.trial else (1, 8) if args.quick else (1, 8, 32))
+    scale = TRIAL if args.trial else QUICK if args.quick else FULL
     named = args.contestants and chosen("contestants", args.contestants, tuple(CONTESTANTS), ())
 
-    def group(kind, precision, batch_sizes=(), model="", image_size=0):
-        names = select(kind, model == models[0], named)
-        return Group(kind, precision, names, rounds, scale, batch_sizes, model, image_size)
+    def group(kind, precision, batch_sizes=(), model="", image_size=0, variant=""):
+        names = select(kind, model == models[0] and not args.quick, named)
+        if args.quick and not named:
+            names = tuple(name for name in names if not CONTESTANTS[name].options.get("xla"))
+        return Group(kind, precision, names, rounds, scale, batch_sizes, model, image_size, variant)
 
     plan = [group("limit", precision) for precision in precisions]
     for model in models:
         for kind, batches in (("inference", sizes), ("training", (scale.training_batch,))):
             plan += [group(kind, precision, batches, model, scale.image_size) for precision in precisions]
+    plan += [
+        group("families", precision, (FAMILY_BATCH,), model, scale.family_size, variant)
+        for variant, model in FAMILIES.items()
+        for precision in precisions
+        if not args.trial or variant == next(iter(FAMILIES))
+    ]
     plan += [group("resolution", precisions[0], (1,), models[0], side) for side in scale.resolutions]
     plan.append(group("tutorial", precisions[0], (scale.tutorial_batch,)))
     plan = [group for group in plan if group.kind in kinds and (group.names or group.kind == "limit")]
@@ -258,7 +285,9 @@ def measure(group, logs, advance):
         "names": list(group.names),
         "batch_sizes": list(group.batch_sizes),
         "matrix_side": group.scale.matrix_side,
-        "flops_per_image": flops_per_image(group.kind, group.model, group.image_size),
+        "variant": group.variant,
+        "tokens": {name: count_tokens(group, name) for name in group.names if group.variant},
+        "flops_per_image": flops_per_image(group.kind, group.model, group.image_size, group.variant),
         "skipped": {name: reason for name, reason in reasons.items() if reason},
         "entries": {},
     }
@@ -273,6 +302,13 @@ def measure(group, logs, advance):
                 take_turns(group, [limit, *workers], job.batch_sizes, advance)
             if not pending:
                 return record
+
+
+def count_tokens(group, name):
+    """Returns how many tokens a contestant's model has in the family of a group."""
+    plain = CONTESTANTS[name].options.get("plain", False)
+    config = get_variant("vit_b16" if plain else group.variant, image_size=group.image_size)
+    return math.prod(config.native_grid) + config.num_prefix_tokens
 
 
 def start(contestant, job, log, stack):

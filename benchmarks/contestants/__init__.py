@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 SERVING = ("inference", "resolution")
 FITTING = ("inference", "training", "resolution")
+ALL_VITS = (*FITTING, "families")
 BOTH = ("float32", "bfloat16")
 
 
@@ -32,12 +33,13 @@ class Job:
     """What a worker builds.
 
     Args:
-        kind: "inference", "training", "resolution", "tutorial" or "limit".
+        kind: "inference", "training", "families", "resolution", "tutorial" or "limit".
         precision: "float32" or "bfloat16".
         batch_sizes: tuple of int; in "limit" the sides of the matrices.
         image_size: int, side in pixels.
         dimensions: `Dimensions`; None in "tutorial" and "limit", which have their own.
         batches: int, how many batches one call works through.
+        variant: str, the name of the variant in "families".
     """
 
     kind: str
@@ -46,6 +48,7 @@ class Job:
     image_size: int = 0
     dimensions: Dimensions | None = None
     batches: int = 1
+    variant: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,14 @@ class Contestant:
 
 XLA = {"xla": True}
 CONTESTANTS = {
-    "ours": Contestant("vit_tf, TensorFlow", "contestants.ours", ("tensorflow",)),
+    "ours": Contestant("vit_tf, TensorFlow", "contestants.ours", ("tensorflow",), ALL_VITS),
+    "ours-plain": Contestant(
+        "vit_tf, TensorFlow, the plain ViT of this size",
+        "contestants.ours",
+        ("tensorflow",),
+        ("families",),
+        options={"plain": True},
+    ),
     "ours-xla": Contestant("vit_tf, TensorFlow, XLA", "contestants.ours", ("tensorflow",), options=XLA),
     "ours-jax": Contestant(
         "vit_tf, JAX", "contestants.ours", ("jax",), environment={"KERAS_BACKEND": "jax"}, slow_build=True
@@ -104,7 +114,7 @@ CONTESTANTS = {
     ),
     "zeromodels": Contestant("zeromodels, TensorFlow", "contestants.zeromodels", ("zeromodels",)),
     "textbook": Contestant("textbook Keras layers, TensorFlow", "contestants.textbook", ("tensorflow",)),
-    "timm": Contestant("timm, PyTorch eager", "contestants.timm", ("timm",)),
+    "timm": Contestant("timm, PyTorch eager", "contestants.timm", ("timm",), ALL_VITS),
     "timm-compile": Contestant(
         "timm, torch.compile", "contestants.timm", ("timm",), options={"compiled": True}, slow_build=True
     ),

@@ -12,6 +12,7 @@ from contestants import CONTESTANTS
 TITLES = {
     "inference": "{model} at {image_size}, inference, {precision}",
     "training": "{model} at {image_size}, one AdamW step, {precision}",
+    "families": "{variant} at {image_size}, inference, {precision}",
     "tutorial": "The Keras tutorial's CIFAR-10 recipe, training, {precision}",
 }
 
@@ -91,6 +92,22 @@ def times_table(group):
     return table([*header, "peak memory, GB"], rows)
 
 
+def families_table(group):
+    """Milliseconds a batch, and the time per token against that of the plain ViT."""
+    (batch_size,) = group["batch_sizes"]
+    entries, tokens = measured(group), group["tokens"]
+    times = {name: summary(entry["seconds"][str(batch_size)]) for name, entry in entries.items()}
+    plain = next((name for name in times if CONTESTANTS[name].options.get("plain")), None)
+    rows = []
+    for name, seconds in times.items():
+        ratio = times[name][0] / tokens[name] / (times[plain][0] / tokens[plain]) if plain else None
+        cells = [spread([1e3 * s for s in seconds]), str(tokens[name])]
+        memory = number(entries[name]["peak"] / 1e9)
+        rows.append([label(name), *cells, "-" if ratio is None else f"{ratio:.2f}", memory])
+    header = [group["precision"], f"batch {batch_size}, ms", "tokens", "time per token, plain ViT = 1"]
+    return table([*header, "peak memory, GB"], rows)
+
+
 def tutorial_table(group):
     """Images a second of training: whole calls of `fit` or of an epoch."""
     (batch_size,) = group["batch_sizes"]
@@ -100,6 +117,9 @@ def tutorial_table(group):
         rates = spread([count / median, count / most, count / least])
         rows.append([label(name), rates, f"{entry['parameters']:,}", number(entry["peak"] / 1e9)])
     return table([f"batches of {batch_size}", "images/s", "parameters", "peak memory, GB"], rows)
+
+
+TABLES = {"tutorial": tutorial_table, "families": families_table}
 
 
 def resolution_tables(groups):
@@ -163,7 +183,7 @@ def report(results):
     ]
     for group in groups:
         if group["kind"] in TITLES:
-            content = tutorial_table(group) if group["kind"] == "tutorial" else times_table(group)
+            content = TABLES.get(group["kind"], times_table)(group)
             parts.append(f"### {TITLES[group['kind']].format(**group)}\n\n{content}")
     resolution = [group for group in groups if group["kind"] == "resolution"]
     if resolution:

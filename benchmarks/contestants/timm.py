@@ -1,6 +1,7 @@
 """timm's ViT on PyTorch, eager or through `torch.compile`."""
 
 import torch
+from timm import create_model
 from timm.models.vision_transformer import VisionTransformer
 
 from contestants import Built
@@ -21,7 +22,11 @@ def make_model(dimensions, image_size):
 
 
 def build(job, compiled=False):
-    model = make_model(job.dimensions, job.image_size)
+    if job.variant:
+        torch.manual_seed(0)
+        model = create_model(job.variant, img_size=job.image_size)
+    else:
+        model = make_model(job.dimensions, job.image_size)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     is_training = job.kind == "training"
     model.train(is_training)

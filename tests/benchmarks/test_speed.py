@@ -72,7 +72,7 @@ ALL = dict(contestants.CONTESTANTS)
 
 
 def arguments(folder, *more):
-    options = ["--quick", "--only", "inference,limit", "--precisions", "float32", "--rounds", "2"]
+    options = ["--trial", "--only", "inference,limit", "--precisions", "float32", "--rounds", "2"]
     return [*options, "--out", str(folder), *more]
 
 
@@ -119,7 +119,7 @@ def test_contestants_take_turns(rivals, tmp_path):
     logs = [tmp_path / name for name in "ab"]
     for name, log in zip("ab", logs):
         contestants.CONTESTANTS[name] = fake(name, log=str(log), seconds=0.02)
-    group = speed.Group("inference", "float32", ("a", "b"), 3, speed.QUICK, (1,), "tiny", 32)
+    group = speed.Group("inference", "float32", ("a", "b"), 3, speed.TRIAL, (1,), "tiny", 32)
     speed.measure(group, tmp_path, lambda seconds: None)
     calls = [line.split() for log in logs for line in log.read_text().splitlines()]
     calls = [name for name, _ in sorted(calls, key=lambda call: float(call[1]))]
@@ -129,7 +129,7 @@ def test_contestants_take_turns(rivals, tmp_path):
 @pytest.mark.slow
 def test_long_calls_rest_every_second_round(rivals, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "LONG_CALL", 0.01)
-    group = speed.Group("inference", "float32", ("quick", "slow"), 3, speed.QUICK, (1,), "tiny", 32)
+    group = speed.Group("inference", "float32", ("quick", "slow"), 3, speed.TRIAL, (1,), "tiny", 32)
     entries = speed.measure(group, tmp_path, lambda seconds: None)["entries"]
     assert [len(entries[name]["seconds"]["1"]) for name in group.names] == [3, 2]
 
@@ -154,7 +154,7 @@ def test_what_does_not_fit_into_memory_waits(rivals, tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "num_cores", lambda: 1)
     names = ("quick", "slow", "quick-too")
     contestants.CONTESTANTS["quick-too"] = fake("quick too")
-    group = speed.Group("inference", "float32", names, 1, speed.QUICK, (1,), "tiny", 32)
+    group = speed.Group("inference", "float32", names, 1, speed.TRIAL, (1,), "tiny", 32)
     entries = speed.measure(group, tmp_path, lambda seconds: None)["entries"]
     assert list(entries) == list(names) and all(entry["seconds"] for entry in entries.values())
     assert max(most) == 2  # the matrix product and one contestant
@@ -224,6 +224,20 @@ def test_plan():
     assert not {"openvino", "timm-compile"} & set(training) and "timm" in training
     assert groups["tutorial float32 batch 256"].names == ("tutorial", "preset-fit", "preset-loop")
 
+    families = [group for group in groups.values() if group.kind == "families"]
+    assert [group.key for group in families[::2]] == [
+        "families vit_small_patch16_dinov3 256 float32 batch 8",
+        "families vit_base_patch16_dinov3 256 float32 batch 8",
+    ]
+    assert all(group.names == ("ours", "ours-plain", "timm") for group in families)
+    assert [speed.count_tokens(families[0], name) for name in families[0].names] == [261, 257, 261]
+
+    quick = plan("--quick")
+    assert {group.model for group in quick.values() if group.kind == "training"} == {"vit_b16", "vit_s16"}
+    for group in quick.values():
+        assert not any(ALL[name].slow_build or "xla" in name for name in group.names)
+    assert sum(group.expected_seconds for group in quick.values()) < 30 * 60
+
     groups = plan(
         "--contestants", "timm-compile,openvino", "--models", "vit_ti16,vit_s16", "--only", "inference"
     )
@@ -267,6 +281,17 @@ def test_ours_and_the_textbook_are_the_same_model():
         built = module.build(job)
         assert built.parameters == expected
         assert built.make_step(2)().shape == (2, 10)
+
+
+@pytest.mark.slow
+@on_tensorflow
+def test_families_and_their_plain_vits():
+    from contestants import ours
+
+    job = contestants.Job("families", "float32", (2,), 32, TINY, variant="vit_small_patch16_dinov3")
+    rotary, plain = ours.build(job), ours.build(job, plain=True)
+    assert rotary.parameters == build_vit(job.variant).count_params() != plain.parameters
+    assert plain.make_step(2)().shape == (2, 10)
 
 
 @pytest.mark.slow
@@ -317,6 +342,16 @@ def group(**changes):
 
 def entry(seconds, **more):
     return {"seconds": seconds, "parameters": 1234567, "peak": 3e9, "resident": 1e9, **more}
+
+
+def test_families_table():
+    entries = {"ours": entry({"8": [[3.0]]}), "ours-plain": entry({"8": [[2.0]]})}
+    record = group(kind="families", batch_sizes=[8], entries=entries, tokens={"ours": 12, "ours-plain": 10})
+    rows = tables.families_table(record).splitlines()
+    assert rows[2:] == [
+        "| **vit_tf, TensorFlow** | 3,000 | 12 | 1.25 | 3.00 |",
+        "| **vit_tf, TensorFlow, the plain ViT of this size** | 2,000 | 10 | 1.00 | 3.00 |",
+    ]
 
 
 def test_times_table():

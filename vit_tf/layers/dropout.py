@@ -2,6 +2,7 @@
 
 import keras
 
+from vit_tf.config import Tensor
 from vit_tf.layers.composite import register
 from vit_tf.layers.norms import use_kernels
 
@@ -18,7 +19,7 @@ class Dropout(keras.layers.Dropout):
     Input and output shape: any.
     """
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         if not (use_kernels(training) and self.rate > 0 and self.noise_shape is None):
             return super().call(inputs, training=training)
         from vit_tf.layers.tensorflow_kernels import dropout
