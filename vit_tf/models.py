@@ -34,7 +34,6 @@ OVERLAPPING_STEMS = {
 DEFAULT = "vit_base_patch16_224"
 
 
-@paused_collection()
 def build_vit(
     variant: str | None = None,
     *,
@@ -107,21 +106,13 @@ def build_vit(
     if separate_heads and not config.distillation_token:
         raise ValueError(f"`separate_heads=True` needs a distillation token, and {variant!r} has none")
 
-    images = keras.Input((*config.image_size, config.in_channels), name="images")  # type: ignore[misc]  # a pair
-    x = images
-    if include_preprocessing:
-        x = normalization(include_preprocessing, variant, source, config.in_channels)(x)
-    x = embed_patches(x, config)
-    positions = {}
-    if config.rotary is not None and config.takes_any_size:
-        positions["grid"] = layers.PatchGrid(name="patch_grid")(x)
-    x = add_tokens(x, config)
-    for i in range(config.num_layers):
-        x = make_block(config, i)(x, **positions)  # its DropPath rate: `ViTConfig.block_config`
-    if config.final_norm == "tokens":
-        x = make_norm(config, "norm")(x)
-    x = classify(x, config, activation, separate_heads)
-    model = keras.Model(images, x, name=ALIASES.get(variant, variant))
+    with paused_collection():
+        images = keras.Input((*config.image_size, config.in_channels), name="images")  # type: ignore[misc]  # a pair
+        x = images
+        if include_preprocessing:
+            x = normalization(include_preprocessing, variant, source, config.in_channels)(x)
+        x = classify(encode(x, config), config, activation, separate_heads)
+        model = keras.Model(images, x, name=ALIASES.get(variant, variant))
     if weights is not None:
         from vit_tf.weights import load_weights
 
@@ -131,6 +122,18 @@ def build_vit(
     elif is_described and hasattr(source, "model_name"):
         model.name = source.model_name(variant, {**fields, **overrides})
     return model
+
+
+def encode(x, config):
+    """Returns the tokens `(b, n, d)` of normalised images after all blocks."""
+    x = embed_patches(x, config)
+    positions = {}
+    if config.rotary is not None and config.takes_any_size:
+        positions["grid"] = layers.PatchGrid(name="patch_grid")(x)
+    x = add_tokens(x, config)
+    for i in range(config.num_layers):
+        x = make_block(config, i)(x, **positions)  # its DropPath rate: `ViTConfig.block_config`
+    return make_norm(config, "norm")(x) if config.final_norm == "tokens" else x
 
 
 def configure(variant, fields, overrides, source):
