@@ -118,7 +118,7 @@ class ConvNorm(CompositeLayer):
             return ops.zeros(self.compute_output_shape(x.shape), self.compute_dtype)
         x = self.convolution(pad_sides(x, self.padding))  # (b, h / strides, w / strides, f)
         if self.pool_size > 1:
-            x = ops.max_pool(x, self.pool_size, **LAST)
+            x = ops.max_pool(x, self.pool_size, self.pool_size, **LAST)
         x = self.norm(x) if self.norm_kind == "group" else self.norm(x, training=training)
         return x if self.activation is None else self.activation(x)
 
