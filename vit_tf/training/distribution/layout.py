@@ -92,6 +92,6 @@ def layout_map(model: keras.Model, mesh: Any) -> keras.distribution.LayoutMap:
     layouts = keras.distribution.LayoutMap(mesh)
     for variable in model.variables:
         axes = axes_of(variable.path, tuple(variable.shape), mesh)
-        if any(axes) and variable.path not in layouts:
+        if any(axes) and layouts[variable.path] is None:  # `in` is always true: no key raises a KeyError
             layouts[variable.path] = keras.distribution.TensorLayout(axes, mesh)
     return layouts
