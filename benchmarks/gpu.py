@@ -35,9 +35,10 @@ PARTS = ("cifar", "vit", "timm")
 NEEDS = {"cifar": ["jax"], "vit": ["jax"], "timm": ["torch", "timm"]}
 VARIANT = "vit_base_patch16_224"
 FULL = dict(image_size=224, num_layers=12, batch_sizes=(128, 256), steps=20, matrix_side=8192)
-FULL |= dict(cifar=["--preset", "gpu"])
+FULL |= dict(preset="gpu", options=[])
 TOY = dict(image_size=32, num_layers=1, batch_sizes=(2,), steps=2, matrix_side=256)
-TOY |= dict(cifar=["--preset", "gpu-tiny", "--epochs", "1", "--set", "patch_stem=conv"])  # slow convolutions
+# Without the stem's 3x3 convolutions, which XLA computes slowly on a CPU.
+TOY |= dict(preset="gpu-tiny", options=["--epochs", "1", "--set", "patch_stem=conv"])
 # In separate processes, like the parts: JAX allocates most of the GPU's memory when it starts.
 PROBES = {
     "jax": "import jax; d = jax.devices()[0]; print(d.platform, d.device_kind, jax.__version__, sep='|')",
@@ -150,10 +151,9 @@ def run_part(part, args, scale):
 
 
 def run_cifar(args, scale):
-    options = scale["cifar"]
-    folder = args.out / f"cifar-{options[1]}"  # a run in it is continued
-    command = ["-m", "vit_tf.commands.main", "train", "--data", args.data or "sample", *options]
-    run([*command, "--out", folder], args)
+    folder = args.out / f"cifar-{scale['preset']}"  # a run in it is continued
+    command = ["-m", "vit_tf.commands.main", "train", "--data", args.data or "sample"]
+    run([*command, "--preset", scale["preset"], *scale["options"], "--out", folder], args)
     metrics = json.loads((folder / "metrics.json").read_text())
     names = "data accuracy parameters epochs seconds compile_seconds images_per_second".split()
     return {name: metrics[name] for name in names}

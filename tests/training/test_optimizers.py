@@ -79,6 +79,20 @@ def test_steps_are_those_of_numpy(vit, name, rule, layer_decay):
     check_steps(vit, optimizer, rule, layer_decay)
 
 
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (16, 16)])
+@pytest.mark.parametrize("dtype, tolerance", [(None, 1e-5), ("bfloat16", 0.1)])
+def test_muon_iterates_as_keras_does(shape, dtype, tolerance):
+    """The same polynomial of singular values, in another order of products and in bfloat16."""
+    from vit_tf.training.optimizers import Muon
+
+    gradient = keras.ops.convert_to_tensor(np.random.default_rng(0).normal(size=shape).astype("float32"))
+    ours = Muon(iteration_dtype=dtype).zeropower_via_newtonschulz5(gradient, 5)
+    theirs = keras.optimizers.Muon().zeropower_via_newtonschulz5(gradient, 5)
+    assert keras.backend.standardize_dtype(ours.dtype) == "float32"
+    ours, theirs = map(keras.ops.convert_to_numpy, (ours, theirs))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
 @pytest.mark.slow
 def test_muon_turns_kernels_of_the_blocks_and_leaves_the_rest_to_adamw(vit):
     optimizer = make_optimizer(vit, "muon", RATE, DECAY, layer_decay=0.5)

@@ -121,7 +121,7 @@ def batch_norm(x, gamma, beta, epsilon):
         x=x, scale=gamma, offset=beta, mean=[], variance=[], epsilon=epsilon, is_training=True
     )
     count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), tf.float32)
-    return y, mean, variance * (count - 1) / count  # TensorFlow's is that of the population
+    return y, mean, variance * (count - 1) / count  # TensorFlow divides by count - 1
 
 
 def dense(x, kernel, bias, with_relu=False):

@@ -177,13 +177,13 @@ class Muon(FineTuning, keras.optimizers.Muon):
 
     Args:
         learning_rate: float, see `FineTuning`.
-        iteration_dtype: dtype of the products that turn a gradient into an orthogonal matrix. "bfloat16" is
-            that of the authors (Jordan et al., https://kellerjordan.github.io/posts/muon/) and halves their
-            time on processors that multiply it.
+        iteration_dtype: dtype of the products that turn a gradient into an orthogonal matrix; None for that
+            of the gradient. "bfloat16" is the authors' choice (Jordan et al.,
+            https://kellerjordan.github.io/posts/muon/), and halves the time on processors that multiply it.
         **kwargs: of `FineTuning` and `keras.optimizers.Muon`.
     """
 
-    def __init__(self, learning_rate=1e-3, iteration_dtype="float32", **kwargs):
+    def __init__(self, learning_rate=1e-3, iteration_dtype=None, **kwargs):
         own = {"adam_weight_decay": None, "exclude_layers": [f"^{head}/" for head in HEADS]}
         super().__init__(learning_rate, **{**kwargs, **own})
         self.iteration_dtype = iteration_dtype
@@ -194,16 +194,16 @@ class Muon(FineTuning, keras.optimizers.Muon):
         This is Keras's iteration X <- a X + (b A + c A A) X with A = X X^T, written as products with a square
         matrix alone: passes over X would take as long as the products of a small model.
         """
-        is_tall = x.shape[0] > x.shape[1]
+        dtype, is_tall = x.dtype, x.shape[0] > x.shape[1]
         x = ops.transpose(x) if is_tall else x
         rows = x.shape[0]
-        x = ops.cast(x / (ops.norm(x) + 1e-7), self.iteration_dtype)
+        x = ops.cast(x / (ops.norm(x) + 1e-7), self.iteration_dtype or dtype)
         identity = ops.cast(self.muon_a, x.dtype) * ops.eye(rows, dtype=x.dtype)
         b, c = (ops.cast(value, x.dtype) for value in (self.muon_b, self.muon_c))
         for _ in range(steps):
             square = ops.matmul(x, ops.transpose(x))
             x = ops.matmul(identity + b * square + ops.matmul(c * square, square), x)
-        return ops.cast(ops.transpose(x) if is_tall else x, "float32")
+        return ops.cast(ops.transpose(x) if is_tall else x, dtype)
 
     def get_config(self):
         return {**super().get_config(), "iteration_dtype": self.iteration_dtype}
@@ -279,7 +279,7 @@ def own_options(name, model, momentum):
     if name == "sgd":
         return {"momentum": float(momentum)}
     if name == "muon":  # float16 is too narrow for the iteration
-        return {"iteration_dtype": "bfloat16" if model.compute_dtype == "bfloat16" else "float32"}
+        return {"iteration_dtype": "bfloat16" if model.compute_dtype == "bfloat16" else None}
     return {}
 
 
