@@ -14,7 +14,7 @@ from support.marks import mostly_slow
 from support.numpy_vit import forward
 
 import vit_tf
-from vit_tf import build_vit
+from vit_tf import build_vit, save_weights
 
 pytestmark = pytest.mark.every_backend
 
@@ -127,10 +127,12 @@ def test_files_round_trip(overrides, tmp_path):
     model = small_vit(**overrides)
     model.save(tmp_path / "model.keras")
     model.save_weights(tmp_path / "model.weights.h5")
+    save_weights(model, tmp_path / "model.safetensors")
     x = images(model)
     logits = model(x)
-    built = build_vit("vit_b16", weights=tmp_path / "model.weights.h5", **{**SMALL, **overrides})
-    for again in (keras.models.load_model(tmp_path / "model.keras"), built):
+    files = (tmp_path / name for name in ("model.weights.h5", "model.safetensors"))
+    built = [build_vit("vit_b16", weights=file, **{**SMALL, **overrides}) for file in files]
+    for again in (keras.models.load_model(tmp_path / "model.keras"), *built):
         np.testing.assert_allclose(again(x), logits, rtol=0, atol=1e-6)
 
 

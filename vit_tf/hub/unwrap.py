@@ -27,6 +27,7 @@ PATCH_EMBEDDINGS = {
     "trunk.patch_embed.proj.weight": None,  # OpenCLIP with an image tower of timm
     "patch_embed.proj.weight": None,  # timm, DeiT, DINO, DINOv2, MAE, I-JEPA
     "patch_embed.stages.0.weight": None,  # our overlapping stems
+    "patch_embed.stages.0.pooled.conv.weight": None,  # our pooled stem
     "patch_embed.backbone.0.conv.weight": None,  # MobileCLIP in timm
     "to_patch_embedding.2.weight": None,  # vit-pytorch
     "conv1.weight": "class_embedding",  # OpenAI's CLIP and OpenCLIP

@@ -3,7 +3,7 @@
 Reference: timm 1.0.31 (https://github.com/huggingface/pytorch-image-models),
 `models/vision_transformer.py` and `models/deit.py`. Some names are specific to vit_tf, for layers
 that timm lacks: `patch_embed.norm_in`, the norm of the cut pixels; and `patch_embed.stages`,
-`patch_embed.norms` and `patch_embed.whitening`, an overlapping stem.
+`patch_embed.norms` and `patch_embed.whitening`, overlapping stems.
 """
 
 import re
@@ -26,6 +26,8 @@ HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias"
 NAMES = {
     **backbones.NAMES,
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
+    "patch_embedding/(pooled|mixed)_([0-9]+)/convolution": r"patch_embed.stages.\2.\1.conv",
+    "patch_embedding/(pooled|mixed)_([0-9]+)/norm": r"patch_embed.stages.\2.\1.norm",
     "patch_embedding/whitening": "patch_embed.whitening",
     "patch_embedding/norm_([0-9]+)": r"patch_embed.norms.\1",
     "patch_embedding(?:/projection)?": "patch_embed.proj",
@@ -82,7 +84,13 @@ PARTS = {"attention": ("attns", "attn", ATTENTION_NAMES), "mlp": ("ffns", "mlp",
 ENDINGS = {"kernel": "weight", "gamma": "weight", "scale": "weight", "beta": "bias", "bias": "bias"}
 ENDINGS |= backbones.STATISTICS
 
-STEMS = {"patch_embed.proj.weight", "patch_embed.stages.0.weight", backbones.MOBILECLIP}  # one of them
+POOLED = "patch_embed.stages.0.pooled.conv.weight"
+STEMS = {
+    "patch_embed.proj.weight",
+    "patch_embed.stages.0.weight",
+    POOLED,
+    backbones.MOBILECLIP,
+}  # one of them
 
 
 def timm_name(path):
