@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vit_tf.layers.dropout import Dropout
-from vit_tf.layers.mlp import get_activation
+from vit_tf.layers.mlp import MLP, get_activation
 from vit_tf.layers.norms import BatchNormalization, LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
 
@@ -63,6 +63,16 @@ def test_token_dense(name, dtype):
     activation = None if name is None else get_activation(name)
     layers = (kind(24, activation, dtype=dtype) for kind in (TokenDense, keras.layers.Dense))
     assert_same(*layers, (3, 5, 10))
+
+
+@pytest.mark.fast_cases(3)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "quick_gelu", "silu", "relu"])
+def test_mlp(name, dtype):
+    dense = [keras.layers.Dense(*args, dtype=dtype) for args in ((40, get_activation(name)), (24,))]
+    expected = keras.Sequential(dense)
+    expected.dtype_policy = dtype
+    assert_same(MLP(40, name, dtype=dtype), expected, (3, 5, 24))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_bfloat16"])

@@ -13,7 +13,8 @@ from vit_tf.config import MLPConfig, Shape, Tensor, shared_fields
 from vit_tf.layers.composite import register
 from vit_tf.layers.configured import ConfiguredLayer
 from vit_tf.layers.dropout import Dropout
-from vit_tf.layers.token_dense import TokenDense
+from vit_tf.layers.norms import use_kernels
+from vit_tf.layers.token_dense import FUSED, TokenDense
 
 Activation = str | dict | Callable  # see `get_activation`
 
@@ -91,10 +92,28 @@ class MLP(ConfiguredLayer):
         return self.fc1(inputs)
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        if self.use_kernel(training):
+            return self.train(inputs)
         x = self.dropout(self.first(inputs), training=training)  # (b, n, mlp_dim)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         return self.dropout(self.fc2(x), training=training)  # (b, n, d)
+
+    def use_kernel(self, training: bool | None) -> bool:
+        """Whether TensorFlow trains both layers and the activation between them as one, see `train`."""
+        is_plain = type(self) is MLP and self.inner_norm is None and not self.config.dropout_rate
+        if not (is_plain and use_kernels(training)) or self.config.activation in FUSED:
+            return False
+        layers = (self.fc1, self.fc2)
+        return all(layer.use_bias and layer.quantization_mode is None for layer in layers)
+
+    def train(self, inputs: Tensor) -> Tensor:
+        """Returns the output; the activation is not kept for the backward pass, which computes it again."""
+        from vit_tf.layers.tensorflow_kernels import mlp
+
+        rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
+        layers = ((layer.kernel, layer.bias) for layer in (self.fc1, self.fc2))
+        return ops.reshape(mlp(rows, *layers, self.config.activation), ops.shape(inputs))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -7,6 +7,8 @@ saved models support. JAX compiles whole steps, and PyTorch has its own kernels.
 """
 
 import functools
+from collections.abc import Callable
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -151,6 +153,41 @@ def dense(x, kernel, bias, with_relu=False):
     return project(*map(tf.convert_to_tensor, (x, kernel, bias)))
 
 
+def mlp(x, first, second, function):
+    """Returns `function(x @ kernel + bias) @ kernel + bias` of two dense layers.
+
+    The backward pass computes the activation again, in the kernel of its gradient: it is not kept.
+
+    Args:
+        x: tensor `(r, d)`.
+        first, second: kernels and biases, tensors `(d, m)`, `(m,)` and `(m, e)`, `(e,)`, of the dtype of `x`.
+        function: an elementwise activation, on float32.
+
+    Returns:
+        A tensor `(r, e)`.
+    """
+    kernels = activation_kernels(function)
+
+    @tf.custom_gradient
+    def project(x, kernel_1, bias_1, kernel_2, bias_2):
+        inner = tf.matmul(x, kernel_1)  # (r, m)
+        y = tf.nn.bias_add(tf.matmul(kernels.forward(inner, bias_1), kernel_2), bias_2)
+
+        def gradient(dy):
+            dactivated = tf.matmul(dy, kernel_2, transpose_b=True)
+            dinner, activated = kernels.backward_and_output(dactivated, inner, bias_1)
+            dkernel_2 = tf.matmul(activated, dy, transpose_a=True)
+            dx, dkernel_1 = (
+                tf.matmul(dinner, kernel_1, transpose_b=True),
+                tf.matmul(x, dinner, transpose_a=True),
+            )
+            return dx, dkernel_1, column_sums(dinner, bias_1), dkernel_2, column_sums(dy, bias_2)
+
+        return y, gradient
+
+    return project(*map(tf.convert_to_tensor, (x, *first, *second)))
+
+
 def fused_bias_activation(function, x, bias):
     """Returns function(x + bias); keeps only `x` and `bias` for the backward pass.
 
@@ -162,36 +199,49 @@ def fused_bias_activation(function, x, bias):
     Returns:
         A tensor of the shape and dtype of `x`.
     """
-    forward, backward = activation_kernels(function)
+    kernels = activation_kernels(function)
 
     @tf.custom_gradient
     def activate(x, bias):
         def gradient(dy):
-            dx = backward(dy, x, bias)
+            dx = kernels.backward(dy, x, bias)
             return dx, column_sums(dx, bias)
 
-        return forward(x, bias), gradient
+        return kernels.forward(x, bias), gradient
 
     return activate(*map(tf.convert_to_tensor, (x, bias)))
 
 
+class ActivationKernels(NamedTuple):
+    """Kernels of y = function(x + bias): `forward` gives y, `backward` dx, `backward_and_output` dx and y."""
+
+    forward: Callable
+    backward: Callable
+    backward_and_output: Callable
+
+
 @functools.cache
 def activation_kernels(function):
+    """Returns the `ActivationKernels` of an elementwise function, on float32."""
     function = XLA_REPLACEMENTS.get(function, function)
 
     @compiled
     def forward(x, bias):
         return reshape_cast_like(function(flatten_rows(x) + upcast(bias)), x)
 
-    @compiled
-    def backward(dy, x, bias):
+    def backward_and_output(dy, x, bias):
         biased = flatten_rows(x) + upcast(bias)
         with tf.GradientTape() as tape:
             tape.watch(biased)
             y = function(biased)
-        return reshape_cast_like(tape.gradient(y, biased, output_gradients=flatten_rows(dy)), x)
+        dx = tape.gradient(y, biased, output_gradients=flatten_rows(dy))
+        return reshape_cast_like(dx, x), reshape_cast_like(y, x)
 
-    return forward, backward
+    @compiled
+    def backward(dy, x, bias):
+        return backward_and_output(dy, x, bias)[0]
+
+    return ActivationKernels(forward, backward, compiled(backward_and_output))
 
 
 def gelu(x):
