@@ -1,4 +1,4 @@
-"""What each ingredient of the CIFAR-10 recipe contributes: runs of `vit-tf train` without it.
+"""What each ingredient of the CIFAR-10 recipe contributes: runs of `vit-tf train` with one change.
 
     python benchmarks/ablation.py --data cifar10.npz                       # 5 minutes per row and seed
     python benchmarks/ablation.py --data cifar10.npz --minutes 10 --seeds 3
@@ -23,23 +23,33 @@ ROWS = {
     "recipe": ("the recipe", []),
     "adamw": ("AdamW at 2e-3 instead of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
     "one-size": ("32 pixels throughout", ["--progressive-resizing", "none"]),
-    "overlap": ("convolutions without whitening as the stem", ["--set", "patch_stem=overlap"]),
-    "patches": ("plain patches of 4x4 pixels as the stem", ["--set", "patch_stem=conv"]),
+    "four-sizes": ("16, 20, 24 and 32 pixels", ["--progressive-resizing", "0.5,0.625,0.75,1"]),
+    "whitened": (
+        "`vit_cifar10`: two convolutions of whitened pixels, four blocks",
+        ["--variant", "vit_cifar10"],
+    ),
+    "overlap": (
+        "`vit_cifar10` without whitening",
+        ["--variant", "vit_cifar10", "--set", "patch_stem=overlap"],
+    ),
+    "patches": (
+        "`vit_cifar10` with plain patches of 4x4 pixels",
+        ["--variant", "vit_cifar10", "--set", "patch_stem=conv"],
+    ),
+    "one-block": ("one block", ["--set", "num_layers=1"]),
+    "four-blocks": ("four blocks", ["--set", "num_layers=4"]),
+    "wide-stem": ("96 channels in the stem", ["--set", "stem_width=96"]),
     "token": ("a class token instead of average pooling", ["--set", "pooling=token"]),
     "gelu": ("GELU instead of ReLU", ["--set", "activation=gelu"]),
     "float32": ("float32", ["--no-mixed-precision"]),
     "hard-labels": ("no label smoothing", ["--label-smoothing", "0"]),
     "no-shift": ("no shifts", ["--crop", "none"]),
     "ema": ("averaged weights, momentum 0.998", ["--ema", "0.998"]),
+    "batch-64": ("batches of 64 at 2e-3", ["--batch-size", "64", "--learning-rate", "2e-3"]),
     "batch-256": ("batches of 256 at 4e-3", ["--batch-size", "256", "--learning-rate", "4e-3"]),
-    "augmentation": (
-        "RandAugment and erasing, as in the long preset",
-        ["--randaugment", "5", "--random-erasing", "0.25"],
-    ),
-    "d128": (
-        "width 128 in six blocks",
-        ["--set", "hidden_dim=128", "mlp_dim=256", "num_heads=4", "num_layers=6"],
-    ),
+    "decay": ("weight decay 0.2", ["--weight-decay", "0.2"]),
+    "erasing": ("random erasing of half of the images", ["--random-erasing", "0.5"]),
+    "augmentation": ("RandAugment and erasing", ["--randaugment", "5", "--random-erasing", "0.25"]),
 }
 
 

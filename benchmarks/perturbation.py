@@ -69,8 +69,8 @@ def main(arguments=None):
     parser.add_argument("--data", default="sample", help="see scripts/train_cifar10.py")
     parser.add_argument("--count", type=int, default=1000, help="test images")
     args = parser.parse_args(arguments)
-    model = vit_tf.build_vit("vit_cifar10", weights="cifar10")
-    prepare = vit_tf.get_preprocessing("vit_cifar10")
+    model = vit_tf.build_vit(weights="cifar10")
+    prepare = vit_tf.get_preprocessing("cifar10")
     images = data.load_cifar10(args.data)
     x, labels = prepare(images.x_test[: args.count]), images.y_test[: args.count]
     correct_counts = {name: np.zeros((2, 9)) for name in MAPS}

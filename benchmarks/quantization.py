@@ -65,7 +65,7 @@ def compare_modes(images, labels):
 
 def measure(mode, images):
     """Returns the predicted classes of the quantized and reloaded model, and the size of its file in MB."""
-    model = vit_tf.build_vit("vit_cifar10", weights="cifar10", include_preprocessing=True)
+    model = vit_tf.build_vit(weights="cifar10", include_preprocessing=True)
     if mode:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of each layer that has no kernel

@@ -51,7 +51,7 @@ def main():
     base = args.out / "pretrained"
     # Smoothed labels make features that transfer worse: Kornblith et al., https://arxiv.org/abs/2010.16402.
     settings = ["--minutes", f"{args.pretraining_minutes:g}", "--label-smoothing", 0]
-    run("train", "--data", args.out / "eight.npz", *settings, "--out", base)
+    run("train", "--data", args.out / "eight.npz", "--variant", "vit_cifar10", *settings, "--out", base)
     accuracies = {}
     for method, settings in METHODS.items():
         weights = ["--model", "vit_cifar10"] if method == "from scratch" else ["--weights", base / "model"]

@@ -80,9 +80,9 @@ def test_equals_the_model_of_each_size(overrides):
 @pytest.mark.slow
 @pytest.mark.tensorflow_only
 def test_the_packaged_model_takes_any_size():
-    model = build_vit("vit_cifar10", weights="cifar10", image_size=(None, None))
+    model = build_vit(weights="cifar10", image_size=(None, None))
     for size in ((40, 56), (64, 24)):
-        fixed, x = build_vit("vit_cifar10", weights="cifar10", image_size=size), random(2, *size, 3)
+        fixed, x = build_vit(weights="cifar10", image_size=size), random(2, *size, 3)
         assert relative(model(x), fixed(x)) < 1e-5
 
 

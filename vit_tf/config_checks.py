@@ -5,6 +5,7 @@ from dataclasses import fields
 from vit_tf.checks import check_choice, check_int, check_number, check_valid, is_int, require, shown
 
 RESNET_STEMS = ("resnet_v2", "resnet_d")
+BATCH_NORM_STEMS = ("pooled", "resnet_d", "mobileclip")
 HYBRID_STEMS = (*RESNET_STEMS, "mobileclip")
 CHOICES = {
     "pooling": ("token", "avg", "max", "avgmax", "map", "token_avg"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from os import PathLike
@@ -13,6 +14,7 @@ from vit_tf import layers
 from vit_tf.checks import shown
 from vit_tf.config import override
 from vit_tf.config_checks import RESNET_STEMS
+from vit_tf.layers.token_dense import without_initial_values
 from vit_tf.memory import paused_collection
 from vit_tf.variants import ALIASES, get_variant, resampling
 
@@ -61,7 +63,7 @@ def build_vit(
             of that in the config.json of `weights`, and each call resamples the table to the patches of its
             images, as `load_weights` does for a model of their size. Images of one call have one size.
         weights: source of published weights, see `vit_tf.load_weights`: a file, a folder, "hf:owner/name",
-            or "cifar10", the trained `vit_cifar10` of the package. None starts with random values: Glorot's
+            or "cifar10", the small trained model of the package. None starts with random values: Glorot's
             uniform for the kernels of all families. timm starts with a normal distribution of 0.02; in EVA
             and BEiT it divides the last kernels of attention and MLP of block i (from 1) by sqrt(2 i), and
             the head by 1,000.
@@ -106,14 +108,15 @@ def build_vit(
     if separate_heads and not config.distillation_token:
         raise ValueError(f"`separate_heads=True` needs a distillation token, and {variant!r} has none")
 
-    with paused_collection():
+    has_weights = weights is not None
+    with paused_collection(), without_initial_values() if has_weights else contextlib.nullcontext():
         images = keras.Input((*config.image_size, config.in_channels), name="images")  # type: ignore[misc]  # a pair
         x = images
         if include_preprocessing:
             x = normalization(include_preprocessing, variant, source, config.in_channels)(x)
         x = classify(encode(x, config), config, activation, separate_heads)
         model = keras.Model(images, x, name=ALIASES.get(variant, variant))
-    if weights is not None:
+    if has_weights:
         from vit_tf.weights import load_weights
 
         load_weights(model, source)  # the name of the model sets how weights are resampled

@@ -30,9 +30,9 @@ def without_rehearsals(monkeypatch):
 
 @pytest.fixture
 def tiny(monkeypatch, eager):
-    """The two small variants, shrunk, and less to compile: what is tested here is the command."""
-    for name in ("vit_cifar10", "vit_cifar10_tutorial"):
-        monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY))
+    """The small variants, shrunk, and less to compile: what is tested here is the command."""
+    for name in ("vit_cifar10", "vit_cifar10_hybrid", "vit_cifar10_tutorial"):
+        monkeypatch.setitem(variants.VARIANTS, name, variants.get_variant(name, **TINY, stem_width=8))
     changes = dict(optimizer="adamw", progressive_resizing="none", mixed_precision=False)
     default = presets.PRESETS["default"]
     preset = dataclasses.replace(default, settings={**default.settings, **changes})
@@ -231,7 +231,7 @@ def test_image_files_are_trained_from_scratch(tiny, tmp_path, capsys):
     options = ["--epochs", "2", "--batch-size", "18", "--max-bad", "0.1"]
     out, _ = run(tmp_path, "--data", str(tmp_path / "images"), *options)
     assert vit_tf.load(out / "model").labels == ("cat", "dog")
-    assert (out / "split.csv").exists() and "vit_cifar10 on images" not in capsys.readouterr().err
+    assert (out / "split.csv").exists() and " on images" not in capsys.readouterr().err
     filters = np.array(vit_tf.load(out / "model").model.get_layer("patch_embedding").whitening).reshape(
         27, 27
     )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vit_tf.layers.dropout import Dropout
-from vit_tf.layers.mlp import MLP, get_activation
+from vit_tf.layers.mlp import MLP, GatedMLP, get_activation
 from vit_tf.layers.norms import BatchNormalization, LayerNormalization
 from vit_tf.layers.token_dense import TokenDense
 
@@ -73,6 +73,49 @@ def test_mlp(name, dtype):
     expected = keras.Sequential(dense)
     expected.dtype_policy = dtype
     assert_same(MLP(40, name, dtype=dtype), expected, (3, 5, 24))
+
+
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        (MLP, dict(activation="relu")),
+        (MLP, dict(projection_bias=False)),
+        (MLP, dict(dropout_rate=0.1)),
+        (MLP, dict(sub_norm=True)),
+        (GatedMLP, {}),
+    ],
+)
+def test_mlps_without_a_kernel(kind, options):
+    layer = kind(16, **options)
+    layer.build((2, 3, 8))
+    assert not layer.use_kernel(True)
+
+
+def test_an_mlp_with_a_kernel():
+    layer = MLP(16)
+    layer.build((2, 3, 8))
+    assert layer.use_kernel(True) and not layer.use_kernel(False)
+    layer.fc1.quantize("int8")
+    assert not layer.use_kernel(True)
+
+
+def test_lora_trains_through_the_kernel_of_the_mlp():
+    """The kernel differs from a plain call, which dropout of rate 1e-9 forces, in nothing but rounding."""
+    layers = [MLP(16, dropout_rate=rate) for rate in (0.0, 1e-9)]
+    rng, shape = np.random.default_rng(0), (2, 3, 24)
+    for layer in layers:
+        layer.build(shape)
+        layer.fc1.enable_lora(2), layer.fc2.enable_lora(2)
+    for variable, other in zip(*(layer.trainable_variables for layer in layers), strict=True):
+        value = rng.normal(size=variable.shape)
+        variable.assign(value), other.assign(value)
+    frozen = ([v for v in layer.non_trainable_variables if v.name == "kernel"] for layer in layers)
+    for variable, other in zip(*frozen, strict=True):
+        other.assign(variable)
+    inputs, weights = rng.normal(size=shape), rng.normal(size=shape)
+    ours, plain = (values_and_gradients(layer, inputs, weights, training=True) for layer in layers)
+    for a, b in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "mixed_bfloat16"])

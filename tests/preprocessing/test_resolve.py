@@ -31,6 +31,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
             Preprocessing(378, crop_fraction=1.0, crop_mode="squash"),
         ),
         ("vit_cifar10", Preprocessing(32, crop_fraction=1.0)),
+        ("cifar10", Preprocessing(32, crop_fraction=1.0)),  # the packaged model
     ],
 )
 def test_names(name, expected):

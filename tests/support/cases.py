@@ -18,7 +18,7 @@ from vit_tf.config_checks import HYBRID_STEMS, RESNET_STEMS
 from vit_tf.patch_grid import resnet_stride
 from vit_tf.variants import VARIANTS, get_variant
 
-OURS = ("vit_pytorch", "vit_cifar10_tutorial", "vit_cifar10")
+OURS = ("vit_pytorch", "vit_cifar10_tutorial", "vit_cifar10", "vit_cifar10_hybrid")
 TIMM_NAMES = sorted(set(VARIANTS) - set(OURS))
 
 

@@ -26,7 +26,7 @@ def sample():
 def test_is_as_accurate_as_it_says(sample):
     said = json.loads((PACKAGED["cifar10"] / "config.json").read_text())["results"]
     assert said["test_images"] == 10_000
-    model = build_vit("vit_cifar10", weights="cifar10", include_preprocessing=True)
+    model = build_vit(weights="cifar10", include_preprocessing=True)
     logits = keras.ops.convert_to_numpy(model(sample.x_test.astype("float32")))
     accuracy = (logits.argmax(-1) == sample.y_test).mean()
     # 400 of those images: three standard deviations of a share of 0.8 are 0.06

@@ -131,7 +131,9 @@ def test_other_errors_tell_when_they_came(run, monkeypatch):
 @pytest.fixture
 def commands(tmp_path, monkeypatch):
     """The arguments of the two commands for a few small images."""
-    monkeypatch.setitem(variants.VARIANTS, "vit_cifar10", variants.get_variant("vit_cifar10", **TINY))
+    for name in ("vit_cifar10", "vit_cifar10_hybrid"):
+        tiny = variants.get_variant(name, **TINY, stem_width=8)
+        monkeypatch.setitem(variants.VARIANTS, name, tiny)
     pixels = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), "uint8")
     labels = np.arange(30) % 10
     np.savez(tmp_path / "a.npz", x_train=pixels, y_train=labels, x_test=pixels[:10], y_test=labels[:10])

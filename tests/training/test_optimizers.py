@@ -4,12 +4,14 @@ import pytest
 from conftest import randomize
 from support.distilled import DEPTHS, distilled_vit
 
+from vit_tf import build_vit, layers
 from vit_tf.training.lora import add_lora
 from vit_tf.training.optimizers import averaged_weights, make_optimizer
 
 pytestmark = pytest.mark.every_backend
 
 RATE, DECAY = 1e-2, 0.1
+HYBRID = dict(stem_width=6, hidden_dim=8, num_heads=2, mlp_dim=12)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def apply(optimizer, gradients, variables):
 
 
 def factor(variable, layer_decay):
-    return layer_decay ** (3 - DEPTHS[variable.path.partition("/")[0]])
+    return 1.0 if layer_decay == 1 else layer_decay ** (3 - DEPTHS[variable.path.partition("/")[0]])
 
 
 def check_steps(vit, optimizer, rule, layer_decay, steps=3):
@@ -91,6 +93,37 @@ def test_muon_iterates_as_keras_does(shape, dtype, tolerance):
     assert keras.backend.standardize_dtype(ours.dtype) == "float32"
     ours, theirs = map(keras.ops.convert_to_numpy, (ours, theirs))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.5])
+def test_muon_turns_convolutions_before_a_norm_and_keeps_their_length(layer_decay):
+    model = randomize(build_vit("vit_cifar10_hybrid", **HYBRID))
+    optimizer = make_optimizer(model, "muon", RATE, DECAY, layer_decay)
+    variables = model.trainable_variables
+    before = values(variables)
+    (gradients,) = random_gradients(variables, 1)
+    apply(optimizer, gradients, variables)
+    turned = 0
+    for variable, old, new, gradient in zip(variables, before, values(variables), gradients):
+        rate = RATE * layer_decay**2  # of what comes before the only block
+        if variable.path.endswith("/convolution/kernel"):
+            turned += 1
+            direction = keras.ops.reshape(gradient, (-1, gradient.shape[-1]))
+            direction = keras.ops.convert_to_numpy(optimizer.orthogonalize(direction, 5))
+            norm = np.linalg.norm(old)
+            step = 8 * rate * norm * direction.reshape(old.shape) / min(direction.shape) ** 0.5
+            wanted = (old - step) * norm / np.linalg.norm(old - step)
+            np.testing.assert_allclose(new, wanted, rtol=0, atol=1e-5, err_msg=variable.path)
+        elif variable.path.startswith("patch_embedding/"):
+            wanted = adamw_step(old, gradient, rate, 0, {}, 1)
+            np.testing.assert_allclose(new, wanted, rtol=0, atol=2e-6, err_msg=variable.path)
+    assert turned == 4
+
+
+def test_muon_leaves_convolutions_without_a_norm_to_adamw():
+    stem = layers.OverlapPatchEmbedding(8, 4)
+    stem.build((1, 8, 8, 3))
+    check_steps(stem, make_optimizer(stem, "muon", RATE, DECAY), adamw_step, 1.0, steps=1)
 
 
 @pytest.mark.slow

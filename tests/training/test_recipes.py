@@ -62,11 +62,9 @@ def test_presets_are_combined():
     assert (long.optimizer, long.minutes, adamw.optimizer, adamw.minutes) == ("muon", 60, "adamw", 10)
     assert adamw.keep_last and adamw.crop == default.crop
     both = get_recipe("adamw,long", seed=3)
-    assert (both.optimizer, both.minutes, both.randaugment, both.seed) == ("adamw", 60, 5, 3)
-    assert (
-        get_recipe("tutorial,long").minutes == 60
-        and get_recipe("tutorial,long").progressive_resizing == "none"
-    )
+    assert (both.optimizer, both.minutes, both.random_erasing, both.seed) == ("adamw", 60, 0.5, 3)
+    tutorial = get_recipe("tutorial,long")
+    assert tutorial.minutes == 60 and tutorial.progressive_resizing == "none"
     assert get_recipe("small-data,lora").learning_rate == RECIPES["lora"].learning_rate
     assert get_preset("gpu,adamw").engine == "compiled-epoch" and get_preset("small-data").variant is None
     assert all(get_preset(name).variant for name in TRAINING)

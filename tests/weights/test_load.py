@@ -141,7 +141,7 @@ def test_a_pooling_of_another_kind_leaves_the_attention_pooling_out(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.fast_cases(1)
-@pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_tutorial", "vit_pytorch"])
+@pytest.mark.parametrize("name", ["vit_cifar10", "vit_cifar10_hybrid", "vit_cifar10_tutorial", "vit_pytorch"])
 def test_our_own_architectures_come_back_too(name, tmp_path):
     model = randomize(build_vit(name, hidden_dim=48, num_layers=1))
     path = save_weights(model, tmp_path / "model.safetensors")

@@ -142,7 +142,7 @@ def run_command(args, subcommand, make_command):
         source = (saved or {}).get("source", command["data"])
         dataset = dataset or group.on_all(open_data, command, source)
         import_for(command)
-        placement = choose_placement(distribute, recipe, args.model_devices, command["engine"])
+        placement = choose_placement(distribute, recipe, args.model_devices, command["engine"], stem(command))
         if group.count > 1 and placement.kind == "model":  # all processes write the checkpoints
             group.on_all(require_shared, folder)
         elif not group.is_main:
@@ -154,6 +154,12 @@ def run_command(args, subcommand, make_command):
         if recipe.mixed_precision is None:
             recipe = replace(recipe, mixed_precision=group.share(fast_bfloat16()))
         return train(dataset, folder, command, configure(recipe), saved, placement)
+
+
+def stem(command):
+    """Returns the `patch_stem` of the model; None if only its weights tell."""
+    variant = command["variant"]
+    return variant and get_variant(variant, **command["hyperparameters"]).patch_stem
 
 
 def open_together(group, args, command, dataset, subcommand, stack):

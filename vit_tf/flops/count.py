@@ -39,7 +39,8 @@ def count_flops(model: keras.Model, batch_size: int = 1, image_size: Any = None)
     - head: the pooled features and the logits; the whole attention pooling.
 
     A gated MLP keeps gate, value and product. The matrix of a parallel scaling block is split into "QKV" and
-    "MLP". A backend keeps more: dropout masks, parts of a norm, a float32 softmax.
+    "MLP". A backend keeps more: dropout masks, parts of a norm, a float32 softmax. TensorFlow keeps less of
+    attention and MLP: see `vit_tf.layers.DotProductAttention` and `vit_tf.layers.MLP`.
 
     Args:
         model: a model of `build_vit`, or a functional or Sequential model around such a model. There a Dense

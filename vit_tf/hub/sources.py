@@ -56,7 +56,7 @@ class Checkpoint:
 
 
 # Weights in the package, by name. tools/make_pretrained.py writes them.
-PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "vit_cifar10"}
+PACKAGED = {"cifar10": Path(__file__).parents[1] / "assets" / "cifar10"}
 
 
 def open_checkpoint(source: str | os.PathLike, prefix: str | None = None) -> Checkpoint:

@@ -48,6 +48,9 @@ def get_activation(value):
 class MLP(ConfiguredLayer):
     """Two dense layers with an activation between them, applied to each token.
 
+    Training with TensorFlow does not keep the output of the activation for the backward pass, unless there is
+    dropout, a norm inside, no bias, or ReLU.
+
     Args:
         mlp_dim: int, the width between the dense layers.
         activation: name or callable, see `get_activation`. "gelu" is the exact one (erf).
@@ -93,27 +96,27 @@ class MLP(ConfiguredLayer):
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         if self.use_kernel(training):
-            return self.train(inputs)
+            return self.call_kernel(inputs)
         x = self.dropout(self.first(inputs), training=training)  # (b, n, mlp_dim)
         if self.inner_norm is not None:
             x = self.inner_norm(x)
         return self.dropout(self.fc2(x), training=training)  # (b, n, d)
 
     def use_kernel(self, training: bool | None) -> bool:
-        """Whether TensorFlow trains both layers and the activation between them as one, see `train`."""
+        """Whether TensorFlow trains both layers and the activation between them as one, see `call_kernel`."""
         is_plain = type(self) is MLP and self.inner_norm is None and not self.config.dropout_rate
         if not (is_plain and use_kernels(training)) or self.config.activation in FUSED:
             return False
         layers = (self.fc1, self.fc2)
         return all(layer.use_bias and layer.quantization_mode is None for layer in layers)
 
-    def train(self, inputs: Tensor) -> Tensor:
+    def call_kernel(self, inputs: Tensor) -> Tensor:
         """Returns the output; the activation is not kept for the backward pass, which computes it again."""
         from vit_tf.layers.tensorflow_kernels import mlp
 
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        layers = ((layer.kernel, layer.bias) for layer in (self.fc1, self.fc2))
-        return ops.reshape(mlp(rows, *layers, self.config.activation), ops.shape(inputs))
+        first, second = (self.fc1.kernel, self.fc1.bias), (self.fc2.kernel, self.fc2.bias)
+        return ops.reshape(mlp(rows, first, second, self.config.activation), ops.shape(inputs))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return input_shape

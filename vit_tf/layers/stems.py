@@ -187,15 +187,16 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
 
 @register
 class PooledPatchEmbedding(WhitenedPatchEmbedding):
-    """Embeds overlapping patches of whitened pixels by stages that end with max pooling.
+    """Embeds overlapping patches of whitened pixels by stages of two convolutions.
 
-    A stage has a 3x3 convolution, which is pooled to half the sides, and all but the last a second one, which
-    mixes the neighbours. Each is followed by batch normalisation and, but for the last, by the activation.
-    These are the first two groups of the network in Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
-    (https://arxiv.org/abs/2404.00498), section 3.1; attention takes the place of the others.
+    The first 3x3 convolution of a stage is pooled to half the sides, by maxima; the second mixes neighbours.
+    Each is followed by batch normalisation and the activation.
+    These are the first groups of the network in Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
+    (https://arxiv.org/abs/2404.00498), section 3.1; attention takes the place of the last.
 
     Args:
-        stem_width: int, the channels of the first stage; each further stage but the last has twice as many.
+        stem_width: int, the channels of the first stage; each further one has twice as many, the last
+            `hidden_dim`.
         hidden_dim, patch_size, activation, **kwargs: see `OverlapPatchEmbedding`.
 
     Input shape, output shape, errors: see `OverlapPatchEmbedding`.
@@ -216,18 +217,17 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
         return []  # they are inside the stages
 
     def make_stages(self, count: int) -> list[keras.layers.Layer]:
-        options: dict[str, Any] = dict(norm="batch", dtype=self.dtype_policy)
-        stages = []
-        for i in range(count - 1):
-            width = self.stem_width << i
-            stages.append(
-                ConvNorm(width, 3, activation=self.activation, pool_size=2, name=f"pooled_{i}", **options)
-            )
-            stages.append(ConvNorm(width, 3, activation=self.activation, name=f"mixed_{i}", **options))
-        last = ConvNorm(
-            self.hidden_dim, 3, activation=None, pool_size=2, name=f"pooled_{count - 1}", **options
+        options: dict[str, Any] = dict(
+            kernel_size=3, norm="batch", activation=self.activation, dtype=self.dtype_policy
         )
-        return [*stages, last]
+        stages = []
+        for i in range(count):
+            width = self.hidden_dim if i == count - 1 else self.stem_width << i
+            stages += [
+                ConvNorm(width, pool_size=2, name=f"pooled_{i}", **options),
+                ConvNorm(width, name=f"mixed_{i}", **options),
+            ]
+        return stages
 
     def embed(self, images: Tensor, training: bool | None) -> Tensor:
         x = self.whiten(images)

@@ -156,7 +156,7 @@ def dense(x, kernel, bias, with_relu=False):
 def mlp(x, first, second, function):
     """Returns `function(x @ kernel + bias) @ kernel + bias` of two dense layers.
 
-    The backward pass computes the activation again, in the kernel of its gradient: it is not kept.
+    The activation is not kept: in the backward pass the kernel of its gradient computes it again.
 
     Args:
         x: tensor `(r, d)`.
@@ -177,10 +177,8 @@ def mlp(x, first, second, function):
             dactivated = tf.matmul(dy, kernel_2, transpose_b=True)
             dinner, activated = kernels.backward_and_output(dactivated, inner, bias_1)
             dkernel_2 = tf.matmul(activated, dy, transpose_a=True)
-            dx, dkernel_1 = (
-                tf.matmul(dinner, kernel_1, transpose_b=True),
-                tf.matmul(x, dinner, transpose_a=True),
-            )
+            dkernel_1 = tf.matmul(x, dinner, transpose_a=True)
+            dx = tf.matmul(dinner, kernel_1, transpose_b=True)
             return dx, dkernel_1, column_sums(dinner, bias_1), dkernel_2, column_sums(dy, bias_2)
 
         return y, gradient

@@ -14,7 +14,7 @@ from typing import Any
 
 from vit_tf.checks import brief, check_valid, listing, pair, require, shown, suggestion
 from vit_tf.hub.config_values import MODEL_TYPES, config_value, vision_image_size
-from vit_tf.hub.sources import read_source_config
+from vit_tf.hub.sources import PACKAGED, read_source_config
 from vit_tf.preprocessing.transform import INTERPOLATIONS, LARGEST_RESIZED, Preprocessing
 from vit_tf.variants import ALIASES, VARIANTS
 
@@ -25,7 +25,7 @@ def get_preprocessing(source: str | os.PathLike | dict[str, Any], image_size: An
     Args:
         source: A name of timm or of `vit_tf.list_models()`, with or without a tag
             ("vit_base_patch16_224.augreg_in21k"); a folder with the layout of a repository on the Hugging
-            Face hub, or "hf:owner/name"; or the content of timm's config.json or of a
+            Face hub, "hf:owner/name", or "cifar10"; or the content of timm's config.json or of a
             preprocessor_config.json.
         image_size: int or (height, width), replaces the checkpoint's image size. A side of None keeps the
             checkpoint's, for models that take any size.
@@ -52,7 +52,7 @@ def timm_table() -> dict[str, Any]:
 
 
 def from_name(name):
-    """Returns the Preprocessing of an architecture or a checkpoint; None for a folder or a hub name."""
+    """Returns the Preprocessing of an architecture or a checkpoint; None if a configuration tells it."""
     table = timm_table()
     architecture, _, tag = table["renamed"].get(name, name).partition(".")
     architecture = ALIASES.get(architecture, architecture)
@@ -61,7 +61,7 @@ def from_name(name):
         return from_timm(table["settings"][tags[tag or next(iter(tags))]])
     if architecture in VARIANTS and not tag:
         return Preprocessing(VARIANTS[architecture].image_size, crop_fraction=1.0)
-    if name.startswith("hf:") or os.path.exists(name):
+    if name in PACKAGED or name.startswith("hf:") or os.path.exists(name):
         return None
     if tags:
         raise ValueError(f"unknown tag {shown(tag)} of {architecture}, its tags are {', '.join(tags)}")

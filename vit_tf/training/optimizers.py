@@ -14,6 +14,8 @@ from vit_tf.layers.composite import register
 from vit_tf.structure import HEADS, ViTStructure, depth
 from vit_tf.training.recipes import check_setting
 
+NORMED_CONVOLUTION = "/convolution/kernel"  # end of the path of a kernel in `vit_tf.layers.ConvNorm`
+CONVOLUTION_RATE = 8.0  # of these kernels: their relative change in a step is this times the learning rate
 # Adapters are decayed as kernels are: with decay 0.01 to 0.1 in the LoRA paper (appendix D), by `ndim >= 2`
 # in timm and PEFT. Decay pulls their product to 0, and so the weights to those before fine-tuning.
 DECAYED = ("kernel", "lora_kernel_a", "lora_kernel_b")
@@ -49,12 +51,15 @@ class FineTuning:
             self.layer_decay ** (self.num_layers + 1 - depth(variable.path, self.num_layers))
             for variable in variables
         )
-        self.decays = tuple(self.kernel_decay if variable.name in DECAYED else 0.0 for variable in variables)
+        self.decays = tuple(self.kernel_decay if self.is_decayed(variable) else 0.0 for variable in variables)
         # With accumulation Keras's `use_ema` updates after every batch; these averages with every step.
         self.averages = [] if self.ema is None else self.add_optimizer_variables(variables, "average")
         if self.averages:
             # `keras.callbacks.SwapEMAWeights` uses this name.
             self._model_variables_moving_average = self.averages
+
+    def is_decayed(self, variable):
+        return variable.name in DECAYED
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -169,10 +174,13 @@ class SGD(FineTuning, keras.optimizers.SGD):
 
 @register
 class Muon(FineTuning, keras.optimizers.Muon):
-    """Muon for the kernels of the blocks, AdamW for the rest; see `FineTuning` and `keras.optimizers.Muon`.
+    """Muon for the kernels of blocks and convolutional stems, AdamW for the rest.
 
-    The rest is what Keras's Muon leaves out itself (patch embedding, and all that is not a matrix), and the
-    heads. Steps are scaled to the size of AdamW's, so that rate and decay of AdamW fit (Liu et al., "Muon is
+    See `FineTuning` and `keras.optimizers.Muon`. The rest is what Keras's Muon leaves out itself (embeddings,
+    and all that is not a matrix), and the heads. Of the stem it takes the convolutions that a norm follows,
+    as matrices with a column per filter, as in Jordan, https://github.com/KellerJordan/cifar10-airbench.
+    Each of these keeps its length, which the norm would divide out: a step turns it, without decay. Steps in
+    the blocks are scaled to the size of AdamW's, so that rate and decay of AdamW fit (Liu et al., "Muon is
     Scalable for LLM Training", https://arxiv.org/abs/2502.16982, section 2.2).
 
     Args:
@@ -188,7 +196,29 @@ class Muon(FineTuning, keras.optimizers.Muon):
         super().__init__(learning_rate, **{**kwargs, **own})
         self.iteration_dtype = iteration_dtype
 
+    def _should_use_adamw(self, variable):
+        return not variable.path.endswith(NORMED_CONVOLUTION) and super()._should_use_adamw(variable)
+
+    def is_decayed(self, variable):
+        return super().is_decayed(variable) and not variable.path.endswith(NORMED_CONVOLUTION)
+
+    def _muon_update_step(self, gradient, variable, lr, m):
+        if len(variable.shape) == 2:
+            super()._muon_update_step(gradient, variable, lr, m)
+            return
+        length = ops.norm(as_matrix(variable))
+        super()._muon_update_step(gradient, variable, lr * length, m)
+        self.assign(variable, variable * (length / (ops.norm(as_matrix(variable)) + 1e-7)))
+
+    def lr_adjust(self, x):
+        if len(x.shape) == 2:
+            return super().lr_adjust(x)
+        return x * CONVOLUTION_RATE / min(as_matrix(x).shape) ** 0.5  # the norm of an orthogonal matrix
+
     def zeropower_via_newtonschulz5(self, x, steps):
+        return ops.reshape(self.orthogonalize(as_matrix(x), steps), x.shape)
+
+    def orthogonalize(self, x, steps):
         """Returns an approximation of the orthogonal matrix U V^T of a matrix U S V^T.
 
         This is Keras's iteration X <- a X + (b A + c A A) X with A = X X^T, written as products with a square
@@ -207,6 +237,11 @@ class Muon(FineTuning, keras.optimizers.Muon):
 
     def get_config(self):
         return {**super().get_config(), "iteration_dtype": self.iteration_dtype}
+
+
+def as_matrix(kernel):
+    """Returns a kernel `(..., f)` with its f filters as columns."""
+    return ops.reshape(kernel, (-1, kernel.shape[-1]))
 
 
 OPTIMIZERS = {"adamw": AdamW, "sgd": SGD, "muon": Muon}

@@ -60,7 +60,10 @@ class Recipe:
     batch_size: int = setting(32, "images per batch", (1,))
     accumulation_steps: int = setting(1, "batches per optimizer step, by the mean of gradients", (1,))
     ema: float | None = setting(
-        None, "momentum, such as 0.999, of averaged weights, which are validated", MOMENTUM
+        None,
+        "momentum, such as 0.999, of averaged weights, which are validated; the statistics of batch "
+        "normalisation are averages already, and stay as they are",
+        MOMENTUM,
     )
     # Trained weights
     freeze: str = setting(

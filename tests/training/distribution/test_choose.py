@@ -8,6 +8,7 @@ from vit_tf.training import Recipe
 from vit_tf.training.distribution.choose import choose_backend, choose_placement
 from vit_tf.training.distribution.placement import OneDevice
 from vit_tf.training.distribution.rendezvous import Rendezvous
+from vit_tf.training.loop.engines import mirrored_batch
 
 TWO = Rendezvous("host:1", 2, 0)
 
@@ -77,6 +78,16 @@ def test_one_device(distribute, engine):
 def test_options_that_do_not_fit(recipe, options, message):
     with pytest.raises(ValueError, match=message):
         choose_placement(recipe=Recipe(**recipe), **options)
+
+
+@pytest.mark.tensorflow_only
+def test_a_run_that_cannot_be_divided_uses_one_device(monkeypatch, capsys):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    monkeypatch.setattr(mirrored_batch, "mirrored_devices", lambda: ["a", "b"])
+    assert type(choose_placement("auto", Recipe(), stem="pooled")) is OneDevice
+    assert "this run uses one of 2 devices: several devices on TensorFlow do not" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="do not support the batch normalisation of patch_stem='pooled'"):
+        choose_placement("data", Recipe(), stem="pooled")
 
 
 def test_pytorch_has_one_device(monkeypatch):

@@ -38,7 +38,7 @@ def choose_backend(distribute, rendezvous, engine="train-batch"):
     require(is_installed, f"JAX is needed for {reason}: pip install 'jax[cuda13]', or jax without a GPU")
 
 
-def choose_placement(distribute, recipe, model_devices=None, engine="train-batch"):
+def choose_placement(distribute, recipe, model_devices=None, engine="train-batch", stem=None):
     """Returns the placement of a run, after Keras was imported and the processes were connected.
 
     Args:
@@ -46,6 +46,7 @@ def choose_placement(distribute, recipe, model_devices=None, engine="train-batch
         recipe: a `Recipe`.
         model_devices: see `JaxDevices`.
         engine: name of the engine, see `vit_tf.training.loop.engines`.
+        stem: the `patch_stem` of the model, if it is known before the model is built.
 
     Raises:
         ValueError: the backend cannot do it, or the devices cannot be divided in this way.
@@ -73,10 +74,10 @@ def choose_placement(distribute, recipe, model_devices=None, engine="train-batch
         distribute == "auto" or backend == "tensorflow",
         f"--distribute {distribute} needs Keras on JAX or TensorFlow, got {backend!r}: set KERAS_BACKEND=jax",
     )
-    return place_on_tensorflow(distribute, recipe) if backend == "tensorflow" else OneDevice()
+    return place_on_tensorflow(distribute, recipe, stem) if backend == "tensorflow" else OneDevice()
 
 
-def place_on_tensorflow(distribute, recipe):
+def place_on_tensorflow(distribute, recipe, stem):
     """Returns the placement of a run on TensorFlow."""
     from vit_tf.training.distribution.placement import MirroredDevices, OneDevice
     from vit_tf.training.loop.engines.mirrored_batch import mirrored_devices
@@ -84,7 +85,7 @@ def place_on_tensorflow(distribute, recipe):
     if len(mirrored_devices()) == 1:
         return OneDevice()
     try:
-        check_exact_on_parts(recipe)
+        check_exact_on_parts(recipe, stem)
     except ValueError as error:
         if distribute == "data":
             raise

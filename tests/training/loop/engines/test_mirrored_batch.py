@@ -76,8 +76,10 @@ def test_a_run_moves_between_one_device_and_two(representatives):
     assert max(report.values()) < 1e-5, report  # key biases, too
 
 
-def test_recipes_that_draw_on_each_device_are_refused():
-    check_exact_on_parts(Recipe(mixup=1.0, crop="pad"))
+def test_runs_that_depend_on_the_parts_are_refused():
+    check_exact_on_parts(Recipe(mixup=1.0, crop="pad"), "whitened")
+    with pytest.raises(ValueError, match="batch normalisation of patch_stem='pooled': start .*=jax"):
+        check_exact_on_parts(Recipe(), "pooled")
     with pytest.raises(ValueError, match="--drop-path-rate, got 0.1: start .* KERAS_BACKEND=jax"):
         check_exact_on_parts(Recipe(drop_path_rate=0.1))
 

@@ -9,6 +9,7 @@ before Keras is imported.
 from dataclasses import dataclass, fields
 
 from vit_tf.checks import require, shown
+from vit_tf.config_checks import BATCH_NORM_STEMS
 from vit_tf.training.recipes import Recipe
 
 
@@ -57,10 +58,15 @@ def check_recipe(engine, recipe):
             )
 
 
-def check_exact_on_parts(recipe):
-    """Raises a ValueError if a recipe draws random numbers for each device's part of a batch by itself.
+def check_exact_on_parts(recipe, stem=None):
+    """Raises a ValueError if a run's result depends on how devices divide its batches.
 
-    `vit_tf.training.loop.engines.mirrored_batch` trains so, and could not have the results of one device.
+    `vit_tf.training.loop.engines.mirrored_batch` could not have the results of one device then: each device
+    draws random numbers, and normalises, for its part of a batch alone.
+
+    Args:
+        recipe: a `Recipe`.
+        stem: the `patch_stem` of the model, if it is known.
     """
     for name in ("dropout_rate", "drop_path_rate"):
         if value := getattr(recipe, name):
@@ -69,3 +75,8 @@ def check_exact_on_parts(recipe):
                 f"{shown(value)}: start the process with KERAS_BACKEND=jax, which draws for the whole batch, "
                 "leave the option out, or train on one device"
             )
+    if stem in BATCH_NORM_STEMS:
+        raise ValueError(
+            f"several devices on TensorFlow do not support the batch normalisation of patch_stem={stem!r}: "
+            "start the process with KERAS_BACKEND=jax, choose another variant, or train on one device"
+        )
