@@ -6,7 +6,8 @@
 
 Every row has the same minutes of training, so that a slow ingredient has fewer epochs. The table compares the
 accuracy on the 5,000 validation images, by which the recipe was chosen. Finished runs in --out are not
-repeated, and interrupted runs are resumed. The table is printed and written to OUT/ablation.md.
+repeated: name another folder when the recipe has changed. Interrupted runs are resumed. The table is printed
+and written to OUT/ablation.md.
 """
 
 import argparse
@@ -36,8 +37,12 @@ ROWS = {
         "`vit_cifar10` with plain patches of 4x4 pixels",
         ["--variant", "vit_cifar10", "--set", "patch_stem=conv"],
     ),
-    "one-block": ("one block", ["--set", "num_layers=1"]),
+    "two-blocks": ("two blocks", ["--set", "num_layers=2"]),
     "four-blocks": ("four blocks", ["--set", "num_layers=4"]),
+    "narrow": (
+        "tokens of 192 numbers",
+        ["--set", "hidden_dim=192", "num_heads=6", "mlp_dim=384"],
+    ),
     "wide-stem": ("96 channels in the stem", ["--set", "stem_width=96"]),
     "token": ("a class token instead of average pooling", ["--set", "pooling=token"]),
     "gelu": ("GELU instead of ReLU", ["--set", "activation=gelu"]),
