@@ -8,7 +8,7 @@
     vit-tf train --resume runs/long                         # after Ctrl-C, a crash or a power cut
     vit-tf train --resume runs/long --epochs 20             # trains a finished run further
 
-Presets can be combined: with --preset adamw,long those of "long" are added to those of "adamw".
+Presets can be combined: with --preset adamw,long the settings of "long" are added to those of "adamw".
 The run's folder holds everything that the run writes; `vit-tf predict --weights RUN/model` uses its model.
 """
 

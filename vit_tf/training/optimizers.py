@@ -179,9 +179,10 @@ class Muon(FineTuning, keras.optimizers.Muon):
     See `FineTuning` and `keras.optimizers.Muon`. The rest is what Keras's Muon leaves out itself (embeddings,
     and all that is not a matrix), and the heads. Of the stem it takes the convolutions that a norm follows,
     as matrices with a column per filter, as in Jordan, https://github.com/KellerJordan/cifar10-airbench.
-    Each of these keeps its length, which the norm would divide out: a step turns it, without decay. Steps in
-    the blocks are scaled to the size of AdamW's, so that rate and decay of AdamW fit (Liu et al., "Muon is
-    Scalable for LLM Training", https://arxiv.org/abs/2502.16982, section 2.2).
+    Each of these keeps its Euclidean length, which the norm would divide out: a step changes its direction
+    alone, and there is no weight decay. Steps in the blocks are scaled to the size of AdamW's, so that rate
+    and decay of AdamW fit (Liu et al., "Muon is Scalable for LLM Training",
+    https://arxiv.org/abs/2502.16982, section 2.2).
 
     Args:
         learning_rate: float, see `FineTuning`.
@@ -268,7 +269,7 @@ def make_optimizer(
         learning_rate: float, of the heads; other weights have it times
             layer_decay ** (number of blocks + 1 - depth), with the depth of `vit_tf.structure.depth`.
         weight_decay: non-negative float; each step subtracts learning rate * weight_decay * kernel from a
-            kernel, with all three optimizers.
+            kernel, with all three optimizers. "muon" does not decay convolutions before a norm, see `Muon`.
         layer_decay: float in (0, 1]; 1 gives every weight the same rate.
         momentum: float in [0, 1), of "sgd" alone.
         clip_norm: positive float; the global norm of the gradients is clipped to this value, after
