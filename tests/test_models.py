@@ -31,7 +31,7 @@ FAMILIES = {
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
     "whitened": dict(patch_stem="whitened", activation="relu"),
-    "pooled": dict(patch_stem="pooled", activation="relu", stem_width=8),
+    "pooled": dict(patch_stem="pooled", activation="relu", stem_width=8, stem_blocks=(1, 2, 1)),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
     "relative": dict(
         relative_positions=True, qkv_bias="qv", position_table=False, class_token=True, pooling="avg"
@@ -247,6 +247,7 @@ def test_mixed_precision_gives_float32_logits(policy, overrides):
         (dict(pooling="tokn"), "did you mean 'token'"),
         (dict(patch_stem="convolution"), "'conv', 'patches', 'overlap'"),
         (dict(patch_stem="overlap", patch_size=7), "power of two"),
+        (dict(patch_stem="pooled", stem_blocks=(1, 2)), "have 4 stages: .*stem_blocks.*got \\(1, 2\\)"),
         (dict(dropout_rate=1.0), r"`dropout_rate` must be a number in \[0, 1\), got 1.0"),
         (dict(drop_path_rate="0.1"), "drop_path_rate"),
         (dict(qkv_bias=1), "True or False"),

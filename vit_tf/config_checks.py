@@ -84,8 +84,8 @@ def check_stem(config):
         raise ValueError(f"patch_norm=True needs the cut patches: patch_stem='patches', {stem_is}")
     if config.allow_remainder and stem not in ("conv", "mobileclip"):
         raise ValueError(f"allow_remainder=True needs patch_stem='conv' or 'mobileclip', {stem_is}")
-    if config.stem_blocks and stem not in RESNET_STEMS:
-        names = " or ".join(map(repr, RESNET_STEMS))
+    if config.stem_blocks and stem not in (*RESNET_STEMS, "pooled"):
+        names = " or ".join(map(repr, (*RESNET_STEMS, "pooled")))
         raise ValueError(f"stem_blocks={config.stem_blocks} needs patch_stem={names}, {stem_is}")
     multiple = {"resnet_v2": 32, "resnet_d": 2}.get(stem, 1)  # of group norms; of the first two convolutions
     if config.stem_width % multiple:

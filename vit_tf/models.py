@@ -181,7 +181,8 @@ def embed_patches(images, config):
             x = make_norm(config, "patch_norm")(x)
         x = keras.layers.Dense(config.hidden_dim, use_bias=config.patch_bias, name="patch_embedding")(x)
     elif config.patch_stem in OVERLAPPING_STEMS:
-        options = {"stem_width": config.stem_width} if config.patch_stem == "pooled" else {}
+        is_pooled = config.patch_stem == "pooled"
+        options = dict(stem_width=config.stem_width, blocks=config.stem_blocks) if is_pooled else {}
         stem = OVERLAPPING_STEMS[config.patch_stem]
         x = stem(activation=config.activation, **options, **size)(images)
     elif config.patch_stem in RESNET_STEMS:

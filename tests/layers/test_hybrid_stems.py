@@ -84,7 +84,7 @@ def test_unknown_image_sizes():
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        (dict(stem_blocks=(1, 2)), "stem_blocks=.* needs patch_stem='resnet_v2' or 'resnet_d', got 'conv'"),
+        (dict(stem_blocks=(1, 2)), "stem_blocks=.* needs patch_stem='resnet_v2' or .* 'pooled', got 'conv'"),
         (dict(stem_blocks=(1, 0)), "tuple of positive ints"),
         (dict(stem_blocks=3), "tuple of positive ints"),
         (dict(patch_stem="resnet_v2", stem_width=48), "multiple of 32 as `stem_width`, got 48"),

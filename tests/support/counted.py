@@ -14,7 +14,7 @@ FAMILIES = {
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
     "whitened": dict(patch_stem="whitened"),
-    "pooled": dict(patch_stem="pooled", stem_width=8),
+    "pooled": dict(patch_stem="pooled", stem_width=8, stem_blocks=(1, 2, 1)),
     "resnet_v2": dict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1, 1), image_size=(15, 21)),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
     "relative": dict(

@@ -31,6 +31,7 @@ LAYERS = {
     "overlap_relu": (lambda: layers.OverlapPatchEmbedding(8, 2, activation="relu"), IMAGES),
     "whitened": (lambda: layers.WhitenedPatchEmbedding(8, 4, activation="relu"), IMAGES),
     "pooled": (lambda: layers.PooledPatchEmbedding(8, 4, activation="relu", stem_width=6), IMAGES),
+    "pooled, deeper": (lambda: layers.PooledPatchEmbedding(8, 4, stem_width=6, blocks=(1, 2)), IMAGES),
     "conv_pool": (lambda: layers.ConvNorm(8, 3, norm="batch", pool_size=2), IMAGES),
     "conv_norm": (lambda: layers.ConvNorm(8, 3, 2, norm="batch", activation="gelu"), IMAGES),
     "bottleneck": (lambda: layers.Bottleneck(128, 2, projects=True), (2, 5, 3, 3)),

@@ -56,6 +56,11 @@ def test_classes_of_any_size_weigh_the_same():
         (dict(crop="none", random_erasing=0.5), [HorizontalFlip, RandomErasing], []),
         (dict(crop="pad"), None, [augment.RandomFlip, augment.RandomCrop]),
         (dict(crop="affine", flip=False), None, [augment.RandomAffine]),
+        (
+            dict(crop="pad", random_erasing=0.5),
+            None,
+            [augment.RandomFlip, augment.RandomCrop, augment.RandomErasing],
+        ),
     ],
 )
 def test_each_augmentation_happens_once(settings, of_pictures, in_graph):

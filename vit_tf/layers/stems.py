@@ -3,6 +3,7 @@
 Shapes in the comments: b batch, h and w image height and width, c channels, d model width, g grid side.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -187,9 +188,9 @@ class WhitenedPatchEmbedding(OverlapPatchEmbedding):
 
 @register
 class PooledPatchEmbedding(WhitenedPatchEmbedding):
-    """Embeds overlapping patches of whitened pixels by stages of two convolutions.
+    """Embeds overlapping patches of whitened pixels by stages of 3x3 convolutions.
 
-    The first 3x3 convolution of a stage is pooled to half the sides, by maxima; the second mixes neighbours.
+    The first convolution of a stage is pooled to half the sides, by maxima; the others mix neighbours.
     Each is followed by batch normalisation and the activation.
     These are the first groups of the network in Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
     (https://arxiv.org/abs/2404.00498), section 3.1; attention takes the place of the last.
@@ -197,9 +198,13 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
     Args:
         stem_width: int, the channels of the first stage; each further one has twice as many, the last
             `hidden_dim`.
+        blocks: tuple of int, how many convolutions each stage has after its first; () is one each.
         hidden_dim, patch_size, activation, **kwargs: see `OverlapPatchEmbedding`.
 
-    Input shape, output shape, errors: see `OverlapPatchEmbedding`.
+    Input shape, output shape: see `OverlapPatchEmbedding`.
+
+    Raises:
+        ValueError: `blocks` has another length than log2(patch_size), or see `OverlapPatchEmbedding`.
     """
 
     def __init__(
@@ -208,9 +213,11 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
         patch_size: Size,
         activation: Activation = "gelu",
         stem_width: int = 64,
+        blocks: Sequence[int] = (),
         **kwargs: Any,
     ):
         self.stem_width = stem_width
+        self.blocks = tuple(blocks)
         super().__init__(hidden_dim, patch_size, activation, **kwargs)
 
     def make_norms(self) -> list[keras.layers.Layer]:
@@ -220,13 +227,16 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
         options: dict[str, Any] = dict(
             kernel_size=3, norm="batch", activation=self.activation, dtype=self.dtype_policy
         )
+        if len(self.blocks) not in (0, count):
+            raise ValueError(
+                f"patches of {self.patch_size[0]} pixels have {count} stages: expected as many numbers in "
+                f"`blocks` (`stem_blocks` of `build_vit`), got {self.blocks}"
+            )
         stages = []
-        for i in range(count):
+        for i, mixed in enumerate(self.blocks or [1] * count):
             width = self.hidden_dim if i == count - 1 else self.stem_width << i
-            stages += [
-                ConvNorm(width, pool_size=2, name=f"pooled_{i}", **options),
-                ConvNorm(width, name=f"mixed_{i}", **options),
-            ]
+            stages.append(ConvNorm(width, pool_size=2, name=f"pooled_{i}", **options))
+            stages += [ConvNorm(width, name=f"mixed_{i}_{j}", **options) for j in range(mixed)]
         return stages
 
     def embed(self, images: Tensor, training: bool | None) -> Tensor:
@@ -236,4 +246,4 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
         return x
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "stem_width": self.stem_width}
+        return {**super().get_config(), **arguments(self, "stem_width", "blocks")}

@@ -7,8 +7,11 @@
 | compiled-epoch | - | `make_mix` | `device_augmentation` |
 | runs in | | the step, after the layers | layers at the start of the step |
 
-So with `crop` "pad" or "affine", train-batch mixes images before they are flipped and cropped.
+With `crop` "pad" or "affine", train-batch flips, crops and erases whole batches, after they are mixed; with
+other crops, single images, before they are mixed.
 """
+
+from dataclasses import replace
 
 import keras
 
@@ -35,7 +38,7 @@ def image_augmentation(recipe, image_size, view=None):
         steps.append(HorizontalFlip())
     if recipe.randaugment:
         steps.append(RandAugment(magnitude=recipe.randaugment))
-    if recipe.random_erasing:
+    if recipe.random_erasing and not in_graph:
         steps.append(RandomErasing(recipe.random_erasing))
     return Compose(steps) if steps else None
 
@@ -49,11 +52,14 @@ def batch_augmentation(recipe, image_size):
     """Returns the layers that augment whole batches in the training step, for `crop` "pad" and "affine"."""
     if recipe.crop not in ("pad", "affine"):
         return []  # see `image_augmentation`
+    layers = [batch.RandomFlip()] if recipe.flip else []
     if recipe.crop == "pad":
-        crop = batch.RandomCrop(padding=max(1, min(image_size) // 16))
+        layers.append(batch.RandomCrop(padding=max(1, min(image_size) // 16)))
     else:
-        crop = batch.RandomAffine(rotation=0.02, zoom=0.2)
-    return [batch.RandomFlip(), crop] if recipe.flip else [crop]
+        layers.append(batch.RandomAffine(rotation=0.02, zoom=0.2))
+    if recipe.random_erasing:
+        layers.append(batch.RandomErasing(recipe.random_erasing))
+    return layers
 
 
 def device_augmentation(recipe, image_shape):
@@ -62,7 +68,7 @@ def device_augmentation(recipe, image_shape):
     RandAugment is replaced by rotation, zoom and colours, each drawn uniformly up to RandAugment's own limit
     at that magnitude (at 10: 30 degrees, 30 %, factors from 0.1 to 1.9).
     """
-    layers = batch_augmentation(recipe, image_shape[:2])
+    layers = batch_augmentation(replace(recipe, random_erasing=0.0), image_shape[:2])
     if recipe.randaugment:
         share = recipe.randaugment / 10
         layers.append(batch.RandomAffine(rotation=share / 12, zoom=0.3 * share, dtype="float32"))

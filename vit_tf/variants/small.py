@@ -11,14 +11,19 @@ TEST = dict(**LAYER_SCALE, num_registers=1)
 
 FAMILIES = {
     # The Keras tutorial's model with a class token, and two of this package: four blocks behind two
-    # convolutions, and one block behind four convolutions with max pooling.
+    # convolutions, and one block behind five convolutions with max pooling.
     "CIFAR-10": {
         "vit_cifar10_tutorial": ViTConfig(72, 6, 64, 8, 4, 128, **DROPOUT, num_classes=10),
         "vit_cifar10": ViTConfig(
             32, 4, 192, 4, 6, 384, pooling="avg", patch_stem="whitened", activation="relu", num_classes=10
         ),
         "vit_cifar10_hybrid": ViTConfig(
-            32, 4, 256, 1, 8, 512, pooling="avg", patch_stem="pooled", activation="relu", num_classes=10
+            *(32, 4, 256, 1, 8, 512),
+            patch_stem="pooled",
+            stem_blocks=(1, 2),
+            activation="relu",
+            pooling="avg",
+            num_classes=10,
         ),
     },
     # https://github.com/lucidrains/vit-pytorch

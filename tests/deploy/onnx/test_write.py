@@ -47,7 +47,7 @@ FEATURES = {  # what no fast variant has
     ),
     "chunks_relative": dict(relative_positions=True, query_chunk_size=3),
     "resnet_v2": dict(patch_stem="resnet_v2", stem_width=32, stem_blocks=(1, 1), image_size=(15, 21)),
-    "pooled": dict(patch_stem="pooled", stem_width=8, activation="relu"),
+    "pooled": dict(patch_stem="pooled", stem_width=8, stem_blocks=(2, 1, 1), activation="relu"),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 2), image_size=(15, 21)),
     "mobileclip": dict(patch_stem="mobileclip", image_size=(32, 48), patch_size=16),
 }

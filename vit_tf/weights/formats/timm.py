@@ -26,8 +26,10 @@ HEAD_TENSORS = ("head.weight", "head.bias", "head_dist.weight", "head_dist.bias"
 NAMES = {
     **backbones.NAMES,
     "patch_embedding/stage_([0-9]+)": r"patch_embed.stages.\1",
-    "patch_embedding/(pooled|mixed)_([0-9]+)/convolution": r"patch_embed.stages.\2.\1.conv",
-    "patch_embedding/(pooled|mixed)_([0-9]+)/norm": r"patch_embed.stages.\2.\1.norm",
+    "patch_embedding/pooled_([0-9]+)/convolution": r"patch_embed.stages.\1.pooled.conv",
+    "patch_embedding/pooled_([0-9]+)/norm": r"patch_embed.stages.\1.pooled.norm",
+    "patch_embedding/mixed_([0-9]+)_([0-9]+)/convolution": r"patch_embed.stages.\1.mixed.\2.conv",
+    "patch_embedding/mixed_([0-9]+)_([0-9]+)/norm": r"patch_embed.stages.\1.mixed.\2.norm",
     "patch_embedding/whitening": "patch_embed.whitening",
     "patch_embedding/norm_([0-9]+)": r"patch_embed.norms.\1",
     "patch_embedding(?:/projection)?": "patch_embed.proj",
