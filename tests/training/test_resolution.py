@@ -46,6 +46,13 @@ def test_equals_a_model_with_resized_positions(overrides):
     assert with_image_size(model, (16, 24)) is model
 
 
+def test_relative_positions_have_one_grid():
+    model = small_vit(relative_positions=True, position_table=False)
+    assert with_image_size(model, (16, 24)) is model
+    with pytest.raises(ValueError, match="has relative positions.*set progressive_resizing to none"):
+        with_image_size(model, (8, 20))
+
+
 @pytest.mark.slow
 def test_positions_learn_at_a_smaller_size():
     model = small_vit()

@@ -21,10 +21,16 @@ def with_image_size(model, image_size):
         A `keras.Model`; `model` itself if the size is its own.
 
     Raises:
-        ValueError: the patch size does not divide the image size.
+        ValueError: the patch size does not divide the image size, or the model has relative positions, whose
+            offsets are those of one grid.
     """
     if tuple(model.input_shape[1:3]) == tuple(image_size):
         return model
+    if any(block.config.relative_positions for block in ViTStructure(model).blocks.values()):
+        raise ValueError(
+            f"{model.name!r} has relative positions, and cannot be trained at other image sizes in turn: set "
+            "progressive_resizing to none"
+        )
     images = keras.Input((*image_size, model.input_shape[-1]), name="images")
     grid = ViTStructure(model).grid_of(image_size)
 
