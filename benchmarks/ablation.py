@@ -22,7 +22,10 @@ from vit_tf.commands import parser as cli
 
 ROWS = {
     "recipe": ("the recipe", []),
-    "adamw": ("AdamW at 2e-3 instead of Muon", ["--optimizer", "adamw", "--learning-rate", "2e-3"]),
+    "adamw": (
+        "AdamW at 2e-3 instead of Muon, batches of 128",
+        ["--optimizer", "adamw", "--learning-rate", "2e-3", "--batch-size", "128"],
+    ),
     "one-size": ("32 pixels throughout", ["--progressive-resizing", "none"]),
     "four-sizes": ("16, 20, 24 and 32 pixels", ["--progressive-resizing", "0.5,0.625,0.75,1"]),
     "whitened": (
@@ -44,14 +47,16 @@ ROWS = {
         ["--set", "hidden_dim=192", "num_heads=6", "mlp_dim=384"],
     ),
     "wide-stem": ("96 channels in the stem", ["--set", "stem_width=96"]),
+    "shallow-stem": ("four convolutions in the stem instead of five", ["--set", "stem_blocks=[1,1]"]),
+    "no-positions": ("no learned positions", ["--set", "position_table=False"]),
     "token": ("a class token instead of average pooling", ["--set", "pooling=token"]),
     "gelu": ("GELU instead of ReLU", ["--set", "activation=gelu"]),
     "float32": ("float32", ["--no-mixed-precision"]),
     "hard-labels": ("no label smoothing", ["--label-smoothing", "0"]),
     "no-shift": ("no shifts", ["--crop", "none"]),
     "ema": ("averaged weights, momentum 0.998", ["--ema", "0.998"]),
-    "batch-64": ("batches of 64 at 2e-3", ["--batch-size", "64", "--learning-rate", "2e-3"]),
-    "batch-256": ("batches of 256 at 4e-3", ["--batch-size", "256", "--learning-rate", "4e-3"]),
+    "batch-128": ("batches of 128 at 3e-3", ["--batch-size", "128", "--learning-rate", "3e-3"]),
+    "batch-512": ("batches of 512 at 6e-3", ["--batch-size", "512", "--learning-rate", "6e-3"]),
     "decay": ("weight decay 0.2", ["--weight-decay", "0.2"]),
     "erasing": ("random erasing of half of the images", ["--random-erasing", "0.5"]),
     "augmentation": ("RandAugment and erasing", ["--randaugment", "5", "--random-erasing", "0.25"]),

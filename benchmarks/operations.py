@@ -1,4 +1,4 @@
-"""Where the time of a call goes, by TensorFlow's operations: of a step, of inference, of the tutorial's model.
+"""Where the time of a call goes, by TensorFlow's operations: a step, inference, the tutorial's model.
 
     python benchmarks/operations.py                                     # an AdamW step of ViT-B/16, batch 8
     python benchmarks/operations.py --kind inference --batch-size 1 --precision bfloat16
