@@ -24,9 +24,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
 from contestants import CONTESTANTS, GEMM, Job
-from speed import FULL, MODELS
+from speed import FULL, MODELS, flops_per_image
 
-from vit_tf import build_vit, count_flops
 from vit_tf.commands import parser as cli
 
 CALLS = 5
@@ -83,15 +82,9 @@ def heading(args, seconds, limit):
     text = f"{label}{model}, {args.kind}, {args.precision}, batch {args.batch_size}: "
     text += f"{1000 * seconds:,.1f} ms a call"
     if model:
-        text += f", {flops(args) / seconds / limit:.0%} of the limit of {limit / 1e9:,.0f} GFLOP/s"
+        flops = args.batch_size * flops_per_image(args.kind, args.model, args.image_size)
+        text += f", {flops / seconds / limit:.0%} of the limit of {limit / 1e9:,.0f} GFLOP/s"
     return text + "\n"
-
-
-def flops(args):
-    """Returns the FLOPs of a call's matrix products; a step has three times those of the forward pass."""
-    model = build_vit("vit_b16", image_size=args.image_size, **vars(MODELS[args.model]))
-    forward = count_flops(model, args.batch_size, args.image_size).flops
-    return forward * (3 if args.kind == "training" else 1)
 
 
 def profile(call):
