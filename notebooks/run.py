@@ -1,7 +1,7 @@
 """Runs notebooks and stores their outputs in them.
 
-    python notebooks/run.py                       # all notebooks in this folder
-    python notebooks/run.py look_inside.ipynb
+    python notebooks/run.py                              # all notebooks in this folder
+    python notebooks/run.py notebooks/look_inside.ipynb
 
 An error in a cell ends the command; the notebook keeps its previous outputs.
 """

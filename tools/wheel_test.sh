@@ -17,7 +17,7 @@ Image.effect_noise((64, 48), 50).save("noise.jpg")'
 "$bin/vit-tf" predict noise.jpg --csv predictions.csv 2> errors.txt
 test "$(wc -l < predictions.csv)" = 2
 test "$(wc -l < errors.txt)" = 1  # the note, and nothing of TensorFlow
-"$bin/vit-tf" summary cifar10 --json | grep -q 1416451
+"$bin/vit-tf" summary cifar10 --json | grep -q 1944163
 "$bin/vit-tf" convert cifar10 model.keras
 "$bin/vit-tf" explain noise.jpg --out report
 "$bin/vit-tf" train --data sample --minutes 0.5 --out run

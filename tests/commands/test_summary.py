@@ -96,5 +96,5 @@ def test_the_model_of_a_run_or_of_a_file(capsys, tmp_path):
     )
     with pytest.raises(ValueError, match="bare file, which names no variant: add --model"):
         main(["summary", str(weights)])
-    lines = printed(capsys, "cifar10", "vit_cifar10", "--markdown").splitlines()
-    assert lines[2] == lines[3] and "1,416,451" in lines[2]
+    lines = printed(capsys, "cifar10", "vit_cifar10_hybrid", "--markdown").splitlines()
+    assert lines[2] == lines[3] and "1,944,163" in lines[2]

@@ -429,7 +429,7 @@ def test_a_missing_extra_is_named(monkeypatch, out, format, extra):
 def test_manifest(out):
     export("cifar10", out, format="onnx", opset=23)
     content = json.loads((out / "vit_tf.json").read_text())
-    assert content["source"] == "cifar10" and content["variant"] == "vit_cifar10"
+    assert content["source"] == "cifar10" and content["variant"] == "vit_cifar10_hybrid"
     assert content["labels"][:2] == ["airplane", "automobile"]
     assert content["output_names"] == ["logits"] and content["num_outputs"] == 10
     assert {"vit_tf", "keras", "onnx", "onnxruntime"} <= content["versions"].keys()

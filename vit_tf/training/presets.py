@@ -68,7 +68,7 @@ TRAINING = {
         ),
         variant="vit_cifar10_hybrid",
     ),
-    # vit-tf train --data cifar10.npz --preset long: 60 minutes.
+    # vit-tf train --data cifar10.npz --preset long: 60 minutes on 2 cores, 92 %.
     # Without erasing, so many epochs would overfit the training images.
     "long": Preset(dict(minutes=60.0, random_erasing=0.5), on="default"),
     # vit-tf train --data cifar10.npz --preset adamw: 10 minutes on 2 cores, 88 %.
