@@ -31,7 +31,7 @@ FAMILIES = {
     "patches": dict(patch_stem="patches"),
     "overlap": dict(patch_stem="overlap"),
     "whitened": dict(patch_stem="whitened", activation="relu"),
-    "pooled": dict(patch_stem="pooled", activation="relu", stem_width=8, stem_blocks=(1, 2, 1)),
+    "pooled": dict(patch_stem="pooled", activation="relu", stem_width=8, stem_blocks=(1, 3, 1)),
     "resnet_d": dict(patch_stem="resnet_d", stem_width=8, stem_blocks=(1, 1), image_size=(15, 21)),
     "relative": dict(
         relative_positions=True, qkv_bias="qv", position_table=False, class_token=True, pooling="avg"

@@ -45,12 +45,9 @@ def test_explain_guide():
     (code,) = snippets("docs/guides/explain.md")
     names = {}
     exec(code, names)
-    assert {key: x.shape for key, x in names["maps"].items()} == {"block_3": (2, 6, 64, 64)}
+    assert {key: x.shape for key, x in names["maps"].items()} == {"block_0": (2, 8, 64, 64)}
     assert names["rollout"].shape == names["relevance"].shape == (2, 8, 8)
-    assert {key: x.shape for key, x in names["features"].items()} == {
-        "block_1": (2, 8, 8, 192),
-        "block_3": (2, 8, 8, 192),
-    }
+    assert {key: x.shape for key, x in names["features"].items()} == {"block_0": (2, 8, 8, 256)}
     assert Path("cats.png").stat().st_size > 10_000
 
 

@@ -95,7 +95,7 @@ def one_of_each_kind(names):
     sizes |= dict(num_classes=5, pool_heads=None, pool_mlp_dim=None)
 
     def kind(config):
-        others = dict(stem_blocks=config.stem_blocks[:1] and (1,) if config.patch_stem != "pooled" else ())
+        others = dict(stem_blocks=config.stem_blocks[:1] and (1,))
         if config.num_kv_heads:
             others["num_kv_heads"] = 2
         if config.rotary is not None and config.rotary.reference_grid:

@@ -117,7 +117,7 @@ def test_muon_turns_convolutions_before_a_norm_and_keeps_their_length(layer_deca
         elif variable.path.startswith("patch_embedding/"):
             wanted = adamw_step(old, gradient, rate, 0, {}, 1)
             np.testing.assert_allclose(new, wanted, rtol=0, atol=2e-6, err_msg=variable.path)
-    assert turned == 4
+    assert turned == 5
 
 
 def test_muon_leaves_convolutions_without_a_norm_to_adamw():

@@ -198,7 +198,8 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
     Args:
         stem_width: int, the channels of the first stage; each further one has twice as many, the last
             `hidden_dim`.
-        blocks: tuple of int, how many convolutions each stage has after its first; () is one each.
+        blocks: tuple of int, how many convolutions each stage has after its first; () is one each, and two in
+            the last.
         hidden_dim, patch_size, activation, **kwargs: see `OverlapPatchEmbedding`.
 
     Input shape, output shape: see `OverlapPatchEmbedding`.
@@ -224,16 +225,16 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
         return []  # they are inside the stages
 
     def make_stages(self, count: int) -> list[keras.layers.Layer]:
-        options: dict[str, Any] = dict(
-            kernel_size=3, norm="batch", activation=self.activation, dtype=self.dtype_policy
-        )
         if len(self.blocks) not in (0, count):
             raise ValueError(
                 f"patches of {self.patch_size[0]} pixels have {count} stages: expected as many numbers in "
                 f"`blocks` (`stem_blocks` of `build_vit`), got {self.blocks}"
             )
+        options: dict[str, Any] = dict(
+            kernel_size=3, norm="batch", activation=self.activation, dtype=self.dtype_policy
+        )
         stages = []
-        for i, mixed in enumerate(self.blocks or [1] * count):
+        for i, mixed in enumerate(self.blocks or [1] * (count - 1) + [2]):
             width = self.hidden_dim if i == count - 1 else self.stem_width << i
             stages.append(ConvNorm(width, pool_size=2, name=f"pooled_{i}", **options))
             stages += [ConvNorm(width, name=f"mixed_{i}_{j}", **options) for j in range(mixed)]

@@ -18,12 +18,7 @@ FAMILIES = {
             32, 4, 192, 4, 6, 384, pooling="avg", patch_stem="whitened", activation="relu", num_classes=10
         ),
         "vit_cifar10_hybrid": ViTConfig(
-            *(32, 4, 256, 1, 8, 512),
-            patch_stem="pooled",
-            stem_blocks=(1, 2),
-            activation="relu",
-            pooling="avg",
-            num_classes=10,
+            32, 4, 256, 1, 8, 512, pooling="avg", patch_stem="pooled", activation="relu", num_classes=10
         ),
     },
     # https://github.com/lucidrains/vit-pytorch
