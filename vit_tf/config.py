@@ -201,7 +201,7 @@ class ViTConfig:
     # "conv", "patches" (Patches + Dense), "overlap" (convolutions), "whitened", "pooled" (max pooling);
     # networks of hybrids: "resnet_v2", "resnet_d", "mobileclip"
     patch_stem: str = "conv"
-    stem_blocks: tuple[int, ...] = ()  # of "resnet_v2" and "resnet_d": blocks per stage; see "pooled"
+    stem_blocks: tuple[int, ...] = ()  # per stage: of "resnet_v2" and "resnet_d"; convolutions of "pooled"
     stem_width: int = 64  # of these and of "pooled": channels of the first convolutions
     patch_bias: bool = True
     patch_norm: bool = False  # normalise the cut pixels; needs "patches"

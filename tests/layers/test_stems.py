@@ -36,3 +36,12 @@ def test_whitening_of_bad_images(shape):
     layer.build(IMAGES)
     with pytest.raises(ValueError, match=r"\(b, h, w, 3\) of at least 3x3"):
         layer.adapt(np.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "said"),
+    [((1,), "have 2 stages: .* got \\(1,\\)"), ((1, -1), "`blocks` must be a non-negative int, got -1")],
+)
+def test_convolutions_of_a_pooled_stem_are_given_for_each_stage(blocks, said):
+    with pytest.raises(ValueError, match=said):
+        layers.PooledPatchEmbedding(8, 4, stem_width=6, blocks=blocks)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from vit_tf.checks import pair, shown
+from vit_tf.checks import check_int, pair, shown
 from vit_tf.config import Shape, Size, Tensor
 from vit_tf.layers.composite import CompositeLayer, arguments, register
 from vit_tf.layers.convolutions import ConvNorm
@@ -219,6 +219,8 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
     ):
         self.stem_width = stem_width
         self.blocks = tuple(blocks)
+        for number in self.blocks:
+            check_int("blocks", number, 0)
         super().__init__(hidden_dim, patch_size, activation, **kwargs)
 
     def make_norms(self) -> list[keras.layers.Layer]:

@@ -11,8 +11,6 @@ With `crop` "pad" or "affine", train-batch flips, crops and erases whole batches
 other crops, single images, before they are mixed.
 """
 
-from dataclasses import replace
-
 import keras
 
 from vit_tf.data.augment import batch
@@ -50,6 +48,14 @@ def make_mix(recipe):
 
 def batch_augmentation(recipe, image_size):
     """Returns the layers that augment whole batches in the training step, for `crop` "pad" and "affine"."""
+    layers = flip_and_crop(recipe, image_size)
+    if layers and recipe.random_erasing:
+        layers.append(batch.RandomErasing(recipe.random_erasing))
+    return layers
+
+
+def flip_and_crop(recipe, image_size):
+    """Returns the layers that flip and crop batches, none for other crops than "pad" and "affine"."""
     if recipe.crop not in ("pad", "affine"):
         return []  # see `image_augmentation`
     layers = [batch.RandomFlip()] if recipe.flip else []
@@ -57,8 +63,6 @@ def batch_augmentation(recipe, image_size):
         layers.append(batch.RandomCrop(padding=max(1, min(image_size) // 16)))
     else:
         layers.append(batch.RandomAffine(rotation=0.02, zoom=0.2))
-    if recipe.random_erasing:
-        layers.append(batch.RandomErasing(recipe.random_erasing))
     return layers
 
 
@@ -68,7 +72,7 @@ def device_augmentation(recipe, image_shape):
     RandAugment is replaced by rotation, zoom and colours, each drawn uniformly up to RandAugment's own limit
     at that magnitude (at 10: 30 degrees, 30 %, factors from 0.1 to 1.9).
     """
-    layers = batch_augmentation(replace(recipe, random_erasing=0.0), image_shape[:2])
+    layers = flip_and_crop(recipe, image_shape[:2])
     if recipe.randaugment:
         share = recipe.randaugment / 10
         layers.append(batch.RandomAffine(rotation=share / 12, zoom=0.3 * share, dtype="float32"))
