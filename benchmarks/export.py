@@ -31,7 +31,7 @@ def main(arguments=None):
     parser.add_argument("--data", required=True, help="CIFAR-10")
     parser.add_argument("--limit", type=int, help="only the first N test images", metavar="N")
     args = parser.parse_args(arguments)
-    test = data.load_cifar10(args.data)
+    test = data.load_cifar(args.data)
     classifier = vit_tf.load(SOURCE)
     images = classifier.preprocessing(test.x_test[: args.limit])
     labels = test.y_test[: args.limit]

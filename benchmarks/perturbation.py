@@ -71,7 +71,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     model = vit_tf.build_vit(weights="cifar10")
     prepare = vit_tf.get_preprocessing("cifar10")
-    images = data.load_cifar10(args.data)
+    images = data.load_cifar(args.data)
     x, labels = prepare(images.x_test[: args.count]), images.y_test[: args.count]
     correct_counts = {name: np.zeros((2, 9)) for name in MAPS}
     for start in track(range(0, len(x), BATCH), "perturbing", console=Console(stderr=True), transient=True):

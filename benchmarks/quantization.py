@@ -45,7 +45,7 @@ def main(arguments=None):
         return
     if not args.data:
         parser.error("give --data or --speed")
-    test = data.load_cifar10(args.data)
+    test = data.load_cifar(args.data)
     images, labels = test.x_test[: args.limit], test.y_test[: args.limit]
     if args.runtime:
         compare_runtimes(args.data, args.runtime, images, labels)

@@ -46,7 +46,7 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not (args.out / "pair" / "done").exists():
-        write_data(data.load_cifar10(args.data), args.out, args.images)
+        write_data(data.load_cifar(args.data), args.out, args.images)
 
     base = args.out / "pretrained"
     # Smoothed labels make features that transfer worse: Kornblith et al., https://arxiv.org/abs/2010.16402.

@@ -22,9 +22,9 @@ from dataclasses import replace
 def fewer(sample):
     counts = {"x_train": 160, "y_train": 160, "x_test": 80, "y_test": 80}
     return replace(sample, **{name: getattr(sample, name)[:count] for name, count in counts.items()})
-def load_fewer(source, load=data.load_cifar10):
+def load_fewer(source, load=data.load_cifar):
     return fewer(load(source))
-data.load_cifar10 = load_fewer
+data.load_cifar = load_fewer
 images = fewer(images) if "images" in globals() else None
 """
 
@@ -46,7 +46,7 @@ def test_notebook_runs(path, eager, monkeypatch):
     )
     assert not any(str(Path.home()) in str(cell.get("outputs")) for cell in stored.cells)
     monkeypatch.chdir(FOLDER)
-    monkeypatch.setattr(data, "load_cifar10", data.load_cifar10)  # comes back: `LESS` replaces it
+    monkeypatch.setattr(data, "load_cifar", data.load_cifar)  # comes back: `LESS` replaces it
     with open_shell() as shell:
         for cell in stored.cells:
             if cell.cell_type == "code":

@@ -24,7 +24,7 @@ def snippets(page):
 @pytest.fixture(autouse=True)
 def images(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    sample = data.load_cifar10("sample")
+    sample = data.load_cifar("sample")
     for name, image in zip(("cat.png", "dog.png", "cat.jpg"), sample.x_test):
         Image.fromarray(image).resize((50, 40)).save(name)
 

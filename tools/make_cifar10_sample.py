@@ -2,7 +2,7 @@
 
     python tools/make_cifar10_sample.py CIFAR10.npz [OUT]
 
-CIFAR10.npz is any source that `vit_tf.data.load_cifar10` reads. The sheet is 50 images wide and 40 high
+CIFAR10.npz is any source that `vit_tf.data.load_cifar` reads. The sheet is 50 images wide and 40 high
 (1600 x 1280 pixels). Rows 4k to 4k + 3 belong to class k: its first 160 training images in the order of the
 data, then its first 40 test images. The position of an image thus gives its label. The same source always
 gives the same pixels. The script takes a few seconds; the exit code is 2 for a wrong argument.
@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from vit_tf.commands.parser import Parser, run
-from vit_tf.data import SAMPLE_PATH, load_cifar10
-from vit_tf.data.cifar10 import SAMPLE_TEST_PER_CLASS, SAMPLE_TRAIN_PER_CLASS
+from vit_tf.data import SAMPLE_PATH, load_cifar
+from vit_tf.data.cifar import SAMPLE_TEST_PER_CLASS, SAMPLE_TRAIN_PER_CLASS
 from vit_tf.files import atomic_path
 
 SHEET_COLUMNS = 50
@@ -31,7 +31,7 @@ def main():
         arguments = parser.parse_args()
         if arguments.source == "sample":
             raise ValueError("source is 'sample': the sample is made from the full data set, give its path")
-        write_png(arguments.out, sample_sheet(load_cifar10(arguments.source)))
+        write_png(arguments.out, sample_sheet(load_cifar(arguments.source)))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -30,7 +30,7 @@ def main(arguments=None):
     parser.add_argument("--data", required=True, help="CIFAR-10, as in that run")
     parser.add_argument("--out", type=Path, default=PACKAGED["cifar10"], help="default: %(default)s")
     args = parser.parse_args(arguments)
-    images = data.load_cifar10(args.data)
+    images = data.load_cifar(args.data)
     if images.name == "sample":
         raise ValueError("--data is the sample: give the full CIFAR-10, whose test images decide")
     metrics, config = (read_json(args.run, name) for name in ("metrics.json", "model/config.json"))

@@ -22,7 +22,7 @@ def explain(*arguments):
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
-    sample = data.load_cifar10("sample")
+    sample = data.load_cifar("sample")
     paths = [folder / name for name in ("a cat & <co>.png", "wide.jpg")]
     Image.fromarray(sample.x_test[0]).save(paths[0])
     Image.fromarray(sample.x_test[1]).resize((90, 50)).save(paths[1])

@@ -87,7 +87,7 @@ def test_run_folder(tiny, archive, tmp_path, preset, capsys):
     assert f"test accuracy {metrics['accuracy']:.2%}" in capsys.readouterr().out
 
     # The folder of the model gives the accuracy that was reported.
-    images = data.load_cifar10(archive)
+    images = data.load_cifar(archive)
     classifier = vit_tf.load(out / "model")
     size = classifier.model.input_shape[1:3]
     x = keras.ops.image.resize(images.x_test.astype("float32"), size)
@@ -151,10 +151,10 @@ def test_mixed_precision_and_hyperparameters(tiny, archive, tmp_path):
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_data_that_it_began_with(tiny, archive, tmp_path, monkeypatch):
     """It began without a network, on the sample; now the download would work."""
-    images = data.load_cifar10(archive)
+    images = data.load_cifar(archive)
     sample = dataclasses.replace(images, name="sample")
     asked = []
-    monkeypatch.setattr(data, "load_cifar10", lambda source: asked.append(source) or sample)
+    monkeypatch.setattr(data, "load_cifar", lambda source: asked.append(source) or sample)
     run(tmp_path, "--epochs", "1")
     run(tmp_path, "--epochs", "1")
     assert asked == [None, "sample"]
@@ -208,7 +208,7 @@ def test_best_and_last_weights_are_kept(tiny, archive, tmp_path):
     assert recipe["optimizer"] == "adamw" and recipe["keep_last"]
     rows = list(csv.DictReader((out / "history.csv").read_text().splitlines()))
     best = max(rows, key=lambda row: float(row["val_accuracy"]))
-    images = data.load_cifar10(archive)
+    images = data.load_cifar(archive)
     _, validation = data.stratified_split(images.y_train, 0.1, 0)
     x, y = images.x_train[validation].astype("float32"), images.y_train[validation]
     for folder, row in (("model", best), ("last", rows[-1])):

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from support.cifar10_files import (
+from support.cifar_files import (
     make_arrays,
 )
 

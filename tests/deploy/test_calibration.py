@@ -62,7 +62,7 @@ def test_without_validation_images(folder):
 
 @pytest.mark.parametrize("fraction, seed", [(0.1, 0), (0.2, 7)])
 def test_arrays_are_split_as_for_training(fraction, seed, tmp_path):
-    arrays = data.load_cifar10("sample")
+    arrays = data.load_cifar("sample")
     labels = arrays.class_names
     run = {"command": {"validation_fraction": fraction}, "recipe": {"seed": seed}}
     (tmp_path / "config.json").write_text(json.dumps(run))

@@ -124,7 +124,7 @@ def test_pixels(classifier, tmp_path, monkeypatch):
     options = dict(runtime="onnxruntime", preprocessing=True, calibration_images=10, max_drop=100)
     manifest = quantize(classifier, tmp_path / "out", "sample", held_out=20, **options)
     assert manifest.input_kind == "uint8"
-    images = data.load_cifar10("sample").x_test[:4]
+    images = data.load_cifar("sample").x_test[:4]
     expected = np.asarray(classifier.model.predict_on_batch(classifier.preprocessing(images)))
     (logits,) = open_runtime(tmp_path / "out").run(images)
     assert 0 < abs(logits - expected).max() < 0.5 * abs(expected).max()

@@ -158,7 +158,7 @@ def test_rollout_of_differential_attention_is_of_shares():
 @not_on_jax
 def test_the_true_maps_are_faithful():
     """The package's model, without the fifth of the patches that relevance puts first, or last."""
-    sample = data.load_cifar10("sample")
+    sample = data.load_cifar("sample")
     model = build_vit(weights="cifar10")
     x = vit_tf.get_preprocessing("cifar10")(sample.x_test[:100])
     labels, maps = sample.y_test[:100], vit_tf.class_relevance(model, x)

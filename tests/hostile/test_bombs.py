@@ -19,7 +19,7 @@ from support.torch_files import op, op_call, op_dict, op_global, op_module, op_s
 
 import vit_tf
 from vit_tf import build_vit, zips
-from vit_tf.data import load_cifar10
+from vit_tf.data import load_cifar
 from vit_tf.hub.sources import open_checkpoint
 from vit_tf.weights import open_weights, resample
 
@@ -68,7 +68,7 @@ def write_claim(path, names, content, compression, claimed):
 # ---------------------------------------------------------------------------------------------------
 NPZ_READERS = {
     "weights": (open_checkpoint, ["a.npy"]),
-    "cifar10": (load_cifar10, [f"{name}.npy" for name in ("x_train", "y_train", "x_test", "y_test")]),
+    "cifar10": (load_cifar, [f"{name}.npy" for name in ("x_train", "y_train", "x_test", "y_test")]),
 }
 
 
@@ -103,13 +103,13 @@ def test_cifar10_archives_that_unpack_to_much_more(tmp_path, monkeypatch, name):
     path = tmp_path / name
     if name == "a.tar.gz":
         path.write_bytes(gzip.compress(bytes(16 << 20)))
-        refused(load_cifar10, path, "unpacks to more than")
+        refused(load_cifar, path, "unpacks to more than")
         return
     names = NPZ_READERS["cifar10"][1] if name == "a.npz" else [f"data_batch_{i}" for i in range(1, 6)]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for member in names:
             archive.writestr(member, bytes(4 << 20))
-    refused(load_cifar10, path, "claims to unpack to")
+    refused(load_cifar, path, "claims to unpack to")
 
 
 @pytest.mark.parametrize("pack", [lzma.compress, bz2.compress])
@@ -117,7 +117,7 @@ def test_cifar10_zip_of_other_methods(tmp_path, pack):
     method = zipfile.ZIP_LZMA if pack is lzma.compress else zipfile.ZIP_BZIP2
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
         archive.writestr("data_batch_1", bytes(8 << 20))
-    refused(load_cifar10, tmp_path / "a.zip", "members packed by")
+    refused(load_cifar, tmp_path / "a.zip", "members packed by")
 
 
 def test_cifar10_tar_with_holes(tmp_path):
@@ -130,7 +130,7 @@ def test_cifar10_tar_with_holes(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(1024))
     with tarfile.open(tmp_path / "a.tar") as archive:
         assert archive.getmembers()[0].size == 32 << 20
-    refused(load_cifar10, tmp_path / "a.tar", "data_batch_1, data_batch_2")
+    refused(load_cifar, tmp_path / "a.tar", "data_batch_1, data_batch_2")
 
 
 def test_cifar10_pickle_that_names_a_text_often(tmp_path):
@@ -139,7 +139,7 @@ def test_cifar10_pickle_that_names_a_text_often(tmp_path):
     encode = b"c_codecs\nencode\nq\1" + op("x" * 100_000) + b"q\2"
     (tmp_path / "data_batch_1").write_bytes(b"\x80\x02(" + encode + b"h\1h\2N\x86R" * 1000 + b"l.")
     (tmp_path / "test_batch").write_bytes(b"")
-    refused(load_cifar10, tmp_path, "data_batch_1 is not a CIFAR-10 batch: it lacks data")
+    refused(load_cifar, tmp_path, "data_batch_1 is not a CIFAR-10 batch: it lacks data")
 
 
 # ---------------------------------------------------------------------------------------------------

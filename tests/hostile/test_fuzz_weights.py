@@ -26,7 +26,7 @@ from support.paths import FIXTURES
 from support.torch_files import op_dict, op_module, op_storage, op_tensor, write_legacy, write_torch
 
 from vit_tf import build_vit, classifier, get_preprocessing, load_weights
-from vit_tf.data import load_cifar10
+from vit_tf.data import load_cifar
 from vit_tf.hub.sources import open_checkpoint
 from vit_tf.labels import labels_from_config, problem_type_from_config, thresholds_from_config
 from vit_tf.weights import open_weights
@@ -196,7 +196,7 @@ def test_npz(tmp_path, reader):
                 archive.writestr(f"{name}.npy", member)
         if not choice & 3:
             path.write_bytes(damaged_bytes(path.read_bytes(), edits))
-        survives(load_all if reader == "weights" else load_cifar10, path)
+        survives(load_all if reader == "weights" else load_cifar, path)
 
     check()
 

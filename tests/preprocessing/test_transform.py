@@ -423,7 +423,7 @@ def test_files_are_preprocessed_and_found_without_keras():
     code = """if True:
         import sys
         import numpy as np
-        from vit_tf.data import EvalTransform, find_images, load_cifar10
+        from vit_tf.data import EvalTransform, find_images, load_cifar
         from vit_tf.preprocessing import get_preprocessing
         print(get_preprocessing("vit_base_patch16_224", 32)(np.zeros((8, 8, 3), "uint8")).shape)
         print({"keras", "grain", "matplotlib"}.intersection(sys.modules))

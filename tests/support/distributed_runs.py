@@ -24,7 +24,7 @@ if __name__ == "__main__" and sys.argv[1] == "devices":
 import keras
 import numpy as np
 
-from vit_tf.data import DataLoader, load_cifar10
+from vit_tf.data import DataLoader, load_cifar
 from vit_tf.training import Recipe, configure, make_model, make_trainer
 from vit_tf.training.augmentation import make_mix
 from vit_tf.training.distribution.host_arrays import gather_value, is_divided
@@ -53,7 +53,7 @@ def make(case, placement, folder, epochs=2):
     """Returns the trainer of a case: 10 steps per epoch, the last of 11 images."""
     recipe = Recipe(epochs=epochs, batch_size=16, learning_rate=1e-3, checkpoint_minutes=1e9, **CASES[case])
     recipe = configure(recipe)
-    data = load_cifar10("sample")
+    data = load_cifar("sample")
     images, labels = data.x_train[:155, 8:24, 8:24], data.y_train[:155]
     options = dict(seed=0, mix=make_mix(recipe), shuffle=True)
     train = DataLoader(images, labels, 10, recipe.batch_size, **options)

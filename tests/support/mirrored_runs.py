@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from vit_tf.data import DataLoader, load_cifar10
+from vit_tf.data import DataLoader, load_cifar
 from vit_tf.training import Recipe, make_model, make_optimizer
 from vit_tf.training.augmentation import make_mix
 from vit_tf.training.freezing import freeze
@@ -90,7 +90,7 @@ def make_engine(recipe, num_devices, task="single-label", **options):
 
 
 def loader(recipe, task, is_train):
-    data = load_cifar10("sample")
+    data = load_cifar("sample")
     images, labels = (data.x_train, data.y_train) if is_train else (data.x_test, data.y_test)
     images, labels = images[:NUM_IMAGES], labels[:NUM_IMAGES]
     if task.name == "multi-label":

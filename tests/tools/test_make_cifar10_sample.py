@@ -5,10 +5,10 @@ import sys
 
 import numpy as np
 import pytest
-from support.cifar10_files import make_arrays, write_npz
+from support.cifar_files import make_arrays, write_npz
 from support.paths import ROOT
 
-from vit_tf.data import SAMPLE_PATH, load_cifar10
+from vit_tf.data import SAMPLE_PATH, load_cifar
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def make_sample(monkeypatch):
 def test_script_makes_the_embedded_sample_again(tmp_path, make_sample, capsys):
     from PIL import Image
 
-    sample = load_cifar10("sample")
+    sample = load_cifar("sample")
     arrays = (sample.x_train, sample.y_train, sample.x_test, sample.y_test)
     source = write_npz(tmp_path / "full.npz", arrays)
     out = tmp_path / "made" / "sheet.png"
@@ -66,7 +66,7 @@ def test_script_refuses_in_one_line(tmp_path, arrays, make_sample, capsys):
 
 
 def test_script_refuses_where_it_cannot_write(tmp_path, make_sample, capsys):
-    sample = load_cifar10("sample")
+    sample = load_cifar("sample")
     source = tmp_path / "full.npz"
     write_npz(source, (sample.x_train, sample.y_train, sample.x_test, sample.y_test))
     assert make_sample(source, tmp_path / "out.jpg") == 2

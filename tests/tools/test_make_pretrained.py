@@ -19,7 +19,7 @@ make_pretrained = load_script("make_pretrained", "tools")
 
 @pytest.fixture(scope="module")
 def sample():
-    return data.load_cifar10("sample")
+    return data.load_cifar("sample")
 
 
 @pytest.mark.slow
@@ -65,7 +65,7 @@ def write_run(folder, accuracy):
 def as_whole(monkeypatch, sample):
     """Lets the sample pass for all of CIFAR-10."""
     images = dataclasses.replace(sample, name="cifar10")
-    monkeypatch.setattr(make_pretrained.data, "load_cifar10", lambda source: images)
+    monkeypatch.setattr(make_pretrained.data, "load_cifar", lambda source: images)
 
 
 @pytest.mark.slow

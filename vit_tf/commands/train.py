@@ -25,8 +25,9 @@ HELP = "train from scratch, on CIFAR-10 or labelled images"
 def add_arguments(parser):
     parser.add_argument(
         "--data",
-        help="an .npz, the original CIFAR-10 folder or archive, 'cifar10' (download), 'sample', or labelled "
-        "images as of `vit-tf finetune`; by default the download, or the sample if that fails",
+        help="an .npz, the original folder or archive of CIFAR-10 or CIFAR-100, 'cifar10' or 'cifar100' "
+        "(download), 'sample', or labelled images as of `vit-tf finetune`; by default the download of CIFAR-10, "
+        "or the sample if that fails",
     )
     parser.add_argument(
         "--preset",

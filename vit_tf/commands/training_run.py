@@ -14,6 +14,7 @@ from vit_tf.commands.process_failures import ending_together, failures_in_one_li
 from vit_tf.commands.recipe_options import add_settings, given_settings
 from vit_tf.commands.run_processes import add_distribution, join, split_together
 from vit_tf.commands.startup import import_backend
+from vit_tf.data import cifar
 from vit_tf.terminal import printable, shell_quoted
 from vit_tf.training.datasets import absolute, open_dataset
 from vit_tf.training.distribution.choose import choose_backend, choose_placement
@@ -99,7 +100,7 @@ def new_command(args, name, preset, engine, variant, hyperparameters=None, weigh
     check_recipe(engine, make_recipe(command))
     if variant:
         get_variant(variant, **command["hyperparameters"])
-    if command["data"] not in (None, "cifar10", "sample") and not os.path.exists(command["data"]):
+    if command["data"] not in (None, *cifar.NAMES) and not os.path.exists(command["data"]):
         open_dataset(command["data"])  # says that there is no such path, and suggests others
     return command
 
@@ -179,7 +180,7 @@ def open_together(group, args, command, dataset, subcommand, stack):
 
 def open_data(command, source):
     """Opens a data set, before the slow imports where Keras does not download it."""
-    if source in (None, "cifar10"):
+    if source in (None, *cifar.DOWNLOADS):
         import_for(command)
     return open_dataset(source)
 

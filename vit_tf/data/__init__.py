@@ -6,7 +6,7 @@ from vit_tf.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from vit_tf.data.augment.image import EvalTransform
-    from vit_tf.data.cifar10 import CIFAR10_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, load_cifar10
+    from vit_tf.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, SAMPLE_NOTE, SAMPLE_PATH, load_cifar
     from vit_tf.data.decoded_images import CachedImages, DecodedImages
     from vit_tf.data.directory_layout import SPLITS
     from vit_tf.data.image_checks import check_images
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vit_tf.data.splits import read_split, split_files, stratified_split, write_split
 
 __all__ = [
+    "CIFAR100_CLASSES",
     "CIFAR10_CLASSES",
     "SAMPLE_NOTE",
     "SAMPLE_PATH",
@@ -30,7 +31,7 @@ __all__ = [
     "WrittenShards",
     "check_images",
     "find_images",
-    "load_cifar10",
+    "load_cifar",
     "read_split",
     "split_files",
     "stratified_split",

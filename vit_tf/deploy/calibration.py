@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vit_tf.checks import is_int, is_number, shown
-from vit_tf.data import DataLoader, DecodedImages, EvalTransform, find_images, load_cifar10
+from vit_tf.data import DataLoader, DecodedImages, EvalTransform, find_images, load_cifar
 from vit_tf.data.stratification import draw_stratified
 from vit_tf.files import read_json
 from vit_tf.training import evaluation
@@ -114,7 +114,7 @@ def choose_images(
 def split(source, weights, num_calibration):
     """Returns the images to draw calibration images from, the images to measure on, and the latter's name."""
     if is_array_source(source):
-        arrays = load_cifar10(source)
+        arrays = load_cifar(source)
         images = evaluation.ArrayImages(arrays.x_train, arrays.y_train, arrays.class_names)
         held_out = draw_mask(images.labels, *split_of_run(weights))
         return images.subset(~held_out), images.subset(held_out), "validation"

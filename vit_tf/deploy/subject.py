@@ -15,7 +15,7 @@ from PIL import Image
 from vit_tf import __version__
 from vit_tf.checks import require
 from vit_tf.classifier import Classifier, open_classifier
-from vit_tf.data import load_cifar10
+from vit_tf.data import load_cifar
 from vit_tf.deploy.agreement import run_batches
 from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.inference_model import make_inference_model
@@ -122,7 +122,7 @@ class Subject:
 
     def sample(self, count):
         """Returns test images of CIFAR-10, uint8 (count, 32, 32, 3), of all classes."""
-        images = load_cifar10("sample").x_test
+        images = load_cifar("sample").x_test
         return images[:: len(images) // count][:count]
 
     def expected(self, pixels, normalized):

@@ -18,6 +18,7 @@ class ImageSet:
 
 IMAGE_SETS = {
     "cifar10": ImageSet(50_000, 3073),  # the binary version: a label and 3 x 32 x 32 bytes
+    "cifar100": ImageSet(50_000, 3074),  # two labels
     "imagenet1k": ImageSet(1_281_167, 115e3),  # ILSVRC2012_img_train.tar has 147.9 GB
     # Winter 2021. timm/imagenet-w21-webp-wds on the hub: 645.65 GB, "~56 %" of the JPEG files.
     "imagenet21k": ImageSet(13_151_276, 88e3),

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from vit_tf import files
+from vit_tf.data.cifar import NAMES
+from vit_tf.data.cifar_batches import original_in, original_of
 from vit_tf.data.tables.text import read_rows
 from vit_tf.terminal import printable
 
@@ -21,15 +23,16 @@ ARRAY_ENDINGS = (".npz", ".tar.gz", ".tgz", ".tar")
 
 
 def is_array_source(source):
-    """Returns whether --data names arrays (CIFAR-10 in any form, or an .npz) and not image files."""
-    if source in (None, "cifar10", "sample") or str(source).lower().endswith(ARRAY_ENDINGS):
+    """Returns whether --data names arrays (CIFAR in any form, or an .npz) and not image files."""
+    if source is None or source in NAMES or str(source).lower().endswith(ARRAY_ENDINGS):
         return True
     path = Path(source)
     if path.is_dir():
-        return any(any(path.glob(f"{place}data_batch_1*")) for place in ("", "*/"))
+        folders = [path, *(entry for entry in os.scandir(path) if entry.is_dir())]
+        return any(map(original_in, folders))
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            return any("data_batch_1" in name for name in archive.namelist())
+            return original_of(map(os.path.basename, archive.namelist())) is not None
     return False
 
 
@@ -38,7 +41,7 @@ class ArrayDataset:
 
     Args:
         images: `vit_tf.data.ImageData`.
-        source: what `load_cifar10` needs to load the same images again.
+        source: what `load_cifar` needs to load the same images again.
     """
 
     def __init__(self, images, source):
@@ -242,7 +245,7 @@ def open_dataset(source):
         return FileDataset(source)
     from vit_tf import data
 
-    images = data.load_cifar10(source)
+    images = data.load_cifar(source)
     return ArrayDataset(images, source or images.name)
 
 

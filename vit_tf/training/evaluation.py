@@ -43,7 +43,7 @@ def load_images(source, part, weights, notes=True):
         part = part or "test"
         if part not in ("test", "train"):
             raise ValueError(f"{shown(source)} has the parts test and train, got --part {part}")
-        arrays = data.load_cifar10(source)
+        arrays = data.load_cifar(source)
         x, y = (getattr(arrays, f"{name}_{part}") for name in "xy")
         return ArrayImages(x, y, arrays.class_names), part
     images = parts_of_run(data.find_images(source), source, weights)

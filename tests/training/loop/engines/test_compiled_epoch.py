@@ -341,7 +341,7 @@ def test_command(tiny, monkeypatch, tmp_path, capsys):
     assert {"config.json", "history.csv", "metrics.json", "model", "checkpoints"} <= names
     assert [logits.shape for logits in tiny] == [(20, 10)] * 2  # the rehearsal, and the end
     keras.config.set_dtype_policy("float32")
-    images = data.load_cifar10(tmp_path / "tiny.npz")
+    images = data.load_cifar(tmp_path / "tiny.npz")
     classifier = vit_tf.load(tmp_path / "run" / "model")
     predicted = [prediction[0][0] for prediction in classifier.predict(list(images.x_test), top=1)]
     accuracy = np.mean([name == images.class_names[i] for name, i in zip(predicted, images.y_test)])

@@ -14,11 +14,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from support.cifar10_files import (
+from support.cifar_files import (
     assert_refused,
     assert_same,
     batch_files,
     batches_of,
+    cifar100_files,
     make_arrays,
     write_folder,
     write_npz,
@@ -26,7 +27,15 @@ from support.cifar10_files import (
     write_zip,
 )
 
-from vit_tf.data import CIFAR10_CLASSES, SAMPLE_PATH, ImageData, cifar10_batches, load_cifar10
+from vit_tf.data import (
+    CIFAR10_CLASSES,
+    CIFAR100_CLASSES,
+    SAMPLE_PATH,
+    ImageData,
+    cifar_batches,
+    load_cifar,
+)
+from vit_tf.training.datasets import is_array_source
 
 
 @pytest.fixture
@@ -46,6 +55,7 @@ def no_network(monkeypatch):
         raise Exception("URL fetch failure on https://www.cs.toronto.edu/x:\n None -- [Errno -3] No name")
 
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", fail)
+    monkeypatch.setattr(keras.datasets.cifar100, "load_data", fail)
     return seen
 
 
@@ -54,7 +64,7 @@ def no_network(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["python2", "python3", "binary"])
 def test_folder(tmp_path, arrays, kind):
-    found = load_cifar10(write_folder(tmp_path / "cifar-10-batches", batch_files(arrays, kind)))
+    found = load_cifar(write_folder(tmp_path / "cifar-10-batches", batch_files(arrays, kind)))
     assert_same(found, arrays)
     assert found.name == "cifar-10-batches"
     assert found.class_names == CIFAR10_CLASSES
@@ -65,12 +75,12 @@ def test_folder_around_the_folder(tmp_path, arrays):
     write_folder(tmp_path / "around" / "cifar-10-batches-py", batch_files(arrays))
     (tmp_path / "around" / "other").mkdir()
     (tmp_path / "around" / "notes.txt").write_text("x")
-    assert_same(load_cifar10(str(tmp_path / "around")), arrays)
+    assert_same(load_cifar(str(tmp_path / "around")), arrays)
 
 
 def test_folder_with_both_formats_reads_one(tmp_path, arrays):
     files = batch_files(arrays, "python2") | batch_files(arrays, "binary")
-    assert_same(load_cifar10(write_folder(tmp_path / "both", files)), arrays)
+    assert_same(load_cifar(write_folder(tmp_path / "both", files)), arrays)
 
 
 @pytest.mark.parametrize("kind", ["python2", "python3", "binary"])
@@ -79,17 +89,58 @@ def test_folder_with_both_formats_reads_one(tmp_path, arrays):
     [("a.tar.gz", "w:gz"), ("a.tgz", "w:gz"), ("a.tar", "w"), ("A.TAR.GZ", "w:gz"), ("a.tar.gz", "w")],
 )
 def test_tar(tmp_path, arrays, kind, name, mode):
-    assert_same(load_cifar10(write_tar(tmp_path / name, batch_files(arrays, kind), mode)), arrays)
+    assert_same(load_cifar(write_tar(tmp_path / name, batch_files(arrays, kind), mode)), arrays)
 
 
 @pytest.mark.parametrize("kind", ["python2", "python3", "binary"])
 def test_zip(tmp_path, arrays, kind):
-    assert_same(load_cifar10(write_zip(tmp_path / "a.zip", batch_files(arrays, kind))), arrays)
+    assert_same(load_cifar(write_zip(tmp_path / "a.zip", batch_files(arrays, kind))), arrays)
+
+
+@pytest.mark.parametrize("kind", ["python2", "python3", "binary"])
+@pytest.mark.parametrize("container", ["folder", "around", "a.tar.gz", "a.zip"])
+def test_cifar100(tmp_path, kind, container):
+    arrays = make_arrays(num_classes=100)
+    files = cifar100_files(arrays, kind)
+    if container == "a.zip":
+        path = write_zip(tmp_path / container, files)
+    elif container == "a.tar.gz":
+        path = write_tar(tmp_path / container, files, "w:gz")
+    else:
+        write_folder(tmp_path / container / "cifar-100", files)
+        path = tmp_path / container / ("cifar-100" if container == "folder" else "")
+    assert is_array_source(str(path))
+    found = load_cifar(path)
+    assert_same(found, arrays)
+    assert found.class_names == CIFAR100_CLASSES
+
+
+def test_names_of_cifar100():
+    assert len(set(CIFAR100_CLASSES)) == 100
+    assert list(CIFAR100_CLASSES) == sorted(CIFAR100_CLASSES)  # as in the original, by the alphabet
+    places = {0: "apple", 1: "aquarium_fish", 47: "maple_tree", 64: "possum", 81: "streetcar", 99: "worm"}
+    assert {label: CIFAR100_CLASSES[label] for label in places} == places
+
+
+def test_npz_of_100_classes(tmp_path):
+    x_train, y_train, x_test, y_test = make_arrays(num_classes=100)
+    y_train[3] = 99
+    found = load_cifar(write_npz(tmp_path / "a.npz", (x_train, y_train, x_test, y_test)))
+    assert found.class_names == CIFAR100_CLASSES
+    y_train[:] = 98
+    path = write_npz(tmp_path / "b.npz", (x_train, y_train, x_test, y_test))
+    assert_refused(path, "y_train of 'b' has labels 98 to 98: expected 0 to 9")
+
+
+def test_lists_named_train_and_images_are_not_cifar100(tmp_path):
+    write_folder(tmp_path / "images", {"train": b"cats/1.jpg", "1.jpg": b"x"})
+    write_folder(tmp_path / "images" / "test", {"1.jpg": b"x"})
+    assert not is_array_source(str(tmp_path / "images"))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz(tmp_path, arrays, save):
-    found = load_cifar10(write_npz(tmp_path / "mine.npz", arrays, save))
+    found = load_cifar(write_npz(tmp_path / "mine.npz", arrays, save))
     assert_same(found, arrays)
     assert found.name == "mine"
     assert found.x_train.flags.writeable  # torch.from_numpy warns of arrays that are not
@@ -105,7 +156,7 @@ def test_npz_layouts(tmp_path, arrays):
         y_test=y_test.astype(">i2"),
         extra=np.zeros(3),
     )
-    assert_same(load_cifar10(path), arrays)
+    assert_same(load_cifar(path), arrays)
 
 
 def test_npz_header_of_version_2(tmp_path, arrays):
@@ -119,7 +170,7 @@ def test_npz_header_of_version_2(tmp_path, arrays):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    assert_same(load_cifar10(tmp_path / "a.npz"), arrays)
+    assert_same(load_cifar(tmp_path / "a.npz"), arrays)
 
 
 def test_batches_of_one_image_and_fortran_order(tmp_path):
@@ -127,14 +178,14 @@ def test_batches_of_one_image_and_fortran_order(tmp_path):
     files = batch_files(arrays, "python3")
     for name, pixels, labels in batches_of(make_arrays(per_batch=2, seed=3)):
         files[name] = pickle.dumps({b"data": np.asfortranarray(pixels), b"labels": labels.tolist()}, 2)
-    assert_same(load_cifar10(write_folder(tmp_path / "f", files)), make_arrays(per_batch=2, seed=3))
-    assert_same(load_cifar10(write_folder(tmp_path / "b", batch_files(arrays, "binary"))), arrays)
+    assert_same(load_cifar(write_folder(tmp_path / "f", files)), make_arrays(per_batch=2, seed=3))
+    assert_same(load_cifar(write_folder(tmp_path / "b", batch_files(arrays, "binary"))), arrays)
 
 
 def test_other_image_sizes(tmp_path):
     images = np.arange(3 * 8 * 6, dtype=np.uint8).reshape(3, 8, 6, 1)
     labels = np.array([0, 9, 4])
-    found = load_cifar10(write_npz(tmp_path / "gray.npz", (images, labels, images[:1], labels[:1])))
+    found = load_cifar(write_npz(tmp_path / "gray.npz", (images, labels, images[:1], labels[:1])))
     assert found.x_train.shape == (3, 8, 6, 1)
 
 
@@ -148,20 +199,20 @@ def test_name_is_the_stem_and_never_the_samples(tmp_path, arrays, file_name, nam
         write_npz(path, arrays)
     else:
         write_tar(path, batch_files(arrays), "w:gz")
-    assert load_cifar10(path).name == name
+    assert load_cifar(path).name == name
 
 
 def test_home_folder_is_expanded(tmp_path, arrays, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     write_npz(tmp_path / "mine.npz", arrays)
-    assert_same(load_cifar10("~/mine.npz"), arrays)
+    assert_same(load_cifar("~/mine.npz"), arrays)
 
 
 def test_import_is_light():
     """The readers need NumPy and the standard library only."""
     script = (
-        "import sys, vit_tf.data.cifar10\n"
+        "import sys, vit_tf.data.cifar\n"
         "print([m for m in ('keras', 'tensorflow', 'PIL', 'matplotlib') if m in sys.modules])\n"
     )
     command = [sys.executable, "-c", script]
@@ -174,7 +225,7 @@ def test_import_is_light():
 
 def test_download_failure_falls_back_to_the_sample_and_says_why(no_network):
     before = socket.getdefaulttimeout()
-    found = load_cifar10()
+    found = load_cifar()
     assert found.name == "sample"
     assert len(found.x_train) == 1600
     assert found.note.startswith("CIFAR-10 could not be downloaded (URL fetch failure on https://")
@@ -187,8 +238,25 @@ def test_download_failure_falls_back_to_the_sample_and_says_why(no_network):
 def test_forced_download_failure_is_an_error(no_network):
     match = r"could not be downloaded \(URL fetch failure .* give --data PATH, or take --data sample"
     with pytest.raises(ValueError, match=match) as caught:
-        load_cifar10("cifar10")
+        load_cifar("cifar10")
     assert "\n" not in str(caught.value)
+
+
+def test_cifar100_needs_its_download(no_network):
+    match = r"^CIFAR-100 could not be downloaded \(URL fetch failure .* give --data PATH$"
+    with pytest.raises(ValueError, match=match):
+        load_cifar("cifar100")
+
+
+def test_download_of_cifar100(monkeypatch):
+    import keras
+
+    arrays = make_arrays(num_classes=100)
+    downloaded = arrays[:1] + (arrays[1][:, None],), arrays[2:3] + (arrays[3][:, None],)
+    monkeypatch.setattr(keras.datasets.cifar100, "load_data", lambda: downloaded)
+    found = load_cifar("cifar100")
+    assert_same(found, arrays)
+    assert (found.name, found.class_names) == ("cifar100", CIFAR100_CLASSES)
 
 
 @pytest.mark.parametrize("source", [None, "cifar10"])
@@ -204,7 +272,7 @@ def test_download(monkeypatch, arrays, source, image_data_format):
     )
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: downloaded)
     monkeypatch.setattr(keras.config, "image_data_format", lambda: image_data_format)
-    found = load_cifar10(source)
+    found = load_cifar(source)
     assert_same(found, arrays)
     assert (found.name, found.note) == ("cifar10", "")
 
@@ -218,12 +286,12 @@ def test_interrupting_the_download_is_not_swallowed(monkeypatch):
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", interrupt)
     before = socket.getdefaulttimeout()
     with pytest.raises(KeyboardInterrupt):
-        load_cifar10()
+        load_cifar()
     assert socket.getdefaulttimeout() == before
 
 
 def test_sample():
-    sample = load_cifar10("sample")
+    sample = load_cifar("sample")
     assert sample.name == "sample"
     assert "embedded sample of 2,000 real images" in sample.note
     assert sample.x_train.shape == (1600, 32, 32, 3)
@@ -234,7 +302,7 @@ def test_sample():
     assert len(np.unique(images, axis=0)) > 1990  # real images: they differ, and each has contrast
     assert (images.std(axis=1) > 2).all()
     assert sample.y_train[:10].tolist() == list(range(10))  # so that any prefix is balanced
-    again = load_cifar10("sample")
+    again = load_cifar("sample")
     assert_same(again, (sample.x_train, sample.y_train, sample.x_test, sample.y_test))
 
 
@@ -244,7 +312,7 @@ def test_sample_labels_belong_to_the_rows_of_the_sheet():
     with Image.open(SAMPLE_PATH) as image:
         assert image.size == (1600, 1280)
         sheet = np.asarray(image)
-    sample = load_cifar10("sample")
+    sample = load_cifar("sample")
     for label in range(10):
         rows = sheet[label * 128 : (label + 1) * 128]
         train = sample.x_train[sample.y_train == label]
@@ -264,8 +332,8 @@ def test_sample_file_is_small():
 
 @pytest.mark.parametrize("source", ["", 3, ["a.npz"], np.zeros(3)])
 def test_source_of_another_kind(source):
-    with pytest.raises(ValueError, match="source is .*expected 'cifar10', 'sample' or a path"):
-        load_cifar10(source)
+    with pytest.raises(ValueError, match="source is .*expected 'cifar10', 'cifar100', 'sample' or a path"):
+        load_cifar(source)
 
 
 def test_missing_file_suggests_the_nearest(tmp_path, arrays):
@@ -290,17 +358,17 @@ def test_empty_file(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.npz", "a.tar.gz", "folder"])
 def test_folder_without_batches(tmp_path, name):
     write_folder(tmp_path / name, {"cat.jpg": b"x", "dog.jpg": b"x"})
-    assert_refused(tmp_path / name, r"it has no CIFAR-10 batches \(cat.jpg, dog.jpg\): expected .npz")
+    assert_refused(tmp_path / name, r"it has no CIFAR batches \(cat.jpg, dog.jpg\): expected .npz")
 
 
 def test_empty_folder(tmp_path):
-    assert_refused(tmp_path, r"it has no CIFAR-10 batches \(it is empty\): expected .npz")
+    assert_refused(tmp_path, r"it has no CIFAR batches \(it is empty\): expected .npz")
 
 
 def test_folder_with_two_data_sets(tmp_path, arrays):
     write_folder(tmp_path / "one", batch_files(arrays))
     write_folder(tmp_path / "two", batch_files(arrays, "binary"))
-    assert_refused(tmp_path, r"several folders in it have CIFAR-10 batches \(one, two\)")
+    assert_refused(tmp_path, r"several folders in it have CIFAR batches \(one, two\)")
 
 
 @pytest.mark.parametrize("name", ["a.csv", "data_batch_1", "a.npy", "a.gz"])
@@ -321,7 +389,7 @@ def test_permission_denied(tmp_path, arrays, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = write_tar(tmp_path / "a.tar", batch_files(arrays), "w")
-    monkeypatch.setattr(cifar10_batches, "open", deny, raising=False)  # chmod would not stop root
+    monkeypatch.setattr(cifar_batches, "open", deny, raising=False)  # chmod would not stop root
     assert_refused(path, r"Permission denied: make it readable for you \(chmod u\+r\)")
 
 
@@ -340,7 +408,7 @@ def test_missing_batch_is_named(tmp_path, arrays, kind, container):
         path = write_zip(tmp_path / container, files)
     else:
         path = write_tar(tmp_path / container, files, "w:gz")
-    assert_refused(path, f"{name} missing: expected six batches, got .*'test_batch")
+    assert_refused(path, f"{name} missing: expected 6 batches of CIFAR-10, got .*'test_batch")
 
 
 @pytest.mark.parametrize("container", ["a.tar", "a.zip"])
@@ -349,7 +417,7 @@ def test_archive_without_batches(tmp_path, container):
         path = write_zip(tmp_path / container, {"cat.jpg": b"x"})
     else:
         path = write_tar(tmp_path / container, {"cat.jpg": b"x"}, "w")
-    assert_refused(path, r"data_batch_1, .*test_batch missing: expected six batches, got \[\]")
+    assert_refused(path, "it has no CIFAR batches: expected .npz")
 
 
 # ---------------------------------------------------------------- the arrays

@@ -1,4 +1,4 @@
-"""The files of CIFAR-10 in miniature: the same formats, fewer images."""
+"""The files of CIFAR-10 and CIFAR-100 in miniature: the same formats, fewer images."""
 
 import io
 import pickle
@@ -9,18 +9,19 @@ import zipfile
 import numpy as np
 import pytest
 
-from vit_tf.data import load_cifar10
+from vit_tf.data import load_cifar
 
 BATCHES = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 
 
-def make_arrays(per_batch=4, seed=0):
-    """Returns x_train, y_train, x_test, y_test of a tiny CIFAR-10 of six batches."""
+def make_arrays(per_batch=4, seed=0, num_classes=10):
+    """Returns x_train, y_train, x_test, y_test of a tiny CIFAR-10 of six batches, or of other classes."""
     generator = np.random.default_rng(seed)
     num_train = 5 * per_batch
     x_train = generator.integers(0, 256, (num_train, 32, 32, 3), dtype=np.uint8)
     x_test = generator.integers(0, 256, (per_batch, 32, 32, 3), dtype=np.uint8)
-    return x_train, generator.integers(0, 10, num_train), x_test, generator.integers(0, 10, per_batch)
+    y_train, y_test = (generator.integers(0, num_classes, n) for n in (num_train, per_batch))
+    return x_train, y_train, x_test, y_test
 
 
 def batches_of(arrays):
@@ -28,7 +29,12 @@ def batches_of(arrays):
     x_train, y_train, x_test, y_test = arrays
     parts = [*zip(np.split(x_train, 5), np.split(y_train, 5)), (x_test, y_test)]
     for name, (images, labels) in zip(BATCHES, parts):
-        yield name, np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1), labels
+        yield name, planes(images), labels
+
+
+def planes(images):
+    """Returns uint8 [n, 3072] of images [n, 32, 32, 3]: a plane of red, of green, of blue."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)).reshape(len(images), -1)
 
 
 def python3_batch(pixels, labels):
@@ -60,6 +66,24 @@ def batch_files(arrays, kind="python2"):
     suffix = ".bin" if kind == "binary" else ""
     files = {name + suffix: write(pixels, labels) for name, pixels, labels in batches_of(arrays)}
     return files | {"batches.meta" + (".txt" if suffix else ""): b"not read", "readme.html": b"<html>"}
+
+
+def cifar100_files(arrays, kind="python2"):
+    """Returns {file name: bytes} of CIFAR-100's folder: coarse labels, which are not read, and fine ones."""
+    files = {}
+    for name, images, labels in (("train", *arrays[:2]), ("test", *arrays[2:])):
+        pixels, coarse = planes(images), np.full(len(labels), 7)
+        if kind == "binary":
+            both = [coarse[:, None], labels[:, None], pixels]
+            files[f"{name}.bin"] = np.concatenate(both, axis=1).astype(np.uint8).tobytes()
+        elif kind == "python2":  # a shorter dict than the original's
+            files[name] = python2_batch(pixels, labels).replace(b"U\x06labelsq", b"U\x0bfine_labelsq")
+        else:
+            names = [b"%d.png" % index for index in range(len(labels))]
+            batch = {b"filenames": names, b"batch_label": b"training batch 1 of 1", b"data": pixels}
+            batch |= {b"fine_labels": labels.tolist(), b"coarse_labels": coarse.tolist()}
+            files[name] = pickle.dumps(batch, protocol=2)
+    return files | {"meta": b"not read", "file.txt~": b""}
 
 
 def write_folder(path, files):
@@ -106,7 +130,7 @@ def assert_same(found, arrays):
 def assert_refused(path, match):
     """Asserts that loading raises one line that begins with the path, and returns it."""
     with pytest.raises(ValueError, match=match) as caught:
-        load_cifar10(path)
+        load_cifar(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: ")
     assert "\n" not in message

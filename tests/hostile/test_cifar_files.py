@@ -9,10 +9,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from support.cifar10_files import (
+from support.cifar_files import (
     assert_refused,
     assert_same,
     batch_files,
+    cifar100_files,
     make_arrays,
     write_folder,
     write_npz,
@@ -20,8 +21,8 @@ from support.cifar10_files import (
     write_zip,
 )
 
-from vit_tf.data import cifar10, cifar10_batches, load_cifar10
-from vit_tf.data.cifar10_batches import BatchUnpickler
+from vit_tf.data import cifar, cifar_batches, load_cifar
+from vit_tf.data.cifar_batches import BatchUnpickler
 
 
 @pytest.fixture
@@ -76,6 +77,21 @@ def test_truncated_binary_batch(tmp_path, arrays, size):
     files["test_batch.bin"] = files["test_batch.bin"][:size]
     path = write_folder(tmp_path / "f", files)
     assert_refused(path, f"test_batch.bin has {size:,} bytes, not a whole number of records of 3,073")
+
+
+@pytest.mark.parametrize("size", [0, 1, 3073, 3075])
+def test_truncated_binary_batch_of_cifar100(tmp_path, size):
+    files = cifar100_files(make_arrays(num_classes=100), "binary")
+    files["train.bin"] = files["train.bin"][:size]
+    path = write_folder(tmp_path / "f", files)
+    assert_refused(path, f"train.bin has {size:,} bytes, not a whole number of records of 3,074")
+
+
+def test_cifar100_without_fine_labels(tmp_path):
+    files = cifar100_files(make_arrays(num_classes=100))
+    batch = {b"data": np.zeros((1, 3072), np.uint8), b"coarse_labels": [1]}
+    path = write_folder(tmp_path / "f", files | {"test": pickle.dumps(batch, 2)})
+    assert_refused(path, "test is not a CIFAR-100 batch: it lacks data or fine labels")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +195,7 @@ def test_hostile_opcodes(tmp_path, arrays, content, match):
     files = batch_files(arrays)
     path = write_folder(tmp_path / "f", files | {"data_batch_5": content})
     assert_refused(path, f"data_batch_5 is not a CIFAR-10 batch: .*({match})")
-    assert_same(load_cifar10(write_folder(tmp_path / "good", files)), arrays)  # nothing was left changed
+    assert_same(load_cifar(write_folder(tmp_path / "good", files)), arrays)  # nothing was left changed
 
 
 def test_pickle_cannot_change_what_later_files_are_read_with(tmp_path, arrays):
@@ -212,7 +228,7 @@ def test_npz_shape_below_zero(tmp_path, arrays):
 
 def test_npz_of_too_many_bytes(tmp_path, arrays, monkeypatch):
     path = write_npz(tmp_path / "a.npz", arrays, np.savez_compressed)
-    monkeypatch.setattr(cifar10, "MAX_NPZ_BYTES", 50_000)
+    monkeypatch.setattr(cifar, "MAX_NPZ_BYTES", 50_000)
     assert_refused(path, "its arrays take .* bytes: expected at most 50,000")
 
 
@@ -237,15 +253,15 @@ def test_archive_that_unpacks_to_too_much(tmp_path, arrays, monkeypatch, name):
         path = write_zip(tmp_path / name, files)
     else:
         path = write_tar(tmp_path / name, files, "w:gz" if name.endswith("gz") else "w")
-    monkeypatch.setattr(cifar10_batches, "MAX_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(cifar_batches, "MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
-    monkeypatch.setattr(cifar10_batches, "MAX_ARCHIVE_BYTES", 20_000)
+    monkeypatch.setattr(cifar_batches, "MAX_ARCHIVE_BYTES", 20_000)
     assert_refused(path, f"{name} unpacks to more than 20,000 bytes: this is not an original file of CIFAR")
 
 
 def test_folder_with_a_huge_batch(tmp_path, arrays, monkeypatch):
     path = write_folder(tmp_path / "f", batch_files(arrays) | {"data_batch_1": bytes(100_000)})
-    monkeypatch.setattr(cifar10_batches, "MAX_BATCH_BYTES", 50_000)
+    monkeypatch.setattr(cifar_batches, "MAX_BATCH_BYTES", 50_000)
     assert_refused(path, "data_batch_1 unpacks to more than 50,000 bytes")
 
 
@@ -266,7 +282,7 @@ def test_links_and_devices_in_a_tar_are_not_followed(tmp_path, arrays):
             info = tarfile.TarInfo("cifar-10-batches-py/data_batch_1")
             info.type, info.linkname = kind, str(secret)
             archive.addfile(info)
-        assert_refused(path, "data_batch_1 missing: expected six batches")
+        assert_refused(path, "data_batch_1 missing: expected 6 batches of CIFAR-10")
 
 
 def test_links_in_a_zip_are_not_read(tmp_path, arrays):
@@ -277,14 +293,14 @@ def test_links_in_a_zip_are_not_read(tmp_path, arrays):
         info = zipfile.ZipInfo("cifar-10-batches-py/data_batch_1")
         info.external_attr = 0o120777 << 16
         archive.writestr(info, "/etc/passwd")
-    assert_refused(path, "data_batch_1 missing: expected six batches")
+    assert_refused(path, "data_batch_1 missing: expected 6 batches of CIFAR-10")
 
 
 def test_nothing_is_extracted(tmp_path, arrays, monkeypatch):
     (tmp_path / "work").mkdir()
     path = write_tar(tmp_path / "work" / "a.tar.gz", batch_files(arrays) | {"../../escaped": b"x"}, "w:gz")
     monkeypatch.chdir(tmp_path / "work")
-    assert_same(load_cifar10(path), arrays)
+    assert_same(load_cifar(path), arrays)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a.tar.gz", "work"]
 
 
@@ -310,7 +326,7 @@ def test_damaged_files_raise_nothing_else(tmp_path, name):
         damaged[places] = generator.integers(0, 256, 8)
         target.write_bytes(damaged.tobytes())
         try:
-            load_cifar10(path)
+            load_cifar(path)
         except ValueError as error:
             num_refused += 1
             assert str(error).startswith(f"{path}: ")
