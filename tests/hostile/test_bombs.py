@@ -130,7 +130,7 @@ def test_cifar10_tar_with_holes(tmp_path):
     (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(1024))
     with tarfile.open(tmp_path / "a.tar") as archive:
         assert archive.getmembers()[0].size == 32 << 20
-    refused(load_cifar, tmp_path / "a.tar", "data_batch_1, data_batch_2")
+    refused(load_cifar, tmp_path / "a.tar", "it has no CIFAR batches")
 
 
 def test_cifar10_pickle_that_names_a_text_often(tmp_path):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from vit_tf.layers.chunked_attention import softmax
 from vit_tf.layers.dropout import Dropout
 from vit_tf.layers.mlp import MLP, GatedMLP, get_activation
 from vit_tf.layers.norms import BatchNormalization, LayerNormalization
@@ -136,6 +137,29 @@ def test_batch_norm(dtype):
         )
         for a, b in zip(actual, expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * np.abs(b).max())
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_softmax(dtype):
+    import tensorflow as tf
+
+    x = tf.cast(3 * np.random.default_rng(0).normal(size=(2, 3, 5, 7)), dtype)
+    weights = np.random.default_rng(1).normal(size=x.shape)
+
+    @tf.function
+    def run(training):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = softmax(x, training)
+            loss = tf.reduce_sum(tf.cast(y, "float64") * weights)
+        return y, tape.gradient(loss, x)
+
+    actual, expected = run(True), run(False)
+    assert [value.dtype for value in actual] == [value.dtype for value in expected]
+    name = {"bfloat16": "mixed_bfloat16"}.get(dtype, dtype)
+    for a, b in zip(actual, expected, strict=True):
+        a, b = (np.array(tf.cast(value, "float64")) for value in (a, b))
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[name] * np.abs(b).max())
 
 
 @pytest.mark.slow

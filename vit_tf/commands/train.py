@@ -26,7 +26,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--data",
         help="an .npz, the original folder or archive of CIFAR-10 or CIFAR-100, 'cifar10' or 'cifar100' "
-        "(download), 'sample', or labelled images as of `vit-tf finetune`; by default the download of CIFAR-10, "
+        "(download), 'sample', or labelled images as of `vit-tf finetune`; by default CIFAR-10's download, "
         "or the sample if that fails",
     )
     parser.add_argument(

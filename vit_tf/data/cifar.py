@@ -21,13 +21,14 @@ from vit_tf.zips import check_members, read_npy
 CIFAR10_CLASSES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 CIFAR100_CLASSES = tuple(
     """
-    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
-    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
-    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard
-    lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear
-    pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark
-    shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
-    television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel
+    can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur
+    dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion
+    lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree
+    pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea
+    seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table
+    tank telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman
+    worm
     """.split()
 )
 CLASSES = {len(names): names for names in (CIFAR10_CLASSES, CIFAR100_CLASSES)}
@@ -47,8 +48,8 @@ def load_cifar(source: str | os.PathLike | None = None) -> ImageData:
         source: None downloads CIFAR-10 by Keras and falls back to the embedded sample, with the reason in
             `note`. "cifar10" and "cifar100" require the download. "sample" is the embedded sample of 1,600
             training and 400 test images of CIFAR-10. Any other value is a path: an .npz of x_train, y_train,
-            x_test and y_test; the original folder, such as `cifar-10-batches-py` or `cifar-100-binary`, or its
-            parent; or a .tar.gz, .tar or .zip of it. The labels of CIFAR-100 are the 100 fine ones.
+            x_test and y_test; the original folder, such as `cifar-10-batches-py` or `cifar-100-binary`, or
+            its parent; or a .tar.gz, .tar or .zip of it. The labels of CIFAR-100 are the 100 fine ones.
 
     Returns:
         An ImageData: images uint8 [n, h, w, c], labels int64 [n]. An .npz has the classes of CIFAR-100 if its
@@ -61,7 +62,7 @@ def load_cifar(source: str | os.PathLike | None = None) -> ImageData:
     require(is_source, f"source is {source!r}: expected 'cifar10', 'cifar100', 'sample' or a path")
     if source == "sample":
         return load_sample(SAMPLE_NOTE)
-    if source not in (None, *DOWNLOADS):
+    if source is not None and source not in DOWNLOADS:
         return load_path(Path(os.path.expanduser(os.fsdecode(source))))
     name = source or "cifar10"
     try:

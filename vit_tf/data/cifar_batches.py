@@ -24,8 +24,8 @@ PIXELS = 3 * 32 * 32  # of one image in the original files: a plane of red, of g
 # The largest originals have 155 MB per file and 186 MB per tar: the limits are about twice that.
 MAX_BATCH_BYTES, MAX_ARCHIVE_BYTES = 320 << 20, 512 << 20
 EXPECTED = (
-    "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds data_batch_1 ... test_batch (CIFAR-10), "
-    "or train and test (CIFAR-100)"
+    "expected .npz, .tar.gz, .tgz, .tar, .zip or the folder that holds data_batch_1 ... test_batch "
+    "(CIFAR-10) or train and test (CIFAR-100)"
 )
 
 

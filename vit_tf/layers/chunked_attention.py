@@ -6,6 +6,8 @@ Shapes in the comments: b batch, H heads, n tokens, m queries of a chunk, k head
 import keras
 from keras import ops
 
+from vit_tf.layers.norms import use_kernels
+
 
 def chunked_attention(
     query, key, value, chunk_size, scale=1.0, dropout_rate=0.0, seed_generator=None, bias=None
@@ -103,8 +105,12 @@ def chunked_attention_backward(query, key, value, scale, biases, output, gradien
     return [ops.cast(x, tensor.dtype) for x, tensor in zip(gradients, (query, key, value, *biases))]
 
 
-def softmax(scores):
+def softmax(scores, training=None):
     """Returns the softmax over the last axis; computed in float32 under half precision."""
+    if use_kernels(training) and scores.shape[-1]:
+        from vit_tf.layers import tensorflow_kernels
+
+        return tensorflow_kernels.softmax(scores)
     return ops.softmax(ops.cast(scores, "float32") if is_half(scores.dtype) else scores)
 
 

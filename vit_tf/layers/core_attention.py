@@ -155,7 +155,7 @@ class DotProductAttention(ConfiguredLayer):
             return ops.reshape(self.fused_attention(qkv, grid), (b, n, heads * self.head_width))
         query, key, value = self.split(qkv, grid)
         if needs_scores or not chunk_size:
-            scores = self.hooked("scores", self.softmax_scores(query, key))
+            scores = self.hooked("scores", self.softmax_scores(query, key, training=training))
             x = ops.matmul(self.dropout(scores, training=training), value)
             x = ops.transpose(x, (0, 2, 1, 3))  # (b, n, H, k)
         else:
@@ -216,12 +216,14 @@ class DotProductAttention(ConfiguredLayer):
         query, key, _ = self.split(qkv, grid)
         return self.softmax_scores(query[:, :, queries], key, queries)
 
-    def softmax_scores(self, query: Tensor, key: Tensor, queries: slice = slice(None)) -> Tensor:
+    def softmax_scores(
+        self, query: Tensor, key: Tensor, queries: slice = slice(None), training: bool | None = None
+    ) -> Tensor:
         """Returns the attention probabilities `(..., m, n)` of prepared queries, which lie in a slice."""
         scores = ops.matmul(query * self.query_width**-0.5, ops.swapaxes(key, -1, -2))
         if self.relative_positions is not None:
             scores = self.relative_positions(scores, queries=queries)
-        return ops.cast(softmax(scores), self.compute_dtype)
+        return ops.cast(softmax(scores, training), self.compute_dtype)
 
     def chunk_size(self, qkv: Tensor, training: bool | None = None) -> int:
         """Returns how many queries a chunk has; 0 for no chunks."""
@@ -331,7 +333,7 @@ class DifferentialAttention(DotProductAttention):
         heads, chunk_size = self.config.num_heads, self.chunk_size(qkv)
         query, key, value = self.split(qkv, grid)
         if return_attention_scores or self.has_hook("scores") or not chunk_size:
-            pair = self.softmax_scores(query, key)  # (b, H, 2, n, n)
+            pair = self.softmax_scores(query, key, training=training)  # (b, H, 2, n, n)
             scores = self.difference(pair)
             weights = self.difference(self.dropout(pair, training=training))
             x = ops.matmul(self.hooked("scores", weights), value)
