@@ -25,8 +25,9 @@ takes three times the FLOPs of inference, less the gradient of the images.
 - families: inference of DINOv3's ViTs at 256 pixels against the plain ViT of the same size, and timm's. The
   time per token says what rotary positions cost.
 - tutorial: the Keras tutorial's CIFAR-10 ViT, with `fit`, against our variant by the preset of
-  scripts/train_cifar10.py, with `fit` and with the script's loop; the same augmentation in both. The
-  tutorial's own has wider heads and a large classifier: the table has its parameters.
+  scripts/train_cifar10.py, with `fit` and with the script's loop; the same augmentation in both. `fit` is
+  measured without its wait at the end of an epoch (`fit.py`). The tutorial's own has wider heads and a
+  large classifier: the table has its parameters.
 
 What takes long to compile is measured in inference on the first of --models alone, and "resolution" has few
 contestants; --contestants names those to measure in everything that they can do. A call longer than two
