@@ -69,8 +69,8 @@ def make_calls(model, batch_size):
     return {
         "`fit(x, y)` with NumPy arrays": lambda: model.fit(x, y, batch_size, verbose=0),
         "`fit` with a `keras.utils.PyDataset`": lambda: model.fit(batches, verbose=0),
-        "`fit` with a `tf.data.Dataset`": lambda: model.fit(dataset, verbose=0),
-        "the same, `autotune.enabled = False`": lambda: model.fit(untuned, verbose=0),
+        "`fit` with a `tf.data.Dataset`": lambda: model.fit(dataset, shuffle=False, verbose=0),
+        "the same, `autotune.enabled = False`": lambda: model.fit(untuned, shuffle=False, verbose=0),
         "`train_on_batch`": lambda: [model.train_on_batch(*batches[i]) for i in range(BATCHES)],
     }
 

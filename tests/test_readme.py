@@ -58,7 +58,7 @@ def test_explain_guide():
 @pytest.mark.parametrize(
     ("page", "count"),
     [
-        ("build", 5),
+        ("build", 6),
         ("pretrained", 0),
         ("embeddings", 1),
         ("predictions", 1),

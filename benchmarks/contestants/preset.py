@@ -37,6 +37,6 @@ def build(job, own_loop=False):
         trainer.progress.epoch += 1
 
     def fit():
-        trainer.engine.training_model.fit(for_fit, verbose=0)
+        trainer.engine.training_model.fit(for_fit, shuffle=False, verbose=0)
 
     return Built(lambda _: loop if own_loop else fit, model.count_params())

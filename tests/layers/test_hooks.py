@@ -89,7 +89,7 @@ def test_nothing_is_left_behind(monkeypatch, name, error):
     model, images = small(), some_images()
     before = predict(model, images)
 
-    def fail(self, *args):
+    def fail(self, *args, **options):
         raise error
 
     with monkeypatch.context() as patch:
