@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from contestants.tutorial import untuned_batches
 
 import vit_tf
 from vit_tf.commands import parser as cli
@@ -63,9 +64,7 @@ def make_calls(model, batch_size):
     y = rng.integers(0, model.output_shape[-1], len(x))
     batches = Batches(x, y, batch_size)
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x)).batch(batch_size).prefetch(2)
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    untuned = dataset.with_options(options)
+    untuned = untuned_batches(x, y, batch_size)
     return {
         "`fit(x, y)` with NumPy arrays": lambda: model.fit(x, y, batch_size, verbose=0),
         "`fit` with a `keras.utils.PyDataset`": lambda: model.fit(batches, verbose=0),

@@ -7,9 +7,9 @@
     vit-tf evaluate pets --weights hf:timm/NAME --knn 20         # features, by their nearest neighbours
     vit-tf evaluate pets.parquet --knn 20                        # the same for what `vit-tf embed` wrote
 
-DATA is a folder, zip, CSV or shards of labelled images, see `vit-tf finetune --help`; or cifar10, sample, or
-an .npz. If DATA has parts, the test images are evaluated, else the validation images, else all. If the
-weights are those of a run on the same DATA, the parts are the run's.
+DATA is a folder, zip, CSV or shards of labelled images, see `vit-tf finetune --help`; or cifar10, cifar100,
+sample, or an .npz. If DATA has parts, the test images are evaluated, else the validation images, else all. If
+the weights are those of a run on the same DATA, the parts are the run's.
 
 The classes of DATA are matched with the labels of the model by name. Case, _ and - do not matter; ImageNet's
 classes also match by WordNet ID and by synonym. FOLDER gets metrics.json, per_class.csv and confusion.png (or

@@ -10,9 +10,9 @@ runtime's own tool is applied with the same calibration images and measured on t
 those that lose at most --max-drop points of accuracy, the fastest is kept. If there is none, nothing is
 written.
 
-DATA is a folder, zip or CSV of labelled images, see `vit-tf finetune --help`; or cifar10, sample, or an .npz.
-Accuracy is measured on its validation images, else on images that are drawn by class. Test images take no
-part: they are for a final test. If SOURCE is a run on the same DATA, the parts are the run's.
+DATA is a folder, zip or CSV of labelled images, see `vit-tf finetune --help`; or cifar10, cifar100, sample,
+or an .npz. Accuracy is measured on its validation images, else on images that are drawn by class. Test images
+take no part: they are for a final test. If SOURCE is a run on the same DATA, the parts are the run's.
 """
 
 from vit_tf import terminal

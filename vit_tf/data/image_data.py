@@ -15,7 +15,7 @@ class ImageData:
         x_train, x_test: uint8 [n, h, w, c] with c 1, 3 or 4; h, w and c are the same in both.
         y_train, y_test: integers [n] or [n, 1] in 0 .. len(class_names) - 1; kept as int64 [n].
         class_names: one name per class, in the order of the labels.
-        name: "cifar10", "sample" (the embedded one), or the stem of a user's file.
+        name: "cifar10", "cifar100", "sample" (the embedded one), or the stem of a user's file.
         note: one line to show to the user, such as why the sample was loaded; often empty.
     """
 

@@ -59,8 +59,8 @@ def quantize(
     Args:
         model_or_source: as of `vit_tf.export`; the model needs a head.
         path: the folder to write: the model's file and vit_tf.json, whose `quantization` is the report.
-        data: a folder, zip or table of labelled images, see `vit_tf.data.find_images`; "cifar10", "sample" or
-            an .npz, see `vit_tf.data.load_cifar`.
+        data: a folder, zip or table of labelled images, see `vit_tf.data.find_images`; "cifar10",
+            "cifar100", "sample" or an .npz, see `vit_tf.data.load_cifar`.
         runtime: "openvino", "onnxruntime", "litert" or "keras".
         max_drop: the largest loss of accuracy, in percentage points; of mean average precision for a model
             with several labels per image.

@@ -106,7 +106,10 @@ def chunked_attention_backward(query, key, value, scale, biases, output, gradien
 
 
 def softmax(scores, training=None):
-    """Returns the softmax over the last axis; computed in float32 under half precision."""
+    """Returns the softmax over the last axis; computed in float32 under half precision.
+
+    With `training` on TensorFlow its gradient is one kernel.
+    """
     if use_kernels(training) and scores.shape[-1]:
         from vit_tf.layers import tensorflow_kernels
 
