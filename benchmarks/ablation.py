@@ -1,9 +1,10 @@
-"""What each ingredient of the CIFAR-10 recipe contributes: runs of `vit-tf train` with one change.
+"""What each ingredient of the CIFAR-10 recipe contributes: runs of the recipe with one change.
 
     python benchmarks/ablation.py --data cifar10.npz                       # 5 minutes per row and seed
     python benchmarks/ablation.py --data cifar10.npz --minutes 10 --seeds 3
     python benchmarks/ablation.py --data cifar10.npz --only recipe adamw   # some rows
 
+A change is of options of `vit-tf train`, or one of the ideas in `benchmarks/recipe_ideas.py`.
 Every row has the same minutes of training, so that a slow ingredient has fewer epochs. The table compares the
 accuracy on the 5,000 validation images, by which the recipe was chosen. Finished runs in --out are not
 repeated: name another folder when the recipe has changed. Interrupted runs are resumed. The table is printed
@@ -61,13 +62,27 @@ ROWS = {
     "erasing": ("random erasing of half of the images", ["--random-erasing", "0.5"]),
     "augmentation": ("RandAugment and erasing", ["--randaugment", "5", "--random-erasing", "0.25"]),
 }
+IDEAS = {
+    "lookahead": "look-ahead: every 5 steps half of the way",
+    "muon-steps": "three iterations in Muon instead of five",
+    "slow-stem": "half the learning rate in the stem's convolutions",
+    "fast-stem": "twice the learning rate in the stem's convolutions",
+    "slow-adam": "half the learning rate of what AdamW trains: head, norms, biases, positions",
+    "fast-adam": "twice the learning rate of what AdamW trains",
+    "free-head": "no weight decay of the head",
+    "growing-batches": "batches of 256, and of 512 from the middle of the run",
+    "alternating-flips": "each image mirrored in every second epoch",
+    "hard-images": "from the middle of the run the harder half of each batch",
+}
+IDEA_SCRIPT = Path(__file__).with_name("recipe_ideas.py")
+DESCRIPTIONS = {name: description for name, (description, _) in ROWS.items()} | IDEAS
 
 
 def main(arguments=None):
     args = parse_arguments(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     results = {}
-    for name in args.only or ROWS:
+    for name in args.only or DESCRIPTIONS:
         for seed in range(args.seeds):
             results.setdefault(name, []).append(run(args, name, seed))
             table = markdown(results)
@@ -81,7 +96,8 @@ def parse_arguments(arguments):
     parser.add_argument("--data", required=True, help="CIFAR-10, see `vit-tf train`")
     parser.add_argument("--minutes", type=float, default=5.0, help="of training per run (5)")
     parser.add_argument("--seeds", type=int, default=1, help="runs per row (1)")
-    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help=f"some of {', '.join(ROWS)}")
+    names = ", ".join(DESCRIPTIONS)
+    parser.add_argument("--only", nargs="+", choices=DESCRIPTIONS, metavar="ROW", help=f"some of {names}")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     args = parser.parse_args(arguments)
     if args.seeds < 1:
@@ -94,19 +110,14 @@ def run(args, name, seed):
     folder = args.out / f"{name}-{args.minutes:g}-{seed}"
     metrics = folder / "metrics.json"
     if not metrics.is_file():
-        limits = ["--data", args.data, "--minutes", str(args.minutes), "--seed", str(seed)]
-        command = [
-            sys.executable,
-            "-m",
-            "vit_tf.commands.main",
-            "train",
-            *limits,
-            *ROWS[name][1],
-            "--out",
-            folder,
-        ]
-        print(f"{ROWS[name][0]}, seed {seed}", flush=True)
-        if code := subprocess.run(command).returncode:
+        if name in IDEAS:
+            command = [IDEA_SCRIPT, name]
+        else:
+            command = ["-m", "vit_tf.commands.main", "train", *ROWS[name][1]]
+        limits = ["--minutes", str(args.minutes), "--seed", str(seed)]
+        print(f"{DESCRIPTIONS[name]}, seed {seed}", flush=True)
+        line = [sys.executable, *command, "--data", args.data, *limits, "--out", folder]
+        if code := subprocess.run(line).returncode:
             if code == 130:
                 raise KeyboardInterrupt
             raise ValueError(f"{name!r} failed: see its output above")
@@ -126,7 +137,7 @@ def markdown(results):
         reference = mean if reference is None else reference
         epochs, speed = (statistics.mean(m[key] for m in runs) for key in ("epochs", "images_per_second"))
         lines.append(
-            f"| {ROWS[name][0]} | {epochs:.1f} | {speed:.0f} | {mean:.1%} | "
+            f"| {DESCRIPTIONS[name]} | {epochs:.1f} | {speed:.0f} | {mean:.1%} | "
             f"{100 * (mean - reference):+.1f} | {min(accuracies):.1%} to {max(accuracies):.1%} |"
         )
     return "\n".join(lines).replace("%", " %")

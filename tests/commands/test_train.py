@@ -17,6 +17,7 @@ from support.paths import ROOT
 import vit_tf
 from vit_tf import data, variants
 from vit_tf.commands.main import main
+from vit_tf.commands.train import parse_hyperparameters
 from vit_tf.training import ending, presets
 
 SCRIPT = ROOT / "scripts" / "train_cifar10.py"
@@ -268,6 +269,21 @@ def test_errors_come_before_keras_is_imported(tmp_path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("\n") == 6 and "did you mean 'long'" in done.stdout
+
+
+def test_values_of_set():
+    words = [
+        "position_table=False",
+        "a=true",
+        "b=None",
+        "c=[1, 1]",
+        "d=0.5",
+        "pooling=avg",
+        'e="True"',
+        "f=x=y",
+    ]
+    expected = dict(position_table=False, a=True, b=None, c=[1, 1], d=0.5, pooling="avg", e="True", f="x=y")
+    assert parse_hyperparameters(words) == expected
 
 
 @pytest.mark.parametrize(

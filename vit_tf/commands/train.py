@@ -66,15 +66,22 @@ def make_command(args):
     return new_command(args, "train", name, engine, variant, hyperparameters, tensorboard=tensorboard)
 
 
+CONSTANTS = {"True": True, "False": False, "None": None}  # as in Python; others are JSON
+
+
 def parse_hyperparameters(words):
-    """Returns the values of "name=value", parsed as JSON if they are; a ValueError shows a wrong one."""
+    """Returns the values of "name=value": Python's constants, JSON, or else text.
+
+    Raises:
+        ValueError: a word is not of that form.
+    """
     values = {}
     for word in words:
         name, equals, text = word.partition("=")
         if not (name and equals and text):
             raise ValueError(f"--set takes NAME=VALUE, such as num_layers=6, got {word!r}")
         try:
-            values[name] = json.loads(text)
+            values[name] = CONSTANTS[text] if text in CONSTANTS else json.loads(text)
         except json.JSONDecodeError:
             values[name] = text
     return values
