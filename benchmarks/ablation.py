@@ -55,7 +55,7 @@ ROWS = {
     "float32": ("float32", ["--no-mixed-precision"]),
     "hard-labels": ("no label smoothing", ["--label-smoothing", "0"]),
     "no-shift": ("no shifts", ["--crop", "none"]),
-    "ema": ("averaged weights, momentum 0.998", ["--ema", "0.998"]),
+    "ema": ("averaged weights, momentum 0.98: of about 50 steps", ["--ema", "0.98"]),
     "batch-128": ("batches of 128 at 3e-3", ["--batch-size", "128", "--learning-rate", "3e-3"]),
     "batch-512": ("batches of 512 at 6e-3", ["--batch-size", "512", "--learning-rate", "6e-3"]),
     "decay": ("weight decay 0.2", ["--weight-decay", "0.2"]),
