@@ -99,8 +99,9 @@ def check(folder, runtime, classifier, manifest):
 def test_runtimes(runtime, classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "SECONDS", 0)
     quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}_quantizer")
-    step = 2 if runtime == "openvino" else 1
-    monkeypatch.setattr(quantizer, "CANDIDATES", quantizer.CANDIDATES[:3:step][:2])  # to save time
+    # Two, to save time; of OpenVINO with and without scales in front of dense layers.
+    candidates = [item for item in quantizer.CANDIDATES if not item.settings.get("convolutions")]
+    monkeypatch.setattr(quantizer, "CANDIDATES", candidates[:2])
     lines = []
     manifest = quantize(
         classifier,
@@ -115,6 +116,25 @@ def test_runtimes(runtime, classifier, tmp_path, monkeypatch):
     report = check(tmp_path / "out", runtime, classifier, manifest)
     assert [trial["error"] for trial in report["tried"]] == [None] * len(report["tried"])
     assert [path.name for path in tmp_path.iterdir()] == ["out"] and len(lines) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow_only
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.filterwarnings("ignore")
+def test_convolutions_too(runtime, classifier, tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "SECONDS", 0)
+    quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}_quantizer")
+    candidates = [item for item in quantizer.CANDIDATES if item.settings["convolutions"]]
+    monkeypatch.setattr(quantizer, "CANDIDATES", candidates)
+    options = dict(runtime=runtime, calibration_images=10, held_out=20, max_drop=100)
+    report = quantize(classifier, tmp_path / "out", "sample", **options).quantization
+    assert [trial["error"] for trial in report["tried"]] == [None] * len(report["tried"])
+    assert [item["kind"] for item in report["float_layers"]] == ["attention"]
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")
+    expected = np.asarray(classifier.model.predict_on_batch(images))
+    (logits,) = open_runtime(tmp_path / "out").run(images)
+    assert 0 < abs(logits - expected).max() < 0.5 * abs(expected).max()
 
 
 @pytest.mark.slow

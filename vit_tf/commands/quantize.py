@@ -99,7 +99,7 @@ def print_report(report):
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column(f"{report['runtime']}, int8", no_wrap=True)
+    table.add_column(f"{report['runtime']}, int8")  # in narrow windows this column wraps
     for heading in ("drop, points", "agreement", "MB", "speed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for trial in report["tried"]:

@@ -8,10 +8,12 @@ from vit_tf.deploy.quantizers.candidates import PRODUCTS, STEM, Candidate, Layer
 BATCH_SIZE = 10  # of calibration
 LARGEST_FILE = 1 << 30  # bytes; protobuf's limit is twice as high
 REASONS = {"convolution": STEM, "attention": PRODUCTS}
+DENSE = {"static": True, "attention": False, "convolutions": False}
 CANDIDATES = (
-    Candidate("static, per channel", {"static": True, "attention": False}, REASONS),
-    Candidate("static, per channel, attention too", {"static": True, "attention": True}, REASONS),
-    Candidate("dynamic, per channel", {"static": False, "attention": False}, REASONS),
+    Candidate("static, per channel", DENSE, REASONS),
+    Candidate("static, per channel, attention too", DENSE | {"attention": True}, REASONS),
+    Candidate("static, per channel, convolutions too", DENSE | {"convolutions": True}, REASONS),
+    Candidate("dynamic, per channel", DENSE | {"static": False}, REASONS),
 )
 KINDS = {"MatMul": "dense", "Gemm": "dense", "Conv": "convolution", "Attention": "attention"}
 INTEGER = ("MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm")
@@ -26,7 +28,7 @@ def write(candidate, subject, source, images, path):
     is_large = sum(file.stat().st_size for file in source.iterdir()) > LARGEST_FILE
     keeps_attention = not candidate.settings["attention"]
     options = dict(
-        op_types_to_quantize=["MatMul", "Gemm"],
+        op_types_to_quantize=["MatMul", "Gemm", *(["Conv"] if candidate.settings["convolutions"] else [])],
         nodes_to_exclude=attention_products(graph) if keeps_attention else [],
         per_channel=True,
         use_external_data_format=is_large,

@@ -7,10 +7,17 @@ from contextlib import redirect_stdout
 from vit_tf.deploy.quantizers.candidates import PRODUCTS, STEM, Candidate, Layer
 
 REASONS = {"convolution": STEM, "attention": PRODUCTS}
+TRANSFORMER = {"model_type": "transformer", "convolutions": False}
 CANDIDATES = (
-    Candidate("weights and activations", {"model_type": "transformer", "smooth_quant": -1}, REASONS, True),
-    Candidate("SmoothQuant", {"model_type": "transformer", "smooth_quant": 0.95}, REASONS, True),
-    Candidate("weights alone", {"mode": "int8_asym"}, REASONS, True),
+    Candidate("weights and activations", TRANSFORMER | {"smooth_quant": -1}, REASONS, True),
+    Candidate(
+        "all weights and activations",
+        TRANSFORMER | {"smooth_quant": -1, "convolutions": True},
+        REASONS,
+        True,
+    ),
+    Candidate("SmoothQuant", TRANSFORMER | {"smooth_quant": 0.95}, REASONS, True),
+    Candidate("weights alone", {"mode": "int8_asym", "convolutions": False}, REASONS, True),
 )
 KINDS = {
     "MatMul": "dense",
@@ -29,7 +36,8 @@ def write(candidate, subject, source, images, path):
 
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(source / path.name)
-    ignored = nncf.IgnoredScope(types=["Convolution", "GroupConvolution"], validate=False)
+    types = [] if candidate.settings["convolutions"] else ["Convolution", "GroupConvolution"]
+    ignored = nncf.IgnoredScope(types=types, validate=False)
     with redirect_stdout(io.StringIO()):  # NNCF draws progress bars
         model = quantized(nncf, model, candidate.settings, ignored, images)
     openvino.save_model(model, path, compress_to_fp16=False)
