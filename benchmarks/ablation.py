@@ -23,7 +23,7 @@ from vit_tf.commands import parser as cli
 
 ROWS = {
     "recipe": ("the recipe", []),
-    "again": ("the recipe once more", []),  # the difference is noise: of the clock, which ends a run
+    "again": ("the recipe once more", []),  # its difference is noise, as from the machine's speed
     "adamw": (
         "AdamW at 2e-3 instead of Muon, batches of 128",
         ["--optimizer", "adamw", "--learning-rate", "2e-3", "--batch-size", "128"],
@@ -130,7 +130,7 @@ def run(args, name, seed):
 def markdown(results):
     """Returns a table of {row: [metrics per seed]}, each run compared with that of the first row's same seed.
 
-    The seed also chooses the validation images, so that accuracies of different seeds differ by more.
+    The seed also chooses the validation images, so that accuracies differ more between seeds than within one.
     """
     lines = [
         "| training | epochs | images/s | validation accuracy | difference | of each seed |",

@@ -99,7 +99,7 @@ def check(folder, runtime, classifier, manifest):
 def test_runtimes(runtime, classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "SECONDS", 0)
     quantizer = import_module(f"vit_tf.deploy.quantizers.{runtime}_quantizer")
-    # Two, to save time; of OpenVINO with and without scales in front of dense layers.
+    # Two, to save time; of OpenVINO without and with SmoothQuant. The others: `test_convolutions_too`.
     candidates = [item for item in quantizer.CANDIDATES if not item.settings.get("convolutions")]
     monkeypatch.setattr(quantizer, "CANDIDATES", candidates[:2])
     lines = []
