@@ -7,18 +7,19 @@
 A change is of options of `vit-tf train`, or one of the ideas in `benchmarks/recipe_ideas.py`.
 Every row has the same minutes of training, so that a slow ingredient has fewer epochs. The table compares the
 accuracy on the 5,000 validation images, by which the recipe was chosen. Finished runs in --out are not
-repeated: name another folder when the recipe has changed. Interrupted runs are resumed. The table is printed
-and written to OUT/ablation.md; with --only, name `recipe` first, since rows are compared with the first one.
+repeated: name another folder when the recipe has changed. Ctrl-C saves the present run, which the same
+command resumes. The table is printed and written to OUT/ablation.md; with --only, name `recipe` first, since
+rows are compared with the first one.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 from vit_tf import files
+from vit_tf.checks import require
 from vit_tf.commands import parser as cli
 
 ROWS = {
@@ -120,11 +121,31 @@ def run(args, name, seed):
         limits = ["--minutes", str(args.minutes), "--seed", str(seed)]
         print(f"{DESCRIPTIONS[name]}, seed {seed}", flush=True)
         line = [sys.executable, *command, "--data", args.data, *limits, "--out", folder]
-        if code := subprocess.run(line).returncode:
+        if code := exit_code(line):
             if code == 130:
                 raise KeyboardInterrupt
             raise ValueError(f"{name!r} failed: see its output above")
-    return json.loads(metrics.read_text("utf-8"))
+    require_same_data(folder, args.data)
+    return files.read_json(metrics)
+
+
+def exit_code(command):
+    """Runs a command and returns its exit code. Ctrl-C or SIGTERM is passed on, and the command may save."""
+    process = subprocess.Popen(command, start_new_session=True)  # else Ctrl-C would reach it twice
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        process.wait()
+        raise
+
+
+def require_same_data(folder, data):
+    """Raises a ValueError if a finished run had other data."""
+    config = files.read_json(folder / "config.json")
+    used = config.get("command", config).get("data")  # of `vit-tf train`, or of `recipe_ideas.py`
+    message = f"{folder} has a run with --data {used}, got {data}: name another folder with --out"
+    require(used == data, message)
 
 
 def markdown(results):

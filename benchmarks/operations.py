@@ -23,7 +23,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
-from contestants import CONTESTANTS, GEMM, Job
+from contestants import CONTESTANTS, GEMM, Job, why_not
 from speed import FULL, MODELS, flops_per_image
 
 from vit_tf.commands import parser as cli
@@ -43,11 +43,15 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (8)")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args(arguments)
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
     contestant = CONTESTANTS[args.contestant]
     if args.kind not in contestant.kinds:
         raise ValueError(
             f"{args.contestant} has no {args.kind}: expected --kind {' or '.join(contestant.kinds)}"
         )
+    if reason := why_not(contestant, args.precision):
+        raise ValueError(f"{args.contestant} cannot be measured: {reason}")
     side = FULL.matrix_side
     product = build(GEMM, Job("limit", args.precision, (side,))).make_step(side)
     job = Job(args.kind, args.precision, (args.batch_size,), args.image_size, MODELS[args.model])

@@ -3,12 +3,11 @@
     python benchmarks/recipe_ideas.py lookahead --data cifar10.npz --minutes 10 --out runs/lookahead
 
 `benchmarks/ablation.py` runs this and compares the ideas with the recipe. An idea gets a setting if it
-improves the recipe. A run can be interrupted and resumed as those of `vit-tf train`; of the result it writes
-metrics.json alone, with the accuracy on the validation images.
+improves the recipe. A run can be interrupted as those of `vit-tf train`, and the same command resumes it; of
+the result it writes metrics.json alone, with the accuracy on the validation images.
 """
 
 import argparse
-import json
 import os
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from vit_tf.commands import parser as cli
 from vit_tf.predictions import probabilities
 from vit_tf.preprocessing import get_preprocessing
 from vit_tf.structure import HEADS
-from vit_tf.training.datasets import open_dataset
+from vit_tf.training.datasets import ArrayDataset, open_dataset
 from vit_tf.training.loop.engines.train_batch import TrainBatchEngine, Trained
 from vit_tf.training.loop.trainer import Trainer
 from vit_tf.training.optimizers import Muon, own_options
@@ -173,13 +172,14 @@ IDEAS = {
 
 def main(arguments=None):
     args = parse_arguments(arguments)
-    args.out.mkdir(parents=True, exist_ok=True)
     require_same_run(args)
     idea = IDEAS[args.idea]
     recipe = override(get_recipe("default"), {**idea.settings, "minutes": args.minutes, "seed": args.seed})
     recipe = configure(recipe)
     trainer = make_trainer(idea, recipe, args)
-    if not run_training(trainer, args.out):
+    args.out.mkdir(parents=True, exist_ok=True)
+    files.write_json(args.out / "config.json", description(args))
+    if not run_training(trainer, args.out, resuming="with the same command"):
         return 130
     progress = trainer.progress
     metrics = {
@@ -196,7 +196,7 @@ def main(arguments=None):
 def parse_arguments(arguments):
     parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("idea", choices=IDEAS, metavar="IDEA", help=f"one of {', '.join(IDEAS)}")
-    parser.add_argument("--data", required=True, help="CIFAR-10, see `vit-tf train`")
+    parser.add_argument("--data", required=True, help="arrays of colour images, see `vit-tf train`")
     parser.add_argument("--variant", default=TRAINING["default"].variant, help="(%(default)s)")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training (10)")
     parser.add_argument("--seed", type=int, default=0, help="(0)")
@@ -206,17 +206,23 @@ def parse_arguments(arguments):
 
 def require_same_run(args):
     """Raises a ValueError if the folder has a run with other arguments."""
-    path, config = args.out / "config.json", {**vars(args), "out": None}
+    path, own = args.out / "config.json", description(args)
     if path.is_file():
-        saved = json.loads(path.read_text("utf-8"))
-        differing = [name for name in config if saved.get(name) != config[name]]
+        saved = files.read_json(path)
+        differing = [name for name in own if saved.get(name) != own[name]]
         require(not differing, f"{args.out} has a run with another {listing(differing)}: name another folder")
-    files.write_json(path, config)
+
+
+def description(args):
+    """Returns what the run's config.json holds: the arguments but the folder, which may be moved."""
+    return {**vars(args), "out": None}
 
 
 def make_trainer(idea, recipe, args):
     """Returns the `Trainer` of the recipe with an idea, as `vit-tf train` would make that of the recipe."""
     dataset = open_dataset(args.data)
+    if not isinstance(dataset, ArrayDataset) or dataset.channels != 3:
+        raise ValueError(f"expected arrays of images with 3 channels, such as cifar10.npz, got {args.data!r}")
     dataset.split({"validation_fraction": 0.1}, recipe, args.out, is_new=True)
     preprocessing = get_preprocessing(args.variant)
     hyperparameters = {"num_classes": len(dataset.class_names)}

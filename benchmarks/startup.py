@@ -69,10 +69,11 @@ def seconds_of(command):
     """Returns the seconds that a process takes, or those that it prints behind "built"."""
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     start = time.perf_counter()
-    process = subprocess.run(
-        [sys.executable, *command], env=environment, capture_output=True, text=True, check=True
-    )
+    process = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
     seconds = time.perf_counter() - start
+    if process.returncode:
+        *_, reason = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+        raise ValueError(f"`python {' '.join(map(str, command))}` failed: {reason}")
     words = process.stdout.split()
     return float(words[1]) if words[:1] == ["built"] else seconds
 

@@ -36,8 +36,9 @@ def main(arguments=None):
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args(arguments)
     config = get_variant(args.variant)
-    if (config.block, config.mlp) != ("encoder", "mlp"):
-        raise ValueError(f"expected a variant with plain blocks, such as vit_b16, got {args.variant!r}")
+    if args.batch_size < 1:
+        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
+    check_parts(config, args.variant)
     half = args.precision == "bfloat16"
     at_start = memory("VmRSS")
     keras.config.set_dtype_policy("mixed_bfloat16" if half else "float32")
@@ -48,6 +49,17 @@ def main(arguments=None):
     parts |= activation_bytes(config, args.batch_size, 2 if half else 4)
     peak = measured_peak(model, args.batch_size)
     print(markdown(args, parts, peak))
+
+
+def check_parts(config, variant):
+    """Raises a ValueError if the step keeps other activations than those of the table."""
+    kinds = config.block, config.mlp, config.activation, config.patch_stem
+    rates = config.dropout_rate, config.attention_dropout_rate
+    if kinds != ("encoder", "mlp", "gelu", "conv") or any(rates):
+        raise ValueError(
+            "expected a variant of plain patches and blocks with GELU, without dropout, such as vit_b16, "
+            f"got {variant!r}"
+        )
 
 
 def memory(name):

@@ -1,11 +1,14 @@
 """`benchmarks/ablation.py` and `benchmarks/recipe_ideas.py`: the table, and what each idea changes."""
 
 import json
+import os
+import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from support.paths import ROOT
 
 from vit_tf import build_vit
@@ -33,6 +36,8 @@ def test_table_of_finished_runs(tmp_path, capsys):
             folder.mkdir()
             metrics = {"validation_accuracy": accuracy, "epochs": 1.25, "images_per_second": 300 + 2 * seed}
             (folder / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+            config = {"data": "none.npz"} if name in ablation.IDEAS else {"command": {"data": "none.npz"}}
+            (folder / "config.json").write_text(json.dumps(config), "utf-8")
     options = ["--minutes", "2.5", "--seeds", "2", "--out", str(tmp_path), "--data", "none.npz"]
     ablation.main([*options, "--only", "recipe", "lookahead"])
     assert capsys.readouterr().out.splitlines()[2:] == [
@@ -40,6 +45,10 @@ def test_table_of_finished_runs(tmp_path, capsys):
         "| look-ahead: every 5 steps half of the way | 1.2 | 301 | 79.5 % | -1.5 | -1.0, -2.0 |",
     ]
     assert (tmp_path / "ablation.md").read_text("utf-8").count("\n") == 4
+    with pytest.raises(
+        ValueError, match="has a run with --data none.npz, got other.npz: name another folder"
+    ):
+        ablation.main([*options, "--data", "other.npz", "--only", "lookahead"])
 
 
 def test_every_idea_has_a_row():
@@ -59,6 +68,41 @@ def test_options_of_a_row(name):
 def test_number_of_seeds(seeds):
     with pytest.raises(ValueError, match=f"--seeds must be at least 1, got {seeds}"):
         ablation.main(["--data", "none.npz", "--seeds", seeds])
+
+
+PARENT = """
+import sys
+import ablation
+from vit_tf.commands import parser
+parser.run(lambda: ablation.exit_code([sys.executable, *sys.argv[1:]]))
+"""
+CHILD = """
+import pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+print("started", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    pathlib.Path(sys.argv[1]).write_text("saved")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="processes of Windows get no SIGTERM")
+def test_a_stopped_ablation_lets_its_run_save(tmp_path):
+    saved = tmp_path / "saved"
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, "-c", CHILD, saved],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])},
+    )
+    with process:
+        assert process.stdout.readline() == b"started\n"
+        process.terminate()
+        assert process.wait() == 130
+    assert saved.read_text() == "saved"
 
 
 # ---------------------------------------------------------------------------------------------------
@@ -208,5 +252,35 @@ def test_run(tmp_path, capsys):
     metrics = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
     assert metrics["idea"] == "alternating-flips" and 0 <= metrics["validation_accuracy"] <= 1
     assert metrics["epochs"] > 0 and metrics["images_per_second"] > 0
+    recipe_ideas.main(["alternating-flips", *options])
+    assert "the run has ended" in capsys.readouterr().out
+    assert json.loads((tmp_path / "metrics.json").read_text("utf-8")) == metrics
     with pytest.raises(ValueError, match="has a run with another idea, seed: name another folder"):
         recipe_ideas.main(["lookahead", *options, "--seed", "1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        (["--minutes", "0"], "minutes"),
+        (["--data", "nowhere.npz"], "nowhere.npz"),
+        (["--variant", "vit_b61"], "vit_b61"),
+        (
+            ["--data", "grey.npz"],
+            "expected arrays of images with 3 channels, such as cifar10.npz, got 'grey.npz'",
+        ),
+        (["--data", "pets"], "expected arrays of images with 3 channels"),
+    ],
+)
+def test_a_mistake_leaves_no_run(changes, match, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 8, 8, 1), dtype=np.uint8), np.arange(40) % 4
+    np.savez("grey.npz", x_train=x, y_train=y, x_test=x[:4], y_test=y[:4])
+    for i in range(8):
+        folder = tmp_path / "pets" / ("cat" if i % 2 else "dog")
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    with pytest.raises((ValueError, OSError), match=match):
+        recipe_ideas.main(["lookahead", "--data", "sample", "--out", str(tmp_path / "run"), *changes])
+    assert not (tmp_path / "run").exists()

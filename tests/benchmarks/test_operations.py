@@ -42,8 +42,19 @@ def test_a_small_model(kind, monkeypatch, capsys):
     assert sum(times.values()) == pytest.approx(total, abs=0.1 * len(times)) and total > 0
 
 
+@pytest.mark.parametrize("size", ["0", "-1"])
+def test_batch_size(size):
+    import operations
+
+    with pytest.raises(ValueError, match=f"--batch-size must be 1 or more, got {size}"):
+        operations.main(["--batch-size", size])
+
+
 def test_what_a_contestant_cannot_do(monkeypatch):
     import operations
 
+    monkeypatch.setattr(operations, "why_not", lambda *_: "not installed: keras_hub")
+    with pytest.raises(ValueError, match="keras-hub cannot be measured: not installed: keras_hub"):
+        operations.main(["--contestant", "keras-hub"])
     with pytest.raises(ValueError, match="tutorial has no inference: expected --kind tutorial"):
         operations.main(["--kind", "inference", "--contestant", "tutorial"])

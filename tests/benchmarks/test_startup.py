@@ -17,8 +17,9 @@ def test_rows(capsys):
     startup.main(["--variants", "test_vit", "--rounds", "1"])
     _, _, *rows = capsys.readouterr().out.splitlines()
     seconds = [float(re.match(r"\| .* \| ([\d.]+) \(", row).group(1)) for row in rows]
-    keras, *imports, predicted, built = seconds
-    assert 0 < built < keras < predicted and min(imports) > 0
+    keras, *_, built = seconds
+    assert len(seconds) == 5 and min(seconds) > 0
+    assert built < keras  # of a tiny model, in seconds of `build_vit` alone
     assert rows[0].endswith("| 1.00 x |") and rows[-1].startswith("| building test_vit |")
 
 
@@ -29,6 +30,13 @@ def test_medians_and_ratios():
     assert (
         "| `import keras` | 2.00 (1.00 to 9.00) | 1.00 x |\n| other | 3.00 (3.00 to 3.00) | 1.50 x |" in table
     )
+
+
+def test_a_process_that_fails_says_why():
+    import startup
+
+    with pytest.raises(ValueError, match="failed: ValueError: no disk"):
+        startup.seconds_of(["-c", "raise ValueError('no disk')"])
 
 
 @pytest.mark.parametrize(

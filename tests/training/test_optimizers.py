@@ -5,6 +5,7 @@ from conftest import randomize
 from support.distilled import DEPTHS, distilled_vit
 
 from vit_tf import build_vit, layers
+from vit_tf.layers.relative_positions import RelativePositions
 from vit_tf.training.lora import add_lora
 from vit_tf.training.optimizers import averaged_weights, make_optimizer
 
@@ -124,6 +125,12 @@ def test_muon_leaves_convolutions_without_a_norm_to_adamw():
     stem = layers.OverlapPatchEmbedding(8, 4)
     stem.build((1, 8, 8, 3))
     check_steps(stem, make_optimizer(stem, "muon", RATE, DECAY), adamw_step, 1.0, steps=1)
+
+
+def test_muon_leaves_tables_of_relative_positions_to_adamw():
+    positions = RelativePositions((2, 3), 1)
+    positions.build((1, 2, 7, 7))
+    check_steps(positions, make_optimizer(positions, "muon", RATE, DECAY), adamw_step, 1.0, steps=1)
 
 
 @pytest.mark.slow

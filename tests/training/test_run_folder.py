@@ -93,12 +93,12 @@ def test_a_run_of_the_other_script_is_told(run):
 
 def test_what_a_killed_process_left_is_removed_and_nothing_is_left_of_a_mistake(tmp_path):
     folder = tmp_path / "run"
-    (folder / "model").mkdir(parents=True)
-    for place in (folder, folder / "model"):
+    for place in (folder, folder / "model", folder / "last"):
+        place.mkdir(exist_ok=True)
         (place / "partial.abcdefgh.model.safetensors").mkdir()
         (place / "partial.abcdefgh.model.safetensors" / "model.safetensors").write_text("half")
     with locked(folder):
-        assert {path.name for path in folder.rglob("*")} == {".lock", "model"}
+        assert {path.name for path in folder.rglob("*")} == {".lock", "model", "last"}
     with pytest.raises(ValueError, match="typo"), locked(tmp_path / "other"):
         raise ValueError("typo")
     assert not (tmp_path / "other").exists()

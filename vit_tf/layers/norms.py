@@ -16,7 +16,9 @@ def use_kernels(training):
 class LayerNormalization(keras.layers.LayerNormalization):
     """`keras.layers.LayerNormalization` of the last axis, in fewer passes over memory on TensorFlow.
 
-    Args: those of `keras.layers.LayerNormalization`.
+    Args:
+        epsilon, gamma_initializer, name, dtype: those of `keras.layers.LayerNormalization`. Its other
+            arguments must keep their defaults: the last axis, a scale and an offset.
 
     Input and output shape: `(..., d)`.
     """
@@ -39,7 +41,9 @@ class LayerNormalization(keras.layers.LayerNormalization):
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` of the last axis of maps, in one kernel when TensorFlow trains.
 
-    Args: those of `keras.layers.BatchNormalization`.
+    Args:
+        momentum, epsilon, name, dtype: those of `keras.layers.BatchNormalization`. Its other arguments must
+            keep their defaults: the last axis, a scale and an offset.
 
     Input and output shape: `(b, h, w, c)`.
     """

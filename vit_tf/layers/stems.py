@@ -220,7 +220,7 @@ class PooledPatchEmbedding(WhitenedPatchEmbedding):
         self.stem_width = stem_width
         self.blocks = tuple(blocks)
         for number in self.blocks:
-            check_int("blocks", number, 0)
+            check_int("blocks", number, 1)
         super().__init__(hidden_dim, patch_size, activation, **kwargs)
 
     def make_norms(self) -> list[keras.layers.Layer]:

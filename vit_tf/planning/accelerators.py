@@ -38,7 +38,7 @@ class Device:
 
 # docs/results/gpu.md: 3,491 images/s of ViT-B/16 on an H200, times 105.4 GFLOPs, of 989.4 TFLOP/s.
 MEASURED_ON_H200 = 0.37
-# An AdamW step of ViT-B/16 reaches 83 to 88 % of the matrix products (docs/results/speed.md).
+# An AdamW step of ViT-B/16 reaches 81 to 90 % of the matrix products (docs/results/speed.md).
 MEASURED_ON_CPU = 0.85
 
 

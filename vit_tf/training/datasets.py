@@ -118,7 +118,8 @@ class ArrayDataset:
 
     def first_images(self, count, preprocessing):
         """Returns training images, an array (n, h, w, c) of `count` images or fewer."""
-        return self.parts["train"][0][:count]
+        images = self.parts["train"][0]
+        return images[np.sort(random_places(len(images), count))]  # a file may have one class after another
 
 
 class FileDataset:
@@ -224,10 +225,14 @@ class FileDataset:
         from vit_tf.data import DataLoader, DecodedImages, EvalTransform
 
         train = self.images.subset([i for i, split in enumerate(self.images.splits) if split == "train"])
-        order = np.random.default_rng(0).permutation(len(train))[:count]
-        images = DecodedImages(train.subset(sorted(order)))
+        images = DecodedImages(train.subset(sorted(random_places(len(train), count))))
         transform = EvalTransform(preprocessing)
         return all_images(DataLoader(images, np.zeros(len(images), int), 1, 100, transform=transform))
+
+
+def random_places(length, count):
+    """Returns `count` different places in a sequence, or all if it is shorter; the same in each call."""
+    return np.random.default_rng(0).permutation(length)[:count]
 
 
 def all_images(loader):

@@ -177,12 +177,12 @@ class Muon(FineTuning, keras.optimizers.Muon):
     """Muon for the kernels of blocks and convolutional stems, AdamW for the rest.
 
     See `FineTuning` and `keras.optimizers.Muon`. The rest is what Keras's Muon leaves out itself (embeddings,
-    and all that is not a matrix), and the heads. Of the stem it takes the convolutions that a norm follows,
-    as matrices with a column per filter, as in Jordan, https://github.com/KellerJordan/cifar10-airbench.
-    Each of these keeps its Euclidean length, which the norm would divide out: a step changes its direction
-    alone, and there is no weight decay. Steps in the blocks are scaled to the size of AdamW's, so that rate
-    and decay of AdamW fit (Liu et al., "Muon is Scalable for LLM Training",
-    https://arxiv.org/abs/2502.16982, section 2.2).
+    and all that is not a matrix), the heads, and tables of relative positions. Of the stem it takes the
+    convolutions that a norm follows, as matrices with a column per filter, as in Jordan,
+    https://github.com/KellerJordan/cifar10-airbench. Each of these keeps its Euclidean length, which the norm
+    would divide out: a step changes its direction alone, and there is no weight decay. Steps in the blocks
+    are scaled to the size of AdamW's, so that rate and decay of AdamW fit (Liu et al., "Muon is Scalable for
+    LLM Training", https://arxiv.org/abs/2502.16982, section 2.2).
 
     Args:
         learning_rate: float, see `FineTuning`.
@@ -198,7 +198,10 @@ class Muon(FineTuning, keras.optimizers.Muon):
         self.iteration_dtype = iteration_dtype
 
     def _should_use_adamw(self, variable):
-        return not variable.path.endswith(NORMED_CONVOLUTION) and super()._should_use_adamw(variable)
+        if variable.path.endswith(NORMED_CONVOLUTION):
+            return False
+        # A table of relative positions is a matrix, but multiplies nothing.
+        return variable.name not in DECAYED or super()._should_use_adamw(variable)
 
     def is_decayed(self, variable):
         return super().is_decayed(variable) and not variable.path.endswith(NORMED_CONVOLUTION)

@@ -270,13 +270,14 @@ def rematerialized_blocks(most=1000):
     return keras.RematScope(mode="list_of_layers", layer_names=[f"block_{i}" for i in range(most)])
 
 
-def run_training(trainer: Trainer, folder: Path, stage: int = 1) -> bool:
+def run_training(trainer: Trainer, folder: Path, stage: int = 1, resuming: str | None = None) -> bool:
     """Resumes the run from its newest state, if there is one, and trains to the end.
 
     Args:
         trainer: a `Trainer`.
         folder: the run's folder.
         stage: int, how many schedules the run has. A finished run with fewer starts the next one.
+        resuming: how the user continues an interrupted run; None for `--resume FOLDER`.
 
     Returns:
         False if the run was interrupted, else True.
@@ -291,6 +292,7 @@ def run_training(trainer: Trainer, folder: Path, stage: int = 1) -> bool:
         with memory_explained(trainer):
             trainer.run()
     except Interrupted:
-        print(f"interrupted at step {trainer.progress.step}; continue with --resume {shell_quoted(folder)}")
+        resuming = resuming or f"with --resume {shell_quoted(folder)}"
+        print(f"interrupted at step {trainer.progress.step}; continue {resuming}")
         return False
     return True

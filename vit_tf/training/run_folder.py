@@ -212,7 +212,7 @@ def locked(folder):
     with open(folder / LOCK, "w") as file:
         problem = f"another process is training in {str(folder)!r}"
         require(try_lock(file), f"{problem}: wait for it, or choose another folder")
-        for place in (folder, folder / "model"):
+        for place in (folder, folder / "model", folder / "last"):
             remove_partial_files(place)
         try:
             with outliving():

@@ -369,6 +369,27 @@ def test_a_request_after_the_last_validation_is_heard(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.tensorflow_only
+def test_a_request_in_the_last_validation_adds_no_step(tmp_path):
+    """Time has ended the run within an epoch, and the signal comes before the epoch's row is written."""
+    trainer = make(tmp_path, epochs=None, seconds=0.01)
+    original = trainer.engine.validate
+
+    def validate(after_batch):
+        trainer.interrupts.requested = True
+        return original(after_batch=after_batch)
+
+    trainer.engine.validate = validate
+    with pytest.raises(Interrupted):
+        trainer.run()
+    assert trainer.progress.step == 1
+    again = make(tmp_path, epochs=None, seconds=0.01)
+    assert again.resume() and not again.progress.finished
+    again.run()
+    assert again.progress.finished and again.progress.step == 1 and len(again.progress.rows) == 1
+
+
+@pytest.mark.slow
 def test_a_state_of_another_version_is_refused(whole, monkeypatch):
     other = make(whole[0].folder)
     arrays, state = other.checkpoints.load()

@@ -11,7 +11,7 @@ TRANSFORMER = {"model_type": "transformer", "convolutions": False}
 CANDIDATES = (
     Candidate("weights and activations", TRANSFORMER | {"smooth_quant": -1}, REASONS, True),
     Candidate(
-        "all weights and activations",
+        "weights and activations, convolutions too",
         TRANSFORMER | {"smooth_quant": -1, "convolutions": True},
         REASONS,
         True,

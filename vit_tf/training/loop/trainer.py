@@ -247,6 +247,8 @@ class Trainer:
     def train_epoch(self) -> None:
         """Trains the rest of an epoch: the engine yields after each batch, or once for the whole epoch."""
         progress = self.progress
+        if progress.batch and self.fraction >= 1:  # the run was interrupted between its last step and here
+            return
         with closing(self.engine.train(progress.epoch, progress.batch, self.next_steps)) as results:
             started = time.perf_counter()
             for trained in results:

@@ -285,7 +285,14 @@ def test_arrays_are_checked(images, labels, batch_size, message, tmp_path):
     "settings, message",
     [
         (dict(crop="resized"), "supports --crop pad, affine, none"),
-        (dict(crop="none", cache=True), "does not support --cache, got True"),
+        (
+            dict(crop="none", cache=True),
+            "does not support --cache, got True: leave the option out, give --no-cache if",
+        ),
+        (
+            dict(crop="none", progressive_resizing="0.5,1"),
+            "give --progressive-resizing none if a preset has it",
+        ),
         (dict(crop="none", lora_rank=2), "not support --lora-rank"),
         (dict(crop="none", class_weights="balanced"), "not support --class-weights"),
     ],

@@ -52,9 +52,11 @@ def check_recipe(engine, recipe):
     for item in fields(Recipe):
         value = getattr(recipe, item.name)
         if item.name in info.unsupported and value != item.default:
+            option = item.name.replace("_", "-")
+            default = f"--no-{option}" if item.default is False else f"--{option} {item.default or 'none'}"
             raise ValueError(
-                f"--engine {engine} does not support --{item.name.replace('_', '-')}, got {shown(value)}: "
-                "leave the option out, or choose --engine train-batch"
+                f"--engine {engine} does not support --{option}, got {shown(value)}: leave the option out, "
+                f"give {default} if a preset has it, or choose --engine train-batch"
             )
 
 
