@@ -92,7 +92,8 @@ def test_parts(capsys, fruits):
         metrics, _ = evaluate(capsys, folder, "--weights", run, "--part", part)
         assert metrics["images"] == (12 if part == "all" else files.splits.count(part))
     assert evaluate(capsys, folder, "--weights", run)[0]["part"] == "test"
-    assert evaluate(capsys, folder, "--weights", run / "model")[0]["part"] == "all"
+    assert evaluate(capsys, folder, "--weights", run / "model")[0]["part"] == "test"
+    assert evaluate(capsys, folder, "--weights", weights)[0]["part"] == "all"
     with pytest.raises(ValueError, match="has no part test, only train"):
         evaluate(capsys, folder, "--weights", weights, "--part", "test")
 

@@ -82,6 +82,24 @@ def test_few_patches_a_learned_query_and_an_earlier_report(photographs, tmp_path
     assert all(path in text for path in both)  # two of the same name go by their paths
 
 
+@pytest.mark.slow
+def test_a_model_without_a_position_table_and_images_of_shards(photographs, tmp_path):
+    sizes = dict(num_classes=2, image_size=[32, 32], num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8)
+    sizes |= dict(position_table=False, relative_positions=True)
+    name, prepare = "vit_tiny_patch16_224", get_preprocessing("vit_tiny_patch16_224", image_size=32)
+    classifier.save(tmp_path / "model", build_vit(name, **sizes), name, sizes, prepare, ["cat", "dog"])
+    folders = [tmp_path / "images" / label for label in ("cat", "dog")]
+    for folder, image in zip(folders, photographs):
+        folder.mkdir(parents=True)
+        (folder / "photo.jpg").write_bytes(Path(image).read_bytes())
+    data.write_shards(tmp_path / "images", tmp_path / "shards", progress=False)
+    out = tmp_path / "out"
+    explain(str(tmp_path / "shards"), "--weights", str(tmp_path / "model"), "--out", str(out))
+    text = (out / "report.html").read_text("utf-8")
+    assert "the model has no table of positions" in text and not (out / "positions.png").exists()
+    assert "dog/photo.jpg" in text
+
+
 def command(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(

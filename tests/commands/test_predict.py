@@ -133,6 +133,9 @@ def test_a_list_of_paths_on_stdin(capsys, hub, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"missing.png\n")))
     code, _, errors = run(capsys, "-", "--weights", folder)
     assert code == 2 and "no image at 'missing.png'" in errors
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    with pytest.raises(ValueError, match="reads paths from stdin, one per line, and there is none"):
+        run(capsys, "-", "--weights", folder)
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ def test_resume(capsys, exported, tmp_path, cut):
     code, printed, errors = run(capsys, tmp_path / "photos", *options)
     assert (code, printed) == (1, f"wrote {num_left} rows to {out}\n")
     assert errors.count("error") == 1 and out.read_bytes() == whole
+    code, printed, errors = run(capsys, tmp_path / "photos", *options)  # only the bad one is left
+    assert (code, printed) == (1, f"wrote 0 rows to {out}\n") and errors.count("error") == 1
     assert run(capsys, *paths, *options) == (0, f"every image has a row in {out}\n", "")
     assert out.read_bytes() == whole
 
@@ -66,6 +68,9 @@ def test_resume_refuses_the_table_of_another_model(capsys, exported, tmp_path):
         (content.replace("apple", '"ap"ple'), "it is no CSV"),
         ("words\n", "its columns are 'words'"),
         ("a\0b\n", "--resume cannot continue"),
+        ('{"a": 1}', "it begins with .*, and is no table of this model"),
+        ('"open\nquote\n', "it begins with .*, and is no table of this model"),
+        ("notes", "it begins with 'notes', and is no table"),
     ):
         out.write_text(text)
         with pytest.raises(ValueError, match=message):

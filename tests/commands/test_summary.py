@@ -22,6 +22,12 @@ def test_one_model(capsys):
         assert "TensorFlow's profiler" in printed(capsys, "vit_cifar10_tutorial", "--profiler")
 
 
+@pytest.mark.parametrize("rest", [["--json"], ["--markdown"], ["vit_b16"]])
+def test_the_profiler_is_for_one_model_as_text(rest):
+    with pytest.raises(ValueError, match="--profiler prints a line of text for one model"):
+        main(["summary", "vit_cifar10", "--profiler", *rest])
+
+
 def test_diagram_of_one_model(capsys, tmp_path):
     printed(capsys, "vit_cifar10", "--plot", tmp_path / "model.svg")
     assert "<svg" in (tmp_path / "model.svg").read_text()

@@ -45,10 +45,11 @@ def number_or_name(text):
 
 
 def run(args):
-    from vit_tf.data.image_paths import find_argument
+    from vit_tf.data.image_paths import expanded, find_argument
     from vit_tf.preprocessing.decode import read_image
 
-    images = [path for argument in args.images for path in find_argument(argument)[0]]
+    names = [name for argument in args.images for name in expanded(argument)]
+    images = [path for name in names for path in find_argument(name)[0]]
     if len(images) > MOST_IMAGES:
         raise ValueError(f"a report shows up to {MOST_IMAGES} images, got {len(images)}")
     if args.out.exists() and not args.out.is_dir():

@@ -58,7 +58,7 @@ class ReportContext:
         self.x = loaded.preprocessing(paths)
         height, width = self.structure.patched_size
         self.images = loaded.preprocessing.to_pixels(self.x)[:, :height, :width]
-        names = [printable(Path(path).name) for path in paths]
+        names = [printable(Path(str(path)).name) for path in paths]  # `StoredImage`s, too
         self.names = names if len(set(names)) == len(names) else [printable(path) for path in paths]
         self.classes, self.captions, self.target = [()] * len(names), self.names, "the likeliest class"
         if self.structure.heads:
@@ -184,11 +184,15 @@ def distances(context):
 
 
 def positions(context):
+    title, encoder = "Similarity of the positions", context.structure.patch_encoder
+    if encoder is None or not encoder.position_table:
+        yield Section(title, "Left out: the model has no table of positions.", {})
+        return
     similarity = vit_tf.position_similarity(context.model)
     text = "The cosine similarity of each position embedding to all others."
     figure = plots.position_similarities(similarity, context.titled("similarity of the positions"))
     description = "one map per position of the grid"
-    yield Section("Similarity of the positions", text, {"positions": (figure, description)})
+    yield Section(title, text, {"positions": (figure, description)})
 
 
 def patch_filters(context):

@@ -18,7 +18,7 @@ import sys
 from contextlib import contextmanager
 
 from vit_tf import terminal
-from vit_tf.checks import brief, check_int, check_number, printable
+from vit_tf.checks import brief, check_int, check_number, printable, require
 from vit_tf.commands.options import (
     DEFAULT_WEIGHTS,
     add_model,
@@ -76,8 +76,8 @@ def run(args):
         print("note: cifar10 is a small model of ten classes: --weights takes others", file=sys.stderr)
     predictor = open_predictor(args, runtime)
     table = PredictionTable(predictor, args.top)
+    done = table.open_rows(args.csv) if args.resume else set()
     if args.resume:
-        done = table.open_rows(args.csv)
         paths = [path for path in paths if str(path) not in done]
         if not paths:
             print(f"every image has a row in {printable(args.csv)}")
@@ -91,7 +91,7 @@ def run(args):
             count += 1
     if args.csv not in (None, "-"):
         print(f"wrote {count:,} rows to {printable(args.csv)}")
-    if not count:
+    if not count and not done:
         return 2
     return 1 if num_problems or count < len(paths) else 0
 
@@ -144,7 +144,9 @@ def find_images(arguments):
 def paths_from_stdin():
     """Returns the paths that stdin lists: one per line, or separated by NUL as of `find -print0`."""
     text = sys.stdin.buffer.read()
-    return [os.fsdecode(path) for path in text.split(b"\0" if b"\0" in text else b"\n") if path.strip()]
+    paths = [os.fsdecode(path) for path in text.split(b"\0" if b"\0" in text else b"\n") if path.strip()]
+    require(paths, "- reads paths from stdin, one per line, and there is none")
+    return paths
 
 
 def print_problem(image, error):

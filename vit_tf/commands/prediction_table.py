@@ -2,11 +2,12 @@
 
 import csv
 import errno
+import io
 import os
 import sys
 from contextlib import contextmanager, nullcontext
 
-from vit_tf.checks import quoted, require
+from vit_tf.checks import quoted, require, shown
 
 OPTIONS = dict(newline="", encoding="utf-8", errors="surrogateescape")  # file names may be any bytes
 
@@ -37,7 +38,7 @@ class PredictionTable:
         """Returns the images that have a row in a file, a set. A row that is not whole is cut off.
 
         Raises:
-            ValueError: the file is no table of this model with this number of labels.
+            ValueError: the file is no table of a model with these labels, with this number of them in a row.
         """
         if not os.path.exists(path):
             return set()
@@ -76,7 +77,17 @@ class PredictionTable:
                     self.check_row(row, f"{problem}: its row {number + 1:,}")
                     images.add(row[0])
                 size = num_bytes
+            if not size:
+                file.seek(0)
+                self.check_start(file.read(1000), problem)
         return images, size
+
+    def check_start(self, text, problem):
+        """Raises a ValueError unless a file without a whole row is the beginning of a table of this model."""
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(self.header)
+        begins_so = line.getvalue().startswith(text)
+        require(begins_so, f"{problem}: it begins with {shown(text[:40])}, and is no table of this model")
 
     def check_row(self, row, problem):
         require(len(row) == len(self.header), f"{problem} has {len(row)} columns, not {len(self.header)}")

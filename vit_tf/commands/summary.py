@@ -45,6 +45,10 @@ def run(args):
     check_int("--batch-size", args.batch_size, 1)
     options = sizes(args)
     names = expand(args.names, args.model, options)
+    if args.profiler and (args.json or args.markdown or len(names) > 1):
+        raise ValueError(
+            "--profiler prints a line of text for one model: leave out --json, --markdown and others"
+        )
     import_backend()
     import keras
 

@@ -21,35 +21,43 @@ def find_image_paths(arguments):
             or a pattern such as `photos/*.jpg` or `**/*.png` that the shell has not expanded.
 
     Returns:
-        (paths, problems, notes): lists of str: the paths in the order of the arguments, one line per argument
-        without an image, and one line per folder that also has other files.
+        (paths, problems, notes): lists of str: the paths in the order of the arguments, one line per file or
+        folder without an image, and one line per folder that also has other files.
     """
     paths, problems, notes = [], [], []
-    for argument in arguments:
+    for name in [name for argument in arguments for name in expanded(argument)]:
         try:
-            paths_of_argument, left_out = find_argument(argument)
+            paths_of_name, left_out = find_argument(name)
         except (ValueError, OSError) as error:
             problems.append(str(error))
             continue
-        paths += paths_of_argument
+        paths += paths_of_name
         notes += left_out
     return paths, problems, notes
 
 
-def find_argument(argument):
-    """Returns (paths, notes) of one argument; raises a ValueError if there is no image."""
-    if os.path.isdir(argument):
-        return find_in_folder(argument)
-    if URL.match(argument) or len(argument) > LONGEST_PATH or os.path.lexists(argument):
-        return [argument], []  # reading reports whether this is an image
-    problem = f"no image at {shown(argument)}"
-    require(glob.has_magic(argument), f"{problem}: there is no such file")
+def expanded(argument):
+    """Returns the files and folders that a pattern matches; else the argument itself, as one of a list."""
+    if is_name(argument) or not glob.has_magic(argument):
+        return [argument]
     matches = sorted(glob.glob(argument, recursive=True), key=natural_key)
-    require(matches, f"{problem}: no file matches this pattern")
     if "**" in argument:  # it matches folders as well as the files in them
         matches = [match for match in matches if not os.path.isdir(match)]
-    results = [find_argument(match) for match in matches]
-    return [path for paths, _ in results for path in paths], [note for _, notes in results for note in notes]
+    return matches or [argument]
+
+
+def is_name(argument):
+    return URL.match(argument) or len(argument) > LONGEST_PATH or os.path.lexists(argument)
+
+
+def find_argument(argument):
+    """Returns (paths, notes) of a file or folder; raises a ValueError if there is no image."""
+    if os.path.isdir(argument):
+        return find_in_folder(argument)
+    if is_name(argument):
+        return [argument], []  # reading reports whether this is an image
+    reason = "no file matches this pattern" if glob.has_magic(argument) else "there is no such file"
+    raise ValueError(f"no image at {shown(argument)}: {reason}")
 
 
 def find_in_folder(folder):

@@ -28,8 +28,8 @@ def stratified_split(
     """Splits a data set so that every class has the same share in both parts.
 
     The validation part has round(n * fraction) members, distributed over the classes by largest remainder. A
-    class with at least two members has at least one in each part. The only member of a class stays in the
-    training part.
+    class with at least two members has at least one in each part, which may change this number. The only
+    member of a class stays in the training part.
 
     Args:
         labels: integers [n] or [n, 1].

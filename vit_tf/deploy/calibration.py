@@ -6,7 +6,6 @@ Shapes: b images of a batch, H rows and W columns of the model's input, k classe
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,7 +133,7 @@ def split(source, weights, num_calibration):
 
 def split_of_run(weights):
     """Returns the validation fraction and the seed of a run on arrays; those of `vit-tf train` for others."""
-    path = Path(weights) / "config.json" if isinstance(weights, (str, os.PathLike)) else None
+    path = evaluation.run_of(weights) / "config.json" if isinstance(weights, (str, os.PathLike)) else None
     config = read_json(path) if path and path.is_file() else {}
     parts = [config.get(key) for key in ("command", "recipe")]
     command, recipe = (part if isinstance(part, dict) else {} for part in parts)

@@ -30,10 +30,13 @@ def is_array_source(source):
     if path.is_dir():
         folders = [path, *(entry for entry in os.scandir(path) if entry.is_dir())]
         return any(map(original_in, folders))
-    if zipfile.is_zipfile(path):
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
         with zipfile.ZipFile(path) as archive:
             return original_of(map(os.path.basename, archive.namelist())) is not None
-    return False
+    except Exception:  # a damaged directory can raise nearly anything: `find_images` says so
+        return False
 
 
 class ArrayDataset:

@@ -61,12 +61,20 @@ def parts_of_run(images, source, weights):
     """Returns images with the parts of a run, if `weights` is the folder of a run on the same images."""
     from vit_tf.data import read_split
 
-    split, config = (Path(weights) / name for name in ("split.csv", "config.json"))
+    run = run_of(weights)
+    split, config = run / "split.csv", run / "config.json"
     if not split.is_file():
         return images
     command = files.read_json(config).get("command")
     is_same = isinstance(command, dict) and command.get("data") == os.path.abspath(source)
     return read_split(images, split, cached=True) if is_same else images
+
+
+def run_of(weights):
+    """Returns the folder of a run for itself and for `model` or `last` in it; other paths as they are."""
+    folder = Path(weights)
+    is_inside = folder.is_dir() and folder.resolve().name in ("model", "last")
+    return folder / ".." if is_inside and (folder / ".." / "config.json").is_file() else folder
 
 
 def readable(images, max_bad):

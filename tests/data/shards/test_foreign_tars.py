@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.image_folders import JPEG, PNG, read_all, table
 
-from vit_tf.data import check_images, find_images
+from vit_tf.data import check_images, find_images, split_files, write_split
 from vit_tf.data.shards import foreign_tars
 
 
@@ -110,6 +110,15 @@ def test_several_labels(tmp_path):
     files = find_images(tmp_path / "set")
     assert files.class_names == ("cat", "dog", "owl")
     np.testing.assert_array_equal(files.labels, [[1, 1, 0], [0, 0, 0], [0, 0, 1]])
+
+
+def test_images_that_are_not_checked_are_not_read(tmp_path, monkeypatch):
+    write_tar(tmp_path / "set/0.tar", samples([0, 1]))
+    files = find_images(tmp_path / "set")
+    monkeypatch.setattr(type(files.container), "read_at", lambda *_, **__: pytest.fail("an image was read"))
+    files, bad = check_images(files, level="none")
+    assert not bad
+    write_split(split_files(files, 0.5, 0, seed=0), tmp_path / "split.csv")
 
 
 def test_the_scan_is_kept(tmp_path, monkeypatch):

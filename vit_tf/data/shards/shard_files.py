@@ -31,8 +31,6 @@ class Shards(ImageContainer):
         times: the times of change of the shards, ns.
     """
 
-    lists_fingerprints = True
-
     def __init__(
         self,
         folder: str | os.PathLike,
@@ -44,6 +42,7 @@ class Shards(ImageContainer):
     ):
         self.source, self.kind, self.shard_names = Path(folder), kind, shard_names
         self.table, self.is_checked, self.times = table, is_checked, times
+        self.lists_fingerprints = is_checked  # the index has them, and tars of other programs have none
         self._open = lru_cache(MOST_OPEN)(self._opened)
 
     def __reduce__(self):
