@@ -14,9 +14,10 @@ rows are compared with the first one.
 
 import argparse
 import statistics
-import subprocess
 import sys
 from pathlib import Path
+
+from processes import exit_code
 
 from vit_tf import files
 from vit_tf.checks import require
@@ -127,17 +128,6 @@ def run(args, name, seed):
             raise ValueError(f"{name!r} failed: see its output above")
     require_same_data(folder, args.data)
     return files.read_json(metrics)
-
-
-def exit_code(command):
-    """Runs a command and returns its exit code. Ctrl-C or SIGTERM is passed on, and the command may save."""
-    process = subprocess.Popen(command, start_new_session=True)  # else Ctrl-C would reach it twice
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.terminate()
-        process.wait()
-        raise
 
 
 def require_same_data(folder, data):

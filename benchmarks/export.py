@@ -40,7 +40,7 @@ def main(arguments=None):
     print("|---|---|---:|---:|---:|---:|")
     print(f"| Keras | float32 | | | | {(expected[0].argmax(1) == labels).mean():.2%} |")
     for name, precision in EXPORTS:
-        if name in ("keras", "web"):  # not an export; the same file as that of ONNX
+        if name == "web":  # the same file as that of ONNX
             continue
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "out")

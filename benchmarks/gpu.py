@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from processes import exit_code
 
 ENVIRONMENT = dict(os.environ)  # that of the parts
 os.environ["KERAS_BACKEND"] = "jax" if importlib.util.find_spec("jax") else "torch"
@@ -136,9 +137,8 @@ def why_not(part, found, args):
 
 
 def run(command, args):
-    done = subprocess.run([sys.executable, *map(str, command)], env=environment(args.cpu))
-    if done.returncode:
-        raise OSError(f"{' '.join(map(str, command))} ended with exit code {done.returncode}")
+    if code := exit_code([sys.executable, *map(str, command)], environment(args.cpu)):
+        raise OSError(f"{' '.join(map(str, command))} ended with exit code {code}")
 
 
 def run_part(part, args, scale):

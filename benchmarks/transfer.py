@@ -12,12 +12,12 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from processes import exit_code
 
 from vit_tf import data, files
 from vit_tf.commands import parser as cli
@@ -86,9 +86,9 @@ def write_data(images, out, num_images):
 def run(command, *arguments):
     print("> vit-tf", command, *arguments, flush=True)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    code = subprocess.run(
-        [sys.executable, "-m", "vit_tf.commands.main", command, *map(str, arguments)], env=environment
-    ).returncode
+    code = exit_code(
+        [sys.executable, "-m", "vit_tf.commands.main", command, *map(str, arguments)], environment
+    )
     if code:
         sys.exit(code)
 

@@ -18,7 +18,14 @@ from vit_tf.classifier import Classifier
 from vit_tf.commands import explanation_report
 from vit_tf.commands import main as cli
 from vit_tf.labels import imagenet_classes
-from vit_tf.predictions import Prediction, decode_predictions, decode_values, output_activation
+from vit_tf.predictions import (
+    Prediction,
+    as_logits,
+    decode_predictions,
+    decode_values,
+    output_activation,
+    probabilities,
+)
 from vit_tf.preprocessing import Preprocessing
 
 RNG = np.random.default_rng(5)
@@ -59,6 +66,18 @@ def test_labels_and_top():
     assert sum(probability for _, probability in decode_predictions(logits, 99)[0]) == pytest.approx(1)
     assert [label for label, _ in decode_predictions([0.0, 0.0], labels=["x", "y"])[0]] == ["x", "y"]
     assert decode_predictions(np.zeros(1000), 1, [str(i) for i in range(1000)])[0][0][0] == "0"
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_logits_of_probabilities(activation):
+    logits = np.random.default_rng(0).normal(0, 5, (20, 4))
+    expected = probabilities(logits, activation)
+    np.testing.assert_allclose(
+        probabilities(as_logits(expected, activation), activation), expected, atol=1e-12
+    )
+    np.testing.assert_array_equal(as_logits(logits, "linear"), logits)
+    ends = np.array([[0.0, 1.0]], "float32")
+    assert np.isfinite(as_logits(ends, activation)).all()
 
 
 def test_large_logits_do_not_overflow():

@@ -165,6 +165,21 @@ def decode_values(outputs, labels=None):
     return [[Value(name, float(x)) for name, x in zip(names, row)] for row in outputs]
 
 
+def as_logits(outputs, last):
+    """Returns the logits of which the activation `last` makes a model's outputs; other outputs are logits.
+
+    Args:
+        outputs: array (b, k).
+        last: the activation that the model ends in, see `output_activation`.
+    """
+    if last not in ("softmax", "sigmoid"):
+        return outputs
+    outputs = np.asarray(outputs, "float64")
+    smallest = np.finfo("float32").tiny
+    logits = np.log(np.maximum(outputs, smallest))
+    return logits - np.log(np.maximum(1 - outputs, smallest)) if last == "sigmoid" else logits
+
+
 def probabilities(outputs, activation):
     """Returns the probabilities of a model's outputs, float64 (b, k).
 

@@ -2,7 +2,9 @@
 
 import csv
 import json
+from dataclasses import replace
 
+import keras
 import numpy as np
 import pytest
 from conftest import randomize
@@ -12,8 +14,10 @@ from vit_tf import build_vit, data, load, save_weights
 from vit_tf.commands.main import main
 from vit_tf.labels import imagenet_classes
 from vit_tf.predictions import probabilities
+from vit_tf.training import evaluation
 from vit_tf.training.evaluation import match_classes
 from vit_tf.training.metrics import expected_calibration_error
+from vit_tf.training.tasks import SINGLE_LABEL
 
 LABELS = ("apple", "pear", "plum", "quince")
 
@@ -65,6 +69,24 @@ def test_metrics_and_files(capsys, fruits, tmp_path):
     text = capsys.readouterr().out
     assert "precision  recall" in text and f"accuracy {metrics['accuracy']:.2%}, calibration" in text
     assert text.endswith("(12 images: all)\n")
+
+
+@pytest.mark.slow
+def test_a_softmax_at_the_end_is_not_applied_again(fruits):
+    weights, folder = fruits
+    loaded = load(weights)
+    model = loaded.model
+    activated = replace(loaded, model=keras.Model(model.inputs, keras.layers.Softmax()(model.outputs[0])))
+    images, _ = evaluation.load_images(str(folder), None, str(weights))
+    outputs = match_classes(images.class_names, LABELS)
+    images, targets = evaluation.encode(images, outputs, len(LABELS), SINGLE_LABEL)
+    expected, metrics = (
+        evaluation.measure(classifier, images, targets, LABELS, SINGLE_LABEL, batch_size=5)
+        for classifier in (loaded, activated)
+    )
+    error = "expected_calibration_error"
+    assert metrics.pop(error) == pytest.approx(expected.pop(error), abs=1e-5)
+    assert metrics["accuracy"] == expected["accuracy"] and metrics["confusion"] == expected["confusion"]
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@ import stat
 
 import pytest
 
-from vit_tf.deploy.folders import atomic_folder
+from vit_tf.deploy.folders import atomic_folder, replace_folder
 
 
 def test_a_folder_appears_at_the_end(tmp_path):
@@ -29,6 +29,27 @@ def test_a_folder_that_was_made_meanwhile_is_kept(tmp_path):
     with pytest.raises(ValueError, match="already exists"), atomic_folder(tmp_path / "out"):
         (tmp_path / "out").mkdir()
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_error_between_the_renames_puts_the_old_folder_back(tmp_path, monkeypatch):
+    folders = {name: tmp_path / name for name in ("new", "out", "old")}
+    for name in ("new", "out"):
+        folders[name].mkdir()
+        (folders[name] / "file").write_text(name)
+    rename = os.rename
+
+    def fail(source, target):
+        if source == folders["new"]:
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(folders["new"], folders["out"], folders["old"])
+    assert (folders["out"] / "file").read_text() == "out" and not folders["old"].exists()
+    monkeypatch.undo()
+    replace_folder(folders["new"], folders["out"], folders["old"])
+    assert [(folders[name] / "file").read_text() for name in ("out", "old")] == ["new", "out"]
 
 
 def test_relative_paths(tmp_path, monkeypatch):

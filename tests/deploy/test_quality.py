@@ -1,7 +1,6 @@
 """What quantization is judged by: accuracy, agreement and speed."""
 
-from types import SimpleNamespace
-
+import keras
 import numpy as np
 import pytest
 
@@ -14,8 +13,8 @@ from vit_tf.labels import MULTI_LABEL
 class FewImages:
     """Ten images of three classes, each its own logits."""
 
-    def __init__(self, targets, **fields):
-        model = SimpleNamespace(outputs=[np.zeros((1, 3))], output_shape=(None, 3))
+    def __init__(self, targets, activation=None, **fields):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, activation)])
         self.classifier = Classifier(model, None, ("a", "b", "c"), **fields)
         self.targets = np.asarray(targets, "float32")
 
@@ -51,6 +50,23 @@ def test_several_labels_per_image():
     results = quality.measure(lambda batch: (worse[batch],))
     assert results["drop"] == 0 and results["drop_error"] is None
     assert results["top1_agreement"] == pytest.approx(8 / 9)
+
+
+def test_a_head_that_ends_in_sigmoid():
+    truth = np.eye(3)[np.arange(10) % 3]
+    quality = Quality(FewImages(truth, "sigmoid", problem_type=MULTI_LABEL))
+    outputs = 0.05 + 0.9 * truth
+    assert quality.measure(lambda batch: (outputs[batch],))["top1_agreement"] == 1
+    worse = outputs.copy()
+    worse[0, 0] = 0.3
+    assert quality.measure(lambda batch: (worse[batch],))["top1_agreement"] == 0.9
+
+
+def test_no_image_has_a_label():
+    with pytest.raises(ValueError, match="no image to measure on has a label of the model"):
+        Quality(FewImages(np.zeros((10, 3)), problem_type=MULTI_LABEL)).measure(
+            lambda batch: (np.eye(10, 3)[batch],)
+        )
 
 
 def test_speed_of_models_that_take_turns(monkeypatch):

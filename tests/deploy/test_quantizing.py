@@ -120,6 +120,23 @@ def test_runtimes(runtime, classifier, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.tensorflow_only
+def test_keras_and_a_model_that_normalises_inside(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "SECONDS", 0)
+    settings = Preprocessing(32, mean=(0.2, 0.4, 0.6), std=(0.3, 0.2, 0.1), crop_fraction=1.0)
+    options = dict(image_size=32, patch_size=8, num_classes=10, num_layers=1, include_preprocessing=settings)
+    inside = Classifier(randomize(build_vit("test_vit", **options), 0.1), settings, CIFAR10_CLASSES)
+    options = dict(runtime="keras", calibration_images=10, held_out=20, max_drop=100)
+    manifest = quantize(inside, tmp_path / "out", "sample", **options)
+    assert manifest.input_kind == "normalized" and manifest.quantization["tried"][0]["error"] is None
+    images = data.load_cifar("sample").x_test[:8]
+    pixels = images.astype("float32")
+    expected = keras.ops.convert_to_numpy(inside.model(pixels))
+    (got,) = open_runtime(tmp_path / "out", manifest).run(settings.normalize(images))
+    assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()  # int8
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow_only
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.filterwarnings("ignore")
 def test_convolutions_too(runtime, classifier, tmp_path, monkeypatch):

@@ -138,6 +138,23 @@ def test_other_files_are_refused(tmp_path, text):
         read_measured_speed(path, "bfloat16")
 
 
+@pytest.mark.parametrize(
+    "seconds, flops", [(0, 1e12), (-0.5, 1e12), (0.5, None), (0.5, -1e12), (1e-300, 1e300)]
+)
+def test_bad_measurements_are_refused(tmp_path, seconds, flops):
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"machine": "a GPU", "vit": {"steps": {"8": seconds}, "flops": flops}}))
+    with pytest.raises(ValueError, match="gpu.json or speed.json"):
+        read_measured_speed(path, "bfloat16")
+
+
+def test_a_measurement_of_something_else(tmp_path):
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"machine": "a GPU", "cifar": {"accuracy": 0.9}}))
+    with pytest.raises(ValueError, match="has no training of vit_tf in bfloat16"):
+        read_measured_speed(path, "bfloat16")
+
+
 def test_prediction_of_two_processes_is_the_plan_s(vit_b16):
     """Where time is proportional to FLOPs, `benchmarks/plan_check.py` predicts it exactly."""
     script = load_script("plan_check", "benchmarks")

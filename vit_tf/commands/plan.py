@@ -118,7 +118,8 @@ def run(args):
 def check_numbers(args):
     """Raises a ValueError for a number that is out of range."""
     for name in ("image_kb", "images_per_core", "images_per_second", "link", "efficiency"):
-        value, interval = getattr(args, name), "(0, 1]" if name == "efficiency" else "(0, inf)"
+        value = getattr(args, name)
+        interval = {"efficiency": "(0, 1]", "images_per_second": "(0, 1e9]"}.get(name, "(0, inf)")
         if value is not None:
             check_number(f"--{name.replace('_', '-')}", value, interval)
 

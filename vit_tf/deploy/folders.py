@@ -57,12 +57,22 @@ def atomic_folder(path: str | os.PathLike, force: bool = False) -> Iterator[Path
             yield partial
         finish_files(partial)
         check_new_folder(path, force)  # it may have been made meanwhile
-        if os.path.lexists(path):
-            os.rename(path, work / "replaced")
-        os.rename(partial, path)
+        replace_folder(partial, path, work / "replaced")
     finally:
         shutil.rmtree(work, ignore_errors=True)
     sync_folder(beside.parent)
+
+
+def replace_folder(new, path, old):
+    """Renames a folder to `path`, and what was there to `old`. An error in between puts that back."""
+    try:
+        if os.path.lexists(path):
+            os.rename(path, old)
+        os.rename(new, path)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(path):
+            os.rename(old, path)
+        raise
 
 
 @contextmanager

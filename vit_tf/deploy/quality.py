@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 
-from vit_tf.predictions import DEFAULT_THRESHOLD, probabilities
+from vit_tf.checks import require
+from vit_tf.predictions import DEFAULT_THRESHOLD, as_logits, output_activation, probabilities
 from vit_tf.training import evaluation
 
 BATCH_SIZE = 50
@@ -31,6 +32,7 @@ class Quality:
         count = images.classifier.model.outputs[0].shape[-1]
         self.thresholds = list(images.classifier.thresholds or [DEFAULT_THRESHOLD] * count)
         self.metric = "mAP" if self.task.name == "multi-label" else "accuracy"
+        self.last = output_activation(images.classifier.model)
         self.reference = None
 
     def measure(self, run):
@@ -43,11 +45,12 @@ class Quality:
         for images, labels in self.images.batches(BATCH_SIZE):
             outputs.append(run(images)[0])
             targets.append(labels)
-        logits, targets = np.concatenate(outputs), np.concatenate(targets)
+        logits, targets = as_logits(np.concatenate(outputs), self.last), np.concatenate(targets)
         answers = self.answers(logits)
         is_right = same_rows(answers, self.truth(targets))
         metrics = self.task.evaluate(logits, targets, self.labels, self.thresholds)
         score = metrics["mean_average_precision" if self.metric == "mAP" else "accuracy"]
+        require(score is not None, "no image to measure on has a label of the model: raise --held-out")
         if self.reference is None:
             self.reference = score, answers, is_right
         before, expected, was_right = self.reference

@@ -90,6 +90,8 @@ def quantize(
 
     say = progress or (lambda line: None)
     subject = open_subject(model_or_source, variant, preprocessing)
+    if runtime == "keras":  # its file has no normalisation, also where the model has one inside
+        subject = replace(subject, takes_pixels=False)
     found = f"{subject.variant!r} has the outputs {', '.join(subject.output_names)}"
     require(subject.output_names == ("logits",), f"{found}: quantization needs a model with one head")
     calibration, images = choose_images(
@@ -326,7 +328,6 @@ def write_float(subject, folder, format, say):
     if format != "keras":
         opset = LOWEST_OPSET if format == "onnx" else None  # attention in products, for its quantizer
         return write_checked(subject.model, [subject], manifest, folder, opset, say)
-    manifest = replace(manifest, input_kind="normalized")
     subject.model.save(folder / FORMATS["keras"].file)
     write_manifest(folder, manifest)
     return manifest

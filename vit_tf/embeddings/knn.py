@@ -34,14 +34,14 @@ def knn_votes(
         labels: int array (n,), the class of each gallery image.
         queries: float array (m, d); None classifies each gallery image by all others.
         k: int, at most the number of images that may be neighbours.
-        temperature: positive number.
+        temperature: number, at least 0.002, so that no weight overflows.
         num_classes: int c; None takes the largest label.
 
     Raises:
         ValueError: an argument is out of range, or the arrays do not fit each other.
     """
     check_int("k", k, 1)
-    check_number("temperature", temperature, "(0, inf)")
+    check_number("temperature", temperature, "[0.002, inf)")
     neighbours, labels = NearestNeighbours(gallery, exact=True), np.asarray(labels)
     count = len(neighbours.vectors)
     require(labels.shape == (count,), f"`labels` must be {count} numbers, got the shape {labels.shape}")

@@ -306,9 +306,10 @@ def count_core_attention(layer: layers.DotProductAttention, shape):
 @count_layer.register
 def count_mlp(layer: layers.MLP, shape):
     hidden = (*shape[:-1], layer.config.mlp_dim)
+    is_gated = isinstance(layer, layers.GatedMLP)
     for part in layer.first_layers():
-        yield matrix_product("MLP", part, shape, kept=2 if part.units == layer.config.mlp_dim else 1)
-    if isinstance(layer, layers.GatedMLP):
+        yield matrix_product("MLP", part, shape, kept=1 if is_gated else 2)
+    if is_gated:
         yield Row("MLP", 0, 0, tensor_bytes(layer, hidden))
     if layer.inner_norm is not None:
         yield from count_layer(layer.inner_norm, hidden)

@@ -201,6 +201,7 @@ def find_weights(source, find):
             missing.append(error)
     if str(source).startswith("hf:"):
         raise ValueError(f"no weights ({', '.join(WEIGHTS)}) in {source}: {missing[0]}") from missing[0]
+    source = repository_folder(source)
     paths = [path for path in sorted(Path(source).iterdir()) if reader_of(path)]
     expected = (
         f"the folder {str(source)!r} must hold one of {', '.join(WEIGHTS)}, or a single other weight file"

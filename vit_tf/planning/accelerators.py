@@ -68,7 +68,7 @@ DEVICES = {
     "v5p": device(95, 459, 459, 600, 2400, 4, False, "Google TPU v5p, one chip"),
     # Data sheet: seven links of 128 GB/s bidirectional; float32 matrix units. Eight adapters of 400 Gb/s.
     "mi300x": device(192, 1307.4, 163.4, 448, 400, 8, False, "AMD Instinct MI300X"),
-    # docs/results/speed.md: two cores multiply matrices at 221 and 412 GFLOP/s. Gloo over
+    # docs/results/speed.md: two cores multiply matrices at 220 and 411 GFLOP/s. Gloo over
     # loopback sums up one large array at about 0.5 GB/s, many small ones far more slowly.
     "cpu-core": device(8, 0.206, 0.11, 0.7, 0.7, 2, False, "a core of an AMD EPYC", MEASURED_ON_CPU),
 }

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from statistics import median
 
-from vit_tf.checks import require, shown
+from vit_tf.checks import check_number, require, shown
 from vit_tf.planning.cluster import Speed
 
 
@@ -23,7 +23,9 @@ def read_measured_speed(path: str | Path, precision: str) -> Speed:
     try:
         content = json.loads(Path(path).read_text("utf-8"))
         runs = list(list_runs(content))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        for *_, rate, flops, _ in runs:
+            check_number("images/s times FLOPs", rate * flops, "(0, inf)")
+    except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
         expected = "--measured must be a gpu.json or speed.json of the benchmarks"
         raise ValueError(f"{expected}, and {shown(str(path))} is neither") from None
     runs = [run for run in runs if run[0] == precision]
@@ -37,9 +39,9 @@ def read_measured_speed(path: str | Path, precision: str) -> Speed:
 def list_runs(content):
     """Yields (precision, model, batch size, images/s, FLOPs of a step per image, machine)."""
     if "groups" not in content:
-        vit, name = content["vit"], "vit_base_patch16_224"
+        machine, vit = content["machine"], content.get("vit") or {"steps": {}}
         for size, seconds in vit["steps"].items():
-            yield "bfloat16", name, int(size), int(size) / seconds, vit["flops"], content["machine"]
+            yield "bfloat16", "vit_base_patch16_224", int(size), int(size) / seconds, vit["flops"], machine
         return
     machine = content["machine"]["cpu"] + f", {content['machine']['cores']} cores"
     for group in content["groups"]:

@@ -183,7 +183,7 @@ def measure(loaded, images, targets, labels, task, batch_size, flip_tta=False):
     import keras
 
     from vit_tf import data
-    from vit_tf.predictions import DEFAULT_THRESHOLD, probabilities
+    from vit_tf.predictions import DEFAULT_THRESHOLD, as_logits, output_activation, probabilities
     from vit_tf.training.metrics import expected_calibration_error, predict
 
     source = images.pixels if isinstance(images, ArrayImages) else data.DecodedImages(images)
@@ -194,6 +194,7 @@ def measure(loaded, images, targets, labels, task, batch_size, flip_tta=False):
     bar = terminal.track(range(len(batches)), "evaluating")
     logits, targets = predict(model, batches, flip_tta, after_batch=lambda: next(bar, None))
     bar.close()
+    logits = as_logits(logits, output_activation(loaded.model))
     thresholds = loaded.thresholds or [DEFAULT_THRESHOLD] * num_outputs
     metrics = {"task": task.name, **task.evaluate(logits, targets, labels, thresholds)}
     if task.name == "single-label":

@@ -193,6 +193,21 @@ def test_an_error_of_the_model(make_client, predictor, caplog):
     assert "secret" in caplog.text
 
 
+def test_outputs_that_are_not_finite(make_client, monkeypatch, caplog):
+    def fail(*_):
+        raise ValueError("the outputs must be finite")
+
+    async def main():
+        client = make_client()
+        monkeypatch.setattr(client.service, "decode", fail)
+        response = await post(client, RED)
+        assert response.status_code == 500 and "the model failed" in response.json()["detail"]
+        assert 'vit_tf_requests_total{path="/predict",status="500"} 1.0' in client.service.metrics.text()
+
+    finish(main())
+    assert "the outputs must be finite" in caplog.text
+
+
 def test_metrics_and_health(make_client):
     async def main():
         client = make_client()

@@ -146,7 +146,7 @@ class Service:
             try:
                 outputs = await asyncio.gather(*map(self.batcher.submit, inputs))
                 results = self.decode(names, outputs, top)
-            except ComputeError as error:
+            except (ComputeError, ValueError) as error:  # the latter of outputs that are not finite
                 logger.error("the model failed: %s", brief(error))
                 raise Refusal(500, "the model failed: the log of the service says why") from error
             finally:
