@@ -17,6 +17,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from arguments import check_counts
 from processes import exit_code
 
 from vit_tf import files
@@ -105,8 +106,7 @@ def parse_arguments(arguments):
     parser.add_argument("--only", nargs="+", choices=DESCRIPTIONS, metavar="ROW", help=f"some of {names}")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     args = parser.parse_args(arguments)
-    if args.seeds < 1:
-        raise ValueError(f"--seeds must be at least 1, got {args.seeds}")
+    check_counts(args, "seeds")
     return args
 
 

@@ -13,7 +13,6 @@ computes all queries at once; a number is the number of queries per chunk.
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -23,10 +22,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
+from arguments import check_counts
+from processes import output_of
 from rich.console import Console
 from rich.table import Table
 
 from vit_tf import layers
+from vit_tf.commands import parser as cli
 
 NUM_HEADS, WIDTH, WARM_UP = 12, 768, 2
 
@@ -78,20 +80,18 @@ def peak_memory(step):
 
 
 def peak_in_fresh_process(*arguments):
-    command = [sys.executable, __file__, "--peak", *map(str, arguments)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return float(output_of([sys.executable, __file__, "--peak", *map(str, arguments)]))
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, nargs="+", default=[197, 577, 1025, 2305, 4097])
     parser.add_argument("--chunk-sizes", type=int, nargs="+", default=[512], help="queries per chunk")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    check_counts(args, "tokens", "rounds")
     if args.peak:
         tokens, chunk_size, kind, dtype = args.peak
         print(peak_memory(make_step(int(tokens), int(chunk_size), kind, dtype)))
@@ -110,4 +110,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -14,9 +14,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from arguments import check_counts
 from predict import print_rates, rate, run_in_memory, run_reading
 
 import vit_tf
+from vit_tf.commands import parser as cli
 from vit_tf.commands.embed import embed
 from vit_tf.deploy.inputs import each_image
 from vit_tf.embeddings import VectorInfo
@@ -30,9 +32,7 @@ ROWS = {
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="weights for Keras, or a folder of `vit-tf export` without a head")
     parser.add_argument("images", help="a folder of images")
     parser.add_argument("--image-size", type=int, metavar="PIXELS")
@@ -40,7 +40,9 @@ def parse_arguments():
     parser.add_argument("--files", type=int, default=1000, help="number of files (1,000)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_counts(args, "files", "batch_size", "rounds")
+    return args
 
 
 def run_files(extractor, info, paths, ending):
@@ -71,4 +73,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

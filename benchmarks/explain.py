@@ -9,7 +9,6 @@ memory above that of the built model, and includes the memory that TensorFlow it
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 
@@ -17,11 +16,14 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+from arguments import check_counts
 from attention import memory
+from processes import output_of
 from rich.console import Console
 from rich.table import Table
 
 import vit_tf
+from vit_tf.commands import parser as cli
 
 FUNCTIONS = {
     "inference alone": lambda model, x: model(x, training=False),
@@ -51,13 +53,12 @@ def measure(name, variant, image_size):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="vit_b16")
     parser.add_argument("--image-size", type=int, default=1024)
     parser.add_argument("--only", choices=FUNCTIONS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    check_counts(args, "image_size")
     if args.only:
         measure(args.only, args.variant, args.image_size)
         return
@@ -65,11 +66,10 @@ def main():
     sizes = ["--variant", args.variant, "--image-size", str(args.image_size)]
     for name in FUNCTIONS:
         command = [sys.executable, __file__, *sizes, "--only", name]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        seconds, peak = map(float, done.stdout.split())
+        seconds, peak = map(float, output_of(command).split())
         table.add_row(name, f"{seconds:.1f}", f"{peak:,.0f}")
     Console().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -67,7 +67,14 @@ def main(arguments=None):
     args.out.mkdir(parents=True, exist_ok=True)
     results = read_results(args.out / "gpu.json")
     versions = [f"{library} {value[2]}" for library, value in found.items() if value]
-    results["machine"] = ", ".join([device or "CPU", platform.machine(), *versions])
+    machine = ", ".join([device or "CPU", platform.machine(), *versions])
+    if results.setdefault("machine", machine) != machine:
+        had = results["machine"]
+        print(
+            f"error: {args.out} has results of {had}, and this is {machine}: give another --out",
+            file=sys.stderr,
+        )
+        return 2
     has_failed = False
     for part in args.only:
         reason = why_not(part, found, args)

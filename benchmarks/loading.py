@@ -24,6 +24,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from arguments import check_counts
+
+from vit_tf.commands import parser as cli
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
@@ -143,15 +147,14 @@ def print_images(folder, count, runs):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", default="vit_large_patch16_224")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--images", type=int, metavar="N", help="measure the reading of N images instead")
     parser.add_argument("--task", choices=("read", "load", "write"), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    check_counts(args, "runs", "images")
     if args.task:
         task = {"read": read, "load": load, "write": write}[args.task]
         print(json.dumps(task(args.path, args.variant)))
@@ -181,4 +184,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

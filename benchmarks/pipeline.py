@@ -21,9 +21,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from arguments import check_counts
 from PIL import Image
 
 import vit_tf
+from vit_tf.commands import parser as cli
 from vit_tf.cores import num_cores
 from vit_tf.data.augment.image import Compose, EvalTransform, HorizontalFlip, RandomErasing, RandomResizedCrop
 from vit_tf.data.augment.mixing import MixUpCutMix
@@ -108,6 +110,12 @@ def measured(contestants, rounds, rate):
     return {name: statistics.median(values[WARM_UP:]) for name, values in rates.items()}
 
 
+def endless(batches):
+    """Yields the batches of one epoch after the other."""
+    for epoch in itertools.count():
+        yield from batches.epoch(epoch)
+
+
 def compiled_model():
     model = vit_tf.build_vit(VARIANT, num_classes=NUM_CLASSES)
     model.compile(keras.optimizers.AdamW(1e-4), keras.losses.CategoricalCrossentropy(from_logits=True))
@@ -123,15 +131,14 @@ def cpu_name():
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, help="threads of the pipeline; by default one more than cores")
     args = parser.parse_args()
+    check_counts(args, "files", "batch_size", "rounds", "steps", "threads")
     with tempfile.TemporaryDirectory() as folder:
         write_files(folder, args.files)
         size = statistics.mean(path.stat().st_size for path in Path(folder).iterdir())
@@ -139,7 +146,7 @@ def main():
         rates = measured(pipelines, args.rounds, pipeline_rate)
         heaviest = pipelines["with RandAugment, erasing, mixing"]
         model = compiled_model()
-        feeds = {"fixed": itertools.repeat(next(heaviest.epoch())), "fed": heaviest.epoch()}
+        feeds = {"fixed": itertools.repeat(next(heaviest.epoch())), "fed": endless(heaviest)}
         steps = measured(feeds, args.steps, lambda feed, _: training_rate(model, feed))
         feeds["fed"].close()
         training, fed = steps["fixed"], steps["fed"]
@@ -155,4 +162,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

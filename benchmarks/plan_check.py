@@ -26,6 +26,10 @@ import sys
 import time
 from pathlib import Path
 
+from arguments import check_counts
+
+from vit_tf.commands import parser as cli
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 VARIANT = "vit_tiny_patch16_224"
@@ -209,19 +213,20 @@ def predict(seconds, batch_size):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4, help="calls per turn")
     parser.add_argument("--batch-size", type=int, default=32, help="fewer images: more all-reduce")
     parser.add_argument("--out", type=Path, help="write all times to a JSON file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    check_counts(args, "rounds", "steps", "batch_size")
+    if args.batch_size % 2:
+        raise ValueError(f"--batch-size must be even, for two processes, got {args.batch_size}")
     if args.worker:
         return work(json.loads(args.worker))
     if len(os.sched_getaffinity(0)) < 2:
-        raise SystemExit("this benchmark needs two cores")
+        raise ValueError("this benchmark needs two cores")
     times = measure(args.rounds, args.steps, args.batch_size)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     one, two, reduction, rates = predict(seconds, args.batch_size)
@@ -240,4 +245,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -17,7 +17,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from arguments import check_counts
 
+from vit_tf.commands import parser as cli
 from vit_tf.commands.prediction_table import PredictionTable
 from vit_tf.cores import num_cores
 from vit_tf.deploy import Predictor
@@ -32,9 +34,7 @@ ROWS = {
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", help="a folder of `vit-tf export`, or weights for Keras")
     parser.add_argument("images", help="a folder of images")
     parser.add_argument("--runtime", default="auto")
@@ -42,7 +42,9 @@ def parse_arguments():
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, help="threads that compute, and that read")
     parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_counts(args, "files", "batch_size", "threads", "rounds")
+    return args
 
 
 def run_in_memory(predictor, paths, batch):
@@ -110,4 +112,4 @@ def print_rates(weights, predictor, count, rates, rows):
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

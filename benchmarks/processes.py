@@ -13,3 +13,12 @@ def exit_code(command, environment=None):
         process.terminate()
         process.wait()
         raise
+
+
+def output_of(command, environment=None):
+    """Returns what a command prints; raises a ValueError with the last line of its errors if it fails."""
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        *_, reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ValueError(f"`{' '.join(map(str, command))}` failed: {reason}")
+    return done.stdout

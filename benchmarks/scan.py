@@ -19,6 +19,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from arguments import check_counts
+
+from vit_tf.commands import parser as cli
+
 LINKS_PER_FILE = 60_000  # ext4 allows 65,000
 ROWS = (
     ("find the images", "find", None),
@@ -94,9 +98,7 @@ def print_table(folder, work):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--images", type=int, default=1_281_167)
     parser.add_argument("--folder", type=Path, help="images that exist, instead of a tree that is made")
@@ -105,6 +107,7 @@ def main():
     parser.add_argument("--split", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--level", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    check_counts(args, "classes", "images")
     if args.step:
         print(json.dumps(step(args.step, args.folder, args.split, args.level)))
         return
@@ -120,4 +123,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

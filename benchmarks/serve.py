@@ -19,8 +19,10 @@ import sys
 import time
 
 import numpy as np
+from arguments import check_counts
 from PIL import Image
 
+from vit_tf.checks import check_number
 from vit_tf.commands import parser as cli
 
 BOUNDARY = b"vit-tf-benchmark"
@@ -36,12 +38,17 @@ def main(arguments=None):
     )
     parser.add_argument("--options", default="", help="further options of `vit-tf serve`, in one string")
     args = parser.parse_args(arguments)
+    check_counts(args, "clients")
+    check_number("--seconds", args.seconds, "(0, inf)")
     request = make_request(image_bytes(args.image))
     command = [sys.executable, "-m", "vit_tf.commands.main", "serve", args.source, "--port", "0"]
     with subprocess.Popen([*command, *args.options.split()], stdout=subprocess.PIPE, text=True) as process:
         try:
             line = process.stdout.readline()
-            port = int(re.search(r":(\d+),", line)[1])
+            address = re.search(r":(\d+),", line)
+            if address is None:
+                raise ValueError("the service did not start: see its message above")
+            port = int(address[1])
             print(line.strip())
             print(
                 "| clients | requests/s | p50, ms | p99, ms | status 503 | other errors |\n|---:|"

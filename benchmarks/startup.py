@@ -9,12 +9,14 @@ random weights, the first model of its process; the other rows are the time of t
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
+
+from arguments import check_counts
+from processes import output_of
 
 from vit_tf.commands import parser as cli
 from vit_tf.variants import get_variant
@@ -27,8 +29,7 @@ def main(arguments=None):
     parser.add_argument("--variants", nargs="+", default=["vit_b16", "vit_l16"], metavar="NAME")
     parser.add_argument("--rounds", type=int, default=5, help="processes per row (5)")
     args = parser.parse_args(arguments)
-    if args.rounds < 1:
-        raise ValueError(f"--rounds must be 1 or more, got {args.rounds}")
+    check_counts(args, "rounds")
     for name in args.variants:
         get_variant(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,12 +70,8 @@ def seconds_of(command):
     """Returns the seconds that a process takes, or those that it prints behind "built"."""
     environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
     start = time.perf_counter()
-    process = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True)
+    words = output_of([sys.executable, *command], environment).split()
     seconds = time.perf_counter() - start
-    if process.returncode:
-        *_, reason = process.stderr.strip().splitlines() or [f"exit code {process.returncode}"]
-        raise ValueError(f"`python {' '.join(map(str, command))}` failed: {reason}")
-    words = process.stdout.split()
     return float(words[1]) if words[:1] == ["built"] else seconds
 
 

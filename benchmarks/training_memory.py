@@ -19,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from arguments import check_counts
 
 import vit_tf
 from vit_tf.commands import parser as cli
@@ -36,8 +37,7 @@ def main(arguments=None):
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args(arguments)
     config = get_variant(args.variant)
-    if args.batch_size < 1:
-        raise ValueError(f"--batch-size must be 1 or more, got {args.batch_size}")
+    check_counts(args, "batch_size")
     check_parts(config, args.variant)
     half = args.precision == "bfloat16"
     at_start = memory("VmRSS")

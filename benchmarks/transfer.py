@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from arguments import check_counts
 from PIL import Image
 from processes import exit_code
 
@@ -44,9 +45,14 @@ def main():
     parser.add_argument("--images", type=int, default=500, help="training images per class")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    if not (args.out / "pair" / "done").exists():
+    check_counts(args, "epochs", "images", "seeds")
+    own, done = {"data": args.data, "images": args.images}, args.out / "data.json"
+    if not done.exists():
+        args.out.mkdir(parents=True, exist_ok=True)
         write_data(data.load_cifar(args.data), args.out, args.images)
+        files.write_json(done, own)
+    elif (used := files.read_json(done)) != own:
+        raise ValueError(f"{args.out} has runs with {used}, got {own}: name another folder with --out")
 
     base = args.out / "pretrained"
     # Smoothed labels make features that transfer worse: Kornblith et al., https://arxiv.org/abs/2010.16402.
@@ -80,7 +86,6 @@ def write_data(images, out, num_images):
                 Image.fromarray(x[i]).save(folder / f"{i}.png")
     with files.atomic_path(out / "eight.npz") as partial:
         np.savez(partial, **arrays)
-    (out / "pair" / "done").touch()
 
 
 def run(command, *arguments):

@@ -66,7 +66,7 @@ def test_options_of_a_row(name):
 
 @pytest.mark.parametrize("seeds", ["0", "-1"])
 def test_number_of_seeds(seeds):
-    with pytest.raises(ValueError, match=f"--seeds must be at least 1, got {seeds}"):
+    with pytest.raises(ValueError, match=f"--seeds must be a positive int, got {seeds}"):
         ablation.main(["--data", "none.npz", "--seeds", seeds])
 
 

@@ -26,5 +26,5 @@ def test_rows(capsys):
 def test_bad_arguments(option):
     import fit
 
-    with pytest.raises(ValueError, match=f"{option} must be 1 or more, got 0"):
+    with pytest.raises(ValueError, match=f"{option} must be a positive int, got 0"):
         fit.main([option, "0"])

@@ -35,3 +35,9 @@ def test_without_a_gpu(tmp_path):
     done = run("--out", tmp_path)
     assert done.returncode == 2 and "add --cpu to try the script" in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_results_of_another_machine(tmp_path):
+    (tmp_path / "gpu.json").write_text('{"machine": "an H200"}')
+    done = run("--cpu", "--out", tmp_path)
+    assert done.returncode == 2 and "has results of an H200, and this is CPU" in done.stderr

@@ -46,7 +46,7 @@ def test_a_small_model(kind, monkeypatch, capsys):
 def test_batch_size(size):
     import operations
 
-    with pytest.raises(ValueError, match=f"--batch-size must be 1 or more, got {size}"):
+    with pytest.raises(ValueError, match=f"--batch-size must be a positive int, got {size}"):
         operations.main(["--batch-size", size])
 
 

@@ -41,7 +41,7 @@ def test_a_process_that_fails_says_why():
 
 @pytest.mark.parametrize(
     ("arguments", "match"),
-    [(["--rounds", "0"], "--rounds must be 1 or more, got 0"), (["--variants", "vit_b61"], "vit_b61")],
+    [(["--rounds", "0"], "--rounds must be a positive int, got 0"), (["--variants", "vit_b61"], "vit_b61")],
 )
 def test_bad_arguments(arguments, match):
     import startup

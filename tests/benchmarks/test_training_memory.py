@@ -51,7 +51,7 @@ def test_peak():
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        (["--batch-size", "0"], "--batch-size must be 1 or more, got 0"),
+        (["--batch-size", "0"], "--batch-size must be a positive int, got 0"),
         (
             ["--variant", "vit_cifar10_hybrid"],
             "expected a variant of plain patches .* got 'vit_cifar10_hybrid'",
