@@ -25,7 +25,7 @@ def test_one_model(capsys):
 @pytest.mark.parametrize("rest", [["--json"], ["--markdown"], ["vit_b16"]])
 def test_the_profiler_is_for_one_model_as_text(rest):
     with pytest.raises(ValueError, match="--profiler prints a line of text for one model"):
-        main(["summary", "vit_cifar10", "--profiler", *rest])
+        main(["summary", *rest, "vit_cifar10", "--profiler"])
 
 
 def test_diagram_of_one_model(capsys, tmp_path):

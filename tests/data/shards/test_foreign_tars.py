@@ -113,7 +113,7 @@ def test_several_labels(tmp_path):
 
 
 def test_images_that_are_not_checked_are_not_read(tmp_path, monkeypatch):
-    write_tar(tmp_path / "set/0.tar", samples([0, 1]))
+    write_tar(tmp_path / "set/0.tar", samples([0, 1, 0, 1]))
     files = find_images(tmp_path / "set")
     monkeypatch.setattr(type(files.container), "read_at", lambda *_, **__: pytest.fail("an image was read"))
     files, bad = check_images(files, level="none")

@@ -202,7 +202,7 @@ def test_outputs_that_are_not_finite(make_client, monkeypatch, caplog):
         monkeypatch.setattr(client.service, "decode", fail)
         response = await post(client, RED)
         assert response.status_code == 500 and "the model failed" in response.json()["detail"]
-        assert 'vit_tf_requests_total{path="/predict",status="500"} 1.0' in client.service.metrics.text()
+        assert b'vit_tf_requests_total{path="/predict",status="500"} 1.0' in client.service.metrics.text()
 
     finish(main())
     assert "the outputs must be finite" in caplog.text
