@@ -40,7 +40,7 @@ def test_whitening_of_bad_images(shape):
 
 @pytest.mark.parametrize(
     ("blocks", "said"),
-    [((1,), "have 2 stages: .* got \\(1,\\)"), ((1, -1), "`blocks` must be a non-negative int, got -1")],
+    [((1,), "have 2 stages: .* got \\(1,\\)"), ((1, -1), "`blocks` must be a positive int, got -1")],
 )
 def test_convolutions_of_a_pooled_stem_are_given_for_each_stage(blocks, said):
     with pytest.raises(ValueError, match=said):
