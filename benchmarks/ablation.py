@@ -17,7 +17,6 @@ import statistics
 import sys
 from pathlib import Path
 
-from arguments import check_counts
 from processes import exit_code
 
 from vit_tf import files
@@ -106,7 +105,7 @@ def parse_arguments(arguments):
     parser.add_argument("--only", nargs="+", choices=DESCRIPTIONS, metavar="ROW", help=f"some of {names}")
     parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="default: %(default)s")
     args = parser.parse_args(arguments)
-    check_counts(args, "seeds")
+    cli.check_counts(args, "seeds")
     return args
 
 

@@ -22,7 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import tensorflow as tf
-from arguments import check_counts
 from processes import output_of
 from rich.console import Console
 from rich.table import Table
@@ -91,7 +90,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    check_counts(args, "tokens", "rounds")
+    cli.check_counts(args, "tokens", "rounds")
     if args.peak:
         tokens, chunk_size, kind, dtype = args.peak
         print(peak_memory(make_step(int(tokens), int(chunk_size), kind, dtype)))

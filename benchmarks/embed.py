@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from arguments import check_counts
 from predict import print_rates, rate, run_in_memory, run_reading
 
 import vit_tf
@@ -41,7 +40,7 @@ def parse_arguments():
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    check_counts(args, "files", "batch_size", "rounds")
+    cli.check_counts(args, "files", "batch_size", "rounds")
     return args
 
 

@@ -16,7 +16,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from arguments import check_counts
 from attention import memory
 from processes import output_of
 from rich.console import Console
@@ -58,7 +57,7 @@ def main():
     parser.add_argument("--image-size", type=int, default=1024)
     parser.add_argument("--only", choices=FUNCTIONS, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    check_counts(args, "image_size")
+    cli.check_counts(args, "image_size")
     if args.only:
         measure(args.only, args.variant, args.image_size)
         return

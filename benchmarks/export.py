@@ -14,7 +14,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from arguments import check_counts
 
 import vit_tf
 from vit_tf import data
@@ -33,7 +32,7 @@ def main(arguments=None):
     parser.add_argument("--data", required=True, help="CIFAR-10")
     parser.add_argument("--limit", type=int, help="only the first N test images", metavar="N")
     args = parser.parse_args(arguments)
-    check_counts(args, "limit")
+    cli.check_counts(args, "limit")
     test = data.load_cifar(args.data)
     classifier = vit_tf.load(SOURCE)
     images = classifier.preprocessing(test.x_test[: args.limit])

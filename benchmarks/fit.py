@@ -19,7 +19,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from arguments import check_counts
 from contestants.tutorial import untuned_batches
 
 import vit_tf
@@ -49,7 +48,7 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (8)")
     parser.add_argument("--rounds", type=int, default=5, help="(5)")
     args = parser.parse_args(arguments)
-    check_counts(args, "batch_size", "rounds")
+    cli.check_counts(args, "batch_size", "rounds")
     model = vit_tf.build_vit(args.variant)
     model.compile(keras.optimizers.AdamW(1e-4), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     calls = make_calls(model, args.batch_size)

@@ -69,12 +69,8 @@ def main(arguments=None):
     versions = [f"{library} {value[2]}" for library, value in found.items() if value]
     machine = ", ".join([device or "CPU", platform.machine(), *versions])
     if results.setdefault("machine", machine) != machine:
-        had = results["machine"]
-        print(
-            f"error: {args.out} has results of {had}, and this is {machine}: give another --out",
-            file=sys.stderr,
-        )
-        return 2
+        problem = f"{args.out} has results of {results['machine']}, and this is {machine}"
+        raise ValueError(f"{problem}: name another folder with --out")
     has_failed = False
     for part in args.only:
         reason = why_not(part, found, args)

@@ -24,8 +24,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from arguments import check_counts
-
 from vit_tf.commands import parser as cli
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -154,7 +152,7 @@ def main():
     parser.add_argument("--task", choices=("read", "load", "write"), help=argparse.SUPPRESS)
     parser.add_argument("--path", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    check_counts(args, "runs", "images")
+    cli.check_counts(args, "runs", "images")
     if args.task:
         task = {"read": read, "load": load, "write": write}[args.task]
         print(json.dumps(task(args.path, args.variant)))

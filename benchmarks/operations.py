@@ -23,7 +23,6 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import tensorflow as tf
-from arguments import check_counts
 from contestants import CONTESTANTS, GEMM, Job, why_not
 from speed import FULL, MODELS, flops_per_image
 
@@ -44,7 +43,7 @@ def main(arguments=None):
     parser.add_argument("--batch-size", type=int, default=8, help="images per batch (8)")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args(arguments)
-    check_counts(args, "batch_size")
+    cli.check_counts(args, "batch_size")
     contestant = CONTESTANTS[args.contestant]
     if args.kind not in contestant.kinds:
         raise ValueError(

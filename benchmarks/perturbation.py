@@ -16,7 +16,6 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-from arguments import check_counts
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -70,7 +69,7 @@ def main(arguments=None):
     parser.add_argument("--data", default="sample", help="see scripts/train_cifar10.py")
     parser.add_argument("--count", type=int, default=1000, help="test images")
     args = parser.parse_args(arguments)
-    check_counts(args, "count")
+    cli.check_counts(args, "count")
     model = vit_tf.build_vit(weights="cifar10")
     prepare = vit_tf.get_preprocessing("cifar10")
     images = data.load_cifar(args.data)

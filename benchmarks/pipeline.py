@@ -21,7 +21,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from arguments import check_counts
 from PIL import Image
 
 import vit_tf
@@ -138,7 +137,7 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, help="threads of the pipeline; by default one more than cores")
     args = parser.parse_args()
-    check_counts(args, "files", "batch_size", "rounds", "steps", "threads")
+    cli.check_counts(args, "files", "batch_size", "rounds", "steps", "threads")
     with tempfile.TemporaryDirectory() as folder:
         write_files(folder, args.files)
         size = statistics.mean(path.stat().st_size for path in Path(folder).iterdir())

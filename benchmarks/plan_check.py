@@ -26,8 +26,6 @@ import sys
 import time
 from pathlib import Path
 
-from arguments import check_counts
-
 from vit_tf.commands import parser as cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -220,7 +218,7 @@ def main():
     parser.add_argument("--out", type=Path, help="write all times to a JSON file")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    check_counts(args, "rounds", "steps", "batch_size")
+    cli.check_counts(args, "rounds", "steps", "batch_size")
     if args.batch_size % 2:
         raise ValueError(f"--batch-size must be even, for two processes, got {args.batch_size}")
     if args.worker:

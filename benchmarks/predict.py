@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from arguments import check_counts
 
 from vit_tf.commands import parser as cli
 from vit_tf.commands.prediction_table import PredictionTable
@@ -43,7 +42,7 @@ def parse_arguments():
     parser.add_argument("--threads", type=int, help="threads that compute, and that read")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
-    check_counts(args, "files", "batch_size", "threads", "rounds")
+    cli.check_counts(args, "files", "batch_size", "threads", "rounds")
     return args
 
 

@@ -22,7 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from arguments import check_counts
 
 import vit_tf
 from vit_tf import data
@@ -41,7 +40,7 @@ def main(arguments=None):
     parser.add_argument("--limit", type=int, help="test only the first N images", metavar="N")
     parser.add_argument("--speed", help="compare the speed of this variant instead", metavar="NAME")
     args = parser.parse_args(arguments)
-    check_counts(args, "limit")
+    cli.check_counts(args, "limit")
     if args.speed:
         compare_precisions(args.speed)
         return

@@ -19,8 +19,6 @@ import tempfile
 import time
 from pathlib import Path
 
-from arguments import check_counts
-
 from vit_tf.commands import parser as cli
 
 LINKS_PER_FILE = 60_000  # ext4 allows 65,000
@@ -107,7 +105,7 @@ def main():
     parser.add_argument("--split", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--level", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    check_counts(args, "classes", "images")
+    cli.check_counts(args, "classes", "images")
     if args.step:
         print(json.dumps(step(args.step, args.folder, args.split, args.level)))
         return

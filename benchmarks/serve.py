@@ -19,7 +19,6 @@ import sys
 import time
 
 import numpy as np
-from arguments import check_counts
 from PIL import Image
 
 from vit_tf.checks import check_number
@@ -38,7 +37,7 @@ def main(arguments=None):
     )
     parser.add_argument("--options", default="", help="further options of `vit-tf serve`, in one string")
     args = parser.parse_args(arguments)
-    check_counts(args, "clients")
+    cli.check_counts(args, "clients")
     check_number("--seconds", args.seconds, "(0, inf)")
     request = make_request(image_bytes(args.image))
     command = [sys.executable, "-m", "vit_tf.commands.main", "serve", args.source, "--port", "0"]

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from statistics import median
 
-from arguments import check_counts
 from processes import output_of
 
 from vit_tf.commands import parser as cli
@@ -29,7 +28,7 @@ def main(arguments=None):
     parser.add_argument("--variants", nargs="+", default=["vit_b16", "vit_l16"], metavar="NAME")
     parser.add_argument("--rounds", type=int, default=5, help="processes per row (5)")
     args = parser.parse_args(arguments)
-    check_counts(args, "rounds")
+    cli.check_counts(args, "rounds")
     for name in args.variants:
         get_variant(name)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from arguments import check_counts
 
 import vit_tf
 from vit_tf.commands import parser as cli
@@ -37,7 +36,7 @@ def main(arguments=None):
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     args = parser.parse_args(arguments)
     config = get_variant(args.variant)
-    check_counts(args, "batch_size")
+    cli.check_counts(args, "batch_size")
     check_parts(config, args.variant)
     half = args.precision == "bfloat16"
     at_start = memory("VmRSS")

@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from arguments import check_counts
 from PIL import Image
 from processes import exit_code
 
@@ -45,7 +44,7 @@ def main():
     parser.add_argument("--images", type=int, default=500, help="training images per class")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    check_counts(args, "epochs", "images", "seeds")
+    cli.check_counts(args, "epochs", "images", "seeds")
     own, done = {"data": args.data, "images": args.images}, args.out / "data.json"
     if not done.exists():
         args.out.mkdir(parents=True, exist_ok=True)

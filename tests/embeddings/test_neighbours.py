@@ -135,6 +135,7 @@ def test_bad_arguments(monkeypatch):
         (lambda: knn_votes(VECTORS, np.zeros(300, int), None, 300), "`k` must be at most 299"),
         (lambda: knn_votes(VECTORS, np.full(300, 7), VECTORS, num_classes=7), "has 7, expected less than 7"),
         (lambda: knn_votes(VECTORS, np.zeros(300, int), VECTORS, temperature=0), "`temperature` must be"),
+        (lambda: knn_votes(VECTORS, np.zeros(300, int), VECTORS, temperature=1e-3), "`temperature` must be"),
     ):
         with pytest.raises(ValueError, match=message):
             function()

@@ -2,7 +2,7 @@ import keras
 import pytest
 from support.memory_errors import TINY
 
-from vit_tf import build_vit, count_flops, memory
+from vit_tf import build_vit, count_flops, layers, memory
 from vit_tf.flops import require_memory, training_bytes
 from vit_tf.flops.memory_estimate import least_bytes
 from vit_tf.variants import get_variant, list_models
@@ -27,6 +27,17 @@ def test_a_training_step_takes_more_than_the_bound():
     assert least_bytes(get_variant("vit_cifar10", **TINY), 8, True) < estimate
     network.trainable = False
     assert training_bytes(network, 8) == 4 * network.count_params()
+
+
+def test_a_gated_mlp_keeps_as_much_in_two_matrices_as_in_one():
+    """The gate, the value and their product."""
+    kept = []
+    for packed in (True, False):
+        x = keras.Input((5, 8))
+        mlp = layers.GatedMLP(16, packed=packed)
+        rows = count_flops(keras.Model(x, mlp(x)), 2).totals
+        kept.append(rows.activation_bytes)
+    assert kept[0] == kept[1] == 4 * 2 * 5 * (3 * 16 + 8)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ from vit_tf.commands.options import (
     check_pooling,
     parse_image_size,
 )
-from vit_tf.commands.runtime_options import add_runtime, check_counts, check_runtime, import_runtime
+from vit_tf.commands.parser import check_counts
+from vit_tf.commands.runtime_options import add_runtime, check_runtime, import_runtime
 from vit_tf.data.containers import StoredImage
 
 HELP = "write a vector per image of a folder"
@@ -102,7 +103,7 @@ def check_arguments(args):
     from vit_tf.embeddings.vector_info import DTYPES
     from vit_tf.embeddings.vector_journal import journal_folder
 
-    check_counts(args)
+    check_counts(args, "batch_size", "threads")
     check_choice("--dtype", args.dtype, DTYPES)
     check_pooling(args.pooling)
     parse_image_size(args.image_size)

@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from vit_tf import terminal
-from vit_tf.checks import brief, cut, suggestion
+from vit_tf.checks import brief, check_int, cut, suggestion
 from vit_tf.memory import describe, is_out_of_memory
 
 MOST_LETTERS = 2000  # of an error message
@@ -43,6 +43,15 @@ def run(main):
     finally:
         terminal.end()
     sys.exit(code)
+
+
+def check_counts(args, *names):
+    """Raises a ValueError unless the named options are positive ints, lists of these, or not given."""
+    for name in names:
+        value = getattr(args, name)
+        for count in value if isinstance(value, list) else [value]:
+            if count is not None:
+                check_int(f"--{name.replace('_', '-')}", count, 1)
 
 
 class Parser(argparse.ArgumentParser):

@@ -26,8 +26,9 @@ from vit_tf.commands.options import (
     check_new_file,
     parse_image_size,
 )
+from vit_tf.commands.parser import check_counts
 from vit_tf.commands.prediction_table import PredictionTable
-from vit_tf.commands.runtime_options import add_runtime, check_counts, check_runtime, import_runtime
+from vit_tf.commands.runtime_options import add_runtime, check_runtime, import_runtime
 
 HELP = "classify images"
 
@@ -99,7 +100,7 @@ def run(args):
 def check_arguments(args):
     """Returns the name of the runtime; raises a ValueError for arguments that cannot be used."""
     check_int("--top", args.top, 1)
-    check_counts(args)
+    check_counts(args, "batch_size", "threads")
     if args.threshold is not None:
         check_number("--threshold", args.threshold, "[0, 1]")
     if args.resume and args.csv in (None, "-"):

@@ -7,8 +7,8 @@
 OUT is a folder with the model's file and vit_tf.json, whose "quantization" is the report: size, speed,
 accuracy before and after, agreement, what stayed in float and why, and what was tried. Each setting of the
 runtime's own tool is applied with the same calibration images and measured on the same held-out images. Of
-those that lose at most --max-drop points of accuracy with the standard error of that loss, the fastest is
-kept, and the most certain one if none is that certain. If all lose more, nothing is written.
+those whose loss of accuracy and its standard error are together at most --max-drop points, the fastest is
+kept; if there is none, that with the smallest sum. If all lose more than --max-drop, nothing is written.
 
 DATA is a folder, zip or CSV of labelled images, see `vit-tf finetune --help`; or cifar10, cifar100, sample,
 or an .npz. Accuracy is measured on its validation images, else on images that are drawn by class. Test images

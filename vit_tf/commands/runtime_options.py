@@ -1,6 +1,6 @@
 """The options of commands that compute with weights or with an exported folder, on any runtime."""
 
-from vit_tf.checks import check_choice, check_int
+from vit_tf.checks import check_choice
 from vit_tf.commands.options import check_source
 from vit_tf.commands.startup import import_backend
 
@@ -20,12 +20,6 @@ def add_runtime(parser, folders="a folder of `vit-tf export`"):
     parser.add_argument(
         "--threads", type=int, metavar="N", help="threads that compute, and that read; default: all cores"
     )
-
-
-def check_counts(args):
-    """Raises a ValueError for a --batch-size or --threads that cannot be used."""
-    check_int("--batch-size", args.batch_size, 1)
-    check_int("--threads", args.threads, 1, optional=True)
 
 
 def check_runtime(runtime, source, variant=None):

@@ -47,7 +47,7 @@ def run(args):
     names = expand(args.names, args.model, options)
     if args.profiler and (args.json or args.markdown or len(names) > 1):
         raise ValueError(
-            "--profiler prints a line of text for one model: leave out --json, --markdown and others"
+            "--profiler prints a line of text for one model: leave out --json, --markdown and other names"
         )
     import_backend()
     import keras

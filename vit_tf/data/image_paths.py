@@ -47,6 +47,7 @@ def expanded(argument):
 
 
 def is_name(argument):
+    """Whether an argument is a URL or a path, and no pattern."""
     return URL.match(argument) or len(argument) > LONGEST_PATH or os.path.lexists(argument)
 
 

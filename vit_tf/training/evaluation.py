@@ -73,8 +73,9 @@ def parts_of_run(images, source, weights):
 def run_of(weights):
     """Returns the folder of a run for itself and for `model` or `last` in it; other paths as they are."""
     folder = Path(weights)
-    is_inside = folder.is_dir() and folder.resolve().name in ("model", "last")
-    return folder / ".." if is_inside and (folder / ".." / "config.json").is_file() else folder
+    inside = folder.resolve()
+    is_part = folder.is_dir() and inside.name in ("model", "last")
+    return inside.parent if is_part and (inside.parent / "config.json").is_file() else folder
 
 
 def readable(images, max_bad):
