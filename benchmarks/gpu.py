@@ -17,13 +17,13 @@ forward pass, see `vit_tf.count_flops`. The results are written to OUT/gpu.json 
 
 import argparse
 import importlib.util
-import json
 import os
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from processes import exit_code
@@ -60,13 +60,13 @@ def main(arguments=None):
         return 0
     os.environ["JAX_PLATFORMS"] = "cpu"  # this process only waits, and must leave the memory to the parts
     found = {library: probe(library, args.cpu) for library in PROBES}
-    device = next((name for kind, name, _ in filter(None, found.values()) if kind == "gpu"), None)
+    device = next((each.device for each in found.values() if each.platform == "gpu"), None)
     if device is None and not args.cpu:
-        print("error: neither JAX nor PyTorch finds a GPU: add --cpu to try the script", file=sys.stderr)
-        return 2
+        reasons = "; ".join(f"{name}: {found[name].problem or 'only a CPU'}" for name in ("jax", "torch"))
+        raise ValueError(f"no GPU is found ({reasons}): add --cpu to try the script")
     args.out.mkdir(parents=True, exist_ok=True)
     results = read_results(args.out / "gpu.json")
-    versions = [f"{library} {value[2]}" for library, value in found.items() if value]
+    versions = [f"{library} {each.version}" for library, each in found.items() if each.version]
     machine = ", ".join([device or "CPU", platform.machine(), *versions])
     if results.setdefault("machine", machine) != machine:
         problem = f"{args.out} has results of {results['machine']}, and this is {machine}"
@@ -118,21 +118,30 @@ def environment(cpu):
     return {**ENVIRONMENT, **own}
 
 
+class Probe(NamedTuple):
+    """What a library reports of itself, or the problem of using it."""
+
+    platform: str = ""
+    device: str = ""
+    version: str = ""
+    problem: str = ""
+
+
 def probe(library, cpu):
-    """Returns (platform, device, version) that a library reports, None if it is not installed."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROBES[library]], env=environment(cpu), capture_output=True, text=True
-    )
-    lines = done.stdout.strip().splitlines()
-    return tuple(lines[-1].split("|")) if done.returncode == 0 and lines else None
+    """Returns the `Probe` of a library, from a process of its own."""
+    command = [sys.executable, "-c", PROBES[library]]
+    done = subprocess.run(command, env=environment(cpu), capture_output=True, text=True)
+    output = done.stderr if done.returncode else done.stdout
+    *_, last = output.strip().splitlines() or [f"exit code {done.returncode}"]
+    return Probe(problem=last) if done.returncode else Probe(*last.split("|"))
 
 
 def why_not(part, found, args):
     """Returns why a part cannot run, None if it can."""
     for library in NEEDS[part]:
-        if found[library] is None:
-            return f"{library} cannot be imported"
-        if found[library][0] == "cpu" and not args.cpu:
+        if found[library].problem:
+            return f"{library} cannot be used: {found[library].problem}"
+        if found[library].platform == "cpu" and not args.cpu:
             return f"{library} sees no GPU"
     if part == "cifar" and not (args.data or args.cpu):
         return "it needs --data"
@@ -148,7 +157,7 @@ def run_part(part, args, scale):
     options = ["--cpu"] if args.cpu else []
     run([__file__, "--part", part, "--out", args.out, *options], args)
     path = args.out / f"gpu-{part}.json"
-    result = json.loads(path.read_text())
+    result = read_json(path)
     path.unlink()
     return {**result, "flops": step_flops(scale)}
 
@@ -157,7 +166,7 @@ def run_cifar(args, scale):
     folder = args.out / f"cifar-{scale['preset']}"  # a run in it is continued
     command = ["-m", "vit_tf.commands.main", "train", "--data", args.data or "sample"]
     run([*command, "--preset", scale["preset"], *scale["options"], "--out", folder], args)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = read_json(folder / "metrics.json")
     names = "data accuracy parameters epochs seconds compile_seconds images_per_second".split()
     return {name: metrics[name] for name in names}
 
@@ -349,7 +358,13 @@ def make_table(results):
 
 
 def read_results(path):
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
+
+
+def read_json(path):
+    from vit_tf import files
+
+    return files.read_json(path)
 
 
 def write_json(path, content):

@@ -85,7 +85,7 @@ def compare_runtimes(source, runtimes, images, labels):
     from vit_tf.deploy.runtimes import open_runtime
 
     classifier = vit_tf.load("cifar10")
-    inputs = np.concatenate([classifier.preprocessing(list(part)) for part in np.array_split(images, 10)])
+    inputs = np.concatenate([classifier.preprocessing(list(batch)) for batch in batches(images)])
     expected = classifier.model.predict(inputs, batch_size=BATCH_SIZE, verbose=0).argmax(-1)
     rows = [
         "| runtime | settings | accuracy | changed answers | MB | speed |",
@@ -97,8 +97,7 @@ def compare_runtimes(source, runtimes, images, labels):
             folder = Path(place) / runtime
             manifest = quantize("cifar10", folder, source, runtime=runtime, held_out=HELD_OUT, progress=print)
             run = open_runtime(folder, manifest).run
-            parts = np.array_split(inputs, max(1, len(inputs) // BATCH_SIZE))
-            answers = np.concatenate([run(part)[0] for part in parts]).argmax(-1)
+            answers = np.concatenate([run(batch)[0] for batch in batches(inputs)]).argmax(-1)
         report = manifest.quantization
         print_report(report)
         rows.append(
@@ -107,6 +106,10 @@ def compare_runtimes(source, runtimes, images, labels):
             f"{report['speed_ratio']:.2f} x |"
         )
     print("\n".join(rows))
+
+
+def batches(images):
+    return [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
 
 
 def compare_precisions(variant):

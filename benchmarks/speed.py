@@ -39,7 +39,6 @@ import argparse
 import datetime
 import gc
 import importlib.metadata
-import json
 import math
 import os
 import platform
@@ -416,7 +415,7 @@ def open_results(folder, resume):
     if not resume:
         raise ValueError(f"{folder} has results: continue with --resume, or choose another --out")
     try:
-        results = json.loads(path.read_text())
+        results = files.read_json(path)
         earlier = {key: results[key] for key in about}
         known = {group["key"] for group in results["groups"]}
     except (ValueError, KeyError, TypeError):

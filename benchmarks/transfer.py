@@ -9,7 +9,6 @@ same command continues after an interruption. About 50 minutes on 2 cores.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -98,7 +97,7 @@ def run(command, *arguments):
 
 
 def accuracy(folder):
-    return json.loads((folder / "metrics.json").read_text())["accuracy"]
+    return files.read_json(folder / "metrics.json")["accuracy"]
 
 
 def print_table(accuracies, base, args):

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from vit_tf.deploy import layouts
+from vit_tf.deploy.export_formats import FORMATS
 from vit_tf.deploy.manifest import Manifest
 from vit_tf.preprocessing import Preprocessing
 
@@ -76,6 +77,9 @@ def test_tensorflow_serving(out):
     assert (out / "models.config").read_text().splitlines() == ["model_config_list {", line, "}"]
 
 
+def test_formats_take_several_sizes():
+    assert all(FORMATS[format].has_sizes for formats in layouts.LAYOUTS.values() for format in formats)
+
+
 def test_names():
-    assert layouts.model_name("my model/ä", None) == "my_model__"
-    assert layouts.model_name("vit", (8, 16)) == "vit_8x16"
+    assert layouts.model_name("my model/ä") == "my_model__"

@@ -91,6 +91,16 @@ def test_folder_with_one_other_file(tmp_path, arrays, name):
     assert "more09.npz" in message and "more10.npz" not in message
 
 
+def test_folder_of_a_run(tmp_path, arrays):
+    inside = make_folder(tmp_path / "run" / "model", {}, name=None)
+    fails(tmp_path / "run", str(inside), "must hold one of model.safetensors, ", "got none")
+    save_file(arrays, inside / "other.safetensors")
+    opened = open_checkpoint(tmp_path / "run")
+    assert (opened.path, opened.config) == (inside / "other.safetensors", CONFIG)
+    assert_equal(opened.tensors, arrays)
+    assert read_source_config(tmp_path / "run") == (CONFIG, {})
+
+
 def test_folder_with_a_torch_file(tmp_path, arrays, torch):
     folder = make_folder(tmp_path / "vit", {}, name=None)
     torch.save({name: torch.from_numpy(a) for name, a in arrays.items()}, folder / "pytorch_model.bin")

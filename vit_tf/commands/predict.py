@@ -63,7 +63,9 @@ def add_arguments(parser):
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--force", action="store_true", help="replace FILE if it exists")
     existing.add_argument(
-        "--resume", action="store_true", help="continue FILE: leave out the images that have a row in it"
+        "--resume",
+        action="store_true",
+        help="continue FILE, of the same weights: leave out the images that have a row in it",
     )
 
 

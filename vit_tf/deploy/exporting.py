@@ -155,8 +155,8 @@ def image_sizes(sizes, own):
 
 def folder_names(subjects, layout, is_list):
     """Returns the name of each subject's folder inside OUT; "" for OUT itself."""
-    if layout:
-        return [layouts.model_name(x.variant, x.image_size if is_list else None) for x in subjects]
+    if layout:  # its servers' formats take several sizes in one graph
+        return [layouts.model_name(subject.variant) for subject in subjects]
     return [layouts.size_name(x.image_size) if is_list else "" for x in subjects]
 
 

@@ -34,10 +34,9 @@ def check_layout(layout: str | None, format: str) -> None:
     require(format in formats, f"the layout {layout} is for the format {' or '.join(formats)}, not {format}")
 
 
-def model_name(variant: str, image_size: tuple[int, int] | None) -> str:
-    """Returns the name of a model's folder; with its size if there are several."""
-    name = re.sub(r"[^\w.-]", "_", variant, flags=re.ASCII)
-    return name if image_size is None else f"{name}_{size_name(image_size)}"
+def model_name(variant: str) -> str:
+    """Returns the name of a model's folder."""
+    return re.sub(r"[^\w.-]", "_", variant, flags=re.ASCII)
 
 
 def size_name(image_size: tuple[int, int]) -> str:

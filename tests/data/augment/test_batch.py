@@ -67,6 +67,17 @@ def test_config_and_keras_file_round_trip(make, tmp_path):
     np.testing.assert_array_equal(augmented(again, x), augmented(model, x))
 
 
+@pytest.mark.tensorflow_only
+@each_layer
+def test_no_bools_are_transposed(make):
+    """TensorFlow's oneDNN prints an error about such an operation, and Eigen computes it."""
+    import tensorflow as tf
+
+    function = tf.function(make()).get_concrete_function(tf.TensorSpec(SHAPE), training=True)
+    transposed = [op.outputs[0].dtype for op in function.graph.get_operations() if op.type == "Transpose"]
+    assert tf.bool not in transposed
+
+
 def test_flip_mirrors_about_half():
     x = images()
     y = augmented(augment.RandomFlip(), x)

@@ -309,17 +309,18 @@ class RandomErasing(RandomLayer):
         _, h, w, _ = ops.shape(images)
         area = self.uniform(images, *self.area) * (h * w)
         ratio = ops.exp(self.uniform(images, *map(math.log, self.ratio)))
-        rows = self.interval(images, ops.sqrt(area * ratio), h)  # (b, 1, h)
-        columns = self.interval(images, ops.sqrt(area / ratio), w)  # (b, 1, w)
+        top, bottom = self.interval(images, ops.sqrt(area * ratio), h)
+        left, right = self.interval(images, ops.sqrt(area / ratio), w)
         is_erased = self.uniform(images, 0, 1) < self.probability  # (b, 1, 1)
-        is_erased = is_erased & ops.swapaxes(rows, 1, 2) & columns  # (b, h, w)
+        y, x = ops.arange(h, dtype="float32")[:, None], ops.arange(w, dtype="float32")
+        is_erased = is_erased & (y >= top) & (y < bottom)  # (b, h, 1)
+        is_erased = is_erased & ((x >= left) & (x < right))  # (b, h, w)
         noise = random.uniform(ops.shape(images), 0, 256, seed=self.seed_generator, dtype="float32")
         noise = ops.cast(ops.floor(noise), self.compute_dtype)
         return ops.where(is_erased[..., None], noise, images)
 
-    def interval(self, images: Tensor, length: Tensor, size: int) -> Tensor:
-        """Draws an interval of rounded `length` (b, 1, 1) within `size` pixels, as bools (b, 1, size)."""
+    def interval(self, images: Tensor, length: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Draws intervals of rounded `length` (b, 1, 1) within `size` pixels; returns their (start, end)."""
         length = ops.clip(ops.round(length), 1, size)
         start = ops.floor(self.uniform(images, 0, 1) * (size - length + 1))
-        position = ops.arange(size, dtype="float32")
-        return (position >= start) & (position < start + length)
+        return start, start + length
