@@ -14,7 +14,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-
 import vit_tf
 from vit_tf import data
 from vit_tf.commands import parser as cli
